@@ -49,7 +49,7 @@ import urllib.parse
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from support.sockets import (
@@ -86,6 +86,8 @@ __all__ = [
     "in_thread",
     "ipv6_available",
     "never",
+    "read_body",
+    "read_head",
     "refusing_origin",
     "reply",
     "reset",
@@ -511,32 +513,48 @@ class ScriptedServer(Listener):
 
     def _take(self, connection: Connection, index: int) -> tuple[Request, Answer]:
         """Reads a request and finds its answer."""
-        end = _read_until(connection, b"\r\n\r\n", patient=True)
-        lines = bytes(connection.buffer[: end - 4]).decode("latin-1").split("\r\n")
-        del connection.buffer[:end]
-        at = time.monotonic()
-        method, target, version = lines[0].split(" ")
-        pairs = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:]))
-        headers: dict[str, str] = {}
-        for name, value in pairs:
-            key = name.lower()
-            headers[key] = f"{headers[key]}, {value}" if key in headers else value
+        request = read_head(connection, index)
         with self._changed:
             answerer = self._answers.popleft() if self._answers else self._always
-        content = b""
         if not isinstance(answerer, Answer) or answerer.read_body:
-            content = _read_body(connection, headers)
-        request = Request(method, target, version, headers, pairs, content, connection.number, index, at)
+            request = replace(request, body=read_body(connection, request.headers))
         with self._changed:
             self.requests.append(request)
+            number = len(self.requests)
             self._changed.notify_all()
         if answerer is None:
-            error = AssertionError(
-                f"no answer was scripted for request {len(self.requests)}: {method} {target}"
-            )
-            self.failures.append(error)
-            return request, reply(str(error), 500, {"content-type": "text/plain"})
+            failure = f"no answer was scripted for request {number}: {request.method} {request.target}"
+            self.fail(AssertionError(failure))
+            return request, reply(failure, 500, {"content-type": "text/plain"})
         return request, answerer if isinstance(answerer, Answer) else answerer(request)
+
+
+def read_head(connection: Connection, index: int) -> Request:
+    """Waits for the next request of a connection and takes its head; the body stays in the buffer."""
+    end = _read_until(connection, b"\r\n\r\n", patient=True)
+    lines = bytes(connection.buffer[: end - 4]).decode("latin-1").split("\r\n")
+    del connection.buffer[:end]
+    at = time.monotonic()
+    method, target, version = lines[0].split(" ")
+    pairs = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:]))
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    return Request(method, target, version, headers, pairs, b"", connection.number, index, at)
+
+
+def read_body(connection: Connection, headers: Mapping[str, str]) -> bytes:
+    """Takes the body that follows a head, without its framing."""
+    if headers.get("transfer-encoding", "").lower() != "chunked":
+        return _read_exactly(connection, int(headers.get("content-length", "0")))
+    content = bytearray()
+    while True:
+        line = _read_exactly(connection, _read_until(connection, b"\r\n"))
+        size = int(line.partition(b";")[0], 16)
+        content += _read_exactly(connection, size + 2)[:size]
+        if size == 0:
+            return bytes(content)
 
 
 def _do(step: Step, connection: Connection) -> None:
@@ -560,15 +578,3 @@ def _read_exactly(connection: Connection, count: int) -> bytes:
     data = bytes(connection.buffer[:count])
     del connection.buffer[:count]
     return data
-
-
-def _read_body(connection: Connection, headers: Mapping[str, str]) -> bytes:
-    if headers.get("transfer-encoding", "").lower() != "chunked":
-        return _read_exactly(connection, int(headers.get("content-length", "0")))
-    content = bytearray()
-    while True:
-        line = _read_exactly(connection, _read_until(connection, b"\r\n"))
-        size = int(line.partition(b";")[0], 16)
-        content += _read_exactly(connection, size + 2)[:size]
-        if size == 0:
-            return bytes(content)

@@ -56,7 +56,7 @@ class Connection:
     Attributes:
         number: Counts accepted connections of this server, from 0.
         closed_by: Who ended it; None while it is open.
-        tls_error: Why the TLS handshake failed, if it did.
+        tls_error: Why TLS failed, if it did. A client that refuses the handshake counts as gone.
         patience: How long, in seconds, a wait lasts before it is a failure.
         buffer: What was received and not taken yet.
     """
@@ -85,17 +85,13 @@ class Connection:
             self._waker.send(b"!")
 
     def start_tls(self, context: ssl.SSLContext) -> None:
-        """Does the server's side of a handshake. A client that refuses it counts as gone."""
+        """Does the server's side of a handshake."""
         try:
             secure = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
         except OSError as error:
             raise ClientGoneError from error
         self._sock = secure
-        try:
-            self._retry(secure.do_handshake, blocked=selectors.EVENT_READ, deadline=self._deadline())
-        except ssl.SSLError as error:
-            self.tls_error = error
-            raise ClientGoneError from error
+        self._retry(secure.do_handshake, blocked=selectors.EVENT_READ, deadline=self._deadline())
 
     def receive(self, *, patient: bool = False) -> None:
         """Adds what comes next to `buffer`.
@@ -165,6 +161,33 @@ class Connection:
                     raise ClientGoneError
                 self.buffer += data
 
+    def relay(self, other: socket.socket) -> None:
+        """Passes bytes both ways between the client and another socket until that one ends.
+
+        Args:
+            other: A connected, blocking socket.
+
+        Raises:
+            ClientGoneError: The client left first.
+        """
+        other.settimeout(self.patience)
+        with contextlib.suppress(ConnectionError), selectors.DefaultSelector() as selector:
+            for sock in (self._sock, other, self._awake):
+                selector.register(sock, selectors.EVENT_READ)
+            while True:
+                if self.buffer:
+                    other.sendall(self.buffer)
+                    self.buffer.clear()
+                ready = {key.fileobj for key, _ in selector.select()}
+                self._check_stop()
+                if other in ready:
+                    data = other.recv(65536)
+                    if not data:
+                        return
+                    self.send(data)
+                if self._sock in ready:
+                    self.receive()
+
     def half_close(self) -> None:
         """Says that nothing more will come, and keeps listening."""
         self._sock.shutdown(socket.SHUT_WR)
@@ -212,8 +235,8 @@ class Connection:
             except ssl.SSLWantWriteError:
                 event = selectors.EVENT_WRITE
             except OSError as error:
-                if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-                    raise
+                if isinstance(error, ssl.SSLError):
+                    self.tls_error = error
                 raise ClientGoneError from error
             self._wait(event, deadline, "the client to read or to write")
 
@@ -338,6 +361,11 @@ class Listener:
     def prepare(self, connection: Connection) -> None:
         """Runs in the connection's thread before a TLS handshake."""
 
+    def fail(self, error: BaseException) -> None:
+        """Has the `with` block end with this error."""
+        with self._changed:
+            self.failures.append(error)
+
     def close(self) -> None:
         """Ends every connection and thread. Idempotent.
 
@@ -435,8 +463,7 @@ class Listener:
         except ServerStoppedError:
             pass
         except BaseException as error:  # It is raised where the test sees it.
-            with self._changed:
-                self.failures.append(error)
+            self.fail(error)
         finally:
             with self._changed:
                 connection.dispose()
