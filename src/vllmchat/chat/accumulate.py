@@ -1,0 +1,289 @@
+"""Chunks added up to the whole reply they are pieces of.
+
+The cost of a chunk does not depend on how many came before it, and no chunk is kept: text goes into growing
+buffers, tool calls into one entry a call.
+"""
+
+from __future__ import annotations
+
+import copy
+from io import StringIO
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from vllmchat.chat.calls import CallsSoFar
+from vllmchat.chat.completion import (
+    ChatCompletion,
+    ChatMessage,
+    Choice,
+    ChoiceLogprobs,
+    CompletionTokensDetails,
+    Usage,
+    set_request_id,
+)
+from vllmchat.wire import as_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllmchat.chat.chunk import ChatCompletionChunk
+    from vllmchat.wire import JsonObject
+
+M = TypeVar("M", bound=BaseModel)
+
+_NAMES = frozenset({"id", "type", "name", "role", "index", "object", "format", "created", "expires_at"})
+"""Parts of unknown delta fields that name something: sent again they replace, they are no pieces to be
+joined."""
+
+_NOISE = frozenset({"obfuscation"})
+"""Unknown fields that say nothing: OpenAI pads its chunks with one."""
+
+
+class Accumulator:
+    """Adds up the chunks of one streamed reply.
+
+    ::
+
+        accumulator = Accumulator()
+        for chunk in chunks:
+            accumulator.add(chunk)
+        reply = accumulator.completion()
+
+    Args:
+        expected: How many choices were asked for (`n`): `finished` waits for so many.
+        request_id: The `X-Request-Id` of the answer, for the completion to tell.
+    """
+
+    __slots__ = ("_choices", "_expected", "_extra", "_fields", "_finished", "_usage", "request_id")
+
+    def __init__(self, *, expected: int = 1, request_id: str | None = None) -> None:
+        self.request_id = request_id
+        self._expected = expected
+        self._finished = 0
+        self._choices: dict[int, _ChoiceSoFar] = {}
+        self._fields: JsonObject = {}
+        self._extra: JsonObject = {}
+        self._usage: Usage | None = None
+
+    def add(self, chunk: ChatCompletionChunk) -> None:
+        """Add the next chunk."""
+        for piece in chunk.choices:
+            choice = self._choices.get(piece.index)
+            if choice is None:
+                choice = self._choices[piece.index] = _ChoiceSoFar(piece.index)
+            delta = piece.delta
+            if delta.content:
+                choice.write_text(delta.content)
+            if delta.reasoning:
+                choice.write_reasoning(delta.reasoning)
+            if delta.tool_calls:
+                choice.calls.add(delta.tool_calls)
+            if delta.role:
+                choice.role = delta.role
+            if delta.__pydantic_extra__:
+                _join_fields(choice.message_extra, delta.__pydantic_extra__)
+            if piece.token_ids is not None:
+                choice.add_token_ids(piece.token_ids)
+            if piece.logprobs is not None:
+                choice.add_logprobs(piece.logprobs)
+            if piece.stop_reason is not None:
+                choice.stop_reason = piece.stop_reason
+            if piece.finish_reason:
+                self._finished += choice.finish_reason is None
+                choice.finish_reason = piece.finish_reason
+            if piece.__pydantic_extra__:
+                _replace_fields(choice.extra, piece.__pydantic_extra__)
+        if chunk.usage is not None:
+            self._add_usage(chunk, chunk.usage)
+        fields = self._fields
+        if "id" not in fields:
+            self._begin(chunk)
+        if chunk.system_fingerprint is not None:
+            fields["system_fingerprint"] = chunk.system_fingerprint
+        if chunk.service_tier is not None:
+            fields["service_tier"] = chunk.service_tier
+        if chunk.prompt_token_ids is not None:
+            fields["prompt_token_ids"] = chunk.prompt_token_ids
+        if chunk.prompt_text is not None:
+            fields["prompt_text"] = chunk.prompt_text
+        if chunk.kv_transfer_params is not None:
+            fields["kv_transfer_params"] = chunk.kv_transfer_params
+        if chunk.metrics is not None:
+            fields["metrics"] = chunk.metrics
+        if chunk.__pydantic_extra__:
+            _replace_fields(self._extra, chunk.__pydantic_extra__)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that was seen, and at least as many as expected, told why it ended."""
+        return self._finished >= self._expected and self._finished == len(self._choices)
+
+    def completion(self) -> ChatCompletion:
+        """The reply so far, as the server would have answered without streaming.
+
+        Valid at any time: it shares nothing with what comes later. A choice that has not ended has no finish
+        reason, and its tool calls are not `complete` unless they have ended and a later one has begun.
+        """
+        fields: JsonObject = {
+            **self._fields,
+            "choices": [self._choices[index].build() for index in sorted(self._choices)],
+            "usage": self._summed_usage(),
+        }
+        completion = _build(ChatCompletion, fields, self._extra)
+        set_request_id(completion, self.request_id)
+        return completion
+
+    def _begin(self, chunk: ChatCompletionChunk) -> None:
+        # Some servers begin with a chunk of their own that has no id yet.
+        if chunk.id:
+            self._fields["id"] = chunk.id
+        if chunk.created:
+            self._fields["created"] = chunk.created
+        if chunk.model:
+            self._fields["model"] = chunk.model
+
+    def _add_usage(self, chunk: ChatCompletionChunk, usage: Usage) -> None:
+        # Beside one choice it is that choice's so far; beside none, or several, it is that of all of them.
+        if len(chunk.choices) == 1:
+            self._choices[chunk.choices[0].index].usage = usage
+            self._usage = None
+        else:
+            self._usage = usage
+
+    def _summed_usage(self) -> Usage | None:
+        if self._usage is not None:
+            return self._usage
+        told = [choice.usage for choice in self._choices.values() if choice.usage is not None]
+        if len(told) <= 1:
+            return told[0] if told else None
+        # The sum did not come (the stream broke off): each choice has counted the prompt, and its own tokens.
+        usage = max(told, key=lambda each: each.prompt_tokens).model_copy()
+        usage.completion_tokens = sum(each.completion_tokens for each in told)
+        usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
+        details = [each.completion_tokens_details for each in told]
+        counts = [each.reasoning_tokens for each in details if each is not None]
+        if any(count is not None for count in counts):
+            usage.completion_tokens_details = CompletionTokensDetails(
+                reasoning_tokens=sum(count or 0 for count in counts)
+            )
+        return usage
+
+
+class _ChoiceSoFar:
+    """One choice as far as it came."""
+
+    __slots__ = (
+        "_reasoning",
+        "_text",
+        "calls",
+        "extra",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "message_extra",
+        "role",
+        "stop_reason",
+        "token_ids",
+        "usage",
+        "write_reasoning",
+        "write_text",
+    )
+
+    def __init__(self, index: int) -> None:
+        # A StringIO grows in place, so memory is that of the text and not of thousands of small strings.
+        self._text = StringIO()
+        self._reasoning = StringIO()
+        self.write_text = self._text.write
+        self.write_reasoning = self._reasoning.write
+        self.index = index
+        self.role = "assistant"
+        self.calls = CallsSoFar()
+        self.finish_reason: str | None = None
+        self.stop_reason: int | str | None = None
+        self.token_ids: list[int] | None = None
+        self.logprobs: ChoiceLogprobs | None = None
+        self.usage: Usage | None = None
+        self.extra: JsonObject = {}
+        self.message_extra: JsonObject = {}
+
+    def add_token_ids(self, token_ids: list[int]) -> None:
+        if self.token_ids is None:
+            self.token_ids = list(token_ids)
+        else:
+            self.token_ids += token_ids
+
+    def add_logprobs(self, piece: ChoiceLogprobs) -> None:
+        logprobs = self.logprobs
+        if logprobs is None:
+            logprobs = self.logprobs = ChoiceLogprobs()
+        if piece.content is not None:
+            if logprobs.content is None:
+                logprobs.content = []
+            logprobs.content += piece.content
+        if piece.refusal is not None:
+            if logprobs.refusal is None:
+                logprobs.refusal = []
+            logprobs.refusal += piece.refusal
+
+    def build(self) -> Choice:
+        text = self._text.getvalue()
+        reasoning = self._reasoning.getvalue() or None
+        calls = self.calls.build(finished=self.finish_reason is not None)
+        # Without streaming, a message that has nothing but reasoning or tool calls has null for its content.
+        alone = not reasoning and not calls and not self.message_extra
+        message: JsonObject = {
+            "role": self.role,
+            "content": text or ("" if alone else None),
+            "reasoning": reasoning,
+            "tool_calls": calls,
+        }
+        logprobs = self.logprobs
+        fields: JsonObject = {
+            "index": self.index,
+            "message": _build(ChatMessage, message, self.message_extra),
+            "logprobs": logprobs
+            and ChoiceLogprobs(
+                content=logprobs.content and list(logprobs.content),
+                refusal=logprobs.refusal and list(logprobs.refusal),
+            ),
+            "finish_reason": self.finish_reason,
+            "stop_reason": self.stop_reason,
+            "token_ids": self.token_ids,
+        }
+        return _build(Choice, fields, self.extra)
+
+
+def _build(model: type[M], fields: Mapping[str, object], extra: Mapping[str, object]) -> M:
+    """A model of the fields added up and the unknown ones, of which a whole reply knows some (`refusal`)."""
+    if extra:
+        try:
+            return model.model_validate({**copy.deepcopy(dict(extra)), **fields})
+        except ValidationError:
+            # What no server sends: a field of the whole reply in another form. The reply counts for more.
+            return model.model_validate({**fields})
+    return model.model_validate(fields)
+
+
+def _replace_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:
+    """Unknown fields of a chunk or a choice: the last value that is not null stands."""
+    so_far.update({name: value for name, value in fields.items() if value is not None and name not in _NOISE})
+
+
+def _join_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:
+    """Unknown fields of a delta are pieces, as the known ones are: texts and lists join, in objects too."""
+    for name, value in fields.items():
+        before = so_far.get(name)
+        if value is None:
+            continue
+        if isinstance(value, str) and isinstance(before, str) and name not in _NAMES:
+            so_far[name] = before + value
+        elif isinstance(value, list):
+            pieces = cast("list[object]", value)
+            so_far[name] = [*cast("list[object]", before), *pieces] if isinstance(before, list) else [*pieces]
+        elif (inner := as_object(value)) is not None:
+            joined = as_object(before) or {}
+            _join_fields(joined, inner)
+            so_far[name] = joined
+        else:
+            so_far[name] = value

@@ -1,0 +1,204 @@
+"""One piece of a streamed chat reply.
+
+Some thousands of these come a second, so each is validated straight from the event's bytes, once, by
+compiled code; what a field means as a whole is said in `completion`.
+"""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_core import from_json
+
+from vllmchat.chat.completion import ChoiceLogprobs, FinishReason, RequestMetrics, Usage
+from vllmchat.wire import (
+    Content,
+    Items,
+    JsonObject,
+    JsonText,
+    Text,
+    Whole,
+    WireModel,
+    as_object,
+    first_problem,
+    not_this,
+    null_as,
+)
+
+
+class DeltaFunction(WireModel):
+    """A piece of a tool call's function."""
+
+    name: str | None = None
+    """Name of the function, in the call's first piece."""
+
+    arguments: JsonText | None = None
+    """The next piece of the arguments' JSON text. Some servers send all of it at once, or none where it is
+    empty."""
+
+
+class DeltaToolCall(WireModel):
+    """A piece of a tool call."""
+
+    index: int | None = None
+    """Which call of the choice it belongs to, from 0; None with servers that do not number them."""
+
+    id: str | None = None
+    """The call's id, in its first piece. Later ones have none, an empty one, or the same again."""
+
+    type: str | None = None
+    """`"function"`, in the call's first piece."""
+
+    function: DeltaFunction | None = None
+    """What it adds to the function."""
+
+
+class Delta(WireModel):
+    """What a chunk adds to a message. It may hold several kinds at once, or nothing."""
+
+    role: str | None = None
+    """`"assistant"`, in a choice's first chunk."""
+
+    content: Content = None
+    """The next piece of the text: a token, several, or a part of one."""
+
+    reasoning: Annotated[
+        str | None, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))
+    ] = None
+    """The next piece of the reasoning. The `reasoning_content` of servers before vLLM 0.11.1 is read as
+    well."""
+
+    tool_calls: list[DeltaToolCall] | None = None
+    """Pieces of tool calls: of one, or of several."""
+
+
+class ChunkChoice(WireModel):
+    """What a chunk adds to one choice."""
+
+    index: Whole = 0
+    """Which choice, from 0."""
+
+    delta: Annotated[Delta, null_as(lambda: Delta())] = Field(default_factory=Delta)
+    """What it adds to the message."""
+
+    logprobs: ChoiceLogprobs | None = None
+    """Log probabilities of this chunk's tokens."""
+
+    finish_reason: FinishReason | str | None = None
+    """Why generation ended, in the choice's last chunk."""
+
+    stop_reason: int | str | None = None
+    """What stopped it, in the choice's last chunk."""
+
+    token_ids: list[int] | None = None
+    """Ids of this chunk's tokens. Since vLLM 0.10.2."""
+
+
+class ChatCompletionChunk(WireModel):
+    """One piece of a streamed reply.
+
+    A chunk is not a token: it may hold several, or none. With `n` > 1 each chunk belongs to one choice, and
+    they interleave. The chunk that tells the usage has no choices.
+    """
+
+    id: Text = ""
+    """The server's name for the answer, the same in all chunks."""
+
+    object: Text = "chat.completion.chunk"
+    """Always `"chat.completion.chunk"`."""
+
+    created: Whole = 0
+    """When the server began the answer, in seconds since 1970."""
+
+    model: Text = ""
+    """The model's first served name, or the LoRA adapter's."""
+
+    choices: Items[ChunkChoice] = Field(default_factory=list[ChunkChoice])
+    """What it adds, mostly to one choice; empty in the chunk that tells the usage."""
+
+    usage: Usage | None = None
+    """Tokens so far of this chunk's choice, with `continuous_usage_stats`; of all choices when there is
+    none here."""
+
+    service_tier: str | None = None
+    """With other servers than vLLM."""
+
+    system_fingerprint: str | None = None
+    """Which server build answered, in the last chunk. Since vLLM 0.21."""
+
+    prompt_token_ids: list[int] | None = None
+    """The prompt's token ids, in the first chunk. Since vLLM 0.10.2."""
+
+    prompt_text: str | None = None
+    """The prompt after the chat template, in the first chunk. Since vLLM 0.21."""
+
+    kv_transfer_params: JsonObject | None = None
+    """See `ChatCompletion`. Since vLLM 0.33 in streams, in a choice's last chunk."""
+
+    metrics: RequestMetrics | None = None
+    """How long it took in the server, in the usage chunk. Since vLLM 0.25."""
+
+    @property
+    def text(self) -> str:
+        """What the chunk adds to the first choice's text; empty when it adds none."""
+        return "".join([choice.delta.content or "" for choice in self.choices if choice.index == 0])
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the chunk adds to the first choice's reasoning, or None."""
+        pieces = [choice.delta.reasoning for choice in self.choices if choice.index == 0]
+        return "".join(piece or "" for piece in pieces) if any(pieces) else None
+
+
+def decode_chunk(data: bytes) -> ChatCompletionChunk:
+    """Read the data of one server-sent event.
+
+    An event that tells an error is not this function's business: see `find_error`.
+
+    Raises:
+        ResponseError: The data is no chunk: not JSON, or JSON of another shape.
+    """
+    # The validator itself: the way through `model_validate_json` costs a quarter as much as the validation.
+    if not ChatCompletionChunk.__pydantic_complete__:
+        ChatCompletionChunk.model_rebuild()
+    try:
+        chunk: ChatCompletionChunk = ChatCompletionChunk.__pydantic_validator__.validate_json(data)
+    except ValidationError as error:
+        raise not_this("a chat completion chunk", data, first_problem(error)) from error
+    if not chunk.choices and "choices" not in chunk.__pydantic_fields_set__ and not _is_chunk(chunk):
+        raise not_this("a chat completion chunk", data, "it has no choices")
+    if b'"reasoning_content"' in data:
+        _take_old_reasoning(chunk)
+    return chunk
+
+
+def find_error(data: bytes) -> dict[str, object] | None:
+    """The body of the error that an event tells, or None when it tells none. Cheap when it does not.
+
+    An error is a JSON object whose `error` is not null, also beside choices, or the flat
+    `{"object": "error", "message": ...}`.
+    """
+    if b'"error"' not in data:
+        return None
+    try:
+        body = as_object(from_json(data))
+    except ValueError:
+        return None
+    if body is not None and (body.get("error") is not None or body.get("object") == "error"):
+        return body
+    return None
+
+
+def _is_chunk(chunk: ChatCompletionChunk) -> bool:
+    return "object" in chunk.model_fields_set and chunk.object == "chat.completion.chunk"
+
+
+def _take_old_reasoning(chunk: ChatCompletionChunk) -> None:
+    # vLLM 0.11.1 to 0.15 send both names with the same text, of which one must go; others a null for one.
+    for choice in chunk.choices:
+        extra = choice.delta.__pydantic_extra__
+        if extra and "reasoning_content" in extra:
+            old = extra.pop("reasoning_content")
+            if choice.delta.reasoning is None and isinstance(old, str):
+                choice.delta.reasoning = old

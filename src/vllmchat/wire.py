@@ -1,0 +1,155 @@
+"""What the models of all answers have in common: lenient reading, unknown fields kept.
+
+Servers of many versions, and proxies before them, answer with more or less than the newest server does. So
+nothing here insists on a key: null counts as absent, what is missing has its default, what is unknown is
+kept in `model_extra`. Only the outer shape must be right, which each decoder checks.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from vllmchat.errors import ResponseError
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+_BODY_LIMIT = 2_000
+
+
+class WireModel(BaseModel):
+    """Base of everything that a server sends: keeps unknown fields, is built on first use."""
+
+    model_config = ConfigDict(extra="allow", defer_build=True, protected_namespaces=())
+
+
+class Otherwise:
+    """Marks a field whose value may have another form: `convert` makes the declared type of it.
+
+    The declared type is tried first, inside the compiled validator, so a value of the usual form costs
+    nothing. `convert` gets what did not fit and raises ValueError for what it does not know either.
+    """
+
+    __slots__ = ("_convert",)
+
+    def __init__(self, convert: Callable[[object], object]) -> None:
+        self._convert = convert
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        declared = handler(source)
+        return core_schema.union_schema(
+            [declared, core_schema.no_info_plain_validator_function(self._convert)],
+            mode="left_to_right",
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        declared: Any = schema
+        return handler(declared["choices"][0])
+
+
+def null_as(make: Callable[[], object]) -> Otherwise:
+    """Null stands for what `make` returns."""
+
+    def convert(value: object) -> object:
+        if value is None:
+            return make()
+        raise ValueError("not of the declared type")
+
+    return Otherwise(convert)
+
+
+def _whole(value: object) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, float):
+        return int(value)
+    raise ValueError("not a number")
+
+
+def _joined_text(value: object) -> str:
+    """Content given as a list of parts, the text of them."""
+    if not isinstance(value, list):
+        raise ValueError("neither text nor a list of parts")
+    pieces: list[str] = []
+    for part in cast("list[object]", value):
+        text = part if isinstance(part, str) else (as_object(part) or {}).get("text")
+        if isinstance(text, str):
+            pieces.append(text)
+    return "".join(pieces)
+
+
+def _json_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    raise ValueError("neither text nor an object")
+
+
+JsonObject: TypeAlias = dict[str, object]
+"""A JSON object that is passed on as it is. (A name of its own, because some models have a field named
+`object`.)"""
+
+Items = Annotated[list[T], null_as(list[Any])]
+"""A list; null is the empty one."""
+
+Text = Annotated[str, null_as(str)]
+"""Text; null is the empty one."""
+
+Whole = Annotated[int, Otherwise(_whole)]
+"""A whole number; null is 0, a fraction is cut off."""
+
+Content = Annotated[str | None, Otherwise(_joined_text)]
+"""Text or null; of a list of parts, the text of its parts."""
+
+JsonText = Annotated[str, Otherwise(_json_text)]
+"""JSON as text; an object that was sent as such becomes its text, null is the empty text."""
+
+
+def as_object(value: object) -> JsonObject | None:
+    """A decoded JSON value as an object, or None when it is something else."""
+    return cast("JsonObject", value) if isinstance(value, dict) else None
+
+
+def start_of(body: bytes) -> str:
+    """The start of a body as text, for an error: at most 2,000 characters."""
+    return body[: _BODY_LIMIT * 4].decode("utf-8", "replace")[:_BODY_LIMIT]
+
+
+def not_this(what: str, body: bytes, reason: str) -> ResponseError:
+    """The error for a body that is not `what`."""
+    text = start_of(body)
+    shown = text if len(text) <= 200 else text[:200] + "…"
+    said = f"it starts with: {shown}" if shown.strip() else "it is empty"
+    return ResponseError(f"the server's answer is not {what} ({reason}); {said}", body=text)
+
+
+def decode(model: type[M], body: bytes, what: str) -> M:
+    """Read one JSON body.
+
+    Args:
+        model: What to make of it.
+        body: The bytes of the body.
+        what: What it should be, with its article, for the error.
+
+    Raises:
+        ResponseError: The body is not JSON or not of this shape.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise not_this(what, body, first_problem(error)) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing wrong, as `path: rule`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # Members of a union appear in the path as `list[...]` or `function-plain[...]`: no part of the answer.
+    path = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
+    return f"{path}: {first['msg']}" if path else first["msg"]
