@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_core import from_json
 
 from vllmchat.chat.completion import ChoiceLogprobs, FinishReason, RequestMetrics, Usage
+from vllmchat.errors import ResponseError
 from vllmchat.wire import (
     Content,
     Items,
@@ -142,19 +143,46 @@ class ChatCompletionChunk(WireModel):
     @property
     def text(self) -> str:
         """What the chunk adds to the first choice's text; empty when it adds none."""
-        return "".join([choice.delta.content or "" for choice in self.choices if choice.index == 0])
+        text = ""
+        for choice in self.choices:
+            if choice.index == 0 and choice.delta.content:
+                text += choice.delta.content
+        return text
 
     @property
     def reasoning(self) -> str | None:
         """What the chunk adds to the first choice's reasoning, or None."""
-        pieces = [choice.delta.reasoning for choice in self.choices if choice.index == 0]
-        return "".join(piece or "" for piece in pieces) if any(pieces) else None
+        reasoning = None
+        for choice in self.choices:
+            if choice.index == 0 and choice.delta.reasoning:
+                reasoning = (reasoning or "") + choice.delta.reasoning
+        return reasoning
+
+
+def decode_event(data: bytes) -> ChatCompletionChunk | JsonObject:
+    """Read the data of one server-sent event: a chunk, or the body of the error that it tells.
+
+    An error is a JSON object whose `error` is not null, also beside choices, or the flat
+    `{"object": "error", "message": ...}`.
+
+    Raises:
+        ResponseError: The data is neither: not JSON, or JSON of another shape.
+    """
+    # Only an event that is unlike vLLM's chunks is looked at twice.
+    try:
+        chunk = decode_chunk(data)
+    except ResponseError:
+        error = find_error(data)
+        if error is None:
+            raise
+        return error
+    if chunk.__pydantic_extra__ and (error := find_error(data)) is not None:
+        return error
+    return chunk
 
 
 def decode_chunk(data: bytes) -> ChatCompletionChunk:
-    """Read the data of one server-sent event.
-
-    An event that tells an error is not this function's business: see `find_error`.
+    """Read the data of one server-sent event that is a chunk.
 
     Raises:
         ResponseError: The data is no chunk: not JSON, or JSON of another shape.
@@ -166,19 +194,16 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
         chunk: ChatCompletionChunk = ChatCompletionChunk.__pydantic_validator__.validate_json(data)
     except ValidationError as error:
         raise not_this("a chat completion chunk", data, first_problem(error)) from error
-    if not chunk.choices and "choices" not in chunk.__pydantic_fields_set__ and not _is_chunk(chunk):
+    if not chunk.choices and not _says_it_is_one(chunk):
         raise not_this("a chat completion chunk", data, "it has no choices")
-    if b'"reasoning_content"' in data:
-        _take_old_reasoning(chunk)
+    for choice in chunk.choices:
+        if choice.delta.__pydantic_extra__:
+            _take_old_reasoning(choice.delta)
     return chunk
 
 
-def find_error(data: bytes) -> dict[str, object] | None:
-    """The body of the error that an event tells, or None when it tells none. Cheap when it does not.
-
-    An error is a JSON object whose `error` is not null, also beside choices, or the flat
-    `{"object": "error", "message": ...}`.
-    """
+def find_error(data: bytes) -> JsonObject | None:
+    """The body of the error that an event tells, or None when it tells none."""
     if b'"error"' not in data:
         return None
     try:
@@ -190,15 +215,13 @@ def find_error(data: bytes) -> dict[str, object] | None:
     return None
 
 
-def _is_chunk(chunk: ChatCompletionChunk) -> bool:
-    return "object" in chunk.model_fields_set and chunk.object == "chat.completion.chunk"
+def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
+    given = chunk.model_fields_set
+    return "choices" in given or ("object" in given and chunk.object == "chat.completion.chunk")
 
 
-def _take_old_reasoning(chunk: ChatCompletionChunk) -> None:
+def _take_old_reasoning(delta: Delta) -> None:
     # vLLM 0.11.1 to 0.15 send both names with the same text, of which one must go; others a null for one.
-    for choice in chunk.choices:
-        extra = choice.delta.__pydantic_extra__
-        if extra and "reasoning_content" in extra:
-            old = extra.pop("reasoning_content")
-            if choice.delta.reasoning is None and isinstance(old, str):
-                choice.delta.reasoning = old
+    old = (delta.__pydantic_extra__ or {}).pop("reasoning_content", None)
+    if delta.reasoning is None and isinstance(old, str):
+        delta.reasoning = old
