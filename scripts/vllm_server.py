@@ -414,9 +414,7 @@ def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to
             a server of that name runs with other options, or the port is taken.
     """
     python = install(say=say)
-    with _lock(
-        state_file(options.name).with_suffix(".lock"), say, "waiting for another start of this server ..."
-    ):
+    with _lock(cache_dir() / "servers" / "start.lock", say, "waiting for another start ..."):
         server, process = _find_or_launch(python, options, say)
     if process is not None:
         _left_running.append(process)

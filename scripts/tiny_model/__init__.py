@@ -1,0 +1,1 @@
+"""A language model of 2.6 million parameters that knows a small script by heart."""
