@@ -1,1 +1,168 @@
-"""The typed Python client for vLLM."""
+"""The typed Python client for vLLM.
+
+`VLLMProvider` talks to a vLLM server, `OpenAIProvider` to any OpenAI-compatible one. Names are imported when they are
+first used, so `import vllmchat` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice, Delta, DeltaToolCall
+    from vllmchat.chat.completion import ChatCompletion, ChatMessage, Choice, ToolCall, Usage
+    from vllmchat.chat.events import (
+        Event,
+        Finished,
+        ReasoningDelta,
+        TextDelta,
+        ToolCallDelta,
+        ToolCallDone,
+        ToolCallStart,
+    )
+    from vllmchat.chat.messages import Message, Messages, audio_part, image_part, text_part, video_part
+    from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
+    from vllmchat.chat.stream import AsyncChatStream, ChatStream
+    from vllmchat.errors import (
+        APIConnectionError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ConflictError,
+        ContextWindowExceededError,
+        InternalServerError,
+        InvalidRequestError,
+        NotFoundError,
+        PermissionDeniedError,
+        Problem,
+        RateLimitError,
+        ResponseError,
+        ServiceUnavailableError,
+        StreamError,
+        StreamInterruptedError,
+        UnprocessableEntityError,
+        VLLMChatError,
+    )
+    from vllmchat.http.timeout import Timeout
+    from vllmchat.providers.openai import OpenAIProvider
+    from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
+    from vllmchat.providers.vllm import VLLMProvider
+    from vllmchat.version import VERSION as __version__
+
+_HOMES = {
+    "vllmchat.chat.chunk": ("ChatCompletionChunk", "ChunkChoice", "Delta", "DeltaToolCall"),
+    "vllmchat.chat.completion": ("ChatCompletion", "ChatMessage", "Choice", "ToolCall", "Usage"),
+    "vllmchat.chat.events": (
+        "Event",
+        "Finished",
+        "ReasoningDelta",
+        "TextDelta",
+        "ToolCallDelta",
+        "ToolCallDone",
+        "ToolCallStart",
+    ),
+    "vllmchat.chat.messages": ("Message", "Messages", "audio_part", "image_part", "text_part", "video_part"),
+    "vllmchat.chat.params": ("ChatParams", "CommonChatParams", "VLLMChatParams"),
+    "vllmchat.chat.stream": ("AsyncChatStream", "ChatStream"),
+    "vllmchat.errors": (
+        "APIConnectionError",
+        "APIStatusError",
+        "APITimeoutError",
+        "AuthenticationError",
+        "BadRequestError",
+        "ConflictError",
+        "ContextWindowExceededError",
+        "InternalServerError",
+        "InvalidRequestError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "Problem",
+        "RateLimitError",
+        "ResponseError",
+        "ServiceUnavailableError",
+        "StreamError",
+        "StreamInterruptedError",
+        "UnprocessableEntityError",
+        "VLLMChatError",
+    ),
+    "vllmchat.http.timeout": ("Timeout",),
+    "vllmchat.providers.openai": ("OpenAIProvider",),
+    "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
+    "vllmchat.providers.vllm": ("VLLMProvider",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncChatStream",
+    "AsyncProvider",
+    "AuthenticationError",
+    "BadRequestError",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatMessage",
+    "ChatParams",
+    "ChatStream",
+    "Choice",
+    "ChunkChoice",
+    "CommonChatParams",
+    "ConflictError",
+    "ContextWindowExceededError",
+    "Delta",
+    "DeltaToolCall",
+    "Event",
+    "Finished",
+    "InternalServerError",
+    "InvalidRequestError",
+    "Message",
+    "Messages",
+    "NotFoundError",
+    "OpenAIProvider",
+    "PermissionDeniedError",
+    "Problem",
+    "Provider",
+    "RateLimitError",
+    "ReasoningDelta",
+    "ResponseError",
+    "ServiceUnavailableError",
+    "StreamError",
+    "StreamInterruptedError",
+    "SyncProvider",
+    "TextDelta",
+    "Timeout",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallDone",
+    "ToolCallStart",
+    "UnprocessableEntityError",
+    "Usage",
+    "VLLMChatError",
+    "VLLMChatParams",
+    "VLLMProvider",
+    "__version__",
+    "audio_part",
+    "image_part",
+    "text_part",
+    "video_part",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from vllmchat.version import VERSION
+
+        return VERSION
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'vllmchat' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -52,7 +52,9 @@ class Problem:
     suggestion: str | None = None
 
     def __str__(self) -> str:
-        text = f"{self.parameter}={self.value}: {self.rule}" if self.value else f"{self.parameter}: {self.rule}"
+        text = (
+            f"{self.parameter}={self.value}: {self.rule}" if self.value else f"{self.parameter}: {self.rule}"
+        )
         return f"{text} {self.suggestion}" if self.suggestion else text
 
 

@@ -1,0 +1,1 @@
+"""What plugs a provider into other frameworks."""

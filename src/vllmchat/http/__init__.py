@@ -1,0 +1,1 @@
+"""Bytes and time: connections, requests, retries, event streams. Knows nothing of chat."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Literal
 
 Limit = Literal["connect", "first_token", "idle", "total"]
 
@@ -39,7 +35,9 @@ class Timeout:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"Timeout.{field.name} must be a number of seconds or None, not {value!r}")
             if not value > 0 or math.isinf(value):
-                raise ValueError(f"Timeout.{field.name} must be a positive number of seconds or None, not {value!r}")
+                raise ValueError(
+                    f"Timeout.{field.name} must be a positive number of seconds or None, not {value!r}"
+                )
 
     @classmethod
     def of(cls, value: float | Timeout | None, default: Timeout) -> Timeout:

@@ -1,0 +1,141 @@
+"""A chat as a call: parameters and messages in, bytes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from vllmchat.chat.completion import decode_completion
+from vllmchat.chat.messages import encode_messages
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.http.call import Call
+from vllmchat.http.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllmchat.chat.check import CheckedParams
+    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.messages import Messages
+    from vllmchat.http.call import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat that has been checked, before it is known which model it goes to.
+
+    Attributes:
+        messages: The conversation in the wire's form.
+        params: The checked parameters.
+        stream: Whether the reply is to be streamed.
+        ask_usage: Whether a stream is asked for the usage, unless the parameters say so.
+    """
+
+    messages: list[Mapping[str, object]]
+    params: CheckedParams
+    stream: bool
+    ask_usage: bool
+
+    @classmethod
+    def make(cls, messages: Messages, params: CheckedParams, *, stream: bool, ask_usage: bool) -> ChatRequest:
+        """Checks the messages' container and keeps the rest.
+
+        Raises:
+            InvalidRequestError: The messages are none, or `extra_body` takes what the verb decides.
+        """
+        if params.extra_body is not None and "stream" in params.extra_body:
+            raise InvalidRequestError(
+                [
+                    Problem(
+                        "extra_body.stream",
+                        repr(params.extra_body["stream"]),
+                        "the verb decides this:",
+                        "use stream() or astream() for a stream, chat() or achat() for a whole reply.",
+                    )
+                ]
+            )
+        return cls(encode_messages(messages), params, stream, ask_usage)
+
+    @property
+    def choices(self) -> int:
+        """How many choices are asked for."""
+        fields = self.params.fields
+        n = fields.get("n", 1)
+        if self.params.extra_body is not None:
+            n = self.params.extra_body.get("n", n)
+        return n if isinstance(n, int) else 1
+
+    def call(self, model: str, timeout: Timeout) -> Call[ChatCompletion]:
+        """The call to a model.
+
+        Args:
+            model: Its name.
+            timeout: The provider's limits; the call's own go before them.
+
+        Raises:
+            InvalidRequestError: Something in the request has no JSON form.
+        """
+        body: dict[str, object] = {"model": model, "messages": self.messages, **self.params.fields}
+        if self.stream:
+            body["stream"] = True
+            if self.ask_usage and "stream_options" not in body:
+                # Explicitly, since the default has changed between servers.
+                body["stream_options"] = {"include_usage": True}
+        if self.params.extra_body is not None:
+            body.update(self.params.extra_body)
+        request_id = body.get("request_id")
+        return Call(
+            "/chat/completions",
+            _read,
+            Timeout.of(self.params.timeout, timeout),
+            body=encode_json(body),
+            headers=self.params.extra_headers or {},
+            accept="text/event-stream" if self.stream else "application/json",
+            request_id=request_id if isinstance(request_id, str) else None,
+        )
+
+
+def encode_json(body: Mapping[str, object]) -> bytes:
+    """JSON of a request body.
+
+    Raises:
+        InvalidRequestError: A value has no JSON form; the message says where it stands.
+    """
+    try:
+        return to_json(body, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        where, value = _culprit(body)
+        reason = " ".join(str(error).split()).removeprefix("Error serializing to JSON: ")
+        raise InvalidRequestError([Problem(where, value, f"this has no JSON form ({reason})")]) from error
+
+
+def _culprit(body: Mapping[str, object]) -> tuple[str, str]:
+    """Where the value stands that cannot be encoded: its path, and its type."""
+    path: list[str] = []
+    value: object = body
+    while True:
+        if isinstance(value, dict):
+            inner = [(str(key), each) for key, each in cast("dict[object, object]", value).items()]
+        elif isinstance(value, list | tuple):
+            inner = [(str(place), each) for place, each in enumerate(cast("list[object]", value))]
+        else:
+            inner = []
+        bad = next(((key, each) for key, each in inner if not _encodes(each)), None)
+        if bad is None or len(path) > 50:
+            return ".".join(path) or "request", f"<{type(value).__name__}>"
+        path.append(bad[0])
+        value = bad[1]
+
+
+def _encodes(value: object) -> bool:
+    try:
+        to_json(value, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read(reply: Reply) -> ChatCompletion:
+    return decode_completion(reply.body, request_id=reply.head.request_id)

@@ -1,0 +1,382 @@
+"""The two drivers: they do what a flow asks for, blocking or awaiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from vllmchat.errors import ResponseError
+from vllmchat.http.call import Head
+from vllmchat.http.clock import Clock
+from vllmchat.http.failure import TransportFailure, classify
+from vllmchat.http.flow import ReadBody, Send, open_flow, reply_flow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from vllmchat.http.call import Call
+    from vllmchat.http.flow import Flow, Outcome, Sleep, Target
+    from vllmchat.http.transport import AsyncAnswer, SyncAnswer
+
+T = TypeVar("T")
+
+_DRAIN_SECONDS = 0.25
+"""How long the end of a finished answer may take to come; a connection that needs longer is not worth keeping."""
+
+
+class SyncSender(Protocol):
+    """What carries requests, blocking."""
+
+    def send(self, step: Send, clock: Clock) -> SyncAnswer:
+        """Sends a request and waits for the head of its answer."""
+        ...
+
+    def close(self) -> None:
+        """Closes what was opened here."""
+        ...
+
+
+class AsyncSender(Protocol):
+    """What carries requests, awaiting."""
+
+    async def send(self, step: Send, clock: Clock) -> AsyncAnswer:
+        """Sends a request and waits for the head of its answer."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes what was opened here."""
+        ...
+
+    def abort(self) -> None:
+        """The same without awaiting, as far as that is possible; for finalisers."""
+        ...
+
+
+class SyncExchange:
+    """One call on its way, blocking: does the steps of a flow and holds the open answer."""
+
+    __slots__ = ("_sender", "answer", "clock", "head", "url")
+
+    def __init__(self, sender: SyncSender, clock: Clock) -> None:
+        self._sender = sender
+        self.clock = clock
+        self.answer: SyncAnswer | None = None
+        self.head: Head | None = None
+        self.url = ""
+
+    def run(self, flow: Flow[T]) -> T:
+        """Runs a flow to its end."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    outcome = self._do(step)
+                except TransportFailure as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except BaseException:
+            self.close()
+            raise
+
+    def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
+        if isinstance(step, Send):
+            self.url = step.url
+            try:
+                self.answer = self._sender.send(step, self.clock)
+            except Exception as error:
+                _raise(error, self.clock, answering=False)
+            self.head = _head(self.answer, step)
+            return self.head
+        if isinstance(step, ReadBody):
+            return self._read_body(step)
+        time.sleep(step.seconds)
+        return None
+
+    def _read_body(self, step: ReadBody) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            data = self.read()
+            if not data:
+                return b"".join(pieces)
+            size += len(data)
+            if size > step.limit:
+                self.close()
+                return _cut(pieces, data, step, self.head)
+            pieces.append(data)
+
+    def read(self) -> bytes:
+        """The next bytes of the open answer; empty at its end.
+
+        Raises:
+            TransportFailure: They did not come.
+        """
+        assert self.answer is not None
+        try:
+            return self.answer.read()
+        except Exception as error:
+            self.close()
+            _raise(error, self.clock, answering=True)
+
+    def drain(self) -> None:
+        """Lets an answer whose content has ended come to its formal end, so that its connection can be used again."""
+        if self.answer is not None:
+            self.clock.restrict(_DRAIN_SECONDS if self.answer.follows_clock else 0)
+            try:
+                while self.clock.total_seconds() > 0 and self.answer.read():
+                    pass
+            except Exception:
+                # The content is complete: whatever happens now costs the connection only.
+                pass
+            self.close()
+
+    def close(self) -> None:
+        """Ends the exchange and lets go of the connection."""
+        if self.answer is not None:
+            self.answer.close()
+            self.answer = None
+
+
+class AsyncExchange:
+    """One call on its way, awaiting: does the steps of a flow and holds the open answer."""
+
+    __slots__ = ("_sender", "answer", "clock", "head", "url")
+
+    def __init__(self, sender: AsyncSender, clock: Clock) -> None:
+        self._sender = sender
+        self.clock = clock
+        self.answer: AsyncAnswer | None = None
+        self.head: Head | None = None
+        self.url = ""
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Runs a flow to its end."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    outcome = await self._do(step)
+                except TransportFailure as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
+        if isinstance(step, Send):
+            self.url = step.url
+            try:
+                self.answer = await self._sender.send(step, self.clock)
+            except Exception as error:
+                _raise(error, self.clock, answering=False)
+            self.head = _head(self.answer, step)
+            return self.head
+        if isinstance(step, ReadBody):
+            return await self._read_body(step)
+        await anyio.sleep(step.seconds)
+        return None
+
+    async def _read_body(self, step: ReadBody) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            data = await self.read()
+            if not data:
+                return b"".join(pieces)
+            size += len(data)
+            if size > step.limit:
+                await self.aclose()
+                return _cut(pieces, data, step, self.head)
+            pieces.append(data)
+
+    async def read(self) -> bytes:
+        """The next bytes of the open answer; empty at its end.
+
+        Raises:
+            TransportFailure: They did not come.
+        """
+        assert self.answer is not None
+        try:
+            return await self.answer.read()
+        except Exception as error:
+            await self.aclose()
+            _raise(error, self.clock, answering=True)
+
+    async def drain(self) -> None:
+        """Lets an answer whose content has ended come to its formal end, so that its connection can be used again."""
+        if self.answer is not None:
+            self.clock.restrict(_DRAIN_SECONDS)
+            try:
+                while self.clock.total_seconds() > 0 and await self.answer.read():
+                    pass
+            except Exception:
+                # The content is complete: whatever happens now costs the connection only.
+                pass
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the exchange and lets go of the connection."""
+        if self.answer is not None:
+            answer, self.answer = self.answer, None
+            await answer.aclose()
+
+    def abort(self) -> None:
+        """The same without awaiting, for finalisers."""
+        if self.answer is not None:
+            answer, self.answer = self.answer, None
+            answer.abort()
+
+
+class SyncClient:
+    """Runs calls, blocking. Safe to use from many threads."""
+
+    def __init__(self, make_sender: Callable[[], SyncSender]) -> None:
+        self._make_sender = make_sender
+        self._sender: SyncSender | None = None
+        self._lock = threading.Lock()
+        self.model_lock = threading.Lock()
+
+    def run(self, target: Target, call: Call[T]) -> T:
+        """Sends a call and reads its whole answer."""
+        clock = Clock(call.timeout)
+        return SyncExchange(self._open_sender(), clock).run(reply_flow(target, call, clock))
+
+    def open(self, target: Target, call: Call[T]) -> SyncExchange:
+        """Sends a call and leaves its answer open, to be read as it comes."""
+        clock = Clock(call.timeout)
+        exchange = SyncExchange(self._open_sender(), clock)
+        exchange.run(open_flow(target, call, clock))
+        return exchange
+
+    def close(self) -> None:
+        """Closes the connections. Another call opens new ones."""
+        if self._sender is not None:
+            self._sender.close()
+
+    def _open_sender(self) -> SyncSender:
+        if self._sender is None:
+            with self._lock:
+                if self._sender is None:
+                    self._sender = self._make_sender()
+                    weakref.finalize(self, self._sender.close)
+        return self._sender
+
+
+class AsyncClient:
+    """Runs calls, awaiting. Each event loop has connections of its own, which end with it."""
+
+    def __init__(self, make_sender: Callable[[], AsyncSender]) -> None:
+        self._make_sender = make_sender
+
+    async def run(self, target: Target, call: Call[T]) -> T:
+        """Sends a call and reads its whole answer."""
+        clock = Clock(call.timeout)
+        state = await self.state()
+        return await AsyncExchange(state.sender, clock).run(reply_flow(target, call, clock))
+
+    async def open(self, target: Target, call: Call[T]) -> AsyncExchange:
+        """Sends a call and leaves its answer open, to be read as it comes."""
+        clock = Clock(call.timeout)
+        state = await self.state()
+        exchange = AsyncExchange(state.sender, clock)
+        await exchange.run(open_flow(target, call, clock))
+        return exchange
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop. Another call opens new ones."""
+        loop = await _running_loop()
+        state = loop.states.get(self)
+        if state is not None:
+            await state.sender.aclose()
+
+    async def state(self) -> LoopState:
+        """What this client holds on the running event loop."""
+        loop = await _running_loop()
+        state = loop.states.get(self)
+        if state is None:
+            state = loop.states[self] = LoopState(self._make_sender())
+            weakref.finalize(self, state.sender.abort).atexit = False
+        return state
+
+
+class LoopState:
+    """What an `AsyncClient` holds on one event loop.
+
+    Attributes:
+        sender: The connections.
+        model_lock: Held while the server is asked which model it serves.
+    """
+
+    __slots__ = ("model_lock", "sender")
+
+    def __init__(self, sender: AsyncSender) -> None:
+        self.sender = sender
+        self.model_lock = anyio.Lock()
+
+
+class _Loop:
+    """What all clients hold on one event loop. It is closed when the loop ends."""
+
+    def __init__(self) -> None:
+        self.states: weakref.WeakKeyDictionary[AsyncClient, LoopState] = weakref.WeakKeyDictionary()
+        self.guard = self._until_the_loop_ends()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        # Event loops close the asynchronous generators that are still open when they end. This one waits for just
+        # that: there is no other sign of a loop's end.
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                for state in list(self.states.values()):
+                    await state.sender.aclose()
+
+
+_LOOP: anyio.lowlevel.RunVar[_Loop] = anyio.lowlevel.RunVar("vllmchat")
+
+
+async def _running_loop() -> _Loop:
+    try:
+        return _LOOP.get()
+    except LookupError:
+        loop = _Loop()
+        _LOOP.set(loop)
+        await anext(loop.guard)
+        return loop
+
+
+def _raise(error: Exception, clock: Clock, *, answering: bool) -> NoReturn:
+    failure = classify(error, clock, answering=answering)
+    if failure is None:
+        raise error
+    raise failure from error
+
+
+def _head(answer: SyncAnswer | AsyncAnswer, step: Send) -> Head:
+    return Head(answer.status, answer.headers, answer.headers.get("x-request-id") or step.request_id)
+
+
+def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None) -> bytes:
+    whole = b"".join((*pieces, data))[: step.limit]
+    if step.cut:
+        return whole
+    raise ResponseError(
+        f"the answer has more than {step.limit:,} bytes",
+        status_code=head.status if head else None,
+        body=whole[:2000].decode("utf-8", "replace"),
+        request_id=head.request_id if head else None,
+    )

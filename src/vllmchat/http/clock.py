@@ -1,0 +1,88 @@
+"""Which limit of `Timeout` holds now, and which one has passed."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vllmchat.http.timeout import Limit, Timeout
+
+monotonic = time.monotonic
+
+
+class Clock:
+    """Keeps the time of one call over all its attempts.
+
+    The transport asks it before each wait, so that one limit can follow another while a request runs: the same
+    read waits for `first_token` at first and for `idle` later, and never beyond `total`.
+
+    Attributes:
+        reused: Whether the current attempt went out on a connection that had served a request before.
+        fresh: Whether the next attempt must open a new connection.
+    """
+
+    __slots__ = ("_end", "_first_end", "_idle", "fresh", "reused", "timeout")
+
+    def __init__(self, timeout: Timeout) -> None:
+        self.timeout = timeout
+        self.reused = False
+        self.fresh = False
+        self._end = math.inf if timeout.total is None else monotonic() + timeout.total
+        self._first_end = math.inf
+        self._idle: float | None = None
+
+    def start_attempt(self) -> None:
+        """An attempt begins, or got its connection: the wait for the first token starts anew."""
+        limit = self.timeout.first_token
+        self._first_end = math.inf if limit is None else monotonic() + limit
+        self._idle = None
+
+    def begin_idle(self) -> None:
+        """The answer has begun: from now on `idle` holds."""
+        if self._idle is None:
+            self._idle = math.inf if self.timeout.idle is None else self.timeout.idle
+
+    def restrict(self, seconds: float) -> None:
+        """Lets the call go on for so many seconds at most; for the clean-up after its end."""
+        self._end = min(self._end, monotonic() + seconds)
+
+    def deadline(self) -> float:
+        """The moment, in monotonic seconds, at which a wait for bytes that starts now is over. May be infinite."""
+        if self._idle is None:
+            return min(self._first_end, self._end)
+        return min(monotonic() + self._idle, self._end)
+
+    def seconds(self) -> float | None:
+        """How long a wait for bytes that starts now may take, at least 0; None without a limit."""
+        deadline = self.deadline()
+        return None if deadline == math.inf else max(deadline - monotonic(), 0.0)
+
+    def body_seconds(self) -> float | None:
+        """One limit for all waits of a body, where a client allows only one: the longer of first token and idle."""
+        first = self._first_end - monotonic()
+        idle = math.inf if self.timeout.idle is None else self.timeout.idle
+        limit = min(max(first, idle), self._end - monotonic())
+        return None if limit == math.inf else max(limit, 0.001)
+
+    def connect_seconds(self) -> float | None:
+        """How long opening a connection may take, at least 0; None without a limit."""
+        limit = math.inf if self.timeout.connect is None else self.timeout.connect
+        limit = min(limit, self._end - monotonic())
+        return None if limit == math.inf else max(limit, 0.0)
+
+    def total_seconds(self) -> float:
+        """What is left of `total`, at least 0; infinite without that limit."""
+        return max(self._end - monotonic(), 0.0)
+
+    def passed(self, *, connecting: bool = False) -> tuple[Limit, float]:
+        """Which limit ended the wait, and its value in seconds."""
+        # A wait ends a little before or after its deadline, hence the tolerance.
+        if self.timeout.total is not None and monotonic() >= self._end - 0.005:
+            return "total", self.timeout.total
+        if connecting:
+            return "connect", self.timeout.connect or 0.0
+        if self._idle is None:
+            return "first_token", self.timeout.first_token or 0.0
+        return "idle", self.timeout.idle or 0.0

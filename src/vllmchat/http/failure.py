@@ -1,0 +1,191 @@
+"""What can go wrong below HTTP, sorted by what it means for a retry and for the caller."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING, Literal
+
+from vllmchat.errors import APIConnectionError, APITimeoutError
+
+if TYPE_CHECKING:
+    from vllmchat.http.clock import Clock
+    from vllmchat.http.timeout import Limit
+
+Kind = Literal["refused", "unreachable", "tls", "connect_timeout", "timeout", "stale", "broken", "unusable"]
+
+# Nothing can have been generated after one of these: no connection came about, or the server had closed it before
+# the request arrived.
+_RETRIABLE: frozenset[Kind] = frozenset({"refused", "unreachable", "connect_timeout", "stale"})
+
+# httpx, httpx2 and httpcore share the names of their exceptions but no base classes, so a caller's client of any of
+# them is understood by name.
+_CONNECT = frozenset({"ConnectError", "ProxyError"})
+_BROKEN = frozenset({"ReadError", "WriteError", "CloseError", "RemoteProtocolError", "NetworkError"})
+_TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "TimeoutException"})
+_UNUSABLE = frozenset({"UnsupportedProtocol", "LocalProtocolError", "DecodingError", "TooManyRedirects"})
+_LOST = "Server disconnected without sending a response."
+
+
+class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
+    """An attempt failed below HTTP.
+
+    Attributes:
+        kind: What happened.
+        cause: The transport's own exception.
+        limit: For timeouts, which limit passed and its value in seconds.
+    """
+
+    def __init__(self, kind: Kind, cause: BaseException, limit: tuple[Limit, float] | None = None) -> None:
+        super().__init__(str(cause))
+        self.kind: Kind = kind
+        self.cause = cause
+        self.limit = limit
+
+    @property
+    def retriable(self) -> bool:
+        """Whether another attempt can do no harm."""
+        return self.kind in _RETRIABLE and not (self.limit is not None and self.limit[0] == "total")
+
+    def error(self, url: str, request_id: str) -> APIConnectionError:
+        """The public error, with what to check."""
+        if self.limit is not None:
+            limit, seconds = self.limit
+            return APITimeoutError(
+                _timeout_message(limit, seconds, url),
+                limit=limit,
+                seconds=seconds,
+                url=url,
+                request_id=request_id,
+            )
+        cause = _one_line(self.cause)
+        return APIConnectionError(
+            f"{_WHAT[self.kind].format(url=url)}: {cause}.{_hint(self.kind, url)}",
+            url=url,
+            request_id=request_id,
+        )
+
+
+def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFailure | None:
+    """Sorts an exception of a transport; None when it is not one of those.
+
+    Args:
+        error: What was raised.
+        clock: The clock of the call.
+        answering: Whether the head of the answer had arrived.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "ConnectTimeout" in names:
+        return TransportFailure("connect_timeout", error, clock.passed(connecting=True))
+    if "PoolTimeout" in names:
+        # Only `total` bounds the wait for a connection in our pool; a caller's client has its own bound.
+        limit, seconds = clock.passed()
+        return (
+            TransportFailure("timeout", error, (limit, seconds))
+            if limit == "total"
+            else TransportFailure("connect_timeout", error)
+        )
+    if names & _TIMEOUTS:
+        return TransportFailure("timeout", error, clock.passed())
+    if names & _CONNECT:
+        return TransportFailure(_connect_kind(error), error)
+    if names & _BROKEN:
+        stale = clock.reused and not answering
+        return TransportFailure("stale" if stale else "broken", error)
+    if names & _UNUSABLE:
+        return TransportFailure("unusable", error)
+    return None
+
+
+def _connect_kind(error: BaseException) -> Kind:
+    for each in _causes(error):
+        if isinstance(each, ssl.SSLError):
+            return "tls"
+        if isinstance(each, ConnectionRefusedError):
+            return "refused"
+        if isinstance(each, socket.gaierror) and each.errno != socket.EAI_AGAIN:
+            return "unusable"
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:
+        return "tls"
+    if "refused" in text or "Connect call failed" in text or "All connection attempts failed" in text:
+        return "refused"
+    return "unreachable"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    queue: list[BaseException | None] = [error]
+    while queue and len(found) < 32:
+        each = queue.pop(0)
+        if each is None or each in found:
+            continue
+        found.append(each)
+        queue += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            queue += list(each.exceptions)
+    return found
+
+
+def _one_line(cause: BaseException) -> str:
+    text = " ".join(str(cause).split()).rstrip(".")
+    return text or type(cause).__name__
+
+
+_WHAT: dict[Kind, str] = {
+    "refused": "no connection to {url}",
+    "unreachable": "no connection to {url}",
+    "tls": "no TLS connection to {url}",
+    "connect_timeout": "no connection to {url}",
+    "timeout": "no answer from {url}",
+    "stale": "{url} closed the connection before it answered",
+    "broken": "the connection to {url} broke",
+    "unusable": "{url} cannot be requested",
+}
+
+
+def _hint(kind: Kind, url: str) -> str:
+    host = url.partition("://")[2].partition("/")[0]
+    local = host.startswith(("localhost", "127.", "[::1]"))
+    if kind == "refused" and local:
+        port = host.rpartition(":")[2]
+        port = f" --port {port}" if port.isdigit() else ""
+        return f" Is the server running? Start it with: vllm serve MODEL{port}"
+    if kind == "refused":
+        return (
+            " Is the server running, and is the port right? A server that listens on 127.0.0.1 only is not reachable "
+            "from another machine: start it with --host 0.0.0.0"
+        )
+    if kind == "tls":
+        scheme = url.partition("://")[0]
+        plain = " Does the server speak TLS? vLLM speaks plain http:// unless --ssl-certfile is given."
+        ca = " For a private CA set SSL_CERT_FILE, or pass its file as verify="
+        return (plain if scheme == "https" else "") + ca
+    if kind == "unreachable":
+        return " Check the host, the port, and firewalls or tunnels in between"
+    if kind == "unusable":
+        return " Check base_url"
+    if kind in ("broken", "stale"):
+        return " The server or a proxy in front of it closed the connection; its log says why"
+    return ""
+
+
+def _timeout_message(limit: Limit, seconds: float, url: str) -> str:
+    value = f"{seconds:g} s"
+    if limit == "connect":
+        return (
+            f"no connection to {url} within {value} (Timeout.connect). Check the host, the port, and firewalls or "
+            "tunnels in between"
+        )
+    if limit == "first_token":
+        return (
+            f"no answer from {url} within {value} (Timeout.first_token). The request may be queued, its prompt long, "
+            "or, without streaming, its reply still being generated: stream it, or allow more with "
+            "timeout=Timeout(first_token=...)"
+        )
+    if limit == "idle":
+        return (
+            f"{url} stopped sending for {value} (Timeout.idle). The server hangs or the connection is dead; allow "
+            "longer pauses with timeout=Timeout(idle=...)"
+        )
+    return f"the call to {url} was not finished within {value} (Timeout.total)"

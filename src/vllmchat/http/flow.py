@@ -1,0 +1,209 @@
+"""The policy of a call: send, wait, try again, give up. Without IO and without colour.
+
+A flow is a generator. It yields what is to be done, is sent what came of it, and returns the result; the drivers in
+`client.py` do the waiting. Sync and async run the same flow.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from vllmchat.http.call import Call, Head, Reply
+from vllmchat.http.failure import TransportFailure
+from vllmchat.http.status import MAX_ERROR_BYTES, error_from_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllmchat.http.clock import Clock
+    from vllmchat.http.url import BaseURL
+
+T = TypeVar("T")
+
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+"""Statuses that say that nothing was generated: too busy, or a proxy that did not reach the server."""
+
+MAX_RETRY_AFTER = 60.0
+"""Seconds. A server that asks for a longer pause is not waited for: the error goes to the caller at once."""
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request and wait for the head of its answer. Result: `Head`, or a `TransportFailure` is thrown in."""
+
+    method: str
+    base: BaseURL
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes | None
+    request_id: str
+
+    @property
+    def url(self) -> str:
+        """The full URL, for messages."""
+        return self.base.origin + self.target
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Read the whole body of the last answer, `limit` bytes at most, and let its connection go. Result: `bytes`.
+
+    With `cut`, a longer body is cut off there; without, it raises `ResponseError`.
+    """
+
+    limit: int
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait. Result: None."""
+
+    seconds: float
+
+
+Step: TypeAlias = Send | ReadBody | Sleep
+Outcome: TypeAlias = Head | bytes | None
+Flow: TypeAlias = Generator[Step, Outcome, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What all calls of one provider share.
+
+    Attributes:
+        base: Where the server is.
+        headers: Sent with each request: authorization, user agent and the caller's own.
+        max_retries: How often to try again.
+    """
+
+    base: BaseURL
+    headers: Mapping[str, str]
+    max_retries: int
+
+    def __repr__(self) -> str:
+        # The headers hold the key.
+        return f"Target({str(self.base)!r}, max_retries={self.max_retries})"
+
+
+def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
+    """Sends until an answer with a good status stands open; its body is not read.
+
+    Raises:
+        APIStatusError: The server answered with an error.
+        APIConnectionError: No answer came.
+    """
+    retries = target.max_retries if call.max_retries is None else call.max_retries
+    root = target.base.root if call.outside_v1 else target.base.prefix
+    attempt = 0
+    while True:
+        send = _send(target, call, root + call.path, attempt)
+        clock.start_attempt()
+        pause: float | None
+        try:
+            head = yield send
+        except TransportFailure as failure:
+            if not failure.retriable or attempt >= retries:
+                raise failure.error(send.url, send.request_id) from failure.cause
+            # A stale connection says nothing about the server: the next attempt opens a new one, at once.
+            clock.fresh = True
+            pause = 0.0 if failure.kind == "stale" else backoff(attempt)
+            if pause >= clock.total_seconds():
+                raise failure.error(send.url, send.request_id) from failure.cause
+        else:
+            assert isinstance(head, Head)
+            if head.status < 300:
+                return head
+            raw = yield ReadBody(MAX_ERROR_BYTES, cut=True)
+            assert isinstance(raw, bytes)
+            pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None
+            if pause is None or attempt >= retries or pause >= clock.total_seconds():
+                raise error_from_reply(head, raw)
+        attempt += 1
+        if pause > 0:
+            yield Sleep(pause)
+
+
+def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
+    """Sends, reads the whole answer and gives the result.
+
+    Raises:
+        APIStatusError: The server answered with an error.
+        APIConnectionError: No answer came, or not all of it.
+        ResponseError: The answer is not what the call expects.
+    """
+    head = yield from open_flow(target, call, clock)
+    # Without streaming, the head comes when the whole reply has been generated.
+    clock.begin_idle()
+    try:
+        body = yield ReadBody(call.max_body)
+    except TransportFailure as failure:
+        raise failure.error(target.base.origin + call.path, head.request_id) from failure.cause
+    assert isinstance(body, bytes)
+    return call.read(Reply(head, body))
+
+
+def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
+    """One attempt, under an `X-Request-Id` of its own.
+
+    vLLM takes the id of the request from that header and refuses one that is still running, so an attempt that
+    may have reached the server must not come twice under the same id.
+    """
+    headers = {
+        "accept": call.accept,
+        "accept-encoding": "identity",
+        **{name.lower(): value for name, value in target.headers.items()},
+        **{name.lower(): value for name, value in call.headers.items()},
+    }
+    if call.body is not None:
+        headers.setdefault("content-type", call.content_type)
+    wanted = headers.get("x-request-id") or call.request_id
+    if wanted is None:
+        wanted = uuid.uuid4().hex
+    elif attempt:
+        wanted = f"{wanted}-{attempt}"
+    headers["x-request-id"] = wanted
+    return Send(call.method, target.base, path, list(headers.items()), call.body, wanted)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait before the next attempt: doubling from 0.5 to 8, a random quarter less."""
+    pause: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+    return pause * (1 - 0.25 * random.random())
+
+
+def _pause_after(head: Head, attempt: int) -> float | None:
+    """Seconds to wait as the server wishes, else by backoff; None when the wish is beyond the bound."""
+    wish = _retry_after(head.headers)
+    if wish is None:
+        return backoff(attempt)
+    if wish > MAX_RETRY_AFTER:
+        return None
+    # A little more than asked for, at random: clients that were refused together must not return together.
+    return wish + 0.25 * random.random()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            # Against the server's own clock where it gives one: the two need not agree.
+            now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+            seconds = (parsedate_to_datetime(text) - now).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return None if math.isnan(seconds) else max(seconds, 0.0)

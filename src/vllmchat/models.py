@@ -1,0 +1,69 @@
+"""What a server serves: `/v1/models`."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from pydantic import Field
+
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.http.call import Call, Reply
+from vllmchat.http.timeout import Timeout
+from vllmchat.wire import Items, WireModel, decode
+
+
+class Model(WireModel):
+    """One model, or one LoRA adapter, that a server offers."""
+
+    id: str
+    """The name that requests use as `model`."""
+
+    object: str = "model"
+    """Always `"model"`."""
+
+    created: int | None = None
+    """With vLLM the time of the call, in seconds since 1970."""
+
+    owned_by: str | None = None
+    """`"vllm"` with vLLM."""
+
+    root: str | None = None
+    """Where the weights were loaded from: a path or a hub's name. Several names of one model share it."""
+
+    parent: str | None = None
+    """For a LoRA adapter, the model that it adapts."""
+
+    max_model_len: int | None = None
+    """The longest context, prompt and reply together, in tokens. None for an adapter."""
+
+
+class ModelList(WireModel):
+    """All models that a server offers."""
+
+    object: str = "list"
+    """Always `"list"`."""
+
+    data: Items[Model] = Field(default_factory=list[Model])
+    """The models."""
+
+
+def models_call(timeout: Timeout) -> Call[ModelList]:
+    """The call that asks a server for its models."""
+    return Call("/models", _read, timeout, method="GET")
+
+
+def the_only_model(models: ModelList) -> str:
+    """The name of the one model that a server serves.
+
+    Raises:
+        InvalidRequestError: There are several, or none; the message names them.
+    """
+    names = [f"{card.id} (an adapter of {card.parent})" if card.parent else card.id for card in models.data]
+    if len(names) == 1:
+        return models.data[0].id
+    rule = (
+        f"the server serves {', '.join(names)}: name one of them" if names else "the server serves no model"
+    )
+    raise InvalidRequestError([Problem("model", "None", rule)])
+
+
+def _read(reply: Reply) -> ModelList:
+    return decode(ModelList, reply.body, "a list of models")

@@ -1,0 +1,284 @@
+"""What all providers share: where the server is, which limits hold, how a chat is sent."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.http.connections import Connections
+from vllmchat.http.flow import Target
+from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
+from vllmchat.http.url import BaseURL
+from vllmchat.http.user_client import timeout_of
+from vllmchat.models import models_call, the_only_model
+from vllmchat.version import VERSION
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.request import ChatRequest
+    from vllmchat.http.client import AsyncExchange, SyncExchange
+    from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
+
+
+class ProviderBase:
+    """One server, one model by default, in both colours. See `OpenAIProvider` and `VLLMProvider`."""
+
+    _name = "openai"
+    _base_url_variable = "OPENAI_BASE_URL"
+    _base_url_default = "https://api.openai.com/v1"
+    _api_key_variable = "OPENAI_API_KEY"
+    _api_key_default: str | None = None
+    _routes_below_v1 = False
+    _asks_for_model = False
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | Timeout | None = None,
+        max_retries: int = 2,
+        headers: Mapping[str, str] | None = None,
+        http_client: SyncHTTPClient | None = None,
+        async_http_client: AsyncHTTPClient | None = None,
+        verify: bool | str | ssl.SSLContext = True,
+        max_connections: int | None = None,
+    ) -> None:
+        url = base_url or os.environ.get(self._base_url_variable) or self._base_url_default
+        key = api_key or os.environ.get(self._api_key_variable) or self._api_key_default
+        base = BaseURL.parse(url, add_v1=self._routes_below_v1)
+        self._model = _checked_model(model)
+        self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)
+        self._target = Target(base, _default_headers(key, headers), _checked_retries(max_retries))
+        if max_connections is not None and (isinstance(max_connections, bool) or max_connections < 1):
+            raise ValueError(f"max_connections must be at least 1 or None, not {max_connections!r}")
+        self._connections = Connections(
+            base,
+            verify=verify,
+            max_connections=max_connections,
+            http_client=http_client,
+            async_http_client=async_http_client,
+        )
+        # Limits that a caller's own client was made with hold unless others are given here.
+        self._blocking_timeout = self._timeout or timeout_of(http_client) or DEFAULT_TIMEOUT
+        self._awaiting_timeout = self._timeout or timeout_of(async_http_client) or DEFAULT_TIMEOUT
+        self._owner = True
+
+    @property
+    def name(self) -> str:
+        """What kind of server this talks to."""
+        return self._name
+
+    @property
+    def model(self) -> str | None:
+        """The model that calls go to; None when it is not known yet."""
+        return self._model or self._connections.model
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is."""
+        return str(self._target.base)
+
+    @property
+    def timeout(self) -> Timeout:
+        """The limits on waiting of calls that give none of their own."""
+        return self._blocking_timeout
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} holds connections and a key and cannot be pickled or copied: make one where it "
+            "is needed, or use with_options() for a copy"
+        )
+
+    def with_options(
+        self,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float | Timeout | None = None,
+        max_retries: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """A copy with other settings that uses the same connections. It costs next to nothing.
+
+        The connections stay with the original: closing the copy does nothing.
+
+        Args:
+            model: The model that its calls go to.
+            api_key: The key that it sends.
+            timeout: Its limits; a number sets `total` and keeps the other limits.
+            max_retries: How often it tries again.
+            headers: Headers to send with each request, beside those of the original.
+        """
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._owner = False
+        if model is not None:
+            copy._model = _checked_model(model)
+        if timeout is not None:
+            copy._timeout = copy._blocking_timeout = Timeout.of(timeout, self._blocking_timeout)
+            copy._awaiting_timeout = Timeout.of(timeout, self._awaiting_timeout)
+        all_headers = dict(self._target.headers)
+        if api_key is not None:
+            all_headers.update(_authorization(api_key))
+        if headers is not None:
+            all_headers.update(_checked_headers(headers))
+        retries = self._target.max_retries if max_retries is None else _checked_retries(max_retries)
+        copy._target = Target(self._target.base, all_headers, retries)
+        return copy
+
+    # A chat, in both colours and both forms.
+
+    def _chat(self, request: ChatRequest, model: str | None) -> ChatCompletion:
+        call = request.call(self._model_now(model), self._blocking_timeout)
+        return self._connections.blocking.run(self._target, call)
+
+    async def _achat(self, request: ChatRequest, model: str | None) -> ChatCompletion:
+        call = request.call(await self._amodel_now(model), self._awaiting_timeout)
+        return await self._connections.awaiting.run(self._target, call)
+
+    def _stream(self, request: ChatRequest, model: str | None) -> ChatStream:
+        return ChatStream(ChatReader(request.choices), partial(self._open, request, model))
+
+    def _astream(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
+        return AsyncChatStream(ChatReader(request.choices), partial(self._aopen, request, model))
+
+    def _open(self, request: ChatRequest, model: str | None) -> SyncExchange:
+        call = request.call(self._model_now(model), self._blocking_timeout)
+        return self._connections.blocking.open(self._target, call)
+
+    async def _aopen(self, request: ChatRequest, model: str | None) -> AsyncExchange:
+        call = request.call(await self._amodel_now(model), self._awaiting_timeout)
+        return await self._connections.awaiting.open(self._target, call)
+
+    # Which model.
+
+    def _model_now(self, model: str | None) -> str:
+        known = self._known_model(model)
+        if known is not None:
+            return known
+        shared = self._connections
+        with shared.blocking.model_lock:
+            if shared.model is None:
+                shared.model = the_only_model(
+                    shared.blocking.run(self._target, models_call(self._blocking_timeout))
+                )
+        return shared.model
+
+    async def _amodel_now(self, model: str | None) -> str:
+        known = self._known_model(model)
+        if known is not None:
+            return known
+        shared = self._connections
+        state = await shared.awaiting.state()
+        async with state.model_lock:
+            if shared.model is None:
+                models = await shared.awaiting.run(self._target, models_call(self._awaiting_timeout))
+                shared.model = the_only_model(models)
+        return shared.model
+
+    def _known_model(self, model: str | None) -> str | None:
+        known = _checked_model(model) or self.model
+        if known is None and not self._asks_for_model:
+            raise InvalidRequestError(
+                [
+                    Problem(
+                        "model",
+                        "None",
+                        "no model is set:",
+                        f"write {type(self).__name__}('MODEL') or model='MODEL'.",
+                    )
+                ]
+            )
+        return known
+
+    # The end.
+
+    def close(self) -> None:
+        """Closes the connections that blocking calls have opened. Another call opens new ones."""
+        if self._owner:
+            self._connections.blocking.close()
+
+    async def aclose(self) -> None:
+        """Closes the connections that calls on the running event loop have opened. Another call opens new ones.
+
+        Those that other event loops have opened are closed with their loop.
+        """
+        if self._owner:
+            await self._connections.awaiting.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _checked_model(model: object) -> str | None:
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model must be a str or None, not {type(model).__name__}")
+    return model or None
+
+
+def _checked_retries(max_retries: object) -> int:
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        raise ValueError(f"max_retries must be a number of tries, 0 for none, not {max_retries!r}")
+    return max_retries
+
+
+def _default_headers(key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    merged = {"user-agent": f"vllmchat/{VERSION}"}
+    if key is not None:
+        merged.update(_authorization(key))
+    if headers is not None:
+        merged.update(_checked_headers(headers))
+    return merged
+
+
+def _authorization(key: object) -> dict[str, str]:
+    if not isinstance(key, str):
+        raise TypeError(f"api_key must be a str, not {type(key).__name__}")
+    if not key.isprintable() or not key.isascii():
+        # Without the key in the message.
+        raise ValueError(
+            "api_key contains characters that no key has: a line break or a letter beyond ASCII?"
+        )
+    return {"authorization": f"Bearer {key}"}
+
+
+def _checked_headers(headers: Mapping[str, object]) -> dict[str, str]:
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        if not isinstance(value, str):
+            raise TypeError(f"headers must map str to str; {name!r} does not")
+        # Without the value in the message: it may be a key.
+        if not name or not name.isascii() or not name.isprintable() or set(name) & set(' ()<>@,;:\\"/[]?={}'):
+            raise ValueError(f"headers: {name!r} is not a header name")
+        if any((ord(char) < 32 and char != "\t") or not char < "\x7f" for char in value):
+            raise ValueError(
+                f"headers: the value of {name!r} contains control characters or letters beyond ASCII"
+            )
+        checked[name.lower()] = value.strip()
+    return checked
