@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import copy
 from io import StringIO
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vllmchat.chat.calls import CallsSoFar
 from vllmchat.chat.completion import (
     ChatCompletion,
-    ChatMessage,
-    Choice,
-    ChoiceLogprobs,
     CompletionTokensDetails,
     Usage,
+    mark_cut,
     set_request_id,
 )
 from vllmchat.wire import as_object
@@ -28,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllmchat.chat.chunk import ChatCompletionChunk
+    from vllmchat.chat.completion import ChoiceLogprobs, TokenLogprob
     from vllmchat.wire import JsonObject
-
-M = TypeVar("M", bound=BaseModel)
 
 _NAMES = frozenset({"id", "type", "name", "role", "index", "object", "format", "created", "expires_at"})
 """Parts of unknown delta fields that name something: sent again they replace, they are no pieces to be
@@ -125,12 +122,22 @@ class Accumulator:
         Valid at any time: it shares nothing with what comes later. A choice that has not ended has no finish
         reason, and its tool calls are not `complete` unless they have ended and a later one has begun.
         """
-        fields: JsonObject = {
-            **self._fields,
-            "choices": [self._choices[index].build() for index in sorted(self._choices)],
-            "usage": self._summed_usage(),
-        }
-        completion = _build(ChatCompletion, fields, self._extra)
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        known: JsonObject = {**self._fields, "usage": self._summed_usage()}
+        try:
+            # Of what a chunk does not know, the whole reply knows some: `refusal` for one.
+            completion = ChatCompletion.model_validate(
+                {**self._extra, **known, "choices": [choice.build() for choice in choices]}
+            )
+        except ValidationError:
+            # And it came in a form that no server sends. The reply counts for more.
+            completion = ChatCompletion.model_validate(
+                {**known, "choices": [choice.build(unknown=False) for choice in choices]}
+            )
+        for choice, built in zip(choices, completion.choices, strict=True):
+            for call, tool_call in zip(choice.calls.in_order(), built.message.tool_calls, strict=True):
+                if choice.finish_reason is None and choice.calls.may_grow(call):
+                    mark_cut(tool_call)
         set_request_id(completion, self.request_id)
         return completion
 
@@ -202,7 +209,7 @@ class _ChoiceSoFar:
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self.token_ids: list[int] | None = None
-        self.logprobs: ChoiceLogprobs | None = None
+        self.logprobs: dict[str, list[TokenLogprob] | None] | None = None
         self.usage: Usage | None = None
         self.extra: JsonObject = {}
         self.message_extra: JsonObject = {}
@@ -214,22 +221,25 @@ class _ChoiceSoFar:
             self.token_ids += token_ids
 
     def add_logprobs(self, piece: ChoiceLogprobs) -> None:
-        logprobs = self.logprobs
-        if logprobs is None:
-            logprobs = self.logprobs = ChoiceLogprobs()
-        if piece.content is not None:
-            if logprobs.content is None:
-                logprobs.content = []
-            logprobs.content += piece.content
-        if piece.refusal is not None:
-            if logprobs.refusal is None:
-                logprobs.refusal = []
-            logprobs.refusal += piece.refusal
+        if self.logprobs is None:
+            self.logprobs = {"content": None, "refusal": None}
+        for kind, tokens in (("content", piece.content), ("refusal", piece.refusal)):
+            if tokens is not None:
+                so_far = self.logprobs[kind]
+                if so_far is None:
+                    self.logprobs[kind] = list(tokens)
+                else:
+                    so_far += tokens
 
-    def build(self) -> Choice:
+    def build(self, *, unknown: bool = True) -> JsonObject:
+        """The fields of the choice so far.
+
+        Args:
+            unknown: Whether those that chunks do not know are among them.
+        """
         text = self._text.getvalue()
         reasoning = self._reasoning.getvalue() or None
-        calls = self.calls.build(finished=self.finish_reason is not None)
+        calls = [call.fields() for call in self.calls.in_order()]
         # Without streaming, a message that has nothing but reasoning or tool calls has null for its content.
         alone = not reasoning and not calls and not self.message_extra
         message: JsonObject = {
@@ -238,31 +248,18 @@ class _ChoiceSoFar:
             "reasoning": reasoning,
             "tool_calls": calls,
         }
-        logprobs = self.logprobs
-        fields: JsonObject = {
+        known: JsonObject = {
             "index": self.index,
-            "message": _build(ChatMessage, message, self.message_extra),
-            "logprobs": logprobs
-            and ChoiceLogprobs(
-                content=logprobs.content and list(logprobs.content),
-                refusal=logprobs.refusal and list(logprobs.refusal),
-            ),
+            "message": message,
+            "logprobs": self.logprobs,
             "finish_reason": self.finish_reason,
             "stop_reason": self.stop_reason,
             "token_ids": self.token_ids,
         }
-        return _build(Choice, fields, self.extra)
-
-
-def _build(model: type[M], fields: Mapping[str, object], extra: Mapping[str, object]) -> M:
-    """A model of the fields added up and the unknown ones, of which a whole reply knows some (`refusal`)."""
-    if extra:
-        try:
-            return model.model_validate({**copy.deepcopy(dict(extra)), **fields})
-        except ValidationError:
-            # What no server sends: a field of the whole reply in another form. The reply counts for more.
-            return model.model_validate({**fields})
-    return model.model_validate(fields)
+        if not unknown:
+            return known
+        known["message"] = {**copy.deepcopy(self.message_extra), **message}
+        return {**self.extra, **known}
 
 
 def _replace_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:

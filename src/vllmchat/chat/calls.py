@@ -11,12 +11,13 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.completion import FunctionCall, ToolCall, is_whole, mark_cut
+from vllmchat.chat.completion import ToolCall, is_whole, mark_cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vllmchat.chat.chunk import DeltaToolCall
+    from vllmchat.wire import JsonObject
 
 
 class CallSoFar:
@@ -36,8 +37,8 @@ class CallSoFar:
         self.name = ""
         self._type = ""
         self._arguments = StringIO()
-        self._extra: dict[str, object] = {}
-        self._function_extra: dict[str, object] = {}
+        self._extra: JsonObject = {}
+        self._function_extra: JsonObject = {}
 
     def add(self, piece: DeltaToolCall) -> str:
         """Add a piece; returns what it adds to the arguments."""
@@ -70,18 +71,18 @@ class CallSoFar:
         arguments = self.arguments
         return arguments.rstrip().endswith("}") and is_whole(arguments)
 
+    def fields(self) -> JsonObject:
+        """The fields of the call so far."""
+        function: JsonObject = {**self._function_extra, "name": self.name, "arguments": self.arguments}
+        return {**self._extra, "id": self.id, "type": self._type or "function", "function": function}
+
     def build(self, *, cut: bool = False) -> ToolCall:
         """The call so far.
 
         Args:
             cut: Whether it is known to lack its end.
         """
-        function = FunctionCall.model_validate(
-            {**self._function_extra, "name": self.name, "arguments": self.arguments}
-        )
-        call = ToolCall.model_validate(
-            {**self._extra, "id": self.id, "type": self._type or "function", "function": function}
-        )
+        call = ToolCall.model_validate(self.fields())
         if cut:
             mark_cut(call)
         return call
@@ -118,16 +119,9 @@ class CallsSoFar:
         """The calls by their number."""
         return [self._calls[index] for index in sorted(self._calls)]
 
-    def build(self, *, finished: bool) -> list[ToolCall]:
-        """The calls so far, by their number.
-
-        Args:
-            finished: Whether the choice told why it ended. If not, a call may still grow unless it has
-                ended and a later one has begun; one that may still grow is not complete.
-        """
-        calls = self.in_order()
-        last = calls[-1] if calls else None
-        return [call.build(cut=not finished and (call is last or not call.ended)) for call in calls]
+    def may_grow(self, call: CallSoFar) -> bool:
+        """Whether a call of a choice that goes on may get more: it has not ended, or is the last."""
+        return call.index == max(self._calls) or not call.ended
 
 
 def _begins_another(call: CallSoFar, piece: DeltaToolCall) -> bool:
