@@ -1,0 +1,386 @@
+"""What a request may hold: checked before anything is sent, with every problem of a call in one error.
+
+The rules of single values stand at the parameters (`params`); those between parameters stand here. They are
+the server's own, so a request that passes is not refused for its parameters, except for what only the server
+knows: its model's vocabulary and context, and how it was started.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from vllmchat.chat.checkers import OK, Checker, checker_of, not_a, show, suggest
+from vllmchat.chat.elsewhere import OPENAI, VLLM, elsewhere
+from vllmchat.chat.params import ChatParams, VLLMChatParams
+from vllmchat.chat.rules import fields_of
+from vllmchat.errors import InvalidRequestError, Problem
+
+if TYPE_CHECKING:
+    from vllmchat.http.timeout import Timeout
+
+__all__ = ["OPENAI_CHAT_NAMES", "VLLM_CHAT_NAMES", "CheckedParams", "check_openai", "check_vllm", "suggest"]
+
+OPENAI_CHAT_NAMES: Final = ChatParams.__required_keys__ | ChatParams.__optional_keys__
+"""The names of all parameters of `OpenAIProvider`."""
+
+VLLM_CHAT_NAMES: Final = VLLMChatParams.__required_keys__ | VLLMChatParams.__optional_keys__
+"""The names of all parameters of `VLLMProvider`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedParams:
+    """The parameters of one call, checked.
+
+    Attributes:
+        fields: What goes into the request body: only what was set. The values are the caller's own objects;
+            do not change them.
+        extra_body: What is merged into the body last, unchecked.
+        extra_headers: Headers for this call. Their values may be secrets.
+        timeout: How long to wait for this call, or None for the provider's own.
+    """
+
+    fields: dict[str, object]
+    extra_body: Mapping[str, object] | None = None
+    extra_headers: Mapping[str, str] | None = None
+    timeout: float | Timeout | None = None
+
+
+def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    """Check the parameters of a call to any OpenAI-compatible server.
+
+    Args:
+        params: The keyword arguments of the call: `ChatParams`.
+        stream: Whether the reply is to be streamed.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _check(_OPENAI, params, stream=stream)
+
+
+def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    """Check the parameters of a call to a vLLM server, by vLLM's own rules.
+
+    Args:
+        params: The keyword arguments of the call: `VLLMChatParams`.
+        stream: Whether the reply is to be streamed.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _check(_VLLM, params, stream=stream)
+
+
+# One pass over the parameters, then the rules between them
+
+_Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
+"""A rule between parameters: given the right ones, whether a stream is asked for, and the names of the
+wrong ones.
+"""
+
+
+class _Dialect:
+    """Which parameters there are, and which rules hold between them."""
+
+    def __init__(self, provider: str, params: type, others: type, between: dict[str, _Between]) -> None:
+        self.provider = provider
+        self.params = params
+        self.others = others
+        self.between = between
+        self._checkers: dict[str, Checker] | None = None
+
+    @property
+    def checkers(self) -> dict[str, Checker]:
+        # Compiled at the first check, not at the import.
+        if self._checkers is None:
+            checkers = {name: checker_of(field) for name, field in fields_of(self.params).items()}
+            self._checkers = checkers | {"extra_body": _extra_body, "extra_headers": _extra_headers}
+        return self._checkers
+
+
+def _check(dialect: _Dialect, params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    checkers = dialect.checkers
+    between = dialect.between
+    fields: dict[str, object] = {}
+    problems: list[Problem] = []
+    rules: list[_Between] = []
+    for name, value in params.items():
+        checker = checkers.get(name)
+        if checker is None:
+            problems.append(_unknown(dialect, name, value))
+        elif value is None:
+            continue
+        elif found := checker(value, name):
+            problems.extend(_with_hint(problem, name, value) for problem in found)
+        else:
+            fields[name] = value
+            if name in between:
+                rules.append(between[name])
+    if rules:
+        wrong = frozenset(_top(problem.parameter) for problem in problems)
+        for rule in rules:
+            problems.extend(rule(fields, stream, wrong))
+    if problems:
+        order = {name: place for place, name in enumerate(params)}
+        problems.sort(key=lambda problem: order.get(_top(problem.parameter), len(order)))
+        raise InvalidRequestError(problems)
+    return _apart(fields)
+
+
+def _apart(fields: dict[str, object]) -> CheckedParams:
+    """What goes into the body, in the form the server takes, and what does not."""
+    if "enable_thinking" in fields:
+        thinking = fields.pop("enable_thinking")
+        given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
+        fields["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
+    if fields.get("continue_final_message") is True:
+        # The server's default, True, would only fail later, in the chat template.
+        fields["add_generation_prompt"] = False
+    if "logit_bias" in fields:
+        biases = cast("Mapping[object, object]", fields["logit_bias"])
+        fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+    return CheckedParams(
+        fields,
+        cast("Mapping[str, object] | None", fields.pop("extra_body", None)),
+        cast("Mapping[str, str] | None", fields.pop("extra_headers", None)),
+        cast("float | Timeout | None", fields.pop("timeout", None)),
+    )
+
+
+def _unknown(dialect: _Dialect, name: str, value: object) -> Problem:
+    return elsewhere(
+        name, value, provider=dialect.provider, known=dialect.checkers, others=fields_of(dialect.others)
+    )
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0].partition("[")[0]
+
+
+def _with_hint(problem: Problem, name: str, value: object) -> Problem:
+    """The problem, with what was probably meant where that can be told from the name and the value."""
+    if problem.suggestion is not None or problem.parameter != name:
+        return problem
+    hint: str | None = None
+    if name == "logprobs" and isinstance(value, int):
+        hint = f"Write logprobs=True, top_logprobs={value}."
+    elif name == "tool_choice" and isinstance(value, str):
+        hint = f'To name a tool, write {{"type": "function", "function": {{"name": "{value}"}}}}.'
+    elif name == "response_format" and isinstance(value, str):
+        hint = 'Write {"type": "json_object"}.'
+    elif name == "timeout" and isinstance(value, timedelta):
+        hint = "Write .total_seconds() after it."
+    return replace(problem, suggestion=hint)
+
+
+# The doors: their contents are not checked, and never shown
+
+
+def _extra_body(value: object, path: str) -> Sequence[Problem]:
+    if not isinstance(value, Mapping):
+        return (not_a(value, path, "a mapping of field names to values"),)
+    body = cast("Mapping[object, object]", value)
+    if not all(isinstance(name, str) for name in body):
+        return (Problem(path, "", "must have strings as keys."),)
+    if "stream" in body:
+        rule = "is not for `extra_body`: the verb decides, since it must read what comes back."
+        return (Problem(f"{path}.stream", show(body["stream"]), rule, "Call .chat(...) or .stream(...)."),)
+    return OK
+
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
+
+
+def _extra_headers(value: object, path: str) -> Sequence[Problem]:
+    if not isinstance(value, Mapping):
+        return (
+            Problem(path, "", f"must be a mapping of header names to strings, not a {type(value).__name__}."),
+        )
+    problems: list[Problem] = []
+    for name, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            problems.append(Problem(path, "", f"{show(name)} is not a header name."))
+        elif name.lower() in ("content-length", "transfer-encoding"):
+            problems.append(Problem(f"{path}[{name!r}]", "", "is set from the body that is sent."))
+        elif not isinstance(text, str):
+            problems.append(
+                Problem(f"{path}[{name!r}]", "", f"must be a string, not a {type(text).__name__}.")
+            )
+        elif not _HEADER_VALUE.fullmatch(text):
+            rule = "must be printable ASCII, without a line break and without white space around it."
+            problems.append(Problem(f"{path}[{name!r}]", "", rule))
+    return problems
+
+
+# Rules between parameters, each under the name that calls for it. They see only values that are right alone.
+
+
+def _top_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["top_logprobs"] != 0 and fields.get("logprobs") is not True and "logprobs" not in wrong:
+        yield Problem("top_logprobs", show(fields["top_logprobs"]), "needs logprobs=True.")
+
+
+def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    choice = fields["tool_choice"]
+    if choice == "none" or "tools" in wrong:
+        return
+    if "tools" not in fields:
+        yield Problem("tool_choice", show(choice), "needs `tools`.")
+        return
+    name = _chosen(choice)
+    if name is None:
+        return
+    names = [_tool_name(tool) for tool in cast("Sequence[Mapping[str, object]]", fields["tools"])]
+    if name not in names:
+        meant = suggest(name, names)
+        hint = f'Did you mean "{meant}"?' if meant else f"The tools: {', '.join(names)}."
+        yield Problem("tool_choice", show(choice), "must name one of the `tools`.", hint)
+
+
+def _chosen(choice: object) -> str | None:
+    """The name of the tool that must be called, if one is named."""
+    if not isinstance(choice, Mapping):
+        return None
+    named = cast("Mapping[str, object]", choice)
+    return _tool_name(named) if named["type"] in ("function", "custom") else None
+
+
+def _tool_name(tool: Mapping[str, object]) -> str:
+    return cast("Mapping[str, str]", tool[cast("str", tool["type"])])["name"]
+
+
+def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if not stream:
+        rule = "is only for streams."
+        yield Problem(
+            "stream_options", show(fields["stream_options"]), rule, "Call .stream(...) or .astream(...)."
+        )
+
+
+def _greedy(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    temperature = cast("float | None", fields.get("temperature"))
+    if temperature is None or temperature >= _GREEDY or fields.get("use_beam_search") is True:
+        return
+    if cast("int", fields["n"]) > 1:
+        rule = f"must be 1 with temperature={temperature}: greedy decoding makes all replies equal."
+        yield Problem("n", show(fields["n"]), rule)
+
+
+_GREEDY: Final = 1e-5
+"""Below this temperature vLLM decodes greedily."""
+
+
+def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
+    most = cast("int | None", fields.get(name))
+    if most is not None and cast("int", fields["min_tokens"]) > most:
+        yield Problem("min_tokens", show(fields["min_tokens"]), f"must be at most {name}={most}.")
+
+
+def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if stream and fields["prompt_logprobs"] != 0:
+        rule = "is not for streams."
+        yield Problem(
+            "prompt_logprobs", show(fields["prompt_logprobs"]), rule, "Call .chat(...) or .achat(...)."
+        )
+
+
+def _logprob_token_ids(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    shown = show(fields["logprob_token_ids"])
+    if fields.get("logprobs") is not True and "logprobs" not in wrong:
+        yield Problem("logprob_token_ids", shown, "needs logprobs=True.")
+    if fields.get("use_beam_search") is True:
+        yield Problem("logprob_token_ids", shown, "does not go with use_beam_search=True.")
+
+
+def _structured_outputs(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    shown = show(fields["structured_outputs"])
+    wanted = cast("Mapping[str, object]", fields.get("response_format", {})).get("type", "text")
+    if wanted != "text":
+        rule = f'does not go with a response_format of type "{wanted}": both constrain the reply.'
+        yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
+    if _chosen(fields.get("tool_choice")) is not None:
+        rule = "does not go with a tool_choice that names a tool: both constrain the reply."
+        yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
+
+
+def _continue(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["continue_final_message"] is True and fields.get("add_generation_prompt") is True:
+        rule = "does not go with add_generation_prompt=True: one goes on writing, the other begins anew."
+        yield Problem("continue_final_message", "True", rule, "Leave add_generation_prompt out.")
+
+
+def _repetition_detection(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    given = cast("Mapping[str, int]", fields["repetition_detection"])
+    most, least = given.get("max_pattern_size", 0), given.get("min_pattern_size", 0)
+    if least > most:
+        rule = f"must be at most max_pattern_size={most}."
+        yield Problem("repetition_detection.min_pattern_size", show(least), rule)
+    if most > 0 and given.get("min_count", 0) < 2:
+        rule = "must be at least 2 when max_pattern_size is greater than 0."
+        yield Problem("repetition_detection.min_count", show(given.get("min_count", 0)), rule)
+
+
+def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    given = cast("Mapping[str, object]", fields["chat_template_kwargs"])
+    if "chat_template" in given:
+        rule = "is refused by the server."
+        hint = "Write the parameter chat_template=... instead."
+        yield Problem("chat_template_kwargs.chat_template", show(given["chat_template"]), rule, hint)
+    if "tokenize" in given:
+        rule = "is refused by the server, which always tokenizes."
+        yield Problem("chat_template_kwargs.tokenize", show(given["tokenize"]), rule, "Leave it out.")
+
+
+def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    thinking = fields["enable_thinking"]
+    given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
+    if given is not None and given is not thinking:
+        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {show(given)}}}.'
+        yield Problem("enable_thinking", show(thinking), rule, "Keep one of the two.")
+    extra = cast("Mapping[str, object]", fields.get("extra_body", {})).get("chat_template_kwargs")
+    same = (
+        isinstance(extra, Mapping) and cast("Mapping[str, object]", extra).get("enable_thinking") is thinking
+    )
+    if extra is not None and not same:
+        rule = 'would be lost: extra_body["chat_template_kwargs"] is merged over it.'
+        yield Problem(
+            "enable_thinking", show(thinking), rule, "Write chat_template_kwargs=... instead of extra_body."
+        )
+
+
+_BETWEEN_ALL: Final[dict[str, _Between]] = {
+    "top_logprobs": _top_logprobs,
+    "tool_choice": _tool_choice,
+    "stream_options": _stream_options,
+}
+
+_OPENAI: Final = _Dialect(OPENAI, ChatParams, VLLMChatParams, _BETWEEN_ALL)
+_VLLM: Final = _Dialect(
+    VLLM,
+    VLLMChatParams,
+    ChatParams,
+    {
+        **_BETWEEN_ALL,
+        "n": _greedy,
+        "min_tokens": _min_tokens,
+        "prompt_logprobs": _prompt_logprobs,
+        "logprob_token_ids": _logprob_token_ids,
+        "structured_outputs": _structured_outputs,
+        "continue_final_message": _continue,
+        "repetition_detection": _repetition_detection,
+        "chat_template_kwargs": _template_kwargs,
+        "enable_thinking": _enable_thinking,
+    },
+)

@@ -1,0 +1,555 @@
+"""From a type and its rules to a function that says what is wrong with a value.
+
+A checker takes a value and its path, such as `tools[0].function.name`, and returns the problems; none when
+the value is right. Checkers are compiled once, on the first check. They judge as vLLM judges, but without its
+coercions: `"5"` is no number, `True` is no integer, `2.0` is no integer; an integer is a number.
+
+What they never do: walk a JSON schema or any other free-form mapping (only its being a mapping is checked),
+or copy a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import reprlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import NoneType
+from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
+
+from typing_extensions import is_typeddict
+
+from vllmchat.chat.rules import (
+    Bounds,
+    ExactlyOne,
+    Field,
+    Length,
+    NotBlank,
+    Rule,
+    TokenIds,
+    Without,
+    enforced,
+    fields_of,
+    members,
+    unwrap,
+)
+from vllmchat.errors import Problem
+from vllmchat.http.timeout import Timeout
+
+Checker: TypeAlias = "Callable[[object, str], Sequence[Problem]]"
+
+OK: Final[tuple[Problem, ...]] = ()
+"""No problem."""
+
+_LARGEST = sys.float_info.max
+_LONGEST = 200
+
+
+def show(value: object) -> str:
+    """A value for an error message: its `repr`, shortened, without writing out what is large."""
+    if isinstance(value, (bytes, bytearray)):
+        return f"<{len(value)} bytes>"
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python writes out no integer of more than some thousand digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def suggest(name: str, known: Mapping[str, object] | Sequence[str] | frozenset[str]) -> str | None:
+    """The known name that was probably meant, or None.
+
+    Args:
+        name: What was written.
+        known: The names that exist.
+    """
+    flat = _flat(name)
+    by_flat = {_flat(other): other for other in known}
+    if flat in by_flat:
+        return by_flat[flat]
+    close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.78)
+    return by_flat[close[0]] if close else None
+
+
+def checker_of(field: Field) -> Checker:
+    """The checker of one parameter. `None` at the top level never gets here: it means "not set"."""
+    return _compile(field.type, field.rules)
+
+
+@cache
+def typed_dict_checker(typed_dict: type) -> Checker:
+    """The checker of a whole mapping: no unknown key, none missing, each value right."""
+    fields = fields_of(typed_dict)
+    checkers = {name: (checker_of(field), field.nullable) for name, field in fields.items()}
+    required = [name for name, field in fields.items() if field.required]
+    names = ", ".join(fields)
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if not isinstance(value, Mapping):
+            return (not_a(value, path, "a mapping", f"Its keys: {names}."),)
+        mapping = cast("Mapping[object, object]", value)
+        problems: list[Problem] = []
+        for key, item in mapping.items():
+            known = checkers.get(key) if isinstance(key, str) else None
+            if known is None:
+                meant = suggest(key, fields) if isinstance(key, str) else None
+                hint = f"Did you mean `{meant}`?" if meant else f"Its keys: {names}."
+                problems.append(Problem(f"{path}.{key}", show(item), f"`{path}` has no such key.", hint))
+            elif item is None:
+                if not known[1]:
+                    problems.append(Problem(f"{path}.{key}", "None", "must not be None.", "Leave it out."))
+            else:
+                problems.extend(known[0](item, f"{path}.{key}"))
+        problems.extend(
+            Problem(f"{path}.{name}", "", "is required.") for name in required if name not in mapping
+        )
+        return problems
+
+    return check
+
+
+def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
+    """The problem of a value of the wrong type."""
+    return Problem(path, show(value), f"must be {what}, not {_kind(value)}.", _hint(value, what) or hint)
+
+
+# Types
+
+
+def _compile(hint: object, rules: tuple[Rule, ...]) -> Checker:
+    bare, metadata = unwrap(hint)
+    rules = (*rules, *enforced(metadata))
+    if any(isinstance(rule, TokenIds) for rule in rules):
+        return _token_biases
+    kinds = [kind for kind in members(bare) if kind is not NoneType]
+    check = _kinds(kinds, rules) if len(kinds) > 1 else _one(kinds[0], rules)
+    for rule in rules:
+        if isinstance(rule, ExactlyOne):
+            check = _exactly_one(check, rule.keys)
+    return check
+
+
+def _one(kind: object, rules: tuple[Rule, ...]) -> Checker:
+    bare, metadata = unwrap(kind)
+    rules = (*rules, *enforced(metadata))
+    if bare is bool:
+        return _boolean
+    if bare is int:
+        return _integer(rules)
+    if bare is float:
+        return _real(rules)
+    if bare is str:
+        return _string(rules)
+    if bare is Timeout:
+        return _instance(Timeout, "a Timeout")
+    if get_origin(bare) is Literal:
+        return _literal(get_args(bare))
+    if is_typeddict(bare):
+        return typed_dict_checker(cast("type", bare))
+    if _is_generic(bare, Sequence):
+        return _sequence(get_args(bare)[0], rules)
+    if _is_generic(bare, Mapping):
+        return _mapping(get_args(bare)[1])
+    raise TypeError(f"no checker for {bare!r}")
+
+
+def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
+    """The checker of a union: the value's own shape says which member judges it."""
+    by_shape: dict[str, Checker] = {}
+    tagged: list[type] = []
+    words: list[object] = []
+    for kind in kinds:
+        bare, _ = unwrap(kind)
+        shape = _shape_of(bare)
+        if is_typeddict(bare):
+            tagged.append(cast("type", bare))
+        elif get_origin(bare) is Literal:
+            words.extend(get_args(bare))
+        else:
+            by_shape[shape] = _one(kind, rules)
+    what = either(kinds)
+    if tagged:
+        by_shape["mapping"] = typed_dict_checker(tagged[0]) if len(tagged) == 1 else _tagged(tagged)
+    if words and "str" not in by_shape:  # a Literal beside str only names the usual words
+        by_shape["str"] = _literal(tuple(words), what)
+    if "float" in by_shape and "int" not in by_shape:
+        by_shape["int"] = by_shape["float"]
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        judge = by_shape.get(_shape(value))
+        return judge(value, path) if judge is not None else (not_a(value, path, what),)
+
+    return check
+
+
+def _shape_of(bare: object) -> str:
+    if isinstance(bare, type) and bare in (bool, int, float, str):
+        return bare.__name__
+    if is_typeddict(bare) or _is_generic(bare, Mapping):
+        return "mapping"
+    return "sequence" if _is_generic(bare, Sequence) else "object"
+
+
+def _is_generic(bare: object, kind: type) -> bool:
+    origin: object = get_origin(bare)
+    return isinstance(origin, type) and issubclass(origin, kind)
+
+
+def _shape(value: object) -> str:
+    if isinstance(value, str):
+        return "str"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int"
+    if isinstance(value, float):
+        return "float"
+    if isinstance(value, Mapping):
+        return "mapping"
+    if _is_list(value):
+        return "sequence"
+    return "object"
+
+
+def _is_list(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return True
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
+
+
+def _boolean(value: object, path: str) -> Sequence[Problem]:
+    return OK if value is True or value is False else (not_a(value, path, "True or False"),)
+
+
+def _integer(rules: tuple[Rule, ...]) -> Checker:
+    low, high, bounds = _range(rules)
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if type(value) is int or (isinstance(value, int) and not isinstance(value, bool)):
+            if low <= value <= high:
+                return OK
+            return (Problem(path, show(value), f"must be {bounds}."),)
+        return (not_a(value, path, "an integer"),)
+
+    return check
+
+
+def _real(rules: tuple[Rule, ...]) -> Checker:
+    low, high, bounds = _range(rules)
+    low = -_LARGEST if math.isinf(low) else low
+    high = _LARGEST if math.isinf(high) else high
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if isinstance(value, (float, int)) and not isinstance(value, bool):
+            if low <= value <= high:
+                return OK
+            finite = -_LARGEST <= value <= _LARGEST
+            return (
+                Problem(path, show(value), f"must be {bounds}." if finite else "must be a finite number."),
+            )
+        return (not_a(value, path, "a number"),)
+
+    return check
+
+
+def _range(rules: tuple[Rule, ...]) -> tuple[float, float, str]:
+    """Lowest and highest allowed value, and the words for it; a strict bound is the next number inside."""
+    for rule in rules:
+        if isinstance(rule, Bounds):
+            low = rule.ge if rule.ge is not None else -math.inf
+            high = rule.le if rule.le is not None else math.inf
+            if rule.gt is not None:
+                low = math.nextafter(rule.gt, math.inf)
+            if rule.lt is not None:
+                # Integers beyond 2**53 have no neighbour among the floats.
+                high = rule.lt - 1 if isinstance(rule.lt, int) else math.nextafter(rule.lt, -math.inf)
+            return low, high, str(rule)
+    return -math.inf, math.inf, "a number"
+
+
+def _string(rules: tuple[Rule, ...]) -> Checker:
+    least, most, forbidden, blank = 0, sys.maxsize, "", True
+    for rule in rules:
+        if isinstance(rule, Length):
+            least, most = rule.least, rule.most if rule.most is not None else most
+        elif isinstance(rule, Without):
+            forbidden = rule.characters
+        elif isinstance(rule, NotBlank):
+            blank = False
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if not isinstance(value, str):
+            return (not_a(value, path, "a string"),)
+        if len(value) < least:
+            return (Problem(path, show(value), "must not be empty."),)
+        if len(value) > most:
+            return (Problem(path, show(value), f"must have at most {most} characters, not {len(value)}."),)
+        if forbidden and any(character in value for character in forbidden):
+            named = " ".join("NUL" if character == "\0" else character for character in forbidden)
+            return (Problem(path, show(value), f"must not contain any of: {named}"),)
+        if not blank and not value.strip():
+            return (Problem(path, show(value), "must not be blank."),)
+        return OK
+
+    return check
+
+
+def _literal(words: tuple[object, ...], what: str | None = None) -> Checker:
+    names = tuple(word for word in words if isinstance(word, str))
+    what = what or one_of(words)
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        for word in words:
+            if value is word or (type(value) is type(word) and value == word):
+                return OK
+        if not isinstance(value, str):
+            return (not_a(value, path, what),)
+        if str(value) in names:  # an enum whose members are strings
+            return OK
+        meant = suggest(value, names)
+        return (
+            Problem(path, show(value), f"must be {what}.", f'Did you mean "{meant}"?' if meant else None),
+        )
+
+    return check
+
+
+def _instance(kind: type, what: str) -> Checker:
+    def check(value: object, path: str) -> Sequence[Problem]:
+        return OK if isinstance(value, kind) else (not_a(value, path, what),)
+
+    return check
+
+
+def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
+    # Bounds and the like belong to the items only where they are written at the items.
+    length = next((rule for rule in rules if isinstance(rule, Length)), Length())
+    least, most = length.least, length.most if length.most is not None else sys.maxsize
+    judge = _compile(item, ())
+    what = f"a list of {_plural(item)}"
+    bare, metadata = unwrap(item)
+    low, high, _ = _range(enforced(metadata))
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if not _is_list(value):
+            return (not_a(value, path, what),)
+        items = cast("Sequence[object]", value)
+        if len(items) < least:
+            return (Problem(path, show(value), "must not be empty.", "Leave it out instead."),)
+        if len(items) > most:
+            return (Problem(path, show(value), f"must have at most {most} items, not {len(items)}."),)
+        if bare is int and set(map(type, items)) == {int}:  # thousands of token ids at C's speed
+            ids = cast("Sequence[int]", items)
+            if low <= min(ids) and max(ids) <= high:
+                return OK
+        problems: list[Problem] = []
+        for index, each in enumerate(items):
+            problems.extend(judge(each, f"{path}[{index}]"))
+            if len(problems) >= _MOST_IN_A_LIST:
+                break
+        return problems
+
+    return check
+
+
+_MOST_IN_A_LIST = 5
+"""A list of thousands of wrong items is one mistake."""
+
+
+def _mapping(item: object) -> Checker:
+    free = item is object
+    judge = None if free else _compile(item, ())
+    what = "a mapping" if free else f"a mapping of strings to {_plural(item)}"
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if not isinstance(value, Mapping):
+            return (not_a(value, path, what),)
+        if judge is None:
+            return OK
+        problems: list[Problem] = []
+        for key, each in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str):
+                problems.append(Problem(path, show(key), "must have strings as keys."))
+            else:
+                problems.extend(judge(each, f"{path}.{key}"))
+            if len(problems) >= _MOST_IN_A_LIST:
+                break
+        return problems
+
+    return check
+
+
+def _tagged(kinds: list[type]) -> Checker:
+    """The checker of several TypedDicts that are told apart by their `type`."""
+    variants: dict[str, list[type]] = {}
+    for kind in kinds:
+        for tag in get_args(fields_of(kind)["type"].type):
+            variants.setdefault(str(tag), []).append(kind)
+    tags = one_of(tuple(variants))
+
+    def check(value: object, path: str) -> Sequence[Problem]:
+        if not isinstance(value, Mapping):
+            return (not_a(value, path, "a mapping", f'Its "type" is {tags}.'),)
+        mapping = cast("Mapping[str, object]", value)
+        tag = mapping.get("type")
+        found = variants.get(tag) if isinstance(tag, str) else None
+        if found is None:
+            if tag is None:
+                return (Problem(f"{path}.type", "", f"is required: {tags}."),)
+            meant = suggest(tag, tuple(variants)) if isinstance(tag, str) else None
+            hint = f'Did you mean "{meant}"?' if meant else None
+            return (Problem(f"{path}.type", show(tag), f"must be {tags}.", hint),)
+        best = max(found, key=lambda kind: sum(key in mapping for key in fields_of(kind)))
+        return typed_dict_checker(best)(mapping, path)
+
+    return check
+
+
+def _exactly_one(check: Checker, keys: tuple[str, ...]) -> Checker:
+    names = ", ".join(keys)
+
+    def checked(value: object, path: str) -> Sequence[Problem]:
+        problems = check(value, path)
+        given = _given(value, keys)
+        # What is no mapping or holds a misspelt constraint is one problem, not two.
+        if len(given) == 1 or (not given and problems):
+            return problems
+        rule = f"needs exactly one of {names}; it has {' and '.join(given) if given else 'none'}."
+        return (*problems, Problem(path, show(value), rule))
+
+    return checked
+
+
+def _given(value: object, keys: tuple[str, ...]) -> list[str]:
+    if not isinstance(value, Mapping):
+        return []
+    mapping = cast("Mapping[object, object]", value)
+    return [key for key in keys if mapping.get(key) is not None]
+
+
+def _token_biases(value: object, path: str) -> Sequence[Problem]:
+    if not isinstance(value, Mapping):
+        return (not_a(value, path, "a mapping of token ids to numbers"),)
+    problems: list[Problem] = []
+    for key, bias in cast("Mapping[object, object]", value).items():
+        is_id = (isinstance(key, int) and not isinstance(key, bool) and key >= 0) or (
+            isinstance(key, str) and key.isascii() and key.isdigit()
+        )
+        if not is_id:
+            problems.append(
+                Problem(path, show(key), "must have token ids as keys: integers that are not negative.")
+            )
+        else:
+            problems.extend(_bias(bias, f"{path}[{show(key)}]"))
+        if len(problems) >= _MOST_IN_A_LIST:
+            break
+    return problems
+
+
+_bias = _real(())
+
+
+# Words
+
+
+def one_of(words: Sequence[object]) -> str:
+    """Literal words, as a reader says them."""
+    quoted = [f'"{word}"' if isinstance(word, str) else repr(word) for word in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def either(kinds: Sequence[object]) -> str:
+    """The members of a union, as a reader says them."""
+    words: list[object] = []
+    names: list[str] = []
+    for kind in kinds:
+        bare, _ = unwrap(kind)
+        if get_origin(bare) is Literal:
+            words.extend(get_args(bare))
+        else:
+            names.append(_singular(bare))
+    if words and "a string" not in names:
+        names.insert(0, one_of(words))
+    return " or ".join(dict.fromkeys(names))
+
+
+def _singular(hint: object) -> str:
+    bare, _ = unwrap(hint)
+    kinds = members(bare)
+    if len(kinds) > 1:
+        return either(kinds)
+    if get_origin(bare) is Literal:
+        return one_of(get_args(bare))
+    if bare is Timeout:
+        return "a Timeout"
+    if is_typeddict(bare) or _is_generic(bare, Mapping):
+        return "a mapping"
+    if _is_generic(bare, Sequence):
+        return f"a list of {_plural(get_args(bare)[0])}"
+    return {bool: "True or False", int: "an integer", float: "a number", str: "a string"}[cast("type", bare)]
+
+
+def _plural(hint: object) -> str:
+    bare, _ = unwrap(hint)
+    kinds = members(bare)
+    if len(kinds) > 1:
+        return " or ".join(dict.fromkeys(_plural(kind) for kind in kinds))
+    if get_origin(bare) is Literal:
+        return one_of(get_args(bare))
+    if get_origin(bare) is None and not is_typeddict(bare):
+        return {int: "integers", float: "numbers", str: "strings"}[cast("type", bare)]
+    return "mappings" if _singular(bare) == "a mapping" else "lists"
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return "a class"
+    name = type(value).__name__
+    module = type(value).__module__
+    if module != "builtins":
+        name = f"{module.partition('.')[0]}.{name}"
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
+def _hint(value: object, what: str) -> str | None:
+    """How to turn what was given into what is wanted, where that is plain."""
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        return f"Take its schema: {value.__name__}.model_json_schema()."
+    if hasattr(value, "model_dump") and "mapping" in what:
+        return "Write .model_dump() after it."
+    if hasattr(value, "tolist") and hasattr(value, "item"):  # numpy, torch and what is like them
+        return "Write .tolist() after it." if "list" in what else "Write .item() after it."
+    if isinstance(value, float) and value.is_integer() and "integer" in what:
+        return f"Write {int(value)}."
+    if isinstance(value, str) and ("number" in what or "integer" in what or "True" in what):
+        return "Write it without quotes." if _reads_as(value, what) else None
+    if isinstance(value, (set, frozenset)) and "list" in what:
+        return "Write sorted(...) or list(...) around it: a set has no order."
+    if isinstance(value, (str, Mapping)) and what.startswith("a list"):
+        return "Write [...] around it."
+    return None
+
+
+def _reads_as(text: str, what: str) -> bool:
+    if "True" in what and text in ("True", "False"):
+        return True
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return ("number" in what or number.is_integer()) and math.isfinite(number)
+
+
+def _flat(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = 6
+_REPR.maxlevel = 3
+_REPR.maxlong = 60

@@ -1,0 +1,334 @@
+"""Names that are not parameters here, but are known: of older servers, of other engines, of other places.
+
+`elsewhere` says where such a name belongs. It is read only when a request is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vllmchat.chat.checkers import show, suggest
+from vllmchat.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OPENAI: Final = "OpenAIProvider"
+VLLM: Final = "VLLMProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class _Belongs:
+    """Where a name belongs.
+
+    Attributes:
+        rule: Why it is refused, as a sentence about the name.
+        suggestion: What to write instead; `{value}` stands for what the user gave.
+        needs_vllm: Whether the suggestion is a parameter of vLLM alone.
+    """
+
+    rule: str
+    suggestion: str = ""
+    needs_vllm: bool = False
+
+
+_REMOVED = "was removed in vLLM 0.12, and newer servers ignore it without a word."
+_OTHER_NAME = "is not what this parameter is called here."
+_NOT_VLLM = "is not a parameter of vLLM, which would ignore it without a word."
+_CONSTRUCTOR = "is set for the provider, not for one call."
+_OFFLINE = "belongs to vLLM's offline `LLM` class, not to a server's requests."
+_PROMPT = "is not a parameter: what the model reads is the first argument of the verb."
+
+_SECRET = re.compile(
+    r"key|secret|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
+)
+
+
+def _same(name: str) -> _Belongs:
+    return _Belongs(_OTHER_NAME, f"Write `{name}={{value}}`.")
+
+
+def _constraint(key: str, rule: str = _REMOVED) -> _Belongs:
+    return _Belongs(rule, f'Write structured_outputs={{{{"{key}": {{value}}}}}}.', needs_vllm=True)
+
+
+def _vllm_name(name: str, rule: str = _OTHER_NAME) -> _Belongs:
+    return _Belongs(rule, f"Write `{name}={{value}}`.", needs_vllm=True)
+
+
+_PLACES: Final[dict[str, _Belongs]] = {
+    # removed from vLLM
+    "guided_json": _constraint("json"),
+    "guided_regex": _constraint("regex"),
+    "guided_choice": _constraint("choice"),
+    "guided_grammar": _constraint("grammar"),
+    "guided_json_object": _constraint("json_object"),
+    "guided_structural_tag": _constraint("structural_tag"),
+    "structural_tag": _constraint("structural_tag"),
+    "guided_whitespace_pattern": _Belongs(
+        _REMOVED,
+        'Write it beside the constraint: structured_outputs={{..., "whitespace_pattern": {value}}}.',
+        True,
+    ),
+    "guided_decoding_backend": _Belongs(
+        _REMOVED, "The library is chosen at the start: vllm serve --structured-outputs-config.backend ..."
+    ),
+    "guided_decoding": _Belongs(
+        "is the older name of `structured_outputs`, which is a mapping here.",
+        'Write, for instance, structured_outputs={{"json": {{...}}}}.',
+        True,
+    ),
+    "best_of": _Belongs(_REMOVED, "Write `n={value}` and choose among `completion.choices`."),
+    "logits_processors": _Belongs(
+        "was removed in vLLM 0.17, and newer servers ignore it without a word.",
+        "Start the server with the processor (vllm serve --logits-processors ...); vllm_xargs reaches it.",
+    ),
+    "return_assistant_tokens_mask": _Belongs(
+        "existed in vLLM 0.25 to 0.30 only.", "For these, extra_body takes it."
+    ),
+    # reasoning
+    "thinking": _Belongs(
+        _OTHER_NAME,
+        'Write `enable_thinking=True`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": True}}.',
+        True,
+    ),
+    "enable_reasoning": _vllm_name("enable_thinking"),
+    "thinking_budget": _vllm_name("thinking_token_budget"),
+    "reasoning_budget": _vllm_name("thinking_token_budget"),
+    "budget_tokens": _vllm_name("thinking_token_budget"),
+    "max_thinking_tokens": _vllm_name("thinking_token_budget"),
+    "max_reasoning_tokens": _vllm_name("thinking_token_budget"),
+    "reasoning_content": _Belongs(
+        "is part of replies and messages, not a parameter.",
+        'Read `completion.reasoning`; in a message write {{"role": "assistant", "reasoning": ...}}.',
+    ),
+    "reasoning": _Belongs(
+        "is part of replies and messages, not a parameter.",
+        'Read `completion.reasoning`; how much to reason: `reasoning_effort="low"`.',
+    ),
+    "separate_reasoning": _Belongs(
+        "is an option of SGLang; here reasoning is always apart from the text.",
+        "Leave it out: `completion.reasoning` and `completion.text` are two things.",
+    ),
+    "stream_reasoning": _Belongs(
+        "is an option of SGLang; here reasoning is always streamed when it comes.",
+        "Leave it out: `chunk.reasoning` and `chunk.text` are two things.",
+    ),
+    # the same thing under another name
+    "max_new_tokens": _same("max_tokens"),
+    "max_length": _same("max_tokens"),
+    "max_output_tokens": _same("max_tokens"),
+    "max_gen_tokens": _same("max_tokens"),
+    "max_gen_len": _same("max_tokens"),
+    "max_tokens_to_sample": _same("max_tokens"),
+    "num_predict": _same("max_tokens"),
+    "n_predict": _same("max_tokens"),
+    "min_new_tokens": _vllm_name("min_tokens"),
+    "min_length": _vllm_name("min_tokens"),
+    "num_return_sequences": _same("n"),
+    "num_completions": _same("n"),
+    "candidate_count": _same("n"),
+    "num_choices": _same("n"),
+    "stopwords": _same("stop"),
+    "stop_words": _same("stop"),
+    "stop_sequences": _same("stop"),
+    "stop_strings": _same("stop"),
+    "random_seed": _same("seed"),
+    "repeat_penalty": _vllm_name("repetition_penalty"),
+    "rep_pen": _vllm_name("repetition_penalty"),
+    "eos_token_id": _Belongs(_OTHER_NAME, "Write `stop_token_ids=[{value}]`.", True),
+    "extra_args": _vllm_name("vllm_xargs"),
+    "chat_template_args": _vllm_name("chat_template_kwargs"),
+    "template_kwargs": _vllm_name("chat_template_kwargs"),
+    "do_sample": _Belongs(_OTHER_NAME, "Greedy decoding is `temperature=0`."),
+    "num_beams": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", True),
+    "beam_width": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", True),
+    "early_stopping": _Belongs(
+        "is not a parameter of a vLLM server: beam search ends by its own rule.", "Leave it out."
+    ),
+    "regex": _constraint("regex", _OTHER_NAME),
+    "choice": _constraint("choice", _OTHER_NAME),
+    "grammar": _constraint("grammar", _OTHER_NAME),
+    "ebnf": _constraint("grammar", _OTHER_NAME),
+    "json_mode": _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.'),
+    "json_object": _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.'),
+    # of other places
+    "stream": _Belongs(
+        "is not a parameter: the verb decides.",
+        "Call .stream(...) or .astream(...) for a stream, .chat(...) or .achat(...) for the whole reply.",
+    ),
+    "messages": _Belongs(_PROMPT, "Write chat(messages, ...)."),
+    "prompt": _Belongs(_PROMPT, "Write chat({value}, ...)."),
+    "input": _Belongs(_PROMPT, "Write chat({value}, ...)."),
+    "system": _Belongs(_PROMPT, 'Put {{"role": "system", "content": {value}}} first among the messages.'),
+    "system_prompt": _Belongs(
+        _PROMPT, 'Put {{"role": "system", "content": {value}}} first among the messages.'
+    ),
+    "instructions": _Belongs(
+        _PROMPT, 'Put {{"role": "system", "content": {value}}} first among the messages.'
+    ),
+    "images": _Belongs(_PROMPT, "Put image_part(...) into a message's content."),
+    "history": _Belongs(_PROMPT, "Write chat([*history, message], ...)."),
+    "model": _Belongs("is an argument of the verb of its own.", 'Write chat(messages, model="...").'),
+    "model_name": _Belongs("is not a parameter.", 'Write chat(messages, model="...").'),
+    "lora": _Belongs(
+        "is not a parameter: an adapter is a model of its own name.", 'Write chat(messages, model="...").'
+    ),
+    "lora_request": _Belongs(
+        "is not a parameter: an adapter is a model of its own name.", 'Write chat(messages, model="...").'
+    ),
+    "sampling_params": _Belongs(_OFFLINE, "Write its fields as parameters: `temperature=..., top_k=...`."),
+    "use_tqdm": _Belongs(_OFFLINE, "Leave it out."),
+    "detokenize": _Belongs(_OFFLINE, "Leave it out."),
+    "output_kind": _Belongs(_OFFLINE, "Leave it out."),
+    "headers": _Belongs(_OTHER_NAME, "Write `extra_headers={{...}}`."),
+    "default_headers": _Belongs(_CONSTRUCTOR, "For one call, write `extra_headers={{...}}`."),
+    "extra_query": _Belongs("is not a parameter.", "Put the query into the provider's `base_url`."),
+    "request_timeout": _same("timeout"),
+    "api_key": _Belongs(_CONSTRUCTOR, "Write {provider}(..., api_key=...)."),
+    "base_url": _Belongs(_CONSTRUCTOR, "Write {provider}(..., base_url=...)."),
+    "max_retries": _Belongs(_CONSTRUCTOR, "Write {provider}(..., max_retries=...)."),
+    "http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., http_client=...)."),
+    "async_http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., async_http_client=...)."),
+    "num_ctx": _Belongs(
+        "is a start option of a vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    ),
+    "n_ctx": _Belongs(
+        "is a start option of a vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    ),
+    "context_length": _Belongs(
+        "is a start option of a vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    ),
+}
+
+_SCHEMAS: Final = ("json_schema", "response_schema", "output_schema", "schema", "format", "guided_schema")
+"""Other names of a JSON schema for the reply."""
+
+_OPENAI_ONLY: Final[dict[str, str]] = {
+    "functions": 'Write tools=[{"type": "function", "function": ...}].',
+    "function_call": 'Write tool_choice={"type": "function", "function": {"name": ...}}, or "auto".',
+    "prompt_cache_key": "vLLM caches prefixes by itself; `cache_salt` keeps them apart.",
+    "verbosity": "Ask for it in the prompt.",
+}
+
+_START_OPTIONS: Final = frozenset(
+    {
+        "allowed_local_media_path",
+        "allowed_media_domains",
+        "attention_backend",
+        "block_size",
+        "chat_template_content_format",
+        "code_revision",
+        "compilation_config",
+        "config_format",
+        "cpu_offload_gb",
+        "data_parallel_size",
+        "default_chat_template_kwargs",
+        "disable_log_requests",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "dtype",
+        "enable_auto_tool_choice",
+        "enable_chunked_prefill",
+        "enable_expert_parallel",
+        "enable_lora",
+        "enable_mm_embeds",
+        "enable_prefix_caching",
+        "enable_prompt_embeds",
+        "enforce_eager",
+        "generation_config",
+        "gpu_memory_utilization",
+        "hf_overrides",
+        "hf_token",
+        "kv_cache_dtype",
+        "kv_cache_memory_bytes",
+        "kv_transfer_config",
+        "limit_mm_per_prompt",
+        "load_format",
+        "lora_modules",
+        "max_cpu_loras",
+        "max_logprobs",
+        "max_lora_rank",
+        "max_loras",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_seq_len_to_capture",
+        "mm_processor_cache_gb",
+        "model_impl",
+        "num_gpu_blocks_override",
+        "override_generation_config",
+        "pipeline_parallel_size",
+        "quantization",
+        "reasoning_parser",
+        "revision",
+        "rope_scaling",
+        "rope_theta",
+        "scheduling_policy",
+        "served_model_name",
+        "speculative_config",
+        "structured_outputs_config",
+        "swap_space",
+        "tensor_parallel_size",
+        "tokenizer",
+        "tokenizer_mode",
+        "tokenizer_revision",
+        "tool_call_parser",
+        "tool_parser_plugin",
+        "trust_remote_code",
+        "trust_request_chat_template",
+        "trust_request_mm_kwargs",
+    }
+)
+
+
+def elsewhere(
+    name: str, value: object, *, provider: str, known: Mapping[str, object], others: Mapping[str, object]
+) -> Problem:
+    """Why a name is refused, and where it belongs.
+
+    Args:
+        name: A name that is no parameter of this provider.
+        value: What was given for it.
+        provider: `OPENAI` or `VLLM`.
+        known: This provider's parameters.
+        others: The other provider's parameters.
+    """
+    shown = "" if _SECRET.search(name) else show(value)
+    if (belongs := _PLACES.get(name)) is not None and not (belongs.needs_vllm and provider == OPENAI):
+        suggestion = belongs.suggestion.format(value=shown or "...", provider=provider)
+        return Problem(name, shown, belongs.rule, suggestion or None)
+    if name in _SCHEMAS or (name == "guided_json" and provider == OPENAI):
+        wanted = (
+            '{"type": "json_schema", "json_schema": {"name": "reply", "schema": ' + (shown or "...") + "}}"
+        )
+        return Problem(name, shown, _OTHER_NAME, f"Write response_format={wanted}.")
+    if name in others:
+        if provider == OPENAI:
+            rule = "is a parameter of vLLM, not of OpenAI's protocol."
+            return Problem(name, shown, rule, f"Use VLLMProvider, or write {_door(name, shown)}.")
+        rule = "is a parameter of OpenAI's own server; vLLM ignores it without a word."
+        return Problem(name, shown, rule, _OPENAI_ONLY.get(name, "Leave it out."))
+    if belongs is not None:  # known, but only vLLM has the thing it stands for
+        suggestion = belongs.suggestion.format(value=shown or "...", provider=provider)
+        return Problem(
+            name, shown, "is not a parameter of OpenAI's protocol.", f"With VLLMProvider: {suggestion}"
+        )
+    if name in _START_OPTIONS:
+        option = f"--{name.replace('_', '-')}"
+        return Problem(
+            name, shown, "is a start option of a vLLM server.", f"Start it with: vllm serve {option} ..."
+        )
+    if (meant := suggest(name, known)) is not None:
+        return Problem(name, shown, f"is not a parameter of {provider}.", f"Did you mean `{meant}`?")
+    if provider == OPENAI and (meant := suggest(name, others)) is not None:
+        return Problem(name, shown, f"is not a parameter of {provider}.", f"VLLMProvider has `{meant}`.")
+    rule = _NOT_VLLM if provider == VLLM else "is not a parameter of OpenAI's protocol."
+    return Problem(name, shown, rule, f"If this server knows it, write {_door(name, shown)}.")
+
+
+def _door(name: str, shown: str) -> str:
+    return f'extra_body={{"{name}": {shown or "..."}}}'

@@ -1,0 +1,506 @@
+"""What a message's content may be made of, and helpers that make it of files, bytes and URLs.
+
+Every part of a medium may carry vLLM's `uuid`, a cache key of the caller's own: the server keeps the
+processed medium under it, and a later part with the same `uuid` may leave the medium out (`None`). Since vLLM
+0.10.2.
+
+Unknown keys in a part are kept by the server and handed to the chat template.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import re
+from typing import TYPE_CHECKING, Final, Literal, NotRequired, TypeAlias, cast
+
+from typing_extensions import TypedDict
+
+from vllmchat.errors import InvalidRequestError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AudioEmbedsPart",
+    "AudioPart",
+    "AudioURLPart",
+    "ContentPart",
+    "FilePart",
+    "ImageDetail",
+    "ImageEmbedsPart",
+    "ImagePart",
+    "InputAudioPart",
+    "InputImagePart",
+    "InputTextPart",
+    "OutputTextPart",
+    "PromptEmbedsPart",
+    "RefusalPart",
+    "Source",
+    "TextPart",
+    "ThinkingPart",
+    "ToolReferencePart",
+    "VideoEmbedsPart",
+    "VideoPart",
+    "audio_part",
+    "image_part",
+    "text_part",
+    "video_part",
+]
+
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes"
+"""A medium: a URL, the path of a local file, or its bytes.
+
+A `str` is a URL when it begins with `http://`, `https://`, `data:` or `file:`; any other `str` is a path. A
+`Path` is always a path.
+"""
+
+
+class TextPart(TypedDict):
+    """Text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class InputTextPart(TypedDict):
+    """Text, in the form of the Responses API."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class OutputTextPart(TypedDict):
+    """Text of an earlier reply, in the form of the Responses API."""
+
+    type: Literal["output_text"]
+    text: str
+
+
+class RefusalPart(TypedDict):
+    """A refusal of an earlier reply."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ThinkingPart(TypedDict):
+    """Reasoning of an earlier reply, as text in its place; vLLM."""
+
+    type: Literal["thinking"]
+    thinking: str
+    closed: NotRequired[bool]
+    """Whether the reasoning was finished."""
+
+
+class ImageURL(TypedDict):
+    """Where an image is."""
+
+    url: str
+    """`http(s)`, `data:`, or `file:` where the server was started with `--allowed-local-media-path`."""
+    detail: NotRequired[ImageDetail]
+    """How closely to look. vLLM ignores it."""
+
+
+class ImagePart(TypedDict):
+    """An image. See `image_part`."""
+
+    type: Literal["image_url"]
+    image_url: ImageURL | None
+    uuid: NotRequired[str | None]
+
+
+class InputImagePart(TypedDict):
+    """An image, in the form of the Responses API. Since vLLM 0.10."""
+
+    type: Literal["input_image"]
+    image_url: str | None
+    detail: NotRequired[ImageDetail]
+    uuid: NotRequired[str | None]
+
+
+class MediaURL(TypedDict):
+    """Where a medium is."""
+
+    url: str
+    """`http(s)`, `data:`, or `file:` where the server was started with `--allowed-local-media-path`."""
+
+
+class AudioURLPart(TypedDict):
+    """Sound, by its URL; vLLM. See `audio_part`."""
+
+    type: Literal["audio_url"]
+    audio_url: MediaURL | None
+    uuid: NotRequired[str | None]
+
+
+class AudioData(TypedDict):
+    """Sound itself."""
+
+    data: str
+    """The file's bytes in base64."""
+    format: str
+    """What kind of file it is, such as `"wav"` or `"mp3"`: OpenAI's own server takes these two only."""
+
+
+class InputAudioPart(TypedDict):
+    """Sound, as data. See `audio_part`."""
+
+    type: Literal["input_audio"]
+    input_audio: AudioData | None
+    uuid: NotRequired[str | None]
+
+
+class VideoPart(TypedDict):
+    """A video; vLLM. See `video_part`."""
+
+    type: Literal["video_url"]
+    video_url: MediaURL | None
+    uuid: NotRequired[str | None]
+
+
+class ImageEmbedsPart(TypedDict):
+    """An image as embeddings: a saved torch tensor in base64, or several. Needs `--enable-mm-embeds`."""
+
+    type: Literal["image_embeds"]
+    image_embeds: str | Mapping[str, str] | None
+    uuid: NotRequired[str | None]
+
+
+class AudioEmbedsPart(TypedDict):
+    """Sound as embeddings. Since vLLM 0.12; needs `--enable-mm-embeds`."""
+
+    type: Literal["audio_embeds"]
+    audio_embeds: str | Mapping[str, str] | None
+    uuid: NotRequired[str | None]
+
+
+class VideoEmbedsPart(TypedDict):
+    """A video as embeddings. Since vLLM 0.29; needs `--enable-mm-embeds`."""
+
+    type: Literal["video_embeds"]
+    video_embeds: str | Mapping[str, str] | None
+    uuid: NotRequired[str | None]
+
+
+class PromptEmbedsPart(TypedDict):
+    """Text as embeddings: a saved torch tensor in base64. Since vLLM 0.21; needs `--enable-prompt-embeds`."""
+
+    type: Literal["prompt_embeds"]
+    data: str
+
+
+class ToolReferencePart(TypedDict):
+    """A tool that a tool search has found. Since vLLM 0.21."""
+
+    type: Literal["tool_reference"]
+    name: str
+
+
+class FileData(TypedDict, total=False):
+    """A file."""
+
+    file_data: str
+    """The file's bytes in base64."""
+    file_id: str
+    """The id of an uploaded file."""
+    filename: str
+    """Its name."""
+
+
+class FilePart(TypedDict):
+    """A file, for servers that take files. vLLM does not."""
+
+    type: Literal["file"]
+    file: FileData
+
+
+AudioPart: TypeAlias = InputAudioPart | AudioURLPart
+
+ContentPart: TypeAlias = (
+    TextPart
+    | ImagePart
+    | InputAudioPart
+    | AudioURLPart
+    | VideoPart
+    | ImageEmbedsPart
+    | AudioEmbedsPart
+    | VideoEmbedsPart
+    | PromptEmbedsPart
+    | ToolReferencePart
+    | InputTextPart
+    | InputImagePart
+    | FilePart
+)
+
+
+def text_part(text: str) -> TextPart:
+    """Text as a content part."""
+    return {"type": "text", "text": text}
+
+
+def image_part(
+    source: Source | None,
+    *,
+    media_type: str | None = None,
+    detail: ImageDetail | None = None,
+    uuid: str | None = None,
+) -> ImagePart:
+    """An image as a content part.
+
+    Args:
+        source: The image: a URL, which is sent as it is; a path or bytes, which are sent inside the request.
+            None takes it from the server's cache by its `uuid`.
+        media_type: Such as `"image/png"`. Without it, the first bytes tell it, else the file's name.
+        detail: How closely to look. vLLM ignores it.
+        uuid: A cache key of your own; vLLM 0.10.2 or newer.
+
+    Raises:
+        FileNotFoundError: No file has this path.
+        InvalidRequestError: It is no image, or its type cannot be told.
+    """
+    url = _url(source, "image", media_type, uuid)
+    if url is None:
+        return {"type": "image_url", "image_url": None, "uuid": uuid}
+    part: ImagePart = {"type": "image_url", "image_url": {"url": url}}
+    if detail is not None:
+        part["image_url"] = {"url": url, "detail": detail}
+    if uuid is not None:
+        part["uuid"] = uuid
+    return part
+
+
+def audio_part(
+    source: Source | None, *, media_type: str | None = None, uuid: str | None = None
+) -> InputAudioPart | AudioURLPart:
+    """Sound as a content part: `audio_url` for a URL, which vLLM knows; `input_audio` for a path or bytes.
+
+    Args:
+        source: The sound: a URL, which is sent as it is; a path or bytes, which are sent inside the request.
+            None takes it from the server's cache by its `uuid`.
+        media_type: Such as `"audio/wav"`. Without it, the first bytes tell it, else the file's name.
+        uuid: A cache key of your own; vLLM 0.10.2 or newer.
+
+    Raises:
+        FileNotFoundError: No file has this path.
+        InvalidRequestError: It is no sound, or its type cannot be told.
+    """
+    if source is None:
+        _needs_uuid(uuid, "audio")
+        return {"type": "input_audio", "input_audio": None, "uuid": uuid}
+    if isinstance(source, str) and _is_url(source):
+        linked: AudioURLPart = {"type": "audio_url", "audio_url": {"url": source}}
+        if uuid is not None:
+            linked["uuid"] = uuid
+        return linked
+    data, found = _read(source, "audio", media_type)
+    held: InputAudioPart = {
+        "type": "input_audio",
+        "input_audio": {"data": _base64(data), "format": _AUDIO_FORMATS.get(found, found.partition("/")[2])},
+    }
+    if uuid is not None:
+        held["uuid"] = uuid
+    return held
+
+
+def video_part(source: Source | None, *, media_type: str | None = None, uuid: str | None = None) -> VideoPart:
+    """A video as a content part; vLLM.
+
+    Args:
+        source: The video: a URL, which is sent as it is; a path or bytes, which are sent inside the request.
+            None takes it from the server's cache by its `uuid`.
+        media_type: Such as `"video/mp4"`. Without it, the first bytes tell it, else the file's name.
+        uuid: A cache key of your own; vLLM 0.10.2 or newer.
+
+    Raises:
+        FileNotFoundError: No file has this path.
+        InvalidRequestError: It is no video, or its type cannot be told.
+    """
+    url = _url(source, "video", media_type, uuid)
+    if url is None:
+        return {"type": "video_url", "video_url": None, "uuid": uuid}
+    part: VideoPart = {"type": "video_url", "video_url": {"url": url}}
+    if uuid is not None:
+        part["uuid"] = uuid
+    return part
+
+
+# From a source to a URL
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")
+_SCHEMES: Final = ("http", "https", "data", "file")
+
+_SUFFIXES: Final = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".svg": "image/svg+xml",
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".aiff": "audio/aiff",
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/quicktime",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo",
+    ".mpg": "video/mpeg",
+    ".mpeg": "video/mpeg",
+}
+
+_AUDIO_FORMATS: Final = {
+    "audio/mpeg": "mp3",
+    "audio/x-wav": "wav",
+    "audio/wave": "wav",
+    "audio/vnd.wave": "wav",
+    "audio/x-flac": "flac",
+    "audio/mp4": "m4a",
+    "audio/x-m4a": "m4a",
+}
+"""What `input_audio` calls a format, where it is not the second half of the media type."""
+
+
+def _is_url(text: str) -> bool:
+    """Whether a `str` is a URL, not a path.
+
+    Raises:
+        InvalidRequestError: It is a URL that no server reads.
+    """
+    match = _SCHEME.match(text)
+    if match is None:
+        return False
+    scheme = match[1].lower()
+    if scheme in _SCHEMES and (match[2] or scheme in ("data", "file")):
+        return True
+    if match[2]:
+        rule = "must begin with http://, https://, data: or file: to be a URL."
+        raise InvalidRequestError([Problem("source", repr(text[:60]), rule)])
+    return False
+
+
+def _url(source: Source | None, family: str, media_type: str | None, uuid: str | None) -> str | None:
+    if source is None:
+        _needs_uuid(uuid, family)
+        return None
+    if isinstance(source, str) and _is_url(source):
+        return source
+    data, found = _read(source, family, media_type)
+    return f"data:{found};base64,{_base64(data)}"
+
+
+def _needs_uuid(uuid: str | None, family: str) -> None:
+    if uuid is None:
+        rule = f"must be a URL, a path or bytes; None means the {family} that the server keeps under `uuid`."
+        raise InvalidRequestError([Problem("source", "None", rule)])
+
+
+def _read(source: str | os.PathLike[str] | bytes, family: str, media_type: str | None) -> tuple[bytes, str]:
+    """The bytes of a medium and its media type."""
+    given: object = cast("object", source)  # type checkers rule the rest out; callers without one do not
+    name = ""
+    if isinstance(given, bytes | bytearray):
+        data = bytes(given)
+    elif isinstance(given, str) or hasattr(given, "__fspath__"):
+        name = os.fspath(cast("str | os.PathLike[str]", given))
+        data = _read_file(name)
+    else:
+        rule = f"must be a URL, a path or bytes, not a {type(given).__name__}."
+        raise InvalidRequestError([Problem("source", "", rule)])
+    shown = repr(name) if name else f"<{len(data)} bytes>"
+    if not data:
+        raise InvalidRequestError([Problem("source", shown, "is empty.")])
+    found = media_type or _sniff(data) or _SUFFIXES.get(os.path.splitext(name)[1].lower(), "")
+    if not found:
+        rule = "has a type that cannot be told from its first bytes."
+        hint = f'Say it, such as media_type="{_EXAMPLES[family]}".'
+        raise InvalidRequestError([Problem("source", shown, rule, hint)])
+    kind, slash, _ = found.partition("/")
+    if media_type is not None and not slash:
+        rule = f'must be a media type, such as "{_EXAMPLES[family]}".'
+        raise InvalidRequestError([Problem("media_type", repr(media_type), rule)])
+    # The containers of WebM, Ogg and MP4 hold sound, pictures or both.
+    if kind != family and not {kind, family} <= {"audio", "video"}:
+        rule = f"is {found}, not {family}."
+        other = f"Use {kind}_part." if kind in _EXAMPLES else None
+        raise InvalidRequestError([Problem("source", shown, rule, other)])
+    return data, found if kind == family else f"{family}{found[len(kind) :]}"
+
+
+_EXAMPLES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4"}
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        reason = "no such file (a str is a URL only if it begins with http://, https://, data: or file:)"
+        raise FileNotFoundError(errno.ENOENT, reason, name) from None
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"\xff\xf3", "audio/mpeg"),
+    (b"\xff\xf2", "audio/mpeg"),
+    (b"\xff\xf1", "audio/aac"),
+    (b"\xff\xf9", "audio/aac"),
+    (b"fLaC", "audio/flac"),
+    (b"OggS", "audio/ogg"),
+    (b"\x00\x00\x01\xba", "video/mpeg"),
+    (b"\x00\x00\x01\xb3", "video/mpeg"),
+)
+_RIFF: Final = {b"WAVE": "audio/wav", b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
+_BRANDS: Final = {
+    b"avif": "image/avif",
+    b"avis": "image/avif",
+    b"heic": "image/heic",
+    b"heix": "image/heic",
+    b"mif1": "image/heic",
+    b"M4A ": "audio/mp4",
+    b"M4B ": "audio/mp4",
+    b"qt  ": "video/quicktime",
+}
+
+
+def _sniff(data: bytes) -> str | None:
+    """The media type that the first bytes tell."""
+    head = data[:64]
+    for start, media_type in _MAGIC:
+        if head.startswith(start):
+            return media_type
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "video/mp4")
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "video/webm" if b"webm" in head else "video/x-matroska"
+    if head[:2] == b"BM" and len(data) >= 26:
+        return "image/bmp"
+    return None

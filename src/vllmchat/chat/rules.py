@@ -1,0 +1,173 @@
+"""The words in which `params` says what a value must be, and the reading of what it says.
+
+A parameter is one line, `name: Annotated[type | None, Bounds(ge=0), Since("0.9.1")]`. From that line come the
+static type, the check before sending (`checkers`), and the reference page. `Default`, `Since` and `Needs` are
+for readers only; the other words are enforced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, NotRequired, Required, Union, get_args, get_origin
+
+from typing_extensions import get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The range of a number, or of each bound that is given. Numbers are always finite."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __str__(self) -> str:
+        low = f"at least {_number(self.ge)}" if self.ge is not None else ""
+        if self.gt is not None:
+            low = f"greater than {_number(self.gt)}"
+        high = f"at most {_number(self.le)}" if self.le is not None else ""
+        if self.lt is not None:
+            high = f"less than {_number(self.lt)}"
+        if self.ge is not None and self.le is not None:
+            return f"between {_number(self.ge)} and {_number(self.le)}"
+        return " and ".join(part for part in (low, high) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How many characters a string has, or how many items a list has."""
+
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Characters that a string must not hold."""
+
+    characters: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotBlank:
+    """A string that is not only white space."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactlyOne:
+    """Exactly one of these keys of a mapping is set."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """The keys of a mapping are token ids: whole numbers, or strings that read as such."""
+
+
+class Since(str):
+    """The vLLM version that brought the parameter. Without it: 0.8.5 or older."""
+
+    __slots__ = ()
+
+
+class Default(str):
+    """What the server does when the parameter is not sent."""
+
+    __slots__ = ()
+
+
+class Needs(str):
+    """The option the server must have been started with."""
+
+    __slots__ = ()
+
+
+Rule = Bounds | Length | Without | NotBlank | ExactlyOne | TokenIds
+"""A word that is enforced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One key of a TypedDict, taken apart.
+
+    Attributes:
+        name: The key.
+        type: Its type, without `None` and without what was written around it.
+        nullable: Whether `None` is allowed.
+        required: Whether the key must be there.
+        rules: What is enforced beside the type.
+        default: What the server does without it, for readers.
+        since: The vLLM version that brought it, for readers; None for 0.8.5 or older.
+        needs: The server option it needs, for readers.
+    """
+
+    name: str
+    type: object
+    nullable: bool
+    required: bool
+    rules: tuple[Rule, ...]
+    default: str | None
+    since: str | None
+    needs: str | None
+
+
+@cache
+def fields_of(typed_dict: type) -> dict[str, Field]:
+    """The keys of a TypedDict, inherited ones included, in the order in which they are written."""
+    hints: dict[str, object] = get_type_hints(typed_dict, include_extras=True)
+    required: frozenset[str] = getattr(typed_dict, "__required_keys__", frozenset())
+    return {name: _field(name, hint, required=name in required) for name, hint in hints.items()}
+
+
+def unwrap(hint: object) -> tuple[object, tuple[object, ...]]:
+    """A type and what `Annotated` says of it."""
+    metadata: tuple[object, ...] = ()
+    while get_origin(hint) in (Annotated, Required, NotRequired):
+        if get_origin(hint) is Annotated:
+            metadata = (*metadata, *hint.__metadata__)  # type: ignore[attr-defined] # get_origin said so
+        hint = get_args(hint)[0]
+    return hint, metadata
+
+
+def members(hint: object) -> tuple[object, ...]:
+    """The members of a union, or the type itself; with `None` among them when it is allowed."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def enforced(metadata: tuple[object, ...]) -> tuple[Rule, ...]:
+    """Those words of an annotation that are enforced."""
+    return tuple(word for word in metadata if isinstance(word, Rule))
+
+
+def _field(name: str, hint: object, *, required: bool) -> Field:
+    bare, metadata = unwrap(hint)
+    kinds = members(bare)
+    rest = tuple(kind for kind in kinds if kind is not NoneType)
+
+    def said(word: type[str]) -> str | None:
+        return next((str(item) for item in metadata if isinstance(item, word)), None)
+
+    return Field(
+        name,
+        rest[0] if len(rest) == 1 else Union[rest],  # noqa: UP007 - the members are known only here
+        nullable=len(rest) < len(kinds),
+        required=required,
+        rules=enforced(metadata),
+        default=said(Default),
+        since=said(Since),
+        needs=said(Needs),
+    )
+
+
+def _number(value: float) -> str:
+    # 2**63 is easier to recognise than its nineteen digits.
+    for power in (63, 64):
+        if value in (2**power, -(2**power)):
+            return f"{'-' if value < 0 else ''}2**{power}"
+        if value == 2**power - 1:
+            return f"2**{power} - 1"
+    return repr(value)
