@@ -106,7 +106,7 @@ class ChatCompletionChunk(WireModel):
     id: Text = ""
     """The server's name for the answer, the same in all chunks."""
 
-    object: Text = "chat.completion.chunk"
+    object: Annotated[str, null_as(lambda: "chat.completion.chunk")] = "chat.completion.chunk"
     """Always `"chat.completion.chunk"`."""
 
     created: Whole = 0

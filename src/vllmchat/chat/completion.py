@@ -459,10 +459,10 @@ def is_whole(arguments: str) -> bool:
 def _is_start(arguments: str) -> bool:
     """Whether invalid JSON could become valid by what follows it."""
     try:
-        from_json(arguments, allow_partial="trailing-strings")
-    except ValueError:
-        return False
-    return True
+        from_json(arguments)
+    except ValueError as error:
+        return str(error).startswith("EOF")
+    return False
 
 
 def _unusable(call: ToolCall, why: str) -> ResponseError:

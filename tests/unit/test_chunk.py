@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import pytest
+
+from support import recordings
+from support.nulls import null_and_absent
+from vllmchat.chat.chunk import (
+    ChatCompletionChunk,
+    ChunkChoice,
+    Delta,
+    decode_chunk,
+    decode_event,
+    find_error,
+)
+from vllmchat.errors import ResponseError
+
+STREAMS = recordings.names("stream*")
+NOT_CHUNKS = [
+    b'{"foo":1}',
+    b"[]",
+    b"null",
+    b"",
+    b"[DONE]",
+    b"<html>502 Bad Gateway</html>",
+    b'{"object":"text_completion"}',
+    b'{"choices":5}',
+    b'{"choices":[5]}',
+    b'{"choices":[{"delta":"text"}]}',
+    b'{"choices":[{"delta":{"content":5}}]}',
+    b'{"choices":[{"index":0,"delta":{"content":"cut',
+]
+
+
+def delta(**fields: object) -> ChatCompletionChunk:
+    return decode_chunk(json.dumps({"choices": [{"index": 0, "delta": fields}]}).encode())
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_field_of_the_wire_is_kept(name: str) -> None:
+    for data in recordings.load(name).chunks:
+        assert json.loads(decode_chunk(data).model_dump_json(exclude_unset=True)) == json.loads(data)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_no_field_of_the_wire_is_unknown(name: str) -> None:
+    for data in recordings.load(name).chunks:
+        chunk = decode_chunk(data)
+        assert chunk.model_extra == {}
+        for choice in chunk.choices:
+            assert choice.model_extra == choice.delta.model_extra == {}
+
+
+def test_the_pieces_of_a_stream() -> None:
+    chunks = [decode_chunk(data) for data in recordings.load("stream_reasoning").chunks]
+    assert "".join(chunk.text for chunk in chunks) == "\n\n17 times 3 is 51."
+    assert "".join(chunk.reasoning or "" for chunk in chunks).endswith("which is 51.\n")
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[0].reasoning is None
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 36
+
+
+@pytest.mark.parametrize(
+    "heading", ["chat first chunk", "chat delta", "reasoning delta", "tool first", "finish", "final usage"]
+)
+def test_samples_of_the_servers_own_models(heading: str) -> None:
+    for data in recordings.samples(heading):
+        assert json.loads(decode_chunk(data).model_dump_json(exclude_unset=True)) == json.loads(data)
+
+
+def test_a_token_outside_the_returned_set_has_no_logprob() -> None:
+    (data,) = recordings.samples("logprobs chunk")
+    logprobs = decode_chunk(data).choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert [token.logprob for token in logprobs.content] == [-0.1, -9999.0]
+    assert logprobs.content[1].top_logprobs == []
+
+
+def test_null_is_absent() -> None:
+    streams = ("stream_tool_calls_parallel", "stream_logprobs_token_ids", "stream_unicode")
+    for data in [
+        recordings.load(name).chunks[position]
+        for name in streams
+        for position in (0, 1, 13, -2, -1)
+        if position < len(recordings.load(name).chunks)
+    ]:
+        for null, absent in null_and_absent(json.loads(data)):
+            assert decode_chunk(json.dumps(null).encode()) == decode_chunk(json.dumps(absent).encode())
+
+
+def test_a_chunk_says_so_by_its_object_or_its_choices() -> None:
+    assert decode_chunk(b'{"object":"chat.completion.chunk","usage":{"prompt_tokens":1}}').choices == []
+    assert decode_chunk(b'{"choices":null}').choices == []
+    assert decode_chunk(b'{"choices":[{}]}').choices == [ChunkChoice()]
+
+
+def test_text_and_reasoning_are_those_of_the_first_choice() -> None:
+    second = decode_chunk(b'{"choices":[{"index":1,"delta":{"content":"x","reasoning":"y"}}]}')
+    assert second.text == ""
+    assert second.reasoning is None
+    both = decode_chunk(
+        b'{"choices":[{"index":1,"delta":{"content":"x"}},{"index":0,"delta":{"content":"a","reasoning":"r"}},'
+        b'{"index":0,"delta":{"content":"b","reasoning":"s"}}]}'
+    )
+    assert both.text == "ab"
+    assert both.reasoning == "rs"
+    assert decode_chunk(b'{"choices":[]}').text == ""
+    assert decode_chunk(b'{"choices":[]}').reasoning is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "reasoning"),
+    [
+        ({"reasoning": "new"}, "new"),
+        ({"reasoning_content": "old"}, "old"),
+        ({"reasoning": "same", "reasoning_content": "same"}, "same"),
+        ({"reasoning": "new", "reasoning_content": "old"}, "new"),
+        ({"reasoning": None, "reasoning_content": "old"}, "old"),
+        ({"reasoning": "new", "reasoning_content": None}, "new"),
+        ({"reasoning_content": None}, None),
+    ],
+)
+def test_the_old_name_of_reasoning(fields: dict[str, object], reasoning: str | None) -> None:
+    chunk = delta(content="x", **fields)
+    assert chunk.reasoning == reasoning
+    assert chunk.choices[0].delta.model_extra == {}
+
+
+def test_content_in_parts_is_their_text() -> None:
+    assert delta(content=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]).text == "ab"
+
+
+@pytest.mark.parametrize(("arguments", "text"), [({"a": 1}, '{"a": 1}'), ("{", "{"), ("", "")])
+def test_arguments_are_text(arguments: object, text: str) -> None:
+    (piece,) = (
+        delta(tool_calls=[{"index": 0, "function": {"arguments": arguments}}]).choices[0].delta.tool_calls
+        or []
+    )
+    assert piece.function is not None
+    assert piece.function.arguments == text
+
+
+def test_unknown_fields_are_kept() -> None:
+    chunk = decode_chunk(b'{"new":1,"choices":[{"newer":2,"delta":{"newest":3}}]}')
+    assert chunk.model_extra == {"new": 1}
+    assert chunk.choices[0].model_extra == {"newer": 2}
+    assert chunk.choices[0].delta.model_extra == {"newest": 3}
+
+
+@pytest.mark.parametrize("data", NOT_CHUNKS)
+def test_other_things_are_refused(data: bytes) -> None:
+    for decode in (decode_chunk, decode_event):
+        with pytest.raises(ResponseError, match="not a chat completion chunk") as caught:
+            decode(data)
+        assert caught.value.body == data.decode()
+
+
+def test_a_recorded_error_is_told_from_a_chunk() -> None:
+    (data, done) = recordings.load("error_bad_grammar_stream").data
+    assert done == b"[DONE]"
+    error = decode_event(data)
+    assert isinstance(error, dict)
+    assert error == find_error(data) == json.loads(data)
+    with pytest.raises(ResponseError):
+        decode_chunk(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"error":"Unauthorized"}',
+        b'{"error":{"message":"m","code":400}}',
+        b'{"error":{"object":"error","message":"m","type":"BadRequestError","param":null,"code":400}}',
+        b'{"object":"error","message":"m","type":"BadRequestError","param":null,"code":400}',
+        b'{"id":"x","object":"chat.completion.chunk","choices":[],"error":{"message":"m"}}',
+        b'{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}],"error":{"message":"m"}}',
+    ],
+)
+def test_every_form_of_an_error(data: bytes) -> None:
+    assert decode_event(data) == find_error(data) == json.loads(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"choices":[],"error":null}',
+        b'{"choices":[],"new":"error"}',
+        b'{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"{\\"error\\": 1}"}}]}',
+    ],
+)
+def test_what_is_no_error(data: bytes) -> None:
+    assert find_error(data) is None
+    assert decode_event(data) == decode_chunk(data)
+
+
+def test_a_cut_error_is_no_error() -> None:
+    assert find_error(b'{"error":{"mess') is None
+    with pytest.raises(ResponseError):
+        decode_event(b'{"error":{"mess')
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_pickle_and_copy(name: str) -> None:
+    for data in recordings.load(name).chunks[:20]:
+        chunk = decode_chunk(data)
+        assert pickle.loads(pickle.dumps(chunk)) == copy.deepcopy(chunk) == chunk
+
+
+def test_can_be_made_by_hand() -> None:
+    chunk = ChatCompletionChunk(choices=[ChunkChoice(delta=Delta(content="a", reasoning="r"))])
+    assert (chunk.text, chunk.reasoning) == ("a", "r")
