@@ -1,0 +1,547 @@
+"""A vLLM server as a backend of MassGen's."""
+
+from __future__ import annotations
+
+import os
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+
+import anyio
+from massgen.api_params_handler import ChatCompletionsAPIParamsHandler
+from massgen.backend import _compression_utils
+from massgen.backend.base import StreamChunk
+from massgen.backend.base_with_custom_tool_and_mcp import ToolExecutionConfig
+from massgen.backend.chat_completions import ChatCompletionsBackend
+from massgen.backend.llm_circuit_breaker import LLMCircuitBreakerConfig
+from massgen.logger_config import logger
+from massgen.structured_logging import trace_llm_api_call
+
+from vllmchat.adapters.massgen import settings
+from vllmchat.adapters.massgen.context import PROVIDER, Calculator, Server
+from vllmchat.adapters.massgen.messages import request_messages
+from vllmchat.adapters.massgen.trouble import explain, is_fatal
+from vllmchat.adapters.massgen.turn import Chunk, Turn
+from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
+from vllmchat.errors import ContextWindowExceededError, InvalidRequestError, Problem, VLLMChatError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+
+    from vllmchat.chat.messages import Messages
+    from vllmchat.chat.stream import AsyncChatEvents, AsyncChatStream
+
+T = TypeVar("T")
+
+DEFAULT_BASE_URL: Final = "http://localhost:8000/v1"
+
+_VLLM_ONLY: Final = VLLM_CHAT_NAMES - OPENAI_CHAT_NAMES
+
+_compressing: ContextVar[VLLMBackend | None] = ContextVar("_compressing", default=None)
+"""The backend whose conversation MassGen is summarizing. For that it makes a second backend of the same type, but
+without the key."""
+
+
+@cache
+def massgen_names() -> frozenset[str]:
+    """The options in a backend block that are MassGen's own, as the installed MassGen lists them."""
+    handler = object.__new__(ChatCompletionsAPIParamsHandler)
+    breaker = {f"llm_circuit_breaker_{field.name}" for field in fields(LLMCircuitBreakerConfig)}
+    return frozenset({*handler.get_excluded_params(), *breaker, *settings.OWN_NAMES})
+
+
+class VLLMBackend(ChatCompletionsBackend):
+    """A MassGen backend for one vLLM server, on `VLLMProvider`.
+
+    It takes MassGen's options and the parameters of `VLLMChatParams` side by side, as a `type: vllm` block of a
+    YAML file holds them, and does all that MassGen's own backend for chat completions does: MCP servers, custom
+    tools, workspaces, compression, traces, metrics.
+
+    One pool of connections serves the backend for its life and ends with the event loop.
+
+    Args:
+        api_key: The server's key; else `$VLLM_API_KEY`, else `EMPTY`.
+        **kwargs: The rest of the block. `base_url` is else `$VLLM_BASE_URL`, else `http://localhost:8000/v1`.
+
+    Raises:
+        InvalidRequestError: An option is unknown or has a wrong value. All that are wrong are named.
+    """
+
+    parameter_names: ClassVar[frozenset[str]] = frozenset()
+    """Further keys of the block that a subclass takes; its `_build_vllm_extra_body` gets them."""
+
+    def __init__(self, api_key: str | None = None, **kwargs: Any) -> None:
+        origin = _compressing.get()
+        if api_key is None and origin is not None and origin.config["base_url"] == kwargs.get("base_url"):
+            api_key = origin.api_key
+        api_key = api_key or os.environ.get("VLLM_API_KEY") or "EMPTY"
+        kwargs["base_url"] = kwargs.get("base_url") or os.environ.get("VLLM_BASE_URL") or DEFAULT_BASE_URL
+        problems = settings.check(kwargs, own=massgen_names() | self.parameter_names)
+        model = kwargs.get("model")
+        try:
+            self._server = Server(model, base_url=kwargs["base_url"], api_key=api_key)
+        except (TypeError, ValueError) as error:
+            problems.append(Problem("base_url", "", f"cannot be used: {error}"))
+        if problems:
+            raise InvalidRequestError(problems)
+        super().__init__(api_key, **kwargs)
+        self.token_calculator = Calculator()
+        self._charged_to = origin
+        self._open_replies: set[OpenReply] = set()
+        if isinstance(model, str):
+            self._server.serves(model)
+
+    # What MassGen asks about the backend
+
+    def get_provider_name(self) -> str:
+        """The provider's name."""
+        return PROVIDER
+
+    def get_supported_builtin_tools(self) -> list[str]:
+        """Tools that the server runs itself: none."""
+        return []
+
+    # The request
+
+    def _build_vllm_extra_body(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Takes the parameters that only vLLM has out of `kwargs` and gives them as fields of the request's body.
+
+        Override it to add fields, or to read keys of your own (name them in `parameter_names`).
+
+        Args:
+            kwargs: The parameters of the request: the backend block's, overlaid by the call's. What is left in it is
+                sent as well.
+        """
+        extra = {name: kwargs.pop(name) for name in list(kwargs) if name in _VLLM_ONLY}
+        thinking = extra.pop("enable_thinking", None)
+        if thinking is not None:
+            given: dict[str, Any] = extra.get("chat_template_kwargs") or {}
+            extra["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
+        return {name: value for name, value in extra.items() if value is not None}
+
+    def _request(
+        self, tools: list[dict[str, Any]], call: dict[str, Any], *, with_mcp: bool
+    ) -> dict[str, Any]:
+        """The keyword arguments of the request, `messages` aside."""
+        params = settings.parameters(self.config, call, own=massgen_names())
+        extra = self._build_vllm_extra_body(params)
+        unknown = {name: extra.pop(name) for name in list(extra) if name not in VLLM_CHAT_NAMES}
+        request = settings.with_timeout({**params, **extra})
+        if unknown:
+            request["extra_body"] = {**(request.get("extra_body") or {}), **unknown}
+        # MassGen's metrics need the token counts, whatever else the block asks for.
+        request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
+        offered = [*self._offered_tools(tools, with_mcp=with_mcp), *(request.pop("tools", None) or ())]
+        if offered:
+            request["tools"] = offered
+        else:
+            request.pop("tool_choice", None)
+            request.pop("parallel_tool_calls", None)
+        return request
+
+    def _offered_tools(self, tools: list[dict[str, Any]], *, with_mcp: bool) -> Iterable[dict[str, Any]]:
+        """MassGen's tools for this call, the custom ones and those of MCP servers, without what a server ignores."""
+        handler = self.api_params_handler
+        for tool in (
+            *(self.formatter.format_tools(tools) if tools else ()),
+            *handler.get_custom_tools(),
+            *(handler.get_mcp_tools() if with_mcp else ()),
+        ):
+            function = tool.get("function")
+            if tool.get("type") == "function" and isinstance(function, dict):
+                given = cast("dict[str, Any]", function)
+                known = ("name", "description", "parameters", "strict")
+                kept = {name: given[name] for name in known if given.get(name) is not None}
+                yield {"type": "function", "function": kept}
+
+    # The stream
+
+    async def stream_with_tools(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **kwargs: Any
+    ) -> AsyncGenerator[StreamChunk]:
+        """An agent's turn: asks the model, runs the tools that are MassGen's to run, until nothing is left to run.
+
+        Args:
+            messages: The conversation.
+            tools: The tools of the workflow, such as `new_answer` and `vote`. They are handed over, never run here.
+            **kwargs: Parameters of this call; they go before those of the backend block.
+
+        Yields:
+            What happens, in the order that MassGen's agents rely on.
+        """
+        reply = OpenReply()
+        self._open_replies.add(reply)
+        try:
+            async with aclosing(
+                super().stream_with_tools(messages, tools, **kwargs, _open_reply=reply)
+            ) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            # Whoever closes this generator may not have closed those inside it.
+            self._open_replies.discard(reply)
+            await reply.aclose()
+
+    async def interrupt(self) -> None:
+        """Ends all replies that are being streamed, so that the server stops generating. The backend stays usable."""
+        for reply in list(self._open_replies):
+            await reply.interrupt()
+
+    def _create_client(self, **kwargs: Any) -> OpenReply:
+        """What stands for a client in MassGen's machinery: the place for the open reply of this call."""
+        reply: OpenReply = kwargs.get("_open_reply") or OpenReply()
+        return reply
+
+    async def _cleanup_client(self, client: OpenReply | None) -> None:
+        """Ends the call's reply, if it is still open. The connections stay for the next call."""
+        if client is not None:
+            await client.aclose()
+
+    async def _stream_without_custom_and_mcp_tools(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], client: OpenReply, **kwargs: Any
+    ) -> AsyncGenerator[StreamChunk]:
+        """The turn without MCP tools: MassGen's way out when its MCP servers fail."""
+        turn = self._stream_with_custom_and_mcp_tools(messages, tools, client, _with_mcp=False, **kwargs)
+        async with aclosing(turn) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _stream_with_custom_and_mcp_tools(
+        self,
+        current_messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]],
+        client: OpenReply,
+        _compression_retry: bool = False,
+        *,
+        _with_mcp: bool = True,
+        **kwargs: Any,
+    ) -> AsyncGenerator[StreamChunk]:
+        """The turn: one reply after the other, as long as there are tools to run."""
+        options = {**self.config, **kwargs}
+        messages = await self._process_upload_files(current_messages, dict(options))
+        model = str(options.get("model") or "")
+        await self._server.learn_size(model)
+        may_compress = not _compression_retry
+        first = True
+        while True:
+            # Callers other than agents join the content of all chunks, reasoning would get into their text.
+            turn = Turn(reasoning_in_content="agent_id" in kwargs)
+            try:
+                request = self._request(tools, kwargs, with_mcp=_with_mcp)
+                async with aclosing(
+                    self._one_reply(messages, model, request, turn, client, kwargs)
+                ) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except VLLMChatError as error:
+                if isinstance(error, ContextWindowExceededError) and may_compress:
+                    may_compress = False
+                    logger.warning(f"[{PROVIDER}] {error.message}")
+                    async with aclosing(self._compressed(messages)) as steps:
+                        async for step in steps:
+                            if isinstance(step, StreamChunk):
+                                yield step
+                            else:
+                                messages = step
+                    continue
+                why = explain(error, base_url=self._server.base_url, model=model)
+                logger.warning(f"[{PROVIDER}] {why}")
+                for chunk in _told(
+                    [*turn.broken(why, fatal=is_fatal(error, first=first)), *turn.handed_over()]
+                ):
+                    yield chunk
+                return
+            except Interrupted:
+                for chunk in _told(turn.broken("The reply was interrupted.")):
+                    yield chunk
+                return
+            mcp, custom, others = self._categorize_tool_calls([_flat(call) for call in turn.calls])
+            # Calls of the workflow's tools end the turn, also those of tools that do not exist: MassGen answers them.
+            if others or not (mcp or custom):
+                for chunk in _told(turn.handed_over()):
+                    yield chunk
+                return
+            messages = [*messages, turn.assistant_message()]
+            async with aclosing(self._run_tools(mcp, custom, messages, options)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            messages = self._trim_message_history(messages)
+            first = False
+
+    async def _one_reply(
+        self,
+        messages: list[dict[str, Any]],
+        model: str,
+        request: dict[str, Any],
+        turn: Turn,
+        client: OpenReply,
+        call: dict[str, Any],
+    ) -> AsyncGenerator[StreamChunk]:
+        """One reply of the model, as chunks; `turn` takes it down."""
+        agent_id = call.get("agent_id")
+        self._interrupted_stream_messages = messages
+        self._interrupted_stream_model = model
+        self._interrupted_stream_content = ""
+        self._stream_usage_received = False
+        outgoing = cast("Messages", request_messages(messages))
+        self.start_api_call_timing(model)
+        trouble: str | None = "interrupted"
+        try:
+            with trace_llm_api_call(agent_id or "unknown", PROVIDER.lower(), model, operation="stream"):
+                events: AsyncChatEvents = await self.circuit_breaker.call_with_retry(
+                    lambda: client.open(
+                        lambda: self._server.astream(outgoing, model=model or None, **request)
+                    ),
+                    agent_id=agent_id,
+                )
+            while (event := await client.wait(lambda: anext(events, None))) is not None:
+                self.record_first_token()
+                for chunk in turn.feed(event):
+                    self._take_down(chunk)
+                    yield _massgen_chunk(chunk)
+            self._count(turn, messages, model)
+            for chunk in turn.end():
+                self._take_down(chunk)
+                yield _massgen_chunk(chunk)
+            trouble = turn.refusal
+        except VLLMChatError as error:
+            trouble = error.message
+            self._count(turn, messages, model, error)
+            raise
+        finally:
+            await client.aclose()
+            self.end_api_call_timing(success=trouble is None, error=trouble)
+
+    def _take_down(self, chunk: Chunk) -> None:
+        """Keeps a chunk in MassGen's buffer, from which it continues after an interruption, and in its trace."""
+        match chunk:
+            case Chunk("reasoning", reasoning_delta=str(text)):
+                self._append_reasoning_to_buffer(text)
+            case Chunk("content", content=str(text)):
+                self._append_to_streaming_buffer(text)
+                self._interrupted_stream_content += text
+            case Chunk("tool_calls", tool_calls=list(calls)):
+                self._append_tool_call_to_buffer(calls)
+            case Chunk("error", error=str(text)):
+                # The next attempt is shown the buffer, so the model learns what was wrong with its call.
+                self._append_to_streaming_buffer(f"\n\n[{text}]\n")
+            case _:
+                pass
+
+    async def _compressed(
+        self, messages: list[dict[str, Any]]
+    ) -> AsyncGenerator[StreamChunk | list[dict[str, Any]]]:
+        """Lets MassGen summarize the conversation; yields what to tell, and at last the shorter conversation."""
+        yield StreamChunk(
+            "compression_status",
+            content=f"\n📦 [Compression] The context is full - summarizing {len(messages)} messages...",
+            status="compressing",
+            source=self.agent_id,
+        )
+        shorter = await self._compress_messages_for_context_recovery(
+            messages, buffer_content=self._get_streaming_buffer()
+        )
+        yield StreamChunk(
+            "compression_status",
+            content=f"✅ [Compression] Continuing with {len(shorter)} messages",
+            status="compression_complete",
+            source=self.agent_id,
+        )
+        yield shorter
+
+    async def _compress_messages_for_context_recovery(
+        self, messages: list[dict[str, Any]], buffer_content: str | None = None
+    ) -> list[dict[str, Any]]:
+        """MassGen's own compression, with this server's context size and this backend's key for the summary."""
+        from vllmchat.adapters.massgen.hook import installed_for
+
+        with _origin_of_summaries(self), installed_for(type(self)):
+            return await super()._compress_messages_for_context_recovery(messages, buffer_content)
+
+    # Running tools
+
+    async def _run_tools(
+        self,
+        mcp: list[dict[str, Any]],
+        custom: list[dict[str, Any]],
+        messages: list[dict[str, Any]],
+        options: dict[str, Any],
+    ) -> AsyncGenerator[StreamChunk]:
+        """Runs the calls by MassGen's rules and appends their results to `messages`."""
+        every_call = [*custom, *mcp]
+        if mcp and not await self._check_circuit_breaker_before_execution():
+            mcp = []
+            yield StreamChunk(
+                "mcp_status",
+                content="⚠️ [MCP] All servers blocked by circuit breaker",
+                status="mcp_blocked",
+                source="circuit_breaker",
+            )
+        if mcp and self.is_planning_mode_enabled() and not self.get_planning_mode_blocked_tools():
+            mcp = []
+            yield StreamChunk(
+                "mcp_status",
+                content="🚫 [MCP] Planning mode active - all MCP tools blocked during coordination",
+                status="planning_mode_blocked",
+                source="planning_mode",
+            )
+        processed: set[str] = set()
+        direct: list[dict[str, Any]] = []
+        for call in (*custom, *mcp):
+            routed = False
+            if self._nlip_enabled and self._nlip_router:
+                try:
+                    config = self._tool_config(call)
+                    async for chunk in self._stream_tool_execution_via_nlip(
+                        call, config, messages, processed
+                    ):
+                        yield chunk
+                    routed = True
+                except Exception as error:  # As MassGen does: whatever its router raises, run it directly.
+                    logger.warning(f"[NLIP] {call['name']}: {error}; running it directly")
+            if not routed:
+                direct.append(call)
+        if direct:
+            async for chunk in self._execute_tool_calls(
+                all_calls=direct,
+                tool_config_for_call=self._tool_config,
+                all_params=options,
+                updated_messages=messages,
+                processed_call_ids=processed,
+                log_prefix=f"[{PROVIDER}]",
+                chunk_adapter=lambda chunk: chunk,
+            ):
+                yield chunk
+        messages.extend(_not_carried_out(call) for call in every_call if call["call_id"] not in processed)
+
+    def _tool_config(self, call: dict[str, Any]) -> ToolExecutionConfig:
+        custom = call["name"] in self._custom_tool_names
+        kind, label = ("custom", "Custom Tool") if custom else ("mcp", "MCP Tool")
+        prefix = "custom_tool" if custom else "mcp_tool"
+        return ToolExecutionConfig(
+            tool_type=kind,
+            chunk_type="custom_tool_status" if custom else "mcp_status",
+            emoji_prefix=f"🔧 [{label}]",
+            success_emoji=f"✅ [{label}]",
+            error_emoji=f"❌ [{label} Error]",
+            source_prefix=f"{kind}_",
+            status_called=f"{prefix}_called",
+            status_response=f"{prefix}_response",
+            status_error=f"{prefix}_error",
+            execution_callback=self._execute_custom_tool if custom else self._execute_mcp_function_with_retry,
+        )
+
+    # Counting
+
+    def _count(
+        self, turn: Turn, messages: list[dict[str, Any]], model: str, error: VLLMChatError | None = None
+    ) -> None:
+        """Adds the reply to MassGen's metrics: what the server counted, else an estimate of what was generated."""
+        completion = turn.completion or (error.partial if error is not None else None)
+        usage = completion.usage if completion is not None else None
+        self._stream_usage_received = True
+        self._interrupted_stream_messages = []
+        if usage is not None:
+            self._update_token_usage_from_api_response(usage.model_dump(), model)
+        elif completion is not None:
+            self._estimate_token_usage(messages, turn.text + turn.reasoning, model)
+
+    def _update_token_usage_from_api_response(self, usage: Any, model: str) -> None:
+        """Adds what the server counted. MassGen's own method would look for the price of a local model first."""
+        if usage is None:
+            return
+        counted = self.token_calculator.extract_token_breakdown(usage)
+        self._last_call_input_tokens = counted["input_tokens"]
+        for backend in (self, self._charged_to):
+            if backend is not None:
+                total = backend.token_usage
+                total.input_tokens += counted["input_tokens"]
+                total.output_tokens += counted["output_tokens"]
+                total.reasoning_tokens += counted["reasoning_tokens"]
+                total.cached_input_tokens += counted["cached_input_tokens"]
+                total.cache_creation_tokens += counted["cache_creation_tokens"]
+
+
+class Interrupted(Exception):  # noqa: N818 - it tells the end of a reply that somebody asked for
+    """The reply was ended by `VLLMBackend.interrupt`."""
+
+
+class OpenReply:
+    """The place of the reply that one call of MassGen's is reading. Another task may interrupt it at any time.
+
+    MassGen pulls each chunk in a task of its own, so nothing here may be tied to a task for longer than one wait.
+    """
+
+    def __init__(self) -> None:
+        self._stream: AsyncChatStream | None = None
+        self._waiting: anyio.CancelScope | None = None
+        self._interrupted = False
+
+    async def open(self, make: Callable[[], AsyncChatStream]) -> AsyncChatEvents:
+        """Sends the request and waits for the head of the answer."""
+        stream = self._stream = make()
+        await self.wait(stream.__aenter__)
+        return stream.events()
+
+    async def wait(self, what: Callable[[], Awaitable[T]]) -> T:
+        """Waits for something, until it comes or the reply is interrupted.
+
+        Raises:
+            Interrupted: It was.
+        """
+        if self._interrupted:
+            raise Interrupted
+        try:
+            with anyio.CancelScope() as self._waiting:
+                return await what()
+        finally:
+            self._waiting = None
+        raise Interrupted
+
+    async def interrupt(self) -> None:
+        """Ends the reply: the connection is closed, the server stops generating."""
+        self._interrupted = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        else:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the reply if it is open."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+
+@contextmanager
+def _origin_of_summaries(backend: VLLMBackend) -> Generator[None]:
+    # MassGen's compression asks a calculator of its own for the context size.
+    known = _compression_utils._get_token_calculator  # pyright: ignore[reportPrivateUsage]
+    if not isinstance(getattr(known, "_instance", None), Calculator):
+        setattr(known, "_instance", Calculator())  # noqa: B010 - a function's attribute, which type checkers refuse
+    token = _compressing.set(backend)
+    try:
+        yield
+    finally:
+        _compressing.reset(token)
+
+
+def _massgen_chunk(chunk: Chunk) -> StreamChunk:
+    return StreamChunk(**asdict(chunk))
+
+
+def _told(chunks: Iterable[Chunk]) -> Iterator[StreamChunk]:
+    return map(_massgen_chunk, chunks)
+
+
+def _not_carried_out(call: dict[str, Any]) -> dict[str, Any]:
+    text = f"Error: the call of {call['name']} was not carried out: it is blocked, or it failed."
+    return {"role": "tool", "tool_call_id": call["call_id"], "content": text}
+
+
+def _flat(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call in the form that MassGen's tool machinery takes."""
+    function = call["function"]
+    return {"call_id": call["id"], "name": function["name"], "arguments": function["arguments"]}

@@ -1,0 +1,65 @@
+"""Runs MassGen's own command line with our backend for `type: vllm`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from massgen.orchestrator import Orchestrator
+
+_NOT_INSTALLED = "MassGen is not installed. Install it beside vllmchat with: pip install 'vllmchat[massgen]'"
+
+
+def main() -> None:
+    """The command line: every flag is MassGen's own.
+
+    It exits as MassGen does, and with MassGen's code for a failed run when no agent produced an answer, which MassGen
+    itself does not tell by its exit code.
+    """
+    if find_spec("massgen") is None:
+        print(_NOT_INSTALLED, file=sys.stderr)  # noqa: T201 - a command line speaks to a person
+        sys.exit(1)
+
+    from massgen.cli import EXIT_EXECUTION_ERROR, cli_main
+
+    from vllmchat.adapters.massgen.hook import install
+
+    install()
+    with _watching() as runs:
+        cli_main()
+    if runs and (failure := _failure(runs[-1])) is not None:
+        print(failure, file=sys.stderr)  # noqa: T201 - a command line speaks to a person
+        sys.exit(EXIT_EXECUTION_ERROR)
+
+
+@contextmanager
+def _watching() -> Generator[list[Orchestrator]]:
+    """Collects the runs that MassGen makes: it makes an orchestrator for each question."""
+    from massgen.orchestrator import Orchestrator
+
+    runs: list[Orchestrator] = []
+    begin = Orchestrator.__init__
+
+    def note(self: Orchestrator, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        runs.append(self)
+
+    Orchestrator.__init__ = note  # type: ignore[method-assign]  # there is no other sign of a run
+    try:
+        yield runs
+    finally:
+        Orchestrator.__init__ = begin  # type: ignore[method-assign]  # as above
+
+
+def _failure(run: Orchestrator) -> str | None:
+    """What to say when no agent produced an answer; None when one did."""
+    states = run.agent_states
+    if any(state.answer for state in states.values()):
+        return None
+    lines = [f"  {agent}: {state.error_reason or 'gave no answer'}" for agent, state in states.items()]
+    return "\n".join(["❌ No agent produced an answer.", *lines])

@@ -1,0 +1,163 @@
+"""MassGen's conversations in the form that a vLLM server reads. Knows nothing of the MassGen package."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Item = dict[str, Any]
+"""A message of MassGen's, or of a request: plain JSON data."""
+
+
+def request_messages(items: Iterable[Mapping[str, Any]]) -> list[Item]:
+    """The messages of a request.
+
+    What MassGen hands over is nearly that already. Three things are not: parts of pictures, sound and film have
+    MassGen's own form; a conversation may hold items of OpenAI's Responses API; and after an answer that MassGen
+    did not accept, a tool call may stand there without its result or a result without its call, which chat
+    templates render as nonsense or refuse. A call without a result is left out; a result without its call is told
+    as a user's words.
+
+    Args:
+        items: MassGen's messages. They are not changed.
+    """
+    return _paired([message for item in items for message in _converted(item)])
+
+
+def _converted(item: Mapping[str, Any]) -> Iterable[Item]:
+    match item.get("type"):
+        case "function_call":
+            call = {
+                "id": item.get("call_id") or item.get("id") or "",
+                "type": "function",
+                "function": {"name": item.get("name", ""), "arguments": _arguments(item.get("arguments"))},
+            }
+            yield {"role": "assistant", "content": None, "tool_calls": [call]}
+        case "function_call_output":
+            yield {
+                "role": "tool",
+                "tool_call_id": item.get("call_id") or "",
+                "content": _text(item.get("output")),
+            }
+        case _ if isinstance(item.get("role"), str):
+            yield _message(item)
+        case _:
+            # A reasoning item, or another record of the Responses API that has no place in a chat.
+            return
+
+
+def _message(item: Mapping[str, Any]) -> Item:
+    message = dict(item)
+    message.pop("type", None)
+    content = message.get("content")
+    calls = message.get("tool_calls")
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    else:
+        message.pop("tool_calls", None)
+    if isinstance(content, list):
+        message["content"] = [_part(part) for part in cast("list[object]", content)]
+    elif content is None and not calls:
+        message["content"] = ""
+    return message
+
+
+def _call(call: Mapping[str, Any]) -> Item:
+    function: Mapping[str, Any] = call.get("function") or {}
+    return {
+        "id": call.get("id") or "",
+        "type": "function",
+        "function": {"name": function.get("name", ""), "arguments": _arguments(function.get("arguments"))},
+    }
+
+
+def _arguments(given: object) -> str:
+    if isinstance(given, str):
+        return given if given.strip() else "{}"
+    return "{}" if given is None else json.dumps(given, ensure_ascii=False)
+
+
+def _text(given: object) -> str:
+    if isinstance(given, str):
+        return given
+    return "" if given is None else json.dumps(given, ensure_ascii=False, default=str)
+
+
+_AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav"}
+
+
+def _part(part: object) -> Item:
+    if not isinstance(part, dict):
+        return {"type": "text", "text": str(part)}
+    known = cast("Item", part)
+    match known:
+        case {"type": "input_text" | "output_text", "text": str(text)}:
+            return {"type": "text", "text": text}
+        case {"type": "image", "url": url}:
+            return {"type": "image_url", "image_url": {"url": url}}
+        case {"type": "image", "base64": data}:
+            return {"type": "image_url", "image_url": {"url": _data_url(known, "image/jpeg", data)}}
+        case {"type": "audio", "base64": data}:
+            kind = str(known.get("mime_type", "audio/wav")).rpartition("/")[2]
+            return {
+                "type": "input_audio",
+                "input_audio": {"data": data, "format": _AUDIO_FORMATS.get(kind, kind)},
+            }
+        case {"type": "video", "base64": data}:
+            return {"type": "video_url", "video_url": {"url": _data_url(known, "video/mp4", data)}}
+        case {"type": "video_url", "url": url}:
+            return {"type": "video_url", "video_url": {"url": url}}
+        case _:
+            return known
+
+
+def _data_url(part: Item, default: str, data: object) -> str:
+    return f"data:{part.get('mime_type', default)};base64,{data}"
+
+
+def _paired(messages: Sequence[Item]) -> list[Item]:
+    """The messages with each tool call followed by its result, and no result without its call."""
+    kept: list[Item] = []
+    waiting: dict[str, Item] = {}
+    """The calls of the last assistant message that have no result yet, by id."""
+    names: dict[str, str] = {}
+
+    def drop_unanswered() -> None:
+        if not waiting:
+            return
+        place = max(place for place, message in enumerate(kept) if message["role"] == "assistant")
+        message = kept[place]
+        calls = [call for call in message.pop("tool_calls") if call["id"] not in waiting]
+        waiting.clear()
+        if calls:
+            message["tool_calls"] = calls
+        elif not message.get("content"):
+            del kept[place]
+
+    for message in messages:
+        if message["role"] == "tool":
+            call_id = str(message.get("tool_call_id") or "")
+            if call_id in waiting:
+                del waiting[call_id]
+                kept.append(message)
+            else:
+                name = names.get(call_id) or message.get("name")
+                about = f" of {name}" if name else ""
+                kept.append({"role": "user", "content": f"[Result{about}]\n{_text(message.get('content'))}"})
+            continue
+        calls = message.get("tool_calls")
+        previous = kept[-1] if kept else None
+        if calls and waiting and message.get("content") is None and previous and "tool_calls" in previous:
+            # The Responses API lists parallel calls one by one; in a chat they are one message's.
+            previous["tool_calls"].extend(calls)
+        else:
+            drop_unanswered()
+            kept.append(message)
+        for call in calls or ():
+            waiting[call["id"]] = call
+            names[call["id"]] = call["function"]["name"]
+    drop_unanswered()
+    return kept

@@ -1,0 +1,3 @@
+from massgen.token_manager.token_manager import TokenCostCalculator
+
+def _get_token_calculator() -> TokenCostCalculator: ...

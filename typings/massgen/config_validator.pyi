@@ -1,0 +1,9 @@
+from typing import Any
+
+class ValidationResult:
+    def add_error(self, message: str, location: str, suggestion: str | None = None) -> None: ...
+
+class ConfigValidator:
+    def _validate_backend(
+        self, backend_config: dict[str, Any], location: str, result: ValidationResult
+    ) -> None: ...

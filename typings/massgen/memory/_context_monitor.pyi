@@ -1,0 +1,1 @@
+from massgen.token_manager.token_manager import TokenCostCalculator as TokenCostCalculator
