@@ -21,8 +21,16 @@ if TYPE_CHECKING:
         ToolCallDone,
         ToolCallStart,
     )
-    from vllmchat.chat.messages import Message, Messages, audio_part, image_part, text_part, video_part
-    from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
+    from vllmchat.chat.messages import (
+        Message,
+        Messages,
+        audio_part,
+        image_part,
+        text_part,
+        tool_message,
+        video_part,
+    )
+    from vllmchat.chat.params import ChatParams, CommonChatParams, FunctionTool, VLLMChatParams
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.errors import (
         APIConnectionError,
@@ -63,8 +71,16 @@ _HOMES = {
         "ToolCallDone",
         "ToolCallStart",
     ),
-    "vllmchat.chat.messages": ("Message", "Messages", "audio_part", "image_part", "text_part", "video_part"),
-    "vllmchat.chat.params": ("ChatParams", "CommonChatParams", "VLLMChatParams"),
+    "vllmchat.chat.messages": (
+        "Message",
+        "Messages",
+        "audio_part",
+        "image_part",
+        "text_part",
+        "tool_message",
+        "video_part",
+    ),
+    "vllmchat.chat.params": ("ChatParams", "CommonChatParams", "FunctionTool", "VLLMChatParams"),
     "vllmchat.chat.stream": ("AsyncChatStream", "ChatStream"),
     "vllmchat.errors": (
         "APIConnectionError",
@@ -116,6 +132,7 @@ __all__ = [
     "DeltaToolCall",
     "Event",
     "Finished",
+    "FunctionTool",
     "InternalServerError",
     "InvalidRequestError",
     "Message",
@@ -147,6 +164,7 @@ __all__ = [
     "audio_part",
     "image_part",
     "text_part",
+    "tool_message",
     "video_part",
 ]
 
