@@ -10,11 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.checkers import OK, Checker, checker_of, not_a, show, suggest
-from vllmchat.chat.elsewhere import OPENAI, VLLM, elsewhere
 from vllmchat.chat.params import ChatParams, VLLMChatParams
 from vllmchat.chat.rules import fields_of
 from vllmchat.errors import InvalidRequestError, Problem
@@ -78,9 +76,7 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
 # One pass over the parameters, then the rules between them
 
 _Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
-"""A rule between parameters: given the right ones, whether a stream is asked for, and the names of the
-wrong ones.
-"""
+"""A rule between parameters: it gets the right ones, whether it is a stream, and the names of the wrong ones."""
 
 
 class _Dialect:
@@ -152,6 +148,8 @@ def _apart(fields: dict[str, object]) -> CheckedParams:
 
 
 def _unknown(dialect: _Dialect, name: str, value: object) -> Problem:
+    from vllmchat.chat.elsewhere import elsewhere  # needed only for a request that is refused
+
     return elsewhere(
         name, value, provider=dialect.provider, known=dialect.checkers, others=fields_of(dialect.others)
     )
@@ -172,7 +170,7 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
         hint = f'To name a tool, write {{"type": "function", "function": {{"name": "{value}"}}}}.'
     elif name == "response_format" and isinstance(value, str):
         hint = 'Write {"type": "json_object"}.'
-    elif name == "timeout" and isinstance(value, timedelta):
+    elif name == "timeout" and hasattr(value, "total_seconds"):
         hint = "Write .total_seconds() after it."
     return replace(problem, suggestion=hint)
 
@@ -366,9 +364,9 @@ _BETWEEN_ALL: Final[dict[str, _Between]] = {
     "stream_options": _stream_options,
 }
 
-_OPENAI: Final = _Dialect(OPENAI, ChatParams, VLLMChatParams, _BETWEEN_ALL)
+_OPENAI: Final = _Dialect("OpenAIProvider", ChatParams, VLLMChatParams, _BETWEEN_ALL)
 _VLLM: Final = _Dialect(
-    VLLM,
+    "VLLMProvider",
     VLLMChatParams,
     ChatParams,
     {

@@ -10,7 +10,6 @@ or copy a value.
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 import sys
@@ -69,6 +68,8 @@ def suggest(name: str, known: Mapping[str, object] | Sequence[str] | frozenset[s
     by_flat = {_flat(other): other for other in known}
     if flat in by_flat:
         return by_flat[flat]
+    import difflib  # needed only for a request that is refused
+
     close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.78)
     return by_flat[close[0]] if close else None
 
@@ -325,7 +326,7 @@ def _instance(kind: type, what: str) -> Checker:
 
 def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
     # Bounds and the like belong to the items only where they are written at the items.
-    length = next((rule for rule in rules if isinstance(rule, Length)), Length())
+    length = next((rule for rule in rules if isinstance(rule, Length)), Length(0))
     least, most = length.least, length.most if length.most is not None else sys.maxsize
     judge = _compile(item, ())
     what = f"a list of {_plural(item)}"

@@ -7,13 +7,14 @@ Unknown keys in a message are kept by the server and handed to the chat template
 messages with roles and keys that have no TypedDict here.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: it makes TypedDicts slower to import.
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
+from vllmchat.chat.params import FunctionTool
 from vllmchat.chat.parts import (
     ContentPart,
     OutputTextPart,
@@ -30,7 +31,6 @@ from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatMessage
-    from vllmchat.chat.params import FunctionTool
 
 __all__ = [
     "AssistantMessage",

@@ -76,21 +76,42 @@ class StructuredOutputs(TypedDict, total=False, closed=True):
     """
 
     json: Annotated[str | Mapping[str, object] | None, NotBlank()]
-    """A JSON schema, as a mapping or as a JSON string."""
+    """A JSON schema, as a mapping or as a JSON string.
+
+    Range: not blank.
+    """
     regex: Annotated[str | None, Without("\0")]
-    """A regular expression that the whole reply matches."""
+    """A regular expression that the whole reply matches.
+
+    Range: without NUL.
+    """
     choice: Annotated[Sequence[str] | None, Length(1)]
-    """The replies to choose from."""
+    """The replies to choose from.
+
+    Range: not empty.
+    """
     grammar: Annotated[str | None, NotBlank()]
-    """A context-free grammar, in EBNF with `::=` or in Lark's notation."""
+    """A context-free grammar, in EBNF with `::=` or in Lark's notation.
+
+    Range: not blank.
+    """
     json_object: Literal[True] | None
     """Any JSON object."""
     structural_tag: Annotated[str | None, NotBlank()]
-    """A structural tag: free text with constrained passages, as the JSON string that xgrammar reads."""
+    """A structural tag: free text with constrained passages, as the JSON string that xgrammar reads.
+
+    Range: not blank.
+    """
     disable_any_whitespace: Annotated[bool, Default("False")]
-    """Generate JSON without optional white space."""
+    """Generate JSON without optional white space.
+
+    Default: False.
+    """
     disable_additional_properties: Annotated[bool, Default("False")]
-    """Allow no property that the JSON schema does not name."""
+    """Allow no property that the JSON schema does not name.
+
+    Default: False.
+    """
     whitespace_pattern: str | None
     """A regular expression for the white space inside JSON."""
 
@@ -113,7 +134,10 @@ class JSONSchema(TypedDict, total=False, closed=True):
     """A named JSON schema."""
 
     name: Required[Annotated[str, Length(1)]]
-    """What to call it. OpenAI's own server allows letters, digits, `_` and `-`, at most 64."""
+    """What to call it. OpenAI's own server allows letters, digits, `_` and `-`, at most 64.
+
+    Range: not empty.
+    """
     description: str | None
     """What the format is for."""
     schema: Mapping[str, object] | None
@@ -174,15 +198,24 @@ class FunctionDefinition(TypedDict, total=False, closed=True):
     """A function the model may call."""
 
     name: Required[Annotated[str, Length(1)]]
-    """Its name, as it comes back in the tool call."""
+    """Its name, as it comes back in the tool call.
+
+    Range: not empty.
+    """
     description: str | None
     """What it does and when to call it: the model reads this."""
     parameters: Mapping[str, object] | None
     """JSON schema of its arguments: an object schema. Without it the function takes no arguments."""
-    strict: Annotated[bool | None, Since("0.24.0")]
-    """Hold the arguments to the schema."""
-    defer_loading: Annotated[bool | None, Since("0.21.0")]
-    """Leave it out of the prompt until a tool search finds it, for models with such a search."""
+    strict: Annotated[bool | None, Since("0.24")]
+    """Hold the arguments to the schema.
+
+    Since: vLLM 0.24.
+    """
+    defer_loading: Annotated[bool | None, Since("0.21")]
+    """Leave it out of the prompt until a tool search finds it, for models with such a search.
+
+    Since: vLLM 0.21.
+    """
 
 
 class FunctionTool(TypedDict, total=False, closed=True):
@@ -192,15 +225,21 @@ class FunctionTool(TypedDict, total=False, closed=True):
     """Always `"function"`."""
     function: Required[FunctionDefinition]
     """The function."""
-    defer_loading: Annotated[bool | None, Since("0.21.0")]
-    """Leave it out of the prompt until a tool search finds it, for models with such a search."""
+    defer_loading: Annotated[bool | None, Since("0.21")]
+    """Leave it out of the prompt until a tool search finds it, for models with such a search.
+
+    Since: vLLM 0.21.
+    """
 
 
 class FunctionName(TypedDict, closed=True):
     """The name of a function among the `tools`."""
 
     name: Annotated[str, Length(1)]
-    """Its name."""
+    """Its name.
+
+    Range: not empty.
+    """
 
 
 class NamedToolChoice(TypedDict, closed=True):
@@ -241,7 +280,10 @@ class CustomDefinition(TypedDict, total=False, closed=True):
     """A tool that takes text instead of JSON arguments."""
 
     name: Required[Annotated[str, Length(1)]]
-    """Its name, as it comes back in the tool call."""
+    """Its name, as it comes back in the tool call.
+
+    Range: not empty.
+    """
     description: str | None
     """What it does and when to call it."""
     format: TextInputFormat | GrammarInputFormat | None
@@ -261,7 +303,10 @@ class CustomName(TypedDict, closed=True):
     """The name of a custom tool among the `tools`."""
 
     name: Annotated[str, Length(1)]
-    """Its name."""
+    """Its name.
+
+    Range: not empty.
+    """
 
 
 class NamedCustomToolChoice(TypedDict, closed=True):
@@ -295,7 +340,10 @@ class FunctionCallName(TypedDict, closed=True):
     """This function must be called (old form)."""
 
     name: Annotated[str, Length(1)]
-    """Its name."""
+    """Its name.
+
+    Range: not empty.
+    """
 
 
 # Streaming and the rest
@@ -305,33 +353,52 @@ class StreamOptions(TypedDict, total=False, closed=True):
     """What a stream carries beside the text."""
 
     include_usage: Annotated[bool | None, Default("False; True in vLLM before 0.18")]
-    """End the stream with a chunk that holds the token counts."""
+    """End the stream with a chunk that holds the token counts.
+
+    Default: False; True in vLLM before 0.18.
+    """
     continuous_usage_stats: Annotated[bool | None, Default("False")]
-    """Put the token counts so far on every chunk. Only together with `include_usage`; a vLLM extension."""
+    """Put the token counts so far on every chunk. Only together with `include_usage`; a vLLM extension.
+
+    Default: False.
+    """
 
 
 class OpenAIStreamOptions(TypedDict, total=False, closed=True):
     """What a stream carries beside the text, as OpenAI-compatible servers know it."""
 
     include_usage: Annotated[bool | None, Default("False")]
-    """End the stream with a chunk that holds the token counts."""
-    continuous_usage_stats: Annotated[bool | None, Default("False")]
-    """Put the token counts so far on every chunk. Known to vLLM and to some others."""
-    include_obfuscation: bool | None
-    """Random characters on each chunk that hide the lengths of the pieces on the wire; OpenAI's own
-    server.
+    """End the stream with a chunk that holds the token counts.
+
+    Default: False.
     """
+    continuous_usage_stats: Annotated[bool | None, Default("False")]
+    """Put the token counts so far on every chunk. Known to vLLM and to some others.
+
+    Default: False.
+    """
+    include_obfuscation: bool | None
+    """Random characters on each chunk that hide how long its text is; OpenAI's own server."""
 
 
 class RepetitionDetection(TypedDict, total=False, closed=True):
     """When to end a reply that repeats itself: a pattern of tokens, some number of times in a row."""
 
     max_pattern_size: Annotated[int, Bounds(ge=0), Default("0: no detection")]
-    """Longest pattern to look for, in tokens. 0 switches the detection off."""
+    """Longest pattern to look for, in tokens. 0 switches the detection off.
+
+    Range: at least 0. Default: 0: no detection.
+    """
     min_pattern_size: Annotated[int, Bounds(ge=0), Default("0")]
-    """Shortest pattern to look for, in tokens; at most `max_pattern_size`."""
+    """Shortest pattern to look for, in tokens; at most `max_pattern_size`.
+
+    Range: at least 0. Default: 0.
+    """
     min_count: Annotated[int, Bounds(ge=0), Default("0")]
-    """How often the pattern must have come in a row. At least 2, unless `max_pattern_size` is 0."""
+    """How often the pattern must have come in a row. At least 2, unless `max_pattern_size` is 0.
+
+    Range: at least 0. Default: 0.
+    """
 
 
 class CustomVoice(TypedDict, closed=True):
@@ -444,48 +511,65 @@ class ChatParamsBase(TypedDict, total=False):
         Bounds(ge=-2, le=2),
         Default("0.0, or the model's generation config (vLLM 0.31 or newer)"),
     ]
-    """Make a token less likely the more often it has been generated; negative values, more likely."""
+    """Make a token less likely the more often it has been generated; negative values, more likely.
+
+    Range: between -2 and 2. Default: 0.0, or the model's generation config (vLLM 0.31 or newer).
+    """
     presence_penalty: Annotated[
         float | None,
         Bounds(ge=-2, le=2),
         Default("0.0, or the model's generation config (vLLM 0.31 or newer)"),
     ]
-    """Make a token less likely once it has been generated; negative values, more likely."""
-    logit_bias: Annotated[Mapping[str, float] | Mapping[int, float] | None, TokenIds()]
-    """Add to the logits of some tokens before sampling: token id to bias. The server cuts a bias to -100 …
-    100.
+    """Make a token less likely once it has been generated; negative values, more likely.
 
-    Ids may be numbers or strings of digits, and must be in the model's vocabulary.
+    Range: between -2 and 2. Default: 0.0, or the model's generation config (vLLM 0.31 or newer).
+    """
+    logit_bias: Annotated[Mapping[str, float] | Mapping[int, float] | None, TokenIds()]
+    """Add to the logits of some tokens before sampling: token id to bias.
+
+    Ids may be numbers or strings of digits, and must be in the model's vocabulary. The server cuts each bias to
+    the range from -100 to 100.
     """
     logprobs: Annotated[bool | None, Default("False")]
-    """Return the log probability of each generated token. How many alternatives: `top_logprobs`."""
+    """Return the log probability of each generated token. How many alternatives: `top_logprobs`.
+
+    Default: False.
+    """
     top_logprobs: Annotated[int | None, Bounds(ge=-1), Default("0")]
     """How many of the most likely tokens to return at each position. Only together with `logprobs=True`.
 
     The server caps it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, on vLLM 0.10.1 or newer.
+
+    Range: at least -1. Default: 0.
     """
     max_tokens: Annotated[
         int | None,
         Bounds(ge=1),
         Default("what the context leaves, or `max_new_tokens` of the generation config"),
     ]
-    """Longest reply, in tokens, reasoning included. `max_completion_tokens` is its newer name and wins over
-    it.
+    """Longest reply, in tokens, reasoning included.
 
-    vLLM 0.31 and older refuse a request whose prompt and reply together exceed the model's context; newer
+    `max_completion_tokens` is its newer name and wins over it. vLLM 0.31 and older refuse a request whose prompt and reply together exceed the model's context; newer
     ones cut the reply.
+
+    Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
     """
     max_completion_tokens: Annotated[
         int | None,
         Bounds(ge=1),
         Default("what the context leaves, or `max_new_tokens` of the generation config"),
     ]
-    """Longest reply, in tokens, reasoning included. The newer name of `max_tokens`."""
+    """Longest reply, in tokens, reasoning included. The newer name of `max_tokens`.
+
+    Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
+    """
     n: Annotated[int | None, Bounds(ge=1), Default("1")]
     """How many replies to generate for one prompt: `completion.choices` holds them.
 
     Greedy decoding (`temperature=0`) makes them all equal, and vLLM refuses it with more than one. The most a
     vLLM server allows is its `VLLM_MAX_N_SEQUENCES`, 16384.
+
+    Range: at least 1. Default: 1.
     """
     response_format: ResponseFormat | None
     """Hold the reply to JSON, to a JSON schema or to a structural tag.
@@ -494,35 +578,44 @@ class ChatParamsBase(TypedDict, total=False):
     most other servers. Structural tags are a vLLM extension.
     """
     seed: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("random")]
-    """Seed of the sampling, for the same reply again. vLLM takes -1 for "random"."""
+    """Seed of the sampling, for the same reply again. vLLM takes -1 for "random".
+
+    Range: between `-2**63` and `2**63 - 1`. Default: random.
+    """
     stop: str | Sequence[Annotated[str, Length(1)]] | None
     """Text, or texts, at which generation ends. They are not part of the reply.
 
     vLLM 0.28 and newer take at most 4 (the server's `VLLM_MAX_STOP_STRINGS`); older ones any number. The
     server decides: it answers more of them with a `BadRequestError`.
+
+    Range: each not empty.
     """
     temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("1.0, or the model's generation config")]
     """How freely to sample: 0 always takes the most likely token, higher values choose more widely.
 
-    vLLM raises values between 0 and 0.01 to 0.01. vLLM before 0.24 has no upper bound: `extra_body` reaches
-    it.
+    vLLM raises values between 0 and 0.01 to 0.01. Before 0.24 it has no upper bound: `extra_body` reaches it.
+
+    Range: between 0 and 2. Default: 1.0, or the model's generation config.
     """
     parallel_tool_calls: Annotated[bool | None, Default("True; vLLM before 0.12: not enforced")]
-    """Whether one reply may hold several tool calls. False keeps the first only."""
+    """Whether one reply may hold several tool calls. False keeps the first only.
+
+    Default: True; vLLM before 0.12: not enforced.
+    """
     user: str | None
     """A name for the end user. vLLM ignores it."""
 
     extra_body: Mapping[str, object] | None
-    """Fields for the request body that are not parameters here: the unchecked door, for servers that know
-    more.
+    """Fields for the request body as they are: the unchecked door, for servers that know more.
 
     Merged last, over everything else.
     """
     extra_headers: Mapping[str, str] | None
     """Headers for this request, over the provider's own."""
     timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
-    """How long to wait for this call, over the provider's own. A number, in seconds, limits the call in
-    all.
+    """How long to wait for this call, over the provider's own. A number limits the whole call, in seconds.
+
+    Range: greater than 0.
     """
 
 
@@ -530,19 +623,26 @@ class PlainChatParams(ChatParamsBase, total=False):
     """The other common fields, in the form that vLLM takes. A base: take one of the closed classes below."""
 
     top_p: Annotated[float | None, Bounds(gt=0, le=1), Default("1.0, or the model's generation config")]
-    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them."""
+    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them.
+
+    Range: greater than 0 and at most 1. Default: 1.0, or the model's generation config.
+    """
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
     """How much to reason before the reply, for models whose chat template reads it.
 
     vLLM also tells the template `enable_thinking`, False for `"none"` and True otherwise, unless
     `enable_thinking` or `chat_template_kwargs` says something else: these win. vLLM up to 0.17 knows low,
     medium and high, 0.18 to 0.20 also none.
+
+    Since: vLLM 0.10.1.
     """
     tools: Annotated[Sequence[FunctionTool] | None, Length(1)]
     """The functions the model may call.
 
     Without a `tool_choice` they mean `"auto"`, which needs the server's `--enable-auto-tool-choice` and
     `--tool-call-parser`.
+
+    Range: not empty.
     """
     tool_choice: Annotated[
         Literal["none", "auto", "required"] | NamedToolChoice | None,
@@ -552,6 +652,8 @@ class PlainChatParams(ChatParamsBase, total=False):
 
     Only together with `tools`. `"auto"` needs the server's `--enable-auto-tool-choice` and
     `--tool-call-parser`; `"required"` and a named one need `--tool-call-parser` since vLLM 0.14.
+
+    Default: `"auto"` with `tools`, else `"none"`.
     """
     stream_options: StreamOptions | None
     """What a stream carries beside the text. Only for streams."""
@@ -565,11 +667,17 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     """What `OpenAIProvider` takes: OpenAI's chat completions request."""
 
     top_p: Annotated[float | None, Bounds(ge=0, le=1), Default("1.0")]
-    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them."""
+    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them.
+
+    Range: between 0 and 1. Default: 1.0.
+    """
     reasoning_effort: ReasoningEffort | str | None
     """How much to reason before the reply. Servers may know further words."""
     tools: Annotated[Sequence[FunctionTool | CustomTool] | None, Length(1)]
-    """The tools the model may call: functions, and custom tools where the server knows them."""
+    """The tools the model may call: functions, and custom tools where the server knows them.
+
+    Range: not empty.
+    """
     tool_choice: Annotated[
         Literal["none", "auto", "required"]
         | NamedToolChoice
@@ -578,10 +686,11 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
         | None,
         Default('`"auto"` with `tools`, else `"none"`'),
     ]
-    """Whether a tool must be called: none, as the model sees fit, at least one, the one that is named, or
-    some.
+    """Whether a tool must be called: none, as the model sees fit, at least one, or which.
 
     Only together with `tools`.
+
+    Default: `"auto"` with `tools`, else `"none"`.
     """
     stream_options: OpenAIStreamOptions | None
     """What a stream carries beside the text. Only for streams."""
@@ -590,7 +699,10 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     metadata: Mapping[str, str] | None
     """Labels to store with the reply."""
     modalities: Annotated[Sequence[Literal["text", "audio"]] | None, Length(1), Default("text")]
-    """What to generate."""
+    """What to generate.
+
+    Range: not empty. Default: text.
+    """
     moderation: Moderation | None
     """Moderation of prompt and reply by the server."""
     prediction: Prediction | None
@@ -612,7 +724,10 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     web_search_options: WebSearchOptions | None
     """A web search by the server, for models that have one."""
     functions: Annotated[Sequence[FunctionDefinition] | None, Length(1)]
-    """The functions the model may call: the old form of `tools`, for servers that know no other."""
+    """The functions the model may call: the old form of `tools`, for servers that know no other.
+
+    Range: not empty.
+    """
     function_call: Literal["none", "auto"] | FunctionCallName | None
     """Whether a function must be called: the old form of `tool_choice`."""
 
@@ -623,48 +738,89 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     # Sampling
 
     top_k: Annotated[int | None, Bounds(ge=-1), Default("0, or the model's generation config")]
-    """Sample from this many of the most likely tokens. -1 and 0 both mean all; vLLM 0.8 knows only -1."""
+    """Sample from this many of the most likely tokens. -1 and 0 both mean all; vLLM 0.8 knows only -1.
+
+    Range: at least -1. Default: 0, or the model's generation config.
+    """
     min_p: Annotated[float | None, Bounds(ge=0, le=1), Default("0.0, or the model's generation config")]
-    """Drop tokens less likely than this share of the most likely one's probability. 0 keeps all."""
+    """Drop tokens less likely than this share of the most likely one's probability. 0 keeps all.
+
+    Range: between 0 and 1. Default: 0.0, or the model's generation config.
+    """
     repetition_penalty: Annotated[
         float | None, Bounds(gt=0), Default("1.0, or the model's generation config")
     ]
-    """Above 1: make tokens of the prompt and of the reply so far less likely. Below 1: more likely."""
+    """Above 1: make tokens of the prompt and of the reply so far less likely. Below 1: more likely.
+
+    Range: greater than 0. Default: 1.0, or the model's generation config.
+    """
     min_tokens: Annotated[int | None, Bounds(ge=0), Default("0")]
-    """Shortest reply, in tokens; at most `max_tokens`. Until then no end and no stop is sampled."""
+    """Shortest reply, in tokens; at most `max_tokens`. Until then no end and no stop is sampled.
+
+    Range: at least 0. Default: 0.
+    """
     stop_token_ids: Annotated[
         Sequence[Annotated[int, Bounds(ge=0)]] | None, Default("none; the model's own always end")
     ]
-    """Token ids at which generation ends, beside the model's own end token."""
+    """Token ids at which generation ends, beside the model's own end token.
+
+    Range: each at least 0. Default: none; the model's own always end.
+    """
     include_stop_str_in_output: Annotated[bool | None, Default("False")]
-    """Keep the stop text in the reply."""
+    """Keep the stop text in the reply.
+
+    Default: False.
+    """
     ignore_eos: Annotated[bool | None, Default("False")]
-    """Generate on after the model's end token, until `max_tokens`: for measurements."""
+    """Generate on after the model's end token, until `max_tokens`: for measurements.
+
+    Default: False.
+    """
     bad_words: Annotated[Sequence[Annotated[str, Length(1)]] | None, Default("none"), Since("0.9.2")]
-    """Texts the model must not write. The server turns them into at most 128 token sequences."""
+    """Texts the model must not write. The server turns them into at most 128 token sequences.
+
+    Range: each not empty. Default: none. Since: vLLM 0.9.2.
+    """
     allowed_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(1), Since("0.9.1")]
-    """Only these tokens may be generated."""
+    """Only these tokens may be generated.
+
+    Range: not empty; each at least 0. Since: vLLM 0.9.1.
+    """
     use_beam_search: Annotated[bool | None, Default("False")]
-    """Search with a beam of width `n` instead of sampling. Most sampling parameters mean nothing then."""
+    """Search with a beam of width `n` instead of sampling. Most sampling parameters mean nothing then.
+
+    Default: False.
+    """
     length_penalty: Annotated[float | None, Default("1.0")]
-    """How beam search scores length: the sum of log probabilities is divided by length to this power."""
-    repetition_detection: Annotated[RepetitionDetection | None, Since("0.17.0")]
-    """End a reply that repeats itself; its finish reason is then `"repetition"`."""
+    """How beam search scores length: the sum of log probabilities is divided by length to this power.
+
+    Default: 1.0.
+    """
+    repetition_detection: Annotated[RepetitionDetection | None, Since("0.17")]
+    """End a reply that repeats itself; its finish reason is then `"repetition"`.
+
+    Since: vLLM 0.17.
+    """
     structured_outputs: Annotated[
         StructuredOutputs | None,
-        ExactlyOne(("json", "regex", "choice", "grammar", "json_object", "structural_tag")),
-        Since("0.11.0"),
+        ExactlyOne("json", "regex", "choice", "grammar", "json_object", "structural_tag"),
+        Since("0.11"),
     ]
     """Hold the reply to a JSON schema, a regular expression, a choice or a grammar.
 
     Exactly one constraint, and none beside it: no constraining `response_format`, no named `tool_choice`. The
     server compiles it when it begins: one it cannot compile is a `BadRequestError`, in a stream as the first
     event.
+
+    Since: vLLM 0.11.
     """
     watermarking: Annotated[
-        bool | None, Default("as the server is set; True in 0.30 and 0.31"), Since("0.30.0")
+        bool | None, Default("as the server is set; True in 0.30 and 0.31"), Since("0.30")
     ]
-    """Watermark the reply, on servers that are set up for it."""
+    """Watermark the reply, on servers that are set up for it.
+
+    Default: as the server is set; True in 0.30 and 0.31. Since: vLLM 0.30.
+    """
     vllm_xargs: Annotated[
         Mapping[
             str,
@@ -676,7 +832,10 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
         | None,
         Since("0.9.2"),
     ]
-    """Arguments for extensions of the server, such as custom logits processors. Lists since vLLM 0.11.1."""
+    """Arguments for extensions of the server, such as custom logits processors. Lists since vLLM 0.11.1.
+
+    Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
+    """
 
     # Reasoning
 
@@ -687,14 +846,19 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     `chat_template_kwargs={"thinking": True}`. It wins over what `reasoning_effort` implies. An
     `enable_thinking` of another value in `chat_template_kwargs` is a contradiction and is refused.
     """
-    thinking_token_budget: Annotated[int | None, Bounds(ge=-1), Default("unlimited"), Since("0.19.0")]
+    thinking_token_budget: Annotated[int | None, Bounds(ge=-1), Default("unlimited"), Since("0.19")]
     """Most tokens of reasoning; then it is ended and the reply begins. -1 means no limit.
 
     Needs a server with a reasoning parser.
+
+    Range: at least -1. Default: unlimited. Since: vLLM 0.19.
     """
     include_reasoning: Annotated[bool | None, Default("True"), Since("0.10.1")]
-    """False: the model reasons, but the reasoning is left out of the answer, and with it log probabilities
-    and ids.
+    """False: the model reasons, but its reasoning is left out of the answer.
+
+    Log probabilities and token ids are left out with it.
+
+    Default: True. Since: vLLM 0.10.1.
     """
 
     # Prompt and template
@@ -702,53 +866,78 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     chat_template: Annotated[
         str | None, Default("the model's own"), Needs("--trust-request-chat-template (0.11 or newer)")
     ]
-    """A chat template in Jinja, in place of the model's own."""
-    chat_template_kwargs: Mapping[str, object] | None
-    """Variables for the chat template, such as `{"enable_thinking": False}`. Those it does not know are
-    ignored.
+    """A chat template in Jinja, in place of the model's own.
 
-    The keys `chat_template` and `tokenize` are refused by the server.
+    Default: the model's own. Needs: --trust-request-chat-template (0.11 or newer).
+    """
+    chat_template_kwargs: Mapping[str, object] | None
+    """Variables for the chat template, such as `{"enable_thinking": False}`.
+
+    The server drops those that the template does not know, and refuses the keys `chat_template` and `tokenize`.
     """
     documents: Sequence[Mapping[str, str]] | None
     """Documents for templates that know retrieval, each with a `title` and a `text`."""
     add_generation_prompt: Annotated[bool | None, Default("True")]
-    """Open the assistant's turn at the end of the prompt."""
+    """Open the assistant's turn at the end of the prompt.
+
+    Default: True.
+    """
     continue_final_message: Annotated[bool | None, Default("False")]
     """Go on writing the last message instead of answering it: prefill the reply with an assistant message.
 
     Sends `add_generation_prompt=False` with it, which the server needs; setting both to True is refused.
+
+    Default: False.
     """
     echo: Annotated[bool | None, Default("False")]
-    """Put the last message before the reply, when it is of the same role."""
+    """Put the last message before the reply, when it is of the same role.
+
+    Default: False.
+    """
     add_special_tokens: Annotated[bool | None, Default("False")]
     """Add the tokenizer's special tokens, such as the beginning of the sequence, to the templated prompt.
 
     Templates usually write them themselves.
+
+    Default: False.
     """
     truncate_prompt_tokens: Annotated[int | None, Bounds(ge=-1, le=INT64_MAX), Default("no truncation")]
     """Longest prompt, in tokens; what is longer is cut at the side that `truncation_side` names.
 
     -1 means the model's context, on vLLM 0.10.2 or newer.
+
+    Range: between -1 and `2**63 - 1`. Default: no truncation.
     """
     truncation_side: Annotated[
-        Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.22.0")
+        Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.22")
     ]
-    """Which side `truncate_prompt_tokens` cuts off."""
-    cache_salt: Annotated[str | None, Length(1, 128), Without("@/\\\0"), Since("0.9.0")]
+    """Which side `truncate_prompt_tokens` cuts off.
+
+    Default: as the tokenizer is set. Since: vLLM 0.22.
+    """
+    cache_salt: Annotated[str | None, Length(1, 128), Without("@/\\\0"), Since("0.9")]
     """Share the prefix cache only with requests that send the same salt, so that timing tells others nothing.
 
     Long random text, such as 43 characters of base64, with `-` and `_` for `+` and `/`.
+
+    Range: 1 to 128 characters; without `@`, `/`, backslash, NUL. Since: vLLM 0.9.
     """
     media_io_kwargs: Annotated[
         Mapping[str, Mapping[str, object]] | None,
-        Since("0.18.0"),
+        Since("0.18"),
         Needs("--trust-request-mm-kwargs (0.31 or newer)"),
     ]
-    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`."""
+    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`.
+
+    Needs: --trust-request-mm-kwargs (0.31 or newer). Since: vLLM 0.18.
+    """
     mm_processor_kwargs: Annotated[
         Mapping[str, object] | None, Needs("--trust-request-mm-kwargs (0.31 or newer)")
     ]
-    """Arguments for the model's image, audio and video processor."""
+    """Arguments for the model's image, audio and video processor.
+
+    Needs: --trust-request-mm-kwargs (0.31 or newer).
+    """
 
     # What comes back
 
@@ -756,49 +945,98 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     """Return the log probabilities of the prompt's tokens, with this many alternatives. Not in streams.
 
     The server caps it at `--max-logprobs`. -1 means the whole vocabulary, on vLLM 0.10.2 or newer.
+
+    Range: at least -1.
     """
-    logprob_token_ids: Annotated[
-        Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(0, 128), Since("0.26.0")
-    ]
-    """Return the log probabilities of these tokens at each position. With `logprobs=True`, without beam
-    search.
+    logprob_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(0, 128), Since("0.26")]
+    """Return the log probabilities of these tokens at each position.
+
+    Only together with `logprobs=True`, and not with beam search.
+
+    Range: at most 128 items; each at least 0. Since: vLLM 0.26.
     """
     skip_special_tokens: Annotated[bool | None, Default("True")]
-    """Leave special tokens out of the text."""
-    spaces_between_special_tokens: Annotated[bool | None, Default("True")]
-    """Put spaces between special tokens, where they are shown."""
-    return_tokens_as_token_ids: Annotated[bool | None, Default("as the server is set")]
-    """Write the tokens of log probabilities as `token_id:123`, for tokens that are no valid text."""
-    return_token_ids: Annotated[bool | None, Default("False"), Since("0.10.2")]
-    """Return the token ids of the prompt and of the reply."""
-    return_prompt_text: Annotated[bool | None, Default("False"), Since("0.21.0")]
-    """Return the prompt as the chat template rendered it."""
-    return_token_offsets: Annotated[bool | None, Default("False"), Since("0.25.0")]
-    """Return where each prompt token stands in the text. Only the render route answers it."""
-    return_weight_versions: Annotated[bool | None, Default("False"), Since("0.33.0")]
-    """Return which weight versions generated which part, for servers whose weights are updated while they
-    run.
+    """Leave special tokens out of the text.
+
+    Default: True.
     """
-    routed_experts_prompt_start: Annotated[int | None, Bounds(ge=0), Default("0"), Since("0.28.0")]
-    """First prompt token whose routing to experts is returned, on servers that return it."""
-    mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32.0")]
-    """What the render route returns for media."""
-    return_mm_kwargs: Annotated[bool | None, Since("0.32.0")]
-    """The older name of `mm_payload`; deprecated on the server."""
-    stream_interval: Annotated[int | None, Bounds(ge=1), Default("as the server is set"), Since("0.27.0")]
-    """How many tokens go into one chunk of a stream. It can only raise the server's own value."""
+    spaces_between_special_tokens: Annotated[bool | None, Default("True")]
+    """Put spaces between special tokens, where they are shown.
+
+    Default: True.
+    """
+    return_tokens_as_token_ids: Annotated[bool | None, Default("as the server is set")]
+    """Write the tokens of log probabilities as `token_id:123`, for tokens that are no valid text.
+
+    Default: as the server is set.
+    """
+    return_token_ids: Annotated[bool | None, Default("False"), Since("0.10.2")]
+    """Return the token ids of the prompt and of the reply.
+
+    Default: False. Since: vLLM 0.10.2.
+    """
+    return_prompt_text: Annotated[bool | None, Default("False"), Since("0.21")]
+    """Return the prompt as the chat template rendered it.
+
+    Default: False. Since: vLLM 0.21.
+    """
+    return_token_offsets: Annotated[bool | None, Default("False"), Since("0.25")]
+    """Return where each prompt token stands in the text. Only the render route answers it.
+
+    Default: False. Since: vLLM 0.25.
+    """
+    return_weight_versions: Annotated[bool | None, Default("False"), Since("0.33")]
+    """Return which version of the weights generated what, for servers that update them while they run.
+
+    Default: False. Since: vLLM 0.33.
+    """
+    routed_experts_prompt_start: Annotated[int | None, Bounds(ge=0), Default("0"), Since("0.28")]
+    """First prompt token whose routing to experts is returned, on servers that return it.
+
+    Range: at least 0. Default: 0. Since: vLLM 0.28.
+    """
+    mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32")]
+    """What the render route returns for media.
+
+    Default: `"tensors"`. Since: vLLM 0.32.
+    """
+    return_mm_kwargs: Annotated[bool | None, Since("0.32")]
+    """The older name of `mm_payload`; deprecated on the server.
+
+    Since: vLLM 0.32.
+    """
+    stream_interval: Annotated[int | None, Bounds(ge=1), Default("as the server is set"), Since("0.27")]
+    """How many tokens go into one chunk of a stream. It can only raise the server's own value.
+
+    Range: at least 1. Default: as the server is set. Since: vLLM 0.27.
+    """
 
     # Scheduling and transfer
 
     priority: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("0")]
-    """Which request runs earlier: the one with the lower number, on servers with `--scheduling-policy
-    priority`.
+    """Which request runs earlier: the one with the lower number.
+
+    Only on servers with `--scheduling-policy priority`.
+
+    Range: between `-2**63` and `2**63 - 1`. Default: 0.
     """
     request_id: Annotated[str | None, Default("random")]
-    """The id of the request in the server's logs and, after `chatcmpl-`, of the reply."""
-    session_id: Annotated[str | None, Since("0.28.0")]
-    """Name of the conversation, for routing to where its cache is."""
-    kv_transfer_params: Annotated[Mapping[str, object] | None, Since("0.9.0")]
-    """Where the key-value cache comes from or goes to, when prefill and decode run on different servers."""
-    ec_transfer_params: Annotated[Mapping[str, object] | None, Since("0.26.0")]
-    """Where encoder outputs come from or go to, when the encoder runs on a different server."""
+    """The id of the request in the server's logs and, after `chatcmpl-`, of the reply.
+
+    Default: random.
+    """
+    session_id: Annotated[str | None, Since("0.28")]
+    """Name of the conversation, for routing to where its cache is.
+
+    Since: vLLM 0.28.
+    """
+    kv_transfer_params: Annotated[Mapping[str, object] | None, Since("0.9")]
+    """Where the key-value cache comes from or goes to, when prefill and decode run on different servers.
+
+    Since: vLLM 0.9.
+    """
+    ec_transfer_params: Annotated[Mapping[str, object] | None, Since("0.26")]
+    """Where encoder outputs come from or go to, when the encoder runs on a different server.
+
+    Since: vLLM 0.26.
+    """
