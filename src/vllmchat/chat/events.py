@@ -152,7 +152,7 @@ class EventMaker:
         """
         events: list[Event] = []
         for index in sorted(self._calls):
-            self._calls[index].end(events, cut=True)
+            self._calls[index].end(events, finish_reason=None)
         events.append(Finished(completion))
         return events
 
@@ -163,7 +163,7 @@ class EventMaker:
                 calls = self._calls[piece.index] = _ChoiceCalls(piece.index)
             calls.feed(piece, events)
         if piece.finish_reason and calls is not None:
-            calls.end(events, cut=piece.finish_reason in CUT_REASONS)
+            calls.end(events, finish_reason=piece.finish_reason)
 
 
 class _ChoiceCalls:
@@ -190,16 +190,20 @@ class _ChoiceCalls:
             elif call.name:
                 self._start(call, events)
 
-    def end(self, events: list[Event], *, cut: bool) -> None:
+    def end(self, events: list[Event], *, finish_reason: str | None) -> None:
         """Tell the end of all calls that are open.
 
         Args:
             events: Where to tell it.
-            cut: Whether the last call lacks its end.
+            finish_reason: Why the choice ended; None when it did not.
         """
         calls = self._calls.in_order()
         for call in calls:
-            self._end(call, events, cut=cut and call is calls[-1])
+            if finish_reason is None:
+                cut = self._calls.may_grow(call)
+            else:
+                cut = finish_reason in CUT_REASONS and call is calls[-1]
+            self._end(call, events, cut=cut)
 
     def _start(self, call: CallSoFar, events: list[Event]) -> None:
         self._started.add(call.index)

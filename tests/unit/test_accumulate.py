@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from support import recordings
+from support.replies import Streamed, streamed_replies
+from vllmchat.chat.accumulate import Accumulator
+from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
+from vllmchat.chat.completion import ChatCompletion, ToolCall, decode_completion
+
+STREAMS = recordings.names("stream*")
+
+
+def chunk(*choices: dict[str, Any], **fields: Any) -> ChatCompletionChunk:
+    return decode_chunk(json.dumps({"id": "x", **fields, "choices": choices}).encode())
+
+
+def delta(fields: dict[str, Any], index: int = 0, **choice: Any) -> ChatCompletionChunk:
+    return chunk({"index": index, "delta": fields, **choice})
+
+
+def calls(*pieces: dict[str, Any], **choice: Any) -> ChatCompletionChunk:
+    return delta({"tool_calls": pieces}, **choice)
+
+
+def piece(
+    index: int | None = 0,
+    arguments: Any = None,
+    *,
+    id: Any = None,  # noqa: A002
+    name: Any = None,
+) -> dict[str, Any]:
+    return {"index": index, "id": id, "function": {"name": name, "arguments": arguments}}
+
+
+END = delta({}, finish_reason="stop")
+
+
+def accumulated(*chunks: ChatCompletionChunk, expected: int = 1) -> Accumulator:
+    accumulator = Accumulator(expected=expected)
+    for each in chunks:
+        accumulator.add(each)
+    return accumulator
+
+
+def added_up(*chunks: ChatCompletionChunk) -> ChatCompletion:
+    return accumulated(*chunks).completion()
+
+
+def recorded_stream(name: str) -> Accumulator:
+    return accumulated(*map(decode_chunk, recordings.load(name).chunks))
+
+
+def recorded_reply(name: str) -> ChatCompletion:
+    return decode_completion(recordings.load(name).body)
+
+
+def comparable(completion: ChatCompletion) -> Any:
+    """What two answers to one request have in common: all but their ids and the time."""
+    dumped = completion.model_dump(exclude={"id", "created"})
+    for choice in dumped["choices"]:
+        for call in choice["message"]["tool_calls"]:
+            call["id"] = ""
+    return dumped
+
+
+class TestRecordedStreams:
+    def test_a_stream_adds_up_to_the_reply(self) -> None:
+        assert comparable(recorded_stream("stream").completion()) == comparable(recorded_reply("chat"))
+
+    @pytest.mark.parametrize("name", ["tool_call", "tool_calls_parallel", "tool_required"])
+    def test_a_stream_of_tool_calls_adds_up_to_the_reply(self, name: str) -> None:
+        streamed, whole = (
+            comparable(recorded_stream(f"stream_{name}").completion()),
+            recorded_reply(f"chat_{name}"),
+        )
+        # The server itself differs: in a stream it sends the white space before a call, and without a stream it has
+        # an empty text instead of none for a call that was required.
+        content = streamed["choices"][0]["message"].pop("content")
+        expected = comparable(whole)
+        assert (content or "").strip() == (expected["choices"][0]["message"].pop("content") or "")
+        assert streamed == expected
+        assert [call.complete for call in whole.tool_calls] == [True] * len(whole.tool_calls)
+
+    def test_logprobs_and_token_ids_are_those_of_the_replies(self) -> None:
+        streamed = recorded_stream("stream_logprobs_token_ids").completion()
+        assert streamed.choices[0].logprobs == recorded_reply("chat_logprobs").choices[0].logprobs
+        assert streamed.choices[0].token_ids == recorded_reply("chat_token_ids").choices[0].token_ids
+        assert streamed.prompt_token_ids == recorded_reply("chat_token_ids").prompt_token_ids
+        assert streamed.message == recorded_reply("chat_token_ids").message
+        assert streamed.usage == recorded_reply("chat_token_ids").usage
+
+    def test_a_stream_of_large_pieces_is_the_same_as_one_of_tokens(self) -> None:
+        large = recorded_stream("stream_interval").completion()
+        assert comparable(large) == comparable(recorded_stream("stream_long").completion())
+        assert large.text == ", ".join(str(number) for number in range(1, 101)) + "."
+
+    def test_several_choices(self) -> None:
+        completion = recorded_stream("stream_n2").completion()
+        assert [choice.index for choice in completion.choices] == [0, 1]
+        assert [choice.message.reasoning for choice in completion.choices] == [
+            "\nA greeting. I greet back"
+        ] * 2
+        assert [choice.finish_reason for choice in completion.choices] == ["length", "length"]
+        assert completion.usage is not None
+        assert completion.usage.completion_tokens == 16
+
+    def test_a_call_that_was_cut(self) -> None:
+        (call,) = recorded_stream("stream_tool_cut_by_max_tokens").completion().tool_calls
+        assert call.arguments == '{"city":'
+        assert not call.complete
+
+    def test_unicode(self) -> None:
+        text = recorded_stream("stream_unicode").completion().text
+        assert text == "\n\nHello, Bonjour, こんにちは, 你好, Здравствуйте 👋🏽"
+
+    @pytest.mark.parametrize("name", STREAMS)
+    def test_the_completion_at_any_time_is_what_came_until_then(self, name: str) -> None:
+        chunks = [decode_chunk(data) for data in recordings.load(name).chunks]
+        accumulator = Accumulator(expected=2 if name == "stream_n2" else 1)
+        text = reasoning = ""
+        for position, each in enumerate(chunks):
+            accumulator.add(each)
+            text += each.text
+            reasoning += each.reasoning or ""
+            completion = accumulator.completion()
+            assert completion.text == text
+            assert (completion.reasoning or "") == reasoning
+            assert completion.id == each.id
+            assert completion.object == "chat.completion"
+            assert accumulator.finished == (position >= len(chunks) - 2)
+
+    @pytest.mark.parametrize("name", STREAMS)
+    def test_it_serialises_as_a_reply_does(self, name: str) -> None:
+        completion = recorded_stream(name).completion()
+        assert decode_completion(completion.model_dump_json().encode()) == completion
+
+
+class TestAnyStream:
+    @settings(deadline=None)
+    @given(streamed_replies())
+    def test_adds_up_to_the_reply(self, streamed: Streamed) -> None:
+        chunks = [decode_chunk(data) for data in streamed.chunks]
+        accumulator = accumulated(*chunks, expected=len(streamed.reply["choices"]))
+        whole = decode_completion(streamed.body)
+        assert accumulator.completion() == whole
+        assert accumulator.finished
+        for choice, expected in zip(accumulator.completion().choices, whole.choices, strict=True):
+            flags = [call.complete for call in choice.message.tool_calls]
+            assert flags == [call.complete for call in expected.message.tool_calls]
+
+    @settings(deadline=None)
+    @given(streamed_replies())
+    def test_a_broken_stream_never_has_a_call_for_whole_that_is_not(self, streamed: Streamed) -> None:
+        accumulator = Accumulator()
+        whole = decode_completion(streamed.body)
+        for data in streamed.chunks:
+            accumulator.add(decode_chunk(data))
+            for choice in accumulator.completion().choices:
+                for number, call in enumerate(choice.message.tool_calls):
+                    expected = whole.choices[choice.index].message.tool_calls
+                    if call.complete:
+                        assert call in expected
+                    if choice.finish_reason is not None:
+                        assert call.complete == expected[number].complete
+
+    @settings(deadline=None)
+    @given(streamed_replies())
+    def test_chunks_are_not_changed(self, streamed: Streamed) -> None:
+        chunks = [decode_chunk(data) for data in streamed.chunks]
+        accumulated(*chunks).completion()
+        assert chunks == [decode_chunk(data) for data in streamed.chunks]
+
+
+class TestTheEnd:
+    def test_nothing_came(self) -> None:
+        accumulator = Accumulator()
+        assert not accumulator.finished
+        assert accumulator.completion() == ChatCompletion()
+
+    def test_needs_a_finish_reason_of_every_choice_expected(self) -> None:
+        first, second = delta({"content": "a"}, finish_reason="stop"), delta({"content": "b"}, index=1)
+        assert not accumulated(delta({"content": "a"})).finished
+        assert accumulated(first).finished
+        assert not accumulated(first, expected=2).finished
+        assert not accumulated(first, second).finished
+        assert accumulated(first, second, delta({}, index=1, finish_reason="length"), expected=2).finished
+
+    def test_a_second_finish_reason_is_no_second_choice(self) -> None:
+        accumulator = accumulated(END, delta({}, finish_reason="length"), expected=2)
+        assert not accumulator.finished
+        assert accumulator.completion().finish_reason == "length"
+
+    def test_an_empty_finish_reason_is_none(self) -> None:
+        accumulator = accumulated(delta({"content": "a"}, finish_reason=""))
+        assert not accumulator.finished
+        assert accumulator.completion().finish_reason is None
+
+    def test_a_chunk_without_choices_is_not_the_end(self) -> None:
+        assert not accumulated(delta({"content": "a"}), chunk(usage={"prompt_tokens": 1})).finished
+
+
+class TestContent:
+    def test_is_empty_when_the_model_said_nothing(self) -> None:
+        assert added_up(delta({"role": "assistant", "content": ""}), END).message.content == ""
+
+    def test_is_none_beside_reasoning_or_calls_alone(self) -> None:
+        assert added_up(delta({"content": ""}), delta({"reasoning": "r"}), END).message.content is None
+        assert added_up(delta({"content": ""}), calls(piece(name="f")), END).message.content is None
+
+    def test_line_ends_stay_as_they_are(self) -> None:
+        text = "a\r\nb\rc\n\u2028\u2029\x85\x00"
+        assert added_up(*(delta({"content": char, "reasoning": char}) for char in text)).text == text
+        assert added_up(*(delta({"content": char, "reasoning": char}) for char in text)).reasoning == text
+
+    def test_another_role(self) -> None:
+        assert added_up(delta({"role": "tool"}), delta({"content": "x"})).message.role == "tool"
+
+
+class TestToolCalls:
+    def tool_calls(self, *chunks: ChatCompletionChunk) -> list[tuple[str, str, str]]:
+        return [(call.id, call.name, call.arguments) for call in added_up(*chunks, END).tool_calls]
+
+    def test_a_late_name(self) -> None:
+        assert self.tool_calls(
+            calls(piece(id="c1")), calls(piece(arguments="{")), calls(piece(name="f", arguments="}"))
+        ) == [("c1", "f", "{}")]
+
+    def test_a_repeated_name_and_id(self) -> None:
+        assert self.tool_calls(
+            calls(piece(id="c1", name="f", arguments='{"a"')),
+            calls(piece(id="c1", name="f", arguments=": 1}")),
+        ) == [("c1", "f", '{"a": 1}')]
+
+    def test_calls_that_are_all_numbered_0(self) -> None:
+        assert self.tool_calls(
+            calls(piece(id="c1", name="f", arguments='{"a": 1}'), piece(id="c2", name="f", arguments='{"a"')),
+            calls(piece(arguments=": 2}")),
+        ) == [("c1", "f", '{"a": 1}'), ("c2", "f", '{"a": 2}')]
+
+    def test_calls_without_numbers(self) -> None:
+        assert self.tool_calls(
+            calls(piece(None, id="c1", name="f", arguments="{}")),
+            calls(piece(None, id="c2", name="g", arguments="{}")),
+        ) == [("c1", "f", "{}"), ("c2", "g", "{}")]
+
+    def test_calls_without_numbers_and_ids(self) -> None:
+        assert self.tool_calls(
+            calls(piece(None, name="f", arguments='{"a":')),
+            calls(piece(None, arguments="1}")),
+            calls(piece(None, name="f", arguments='{"a":2}')),
+        ) == [("", "f", '{"a":1}'), ("", "f", '{"a":2}')]
+
+    def test_numbers_out_of_order(self) -> None:
+        assert self.tool_calls(calls(piece(2, id="c", name="h")), calls(piece(0, id="a", name="f"))) == [
+            ("a", "f", ""),
+            ("c", "h", ""),
+        ]
+
+    def test_arguments_that_are_an_object(self) -> None:
+        assert self.tool_calls(calls(piece(id="c", name="f", arguments={"a": 1}))) == [("c", "f", '{"a": 1}')]
+
+    def test_no_function_at_all(self) -> None:
+        assert self.tool_calls(calls({"index": 0, "id": "c"})) == [("c", "", "")]
+
+    def test_fields_that_only_the_server_knows(self) -> None:
+        raw = {"index": 0, "id": "c", "extra_content": {"s": 1}, "function": {"name": "f", "strict": True}}
+        (call,) = added_up(calls(raw), END).tool_calls
+        assert call.model_extra == {"extra_content": {"s": 1}}
+        assert call.function.model_extra == {"strict": True}
+
+    def test_the_type_is_kept(self) -> None:
+        (call,) = added_up(calls({"index": 0, "id": "c", "type": "custom"}), END).tool_calls
+        assert call.type == "custom"
+
+    @pytest.mark.parametrize("reason", ["length", "abort"])
+    def test_a_cut_reply_cuts_its_last_call(self, reason: str) -> None:
+        whole = calls(piece(0, "{}", name="f"), piece(1, "{}", name="f"), finish_reason=reason)
+        assert [call.complete for call in added_up(whole).tool_calls] == [True, False]
+
+    def test_an_open_call_is_not_complete(self) -> None:
+        def flags(*chunks: ChatCompletionChunk) -> list[bool]:
+            return [call.complete for call in added_up(*chunks).tool_calls]
+
+        first, second = calls(piece(0, '{"a": 1}', name="f")), calls(piece(1, "", name="g"))
+        assert flags(first) == [False]
+        assert flags(first, second) == [True, False]
+        assert flags(calls(piece(0, "", name="f")), second) == [False, False]
+        assert flags(calls(piece(0, "12", name="f")), second) == [False, False]
+        assert flags(first, second, END) == [True, True]
+
+    def test_a_completion_is_not_changed_by_what_comes_later(self) -> None:
+        accumulator = accumulated(calls(piece(0, "{", name="f")))
+        (before,) = accumulator.completion().tool_calls
+        accumulator.add(calls(piece(0, "}"), finish_reason="stop"))
+        assert before.arguments == "{"
+        assert accumulator.completion().tool_calls == [
+            ToolCall.model_validate({"function": {"name": "f", "arguments": "{}"}})
+        ]
+
+
+class TestUsage:
+    def test_the_last_one_counts(self) -> None:
+        usage = added_up(chunk(usage={"prompt_tokens": 1}), chunk(usage={"prompt_tokens": 2})).usage
+        assert usage is not None
+        assert usage.prompt_tokens == 2
+
+    def test_one_beside_the_last_delta(self) -> None:
+        last = chunk({"index": 0, "delta": {}, "finish_reason": "stop"}, usage={"completion_tokens": 5})
+        usage = added_up(chunk(usage={"completion_tokens": 1}), delta({"content": "a"}), last).usage
+        assert usage is not None
+        assert usage.completion_tokens == 5
+
+    def test_of_all_choices_beside_several(self) -> None:
+        both = chunk({"index": 0}, {"index": 1}, usage={"completion_tokens": 5})
+        usage = added_up(both).usage
+        assert usage is not None
+        assert usage.completion_tokens == 5
+
+    def test_is_summed_over_the_choices_when_the_stream_breaks_off(self) -> None:
+        chunks = [decode_chunk(data) for data in recordings.load("stream_n2").chunks]
+        whole, broken = added_up(*chunks).usage, added_up(*chunks[:-1]).usage
+        assert whole is not None
+        assert broken is not None
+        assert broken.prompt_tokens_details is None
+        assert broken == whole.model_copy(update={"prompt_tokens_details": None})
+        last = chunks[-2].usage
+        assert last is not None
+        assert last.completion_tokens == 8  # the chunk's own is not changed
+
+    def test_is_summed_without_details(self) -> None:
+        def told(index: int, tokens: int) -> ChatCompletionChunk:
+            return chunk({"index": index}, usage={"prompt_tokens": 3, "completion_tokens": tokens})
+
+        usage = added_up(told(0, 1), told(1, 2)).usage
+        assert usage is not None
+        assert (usage.completion_tokens, usage.total_tokens) == (3, 6)
+        assert usage.completion_tokens_details is None
+
+
+class TestOtherFields:
+    def test_of_the_whole_reply(self) -> None:
+        completion = added_up(
+            chunk(
+                {"index": 0, "delta": {"content": "a"}},
+                created=5,
+                model="m",
+                service_tier="default",
+                prompt_text="p",
+                prompt_token_ids=[1, 2],
+            ),
+            chunk(
+                {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 7, "weight_versions": [1]},
+                created=5,
+                model="m",
+                kv_transfer_params={"a": 1},
+                ec_transfer_params={"b": 2},
+            ),
+            chunk(system_fingerprint="fp", metrics={"queue_time_ms": 1.5}, provider="p", nothing=None),
+        )
+        assert (completion.id, completion.created, completion.model) == ("x", 5, "m")
+        assert (completion.service_tier, completion.system_fingerprint) == ("default", "fp")
+        assert (completion.prompt_text, completion.prompt_token_ids) == ("p", [1, 2])
+        assert (completion.kv_transfer_params, completion.ec_transfer_params) == ({"a": 1}, {"b": 2})
+        assert completion.metrics is not None
+        assert completion.metrics.queue_time_ms == 1.5
+        assert completion.choices[0].stop_reason == 7
+        assert completion.choices[0].model_extra == {"weight_versions": [1]}
+        assert completion.model_extra == {"provider": "p"}
+
+    def test_a_first_chunk_without_an_id(self) -> None:
+        completion = added_up(decode_chunk(b'{"choices":[]}'), chunk(created=3, model="m"))
+        assert (completion.id, completion.created, completion.model) == ("x", 3, "m")
+
+    def test_padding_is_dropped(self) -> None:
+        assert added_up(chunk({"index": 0}, obfuscation="aZ")).model_extra == {}
+
+    def test_refusal_logprobs(self) -> None:
+        token = {"token": "a", "logprob": -1.0}
+        logprobs = added_up(*[delta({}, logprobs={"refusal": [token]})] * 2).choices[0].logprobs
+        assert logprobs is not None
+        assert logprobs.content is None
+        assert [each.token for each in logprobs.refusal or []] == ["a", "a"]
+
+    def test_logprobs_without_tokens(self) -> None:
+        logprobs = added_up(delta({}, logprobs={"content": []})).choices[0].logprobs
+        assert logprobs is not None
+        assert logprobs.content == []
+
+    def test_pieces_that_chunks_do_not_know(self) -> None:
+        message = added_up(
+            delta({"refusal": "I ", "audio": {"id": "a", "data": "AA"}, "details": [{"x": 1}], "score": 1}),
+            delta(
+                {"refusal": "can't", "audio": {"id": "a", "data": "BB"}, "details": [{"x": 2}], "score": 2}
+            ),
+            delta({"refusal": None, "function_call": {"name": "f", "arguments": "{"}}),
+            delta({"function_call": {"arguments": "}"}}),
+        ).message
+        assert message.content is None
+        assert message.refusal == "I can't"
+        assert message.audio == {"id": "a", "data": "AABB"}
+        assert message.function_call is not None
+        assert (message.function_call.name, message.function_call.arguments) == ("f", "{}")
+        assert message.model_extra == {"details": [{"x": 1}, {"x": 2}], "score": 2}
+
+    def test_pieces_that_change_their_kind(self) -> None:
+        pieces: list[Any] = ["a", [1], {"b": 1}, "c", 5]
+        for position in range(1, len(pieces) + 1):
+            message = added_up(*(delta({"x": value}) for value in pieces[:position])).message
+            assert message.model_extra == {"x": pieces[position - 1]}
+
+    def test_unknown_pieces_of_a_wrong_kind_do_not_spoil_the_reply(self) -> None:
+        completion = added_up(delta({"content": "a", "refusal": [5]}), chunk(prompt_logprobs="?"), END)
+        assert completion.text == "a"
+        assert completion.finish_reason == "stop"
+        assert completion.message.refusal is None
+
+    def test_snapshots_share_nothing(self) -> None:
+        first = delta(
+            {"details": [1], "audio": {"id": "a"}}, token_ids=[1], logprobs={"content": [{"token": "a"}]}
+        )
+        accumulator = accumulated(first)
+        before = accumulator.completion()
+        dumped = before.model_dump()
+        accumulator.add(
+            delta(
+                {"details": [2], "audio": {"b": "c"}}, token_ids=[2], logprobs={"content": [{"token": "b"}]}
+            )
+        )
+        assert before.model_dump() == dumped
+        assert first.choices[0].token_ids == [1]
+        assert accumulator.completion().message.model_extra == {"details": [1, 2]}
+
+    def test_both_names_of_reasoning_in_a_chunk_made_by_hand(self) -> None:
+        raw = {"choices": [{"delta": {"reasoning": "r", "reasoning_content": "r"}}]}
+        message = added_up(ChatCompletionChunk.model_validate(raw)).message
+        assert (message.reasoning, message.model_extra) == ("r", {})
+
+    def test_the_request_id(self) -> None:
+        assert Accumulator(request_id="r").completion().request_id == "r"
+
+
+def test_no_chunk_is_kept() -> None:
+    first = delta({"content": "a"})
+    held = sys.getrefcount(first), sys.getrefcount(first.choices[0])
+    accumulator = accumulated(first)
+    assert (sys.getrefcount(first), sys.getrefcount(first.choices[0])) == held
+    assert accumulator.completion().text == "a"

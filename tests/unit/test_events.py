@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support import recordings
+from support.replies import Streamed, streamed_replies
+from vllmchat.chat import events as module
+from vllmchat.chat.accumulate import Accumulator
+from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
+from vllmchat.chat.completion import ChatCompletion, FunctionCall, ToolCall
+from vllmchat.chat.events import (
+    Event,
+    EventMaker,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallDone,
+    ToolCallStart,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+E = TypeVar("E")
+STREAMS = recordings.names("stream*")
+
+
+def events_of(chunks: Iterable[ChatCompletionChunk]) -> list[Event]:
+    maker, accumulator = EventMaker(), Accumulator()
+    events: list[Event] = []
+    for chunk in chunks:
+        accumulator.add(chunk)
+        events += maker.feed(chunk)
+    return events + maker.finish(accumulator.completion())
+
+
+def recorded(name: str) -> list[Event]:
+    return events_of(map(decode_chunk, recordings.load(name).chunks))
+
+
+def only(events: Iterable[Event], kind: type[E]) -> list[E]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def delta(fields: dict[str, Any], index: int = 0, **choice: Any) -> ChatCompletionChunk:
+    return decode_chunk(json.dumps({"choices": [{"index": index, "delta": fields, **choice}]}).encode())
+
+
+def calls(*pieces: dict[str, Any], **choice: Any) -> ChatCompletionChunk:
+    return delta({"tool_calls": pieces}, **choice)
+
+
+def piece(index: int, arguments: str | None = None, **function: Any) -> dict[str, Any]:
+    return {"index": index, "id": f"c{index}", "function": {"arguments": arguments, **function}}
+
+
+def done(index: int, name: str, arguments: str) -> ToolCallDone:
+    function = FunctionCall(name=name, arguments=arguments)
+    return ToolCallDone(index, ToolCall(id=f"c{index}", function=function))
+
+
+class TestRecordedStreams:
+    def test_text(self) -> None:
+        *pieces, finished = recorded("stream")
+        assert pieces == [
+            TextDelta(text) for text in ("The", " capital", " of", " France", " is", " Paris", ".")
+        ]
+        assert isinstance(finished, Finished)
+        assert finished.finish_reason == "stop"
+        assert finished.usage is not None
+        assert finished.usage.total_tokens == 44
+        assert finished.completion.text == "The capital of France is Paris."
+
+    def test_reasoning_comes_before_text(self) -> None:
+        events = recorded("stream_reasoning")
+        kinds = [type(event) for event in events]
+        assert kinds == [ReasoningDelta] * 25 + [TextDelta] * 8 + [Finished]
+
+    def test_a_tool_call(self) -> None:
+        events = recorded("stream_tool_call")
+        id = "chatcmpl-tool-a2e73d2eaa87efbf"  # noqa: A001
+        assert events[-9:-1] == [
+            ToolCallStart(0, id, "get_weather"),
+            *[ToolCallDelta(0, text) for text in ('{"', "city", '":', ' "', "Paris", '"}')],
+            ToolCallDone(
+                0, ToolCall(id=id, function=FunctionCall(name="get_weather", arguments='{"city": "Paris"}'))
+            ),
+        ]
+
+    def test_the_first_of_two_calls_is_done_when_the_second_begins(self) -> None:
+        events = recorded("stream_tool_calls_parallel")
+        kinds = [
+            (type(event), event.index)
+            for event in events
+            if isinstance(event, ToolCallStart | ToolCallDelta | ToolCallDone)
+        ]
+        assert kinds == [
+            (ToolCallStart, 0),
+            *[(ToolCallDelta, 0)] * 6,
+            (ToolCallDone, 0),
+            (ToolCallStart, 1),
+            *[(ToolCallDelta, 1)] * 6,
+            (ToolCallDone, 1),
+        ]
+
+    def test_a_call_that_was_cut(self) -> None:
+        (event,) = only(recorded("stream_tool_cut_by_max_tokens"), ToolCallDone)
+        assert event.tool_call.arguments == '{"city":'
+        assert not event.tool_call.complete
+
+    def test_several_choices(self) -> None:
+        events = recorded("stream_n2")
+        for choice in (0, 1):
+            pieces = [event.text for event in only(events, ReasoningDelta) if event.choice == choice]
+            assert "".join(pieces) == "\nA greeting. I greet back"
+
+    @pytest.mark.parametrize("name", STREAMS)
+    def test_they_add_up_to_the_completion(self, name: str) -> None:
+        assert_adds_up(recorded(name))
+
+    @pytest.mark.parametrize("name", STREAMS)
+    def test_they_pickle(self, name: str) -> None:
+        events = recorded(name)
+        assert pickle.loads(pickle.dumps(events)) == events
+
+
+def assert_adds_up(events: list[Event]) -> None:
+    """The events of each choice are the pieces of the completion that the last one carries, in a legal order."""
+    *pieces, finished = events
+    assert isinstance(finished, Finished)
+    completion: ChatCompletion = finished.completion
+    assert not only(pieces, Finished)
+    for choice in completion.choices:
+        own = [event for event in pieces if not isinstance(event, Finished) and event.choice == choice.index]
+        assert "".join(event.text for event in only(own, TextDelta)) == (choice.message.content or "")
+        reasoning = "".join(event.text for event in only(own, ReasoningDelta))
+        assert reasoning == (choice.message.reasoning or "")
+        of_calls = [event for event in own if isinstance(event, ToolCallStart | ToolCallDelta | ToolCallDone)]
+        # Numbers may have gaps while a call that comes before another has not begun.
+        indices = sorted({event.index for event in of_calls})
+        for index, call in zip(indices, choice.message.tool_calls, strict=True):
+            start, *deltas, end = [event for event in of_calls if event.index == index]
+            assert start == ToolCallStart(index, call.id, call.name, choice.index)
+            assert "".join(event.arguments for event in only(deltas, ToolCallDelta)) == call.arguments
+            assert len(only(deltas, ToolCallDelta)) == len(deltas)
+            assert end == ToolCallDone(index, call, choice.index)
+            assert isinstance(end, ToolCallDone)
+            assert end.tool_call.complete == call.complete
+    for event in pieces:
+        if isinstance(event, TextDelta | ReasoningDelta):
+            assert event.text
+        if isinstance(event, ToolCallDelta):
+            assert event.arguments
+
+
+class TestAnyStream:
+    @settings(deadline=None)
+    @given(streamed_replies())
+    def test_events_add_up_to_the_completion(self, streamed: Streamed) -> None:
+        assert_adds_up(events_of(map(decode_chunk, streamed.chunks)))
+
+    @settings(deadline=None)
+    @given(streamed_replies(), st.integers(0, 20))
+    def test_events_of_a_broken_stream_add_up_to_what_came(self, streamed: Streamed, count: int) -> None:
+        assert_adds_up(events_of(map(decode_chunk, streamed.chunks[:count])))
+
+
+class TestOrder:
+    def test_within_a_chunk(self) -> None:
+        chunk = delta(
+            {"content": "t", "reasoning": "r", "tool_calls": [piece(0, "{}", name="f")]}, finish_reason="stop"
+        )
+        assert EventMaker().feed(chunk) == [
+            ReasoningDelta("r"),
+            TextDelta("t"),
+            ToolCallStart(0, "c0", "f"),
+            ToolCallDelta(0, "{}"),
+            done(0, "f", "{}"),
+        ]
+
+    def test_a_chunk_that_tells_nothing(self) -> None:
+        maker = EventMaker()
+        assert maker.feed(delta({"role": "assistant", "content": ""})) == []
+        assert maker.feed(delta({"reasoning": None}, finish_reason="stop")) == []
+        assert maker.feed(decode_chunk(b'{"choices":[],"usage":{}}')) == []
+
+    def test_several_calls_in_one_delta(self) -> None:
+        maker = EventMaker()
+        assert maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, "{}", name="g"))) == [
+            ToolCallStart(0, "c0", "f"),
+            ToolCallDelta(0, '{"a":1}'),
+            done(0, "f", '{"a":1}'),
+            ToolCallStart(1, "c1", "g"),
+            ToolCallDelta(1, "{}"),
+        ]
+        assert maker.feed(delta({}, finish_reason="tool_calls")) == [done(1, "g", "{}")]
+
+    def test_calls_that_interleave_are_done_at_the_end(self) -> None:
+        maker = EventMaker()
+        maker.feed(calls(piece(0, None, name="f"), piece(1, None, name="g")))
+        assert maker.feed(calls(piece(1, "{}"), piece(0, "{}"))) == [
+            ToolCallDelta(1, "{}"),
+            ToolCallDelta(0, "{}"),
+        ]
+        assert maker.feed(delta({}, finish_reason="stop")) == [done(0, "f", "{}"), done(1, "g", "{}")]
+
+    def test_arguments_wait_for_the_name(self) -> None:
+        maker = EventMaker()
+        assert maker.feed(calls(piece(0, '{"a"'))) == []
+        assert maker.feed(calls(piece(0, ":"))) == []
+        assert maker.feed(calls(piece(0, "1}", name="f"))) == [
+            ToolCallStart(0, "c0", "f"),
+            ToolCallDelta(0, '{"a":1}'),
+        ]
+
+    def test_a_call_whose_name_never_came_is_told_at_the_end(self) -> None:
+        maker = EventMaker()
+        assert maker.feed(calls(piece(0, "{}"))) == []
+        assert maker.feed(delta({}, finish_reason="stop")) == [
+            ToolCallStart(0, "c0", ""),
+            ToolCallDelta(0, "{}"),
+            done(0, "", "{}"),
+        ]
+
+    def test_each_call_is_done_once(self) -> None:
+        maker = EventMaker()
+        maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f"), finish_reason="stop"))
+        assert maker.feed(delta({}, finish_reason="stop")) == []
+        assert maker.finish(ChatCompletion()) == [Finished(ChatCompletion())]
+
+    def test_a_stream_that_breaks_off_leaves_its_calls_incomplete(self) -> None:
+        maker = EventMaker()
+        maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
+        last, _ = maker.finish(ChatCompletion())
+        assert isinstance(last, ToolCallDone)
+        assert (last.index, last.tool_call.complete) == (1, False)
+
+    def test_choices_are_apart(self) -> None:
+        maker = EventMaker()
+        maker.feed(calls(piece(0, "{}", name="f")))
+        assert maker.feed(
+            delta({"tool_calls": [piece(0, "{}", name="g")]}, index=1, finish_reason="stop")
+        ) == [
+            ToolCallStart(0, "c0", "g", 1),
+            ToolCallDelta(0, "{}", 1),
+            dataclasses.replace(done(0, "g", "{}"), choice=1),
+        ]
+
+
+def test_every_kind_of_event_is_in_the_union_and_is_immutable() -> None:
+    kinds = {value for value in vars(module).values() if dataclasses.is_dataclass(value)}
+    assert kinds == set(get_args(Event))
+    assert len(kinds) == 6
+    for event in recorded("stream_tool_call"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(event, dataclasses.fields(event)[0].name, None)
+        assert not hasattr(event, "__dict__")
