@@ -1,0 +1,209 @@
+"""Every example in the README and in the documentation runs, prints what it says it prints, and type-checks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import respx
+import yaml
+from support.examples import ROOT, Example, as_promised, examples, read
+
+if TYPE_CHECKING:
+    from support.vllm import LiveServer
+
+MODEL = "Qwen/Qwen3-4B"
+"""The model of the examples. It is replaced by the one that the tests' server serves."""
+
+SERVER = "http://localhost:8000"
+"""The server of the examples. It is replaced by the tests' own."""
+
+PYTHON = examples("python")
+SHELL = examples("bash", "shell", "sh", "console")
+
+FILES = {
+    "cat.png": b"\x89PNG\r\n\x1a\n" + bytes(16),
+    "question.wav": b"RIFF\x24\0\0\0WAVEfmt " + bytes(24),
+    "clip.mp4": b"\0\0\0\x18ftypisom" + bytes(16),
+}
+"""Files that examples read."""
+
+
+def ids(example: Example) -> str:
+    return example.name
+
+
+def test_examples_are_found() -> None:
+    assert len(PYTHON) > 30
+    assert {example.path.name for example in PYTHON} >= {"README.md", "streaming.md", "errors.md", "tools.md"}
+
+
+@pytest.mark.parametrize(
+    "example", [each for each in PYTHON if each.directive in ("", "type-error")], ids=ids
+)
+def test_it_runs(
+    example: Example,
+    vllm_server: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VLLM_BASE_URL", vllm_server.base_url)
+    source = example.at_its_line().replace(MODEL, vllm_server.model).replace(SERVER, vllm_server.url)
+    run(example, source, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("example", [each for each in PYTHON if each.directive == "stand-in"], ids=ids)
+def test_it_runs_with_a_stand_in(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLLM_BASE_URL", f"{SERVER}/v1")
+    recorded = json.loads((ROOT / "tests/recorded/vllm-0.32.0/chat.json").read_text(encoding="utf-8"))
+    answer = recorded["response"]["body"]
+    with respx.mock(base_url=f"{SERVER}/v1") as router:
+        router.get("/models").respond(json={"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        router.post("/chat/completions").respond(content=answer, content_type="application/json")
+        run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
+
+
+def run(
+    example: Example,
+    source: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    monkeypatch.chdir(folder)
+    code = compile(source, str(example.path), "exec", dont_inherit=True)
+    exec(code, {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    if example.output:
+        assert as_promised(example.output, printed), f"{example.name} printed:\n{printed}"
+
+
+@pytest.mark.parametrize(
+    "example", [each for each in PYTHON if each.directive in ("not-run", "not-checked")], ids=ids
+)
+def test_it_compiles(example: Example) -> None:
+    compile(example.at_its_line(), str(example.path), "exec", dont_inherit=True)
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with each example as a module."""
+    folder = tmp_path_factory.mktemp("examples")
+    for example in PYTHON:
+        if example.directive != "not-checked":
+            (folder / f"{example.module}.py").write_text(example.code, encoding="utf-8")
+    return folder
+
+
+def complaints(output: str) -> dict[str, list[str]]:
+    """What a type checker says, by module."""
+    found: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        if (match := re.search(r"(\w+)\.py:\d+(?::\d+)?(?::| -) error: (.*)", line)) is not None:
+            found.setdefault(match[1], []).append(match[2])
+    return found
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_agree(checker: str, modules: Path) -> None:
+    options = {
+        "mypy": ["--strict", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache' / 'examples'}"],
+        "pyright": ["--pythonpath", sys.executable],
+    }[checker]
+    (modules / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict", "include": ["."]}')
+    targets = ["."] if checker == "mypy" else ["-p", "."]
+    done = subprocess.run(
+        [sys.executable, "-m", checker, *options, *targets],
+        cwd=modules,
+        env={**os.environ, "MYPYPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    found = complaints(done.stdout)
+    assert found or done.returncode == 0, done.stdout + done.stderr
+    wrong_on_purpose = {each.module for each in PYTHON if each.directive == "type-error"}
+    assert found.keys() == wrong_on_purpose, done.stdout
+
+
+# What is written for a shell, or for a configuration file
+
+
+def test_shell_blocks_name_what_exists() -> None:
+    project = cast("dict[str, Any]", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    extras = set(project["optional-dependencies"])
+    for example in SHELL:
+        for line in example.code.splitlines():
+            words = line.removeprefix("$ ").split("#")[0].split()
+            if words[:1] == ["make"]:
+                assert set(words[1:]) <= targets, f"{example.name}: {line}"
+            if words[:2] == ["pip", "install"]:
+                for named in re.findall(r"\[([\w,-]+)\]", line):
+                    assert set(named.split(",")) <= extras, f"{example.name}: {line}"
+            if words and words[0].startswith("vllmchat"):
+                assert words[0] in project["scripts"], f"{example.name}: {line}"
+            for path in re.findall(r"(?:scripts|tests|docs|benchmarks)/[\w./-]+", line):
+                assert (ROOT / path).exists(), f"{example.name}: {line}"
+
+
+def test_yaml_blocks_are_yaml() -> None:
+    for example in examples("yaml", "yml"):
+        assert yaml.safe_load(example.code), example.name
+
+
+# The reading of examples itself
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "page.md"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_reading_takes_code_output_and_directive(tmp_path: Path) -> None:
+    page = write(
+        tmp_path,
+        'Text.\n\n<!-- example: type-error -->\n```python\nprint(1)\n#> 1\n```\n\n```text title="Output"\n2\n```\n'
+        "\n- item\n\n    ```bash\n    make x\n    ```\n",
+    )
+    python, shell = read(page)
+    assert (python.line, python.code, python.directive) == (5, "print(1)\n#> 1\n", "type-error")
+    assert python.output == ["1", "2"]
+    assert (shell.language, shell.code, shell.directive) == ("bash", "make x\n", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(1)\n",
+        "<!-- example: not-run -->\n```python\n```\n",
+        "<!-- example: sometimes -->\n```python\n```\n",
+        "<!-- example: stand-in -->\ntext\n",
+        '```text title="Output"\n1\n```\n',
+    ],
+)
+def test_a_page_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="page.md|output without"):
+        read(write(tmp_path, text))
+
+
+def test_promises_are_kept_or_broken() -> None:
+    assert as_promised(["a b", "c"], "\n\na\nb c\n")
+    assert as_promised(["took … s"], "took 0.3 s")
+    assert not as_promised(["took … s"], "took 0.3 m")
+    assert not as_promised(["a"], "a b")
+    assert not as_promised(["a.c"], "abc")

@@ -1,0 +1,131 @@
+"""The examples in the documentation: found, run, and compared with the output that they promise.
+
+An example is a fenced block. What it prints is promised in one of two ways: by comments `#> ...` inside it, or by a
+block `text` with `title="Output"` right after it. An `…` in a promise stands for anything. A comment right before the
+fence says how an example is different:
+
+- `<!-- example: type-error -->`: wrong on purpose, and a type checker says so.
+- `<!-- example: stand-in -->`: a stand-in answers, since it needs more than the tiny model can do.
+- `<!-- example: not-run (REASON) -->`: it is only compiled and type-checked.
+- `<!-- example: not-checked (REASON) -->`: it is only compiled.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parents[2]
+
+DIRECTIVES: Final = frozenset({"type-error", "stand-in", "not-run", "not-checked"})
+
+_FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*) *(?P<options>.*)$")
+_DIRECTIVE: Final = re.compile(r"^ *<!-- example: (?P<name>[\w-]+)(?: \((?P<reason>.+)\))? -->$")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One fenced block.
+
+    Attributes:
+        path: The file it stands in.
+        line: Number of its first line of code, from 1.
+        language: What the fence says, such as `python`.
+        options: What follows the language.
+        code: The text inside.
+        directive: How it is different, or empty.
+        output: What it prints, as far as that is promised.
+    """
+
+    path: Path
+    line: int
+    language: str
+    options: str
+    code: str
+    directive: str = ""
+    output: list[str] = field(default_factory=list[str])
+
+    @property
+    def name(self) -> str:
+        """Where it stands, such as `docs/streaming.md:12`."""
+        return f"{self.path.relative_to(ROOT).as_posix()}:{self.line}"
+
+    @property
+    def module(self) -> str:
+        """A name for the module it is written to."""
+        return re.sub(r"\W", "_", self.name.removesuffix(".md"))
+
+    def at_its_line(self) -> str:
+        """The code, so far down that an error names the line in the documentation."""
+        return "\n" * (self.line - 1) + self.code
+
+
+def pages() -> list[Path]:
+    """All files with examples."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def examples(*languages: str) -> list[Example]:
+    """All fenced blocks in one of some languages."""
+    return [example for page in pages() for example in read(page) if example.language in languages]
+
+
+def read(path: Path) -> list[Example]:
+    """The fenced blocks of a file.
+
+    Raises:
+        ValueError: A fence is not closed, or a directive is unknown or has no block.
+    """
+    found: list[Example] = []
+    for block in _blocks(path, path.read_text(encoding="utf-8").splitlines()):
+        if block.language == "text" and 'title="Output"' in block.options:
+            if not found or found[-1].language != "python":
+                raise ValueError(f"{block.name}: an output without an example")
+            found[-1].output.extend(block.code.splitlines())
+        else:
+            if block.language == "python":
+                promised = re.findall(r"^ *#> ?(.*)$", block.code, re.MULTILINE)
+                block.output.extend(promised)
+            found.append(block)
+    return found
+
+
+def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
+    directive = ""
+    numbered = enumerate(lines, 1)
+    for number, line in numbered:
+        if (says := _DIRECTIVE.match(line)) is not None:
+            directive = says["name"]
+            if directive not in DIRECTIVES or (directive.startswith("not-") and not says["reason"]):
+                raise ValueError(f"{path}:{number}: what is {line.strip()!r}?")
+            continue
+        fence = _FENCE.match(line)
+        if fence is None:
+            if directive and line.strip():
+                raise ValueError(f"{path}:{number}: the directive {directive!r} has no block")
+            continue
+        code: list[str] = []
+        for _, inside in numbered:
+            if inside.strip() == fence["ticks"]:
+                break
+            code.append(inside.removeprefix(fence["indent"]))
+        else:
+            raise ValueError(f"{path}:{number}: this fence is not closed")
+        text = "".join(f"{each}\n" for each in code)
+        yield Example(path, number + 1, fence["language"], fence["options"], text, directive)
+        directive = ""
+
+
+def as_promised(promised: list[str], printed: str) -> bool:
+    """Whether what was printed is what was promised, blank lines and line breaks aside."""
+    pattern = ".*".join(re.escape(_one_line(piece)) for piece in _one_line("\n".join(promised)).split("…"))
+    return re.fullmatch(pattern.replace(r"\ ", r"\s*"), _one_line(printed), re.DOTALL) is not None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
