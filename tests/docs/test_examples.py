@@ -8,15 +8,17 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import respx
-import yaml
+import yaml  # type: ignore[import-untyped] # it has no types, and this one call needs none
+
 from support.examples import ROOT, Example, as_promised, examples, read
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.vllm import LiveServer
 
 MODEL = "Qwen/Qwen3-4B"
@@ -84,7 +86,11 @@ def run(
         (folder / name).write_bytes(content)
     monkeypatch.chdir(folder)
     code = compile(source, str(example.path), "exec", dont_inherit=True)
-    exec(code, {"__name__": "__main__"})
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    exec(code, namespace)
+    for name, value in list(namespace.items()):
+        if name.startswith("test_") and callable(value):
+            value()
     printed = capsys.readouterr().out
     if example.output:
         assert as_promised(example.output, printed), f"{example.name} printed:\n{printed}"
@@ -122,12 +128,13 @@ def test_type_checkers_agree(checker: str, modules: Path) -> None:
         "mypy": ["--strict", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache' / 'examples'}"],
         "pyright": ["--pythonpath", sys.executable],
     }[checker]
-    (modules / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict", "include": ["."]}')
+    settings = {"typeCheckingMode": "strict", "include": ["."], "stubPath": str(ROOT / "typings")}
+    (modules / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
     targets = ["."] if checker == "mypy" else ["-p", "."]
     done = subprocess.run(
         [sys.executable, "-m", checker, *options, *targets],
         cwd=modules,
-        env={**os.environ, "MYPYPATH": str(ROOT / "src")},
+        env={**os.environ, "MYPYPATH": f"{ROOT / 'src'}:{ROOT / 'typings'}"},
         capture_output=True,
         text=True,
         timeout=180,
@@ -177,7 +184,7 @@ def write(folder: Path, text: str) -> Path:
 def test_reading_takes_code_output_and_directive(tmp_path: Path) -> None:
     page = write(
         tmp_path,
-        'Text.\n\n<!-- example: type-error -->\n```python\nprint(1)\n#> 1\n```\n\n```text title="Output"\n2\n```\n'
+        "Text.\n\n<!-- example: type-error -->\n```python\nprint(1)\n#> 1\n```\n\n```text\n2\n```\n"
         "\n- item\n\n    ```bash\n    make x\n    ```\n",
     )
     python, shell = read(page)
@@ -193,11 +200,10 @@ def test_reading_takes_code_output_and_directive(tmp_path: Path) -> None:
         "<!-- example: not-run -->\n```python\n```\n",
         "<!-- example: sometimes -->\n```python\n```\n",
         "<!-- example: stand-in -->\ntext\n",
-        '```text title="Output"\n1\n```\n',
     ],
 )
 def test_a_page_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match="page.md|output without"):
+    with pytest.raises(ValueError, match=r"page\.md"):
         read(write(tmp_path, text))
 
 

@@ -1,8 +1,8 @@
 """The examples in the documentation: found, run, and compared with the output that they promise.
 
 An example is a fenced block. What it prints is promised in one of two ways: by comments `#> ...` inside it, or by a
-block `text` with `title="Output"` right after it. An `…` in a promise stands for anything. A comment right before the
-fence says how an example is different:
+block `text` right after it, with nothing in between. An `…` in a promise stands for anything. A comment right before
+the fence says how an example is different:
 
 - `<!-- example: type-error -->`: wrong on purpose, and a type checker says so.
 - `<!-- example: stand-in -->`: a stand-in answers, since it needs more than the tiny model can do.
@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 DIRECTIVES: Final = frozenset({"type-error", "stand-in", "not-run", "not-checked"})
 
-_FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*) *(?P<options>.*)$")
+_FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*).*$")
 _DIRECTIVE: Final = re.compile(r"^ *<!-- example: (?P<name>[\w-]+)(?: \((?P<reason>.+)\))? -->$")
 
 
@@ -36,18 +36,18 @@ class Example:
         path: The file it stands in.
         line: Number of its first line of code, from 1.
         language: What the fence says, such as `python`.
-        options: What follows the language.
         code: The text inside.
         directive: How it is different, or empty.
+        follows: Whether it stands right after another block.
         output: What it prints, as far as that is promised.
     """
 
     path: Path
     line: int
     language: str
-    options: str
     code: str
     directive: str = ""
+    follows: bool = False
     output: list[str] = field(default_factory=list[str])
 
     @property
@@ -82,21 +82,21 @@ def read(path: Path) -> list[Example]:
         ValueError: A fence is not closed, or a directive is unknown or has no block.
     """
     found: list[Example] = []
+    previous = ""
     for block in _blocks(path, path.read_text(encoding="utf-8").splitlines()):
-        if block.language == "text" and 'title="Output"' in block.options:
-            if not found or found[-1].language != "python":
-                raise ValueError(f"{block.name}: an output without an example")
+        if block.language == "text" and block.follows and previous == "python":
             found[-1].output.extend(block.code.splitlines())
         else:
             if block.language == "python":
-                promised = re.findall(r"^ *#> ?(.*)$", block.code, re.MULTILINE)
-                block.output.extend(promised)
+                block.output.extend(re.findall(r"^ *#> ?(.*)$", block.code, re.MULTILINE))
             found.append(block)
+        previous = block.language
     return found
 
 
 def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
     directive = ""
+    follows = False
     numbered = enumerate(lines, 1)
     for number, line in numbered:
         if (says := _DIRECTIVE.match(line)) is not None:
@@ -108,6 +108,7 @@ def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
         if fence is None:
             if directive and line.strip():
                 raise ValueError(f"{path}:{number}: the directive {directive!r} has no block")
+            follows = follows and not line.strip()
             continue
         code: list[str] = []
         for _, inside in numbered:
@@ -117,8 +118,8 @@ def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
         else:
             raise ValueError(f"{path}:{number}: this fence is not closed")
         text = "".join(f"{each}\n" for each in code)
-        yield Example(path, number + 1, fence["language"], fence["options"], text, directive)
-        directive = ""
+        yield Example(path, number + 1, fence["language"], text, directive, follows)
+        directive, follows = "", True
 
 
 def as_promised(promised: list[str], printed: str) -> bool:
