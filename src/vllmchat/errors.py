@@ -88,15 +88,48 @@ class VLLMChatError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default would call the class with `args` alone, which breaks for keyword-only arguments.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
+        # The default would call the class with `args` alone, which breaks for keyword-only arguments, and would
+        # forget the cause.
+        return _rebuild, (type(self), self.args, self.__dict__.copy(), _packed(self.__cause__))
 
 
-def _rebuild(cls: type[VLLMChatError], args: tuple[object, ...], state: dict[str, object]) -> VLLMChatError:
+def _rebuild(
+    cls: type[VLLMChatError], args: tuple[object, ...], state: dict[str, object], cause: bytes | None
+) -> VLLMChatError:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
+    if cause is not None:
+        error.__cause__ = _unpacked(cause)
     return error
+
+
+def _packed(cause: BaseException | None) -> bytes | None:
+    """The cause's pickle, or None where there is none that can be read again.
+
+    Causes come from other packages: some do not pickle, some only seem to. The error must pickle all the same.
+    """
+    if cause is None:
+        return None
+    import pickle  # needed by few, and its import takes time
+
+    try:
+        packed = pickle.dumps(cause)
+        pickle.loads(packed)
+    except Exception:
+        return None
+    return packed
+
+
+def _unpacked(cause: bytes) -> BaseException | None:
+    import pickle
+
+    try:
+        loaded: object = pickle.loads(cause)
+    except Exception:
+        # The package it comes from is not installed here.
+        return None
+    return loaded if isinstance(loaded, BaseException) else None
 
 
 class InvalidRequestError(VLLMChatError, ValueError):
@@ -214,7 +247,7 @@ class ContextWindowExceededError(BadRequestError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the key is missing or wrong."""
+    """401: the API key is missing or wrong."""
 
     status = 401
 
@@ -232,7 +265,7 @@ class NotFoundError(APIStatusError):
 
 
 class ConflictError(APIStatusError):
-    """409."""
+    """409: another operation is under way that does not go together with this one."""
 
     status = 409
 

@@ -11,9 +11,7 @@ from typing import NamedTuple
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 """The largest event that is accepted. One chunk with the logprobs of a whole vocabulary has about 20 MB."""
 
-
-class EventTooLargeError(ValueError):
-    """One event is larger than the bound."""
+_BOM = b"\xef\xbb\xbf"
 
 
 class ServerSentEvent(NamedTuple):
@@ -30,6 +28,18 @@ class ServerSentEvent(NamedTuple):
     id: str = ""
 
 
+class EventTooLargeError(ValueError):
+    """One event is larger than the bound.
+
+    Attributes:
+        before: The events that the same bytes had completed before it.
+    """
+
+    def __init__(self, limit: int, before: list[ServerSentEvent]) -> None:
+        super().__init__(f"one server-sent event has more than {limit:,} bytes")
+        self.before = before
+
+
 class SSEDecoder:
     """Takes the bytes of an event stream as they come and gives the events that they complete.
 
@@ -37,27 +47,19 @@ class SSEDecoder:
         retry: The reconnection time the stream asked for, in milliseconds, or None.
     """
 
-    __slots__ = (
-        "_data",
-        "_event",
-        "_first",
-        "_held",
-        "_id",
-        "_limit",
-        "_pieces",
-        "_skip_lf",
-        "retry",
-    )
+    __slots__ = ("_at_start", "_data", "_event", "_id", "_limit", "_line", "_size", "_skip_lf", "retry")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.retry: int | None = None
         self._limit = max_event_bytes
-        self._first = True
+        self._at_start = True
         self._skip_lf = False
-        # Of a line that has not ended, the pieces: joining them only once keeps long lines linear.
-        self._pieces: list[bytes] = []
-        self._held = 0
+        # The pieces of a line that has not ended: joining them only once keeps long lines linear.
+        self._line: list[bytes] = []
+        # The data lines of an event that has not ended.
         self._data: list[bytes] = []
+        # The bytes of both, as they came: with the names of the fields and an LF for each line.
+        self._size = 0
         self._event = ""
         self._id = ""
 
@@ -67,44 +69,45 @@ class SSEDecoder:
         Raises:
             EventTooLargeError: An event grew beyond the bound. Nothing more can be read.
         """
-        if self._first and data:
+        if self._at_start:
             data = self._without_bom(data)
         if self._skip_lf and data:
+            # The line ended with the CR that the bytes before ended with.
             self._skip_lf = False
-            if data[0] == 10:
-                data = data[1:]
+            data = data.removeprefix(b"\n")
         if b"\r" in data:
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        events: list[ServerSentEvent] = []
         if b"\n" not in data:
-            self._hold(data)
-            return []
-        if self._pieces:
-            self._pieces.append(data)
-            data = b"".join(self._pieces)
-            self._pieces.clear()
+            self._hold(data, events)
+            return events
+        if self._line:
+            self._size -= sum(map(len, self._line))
+            self._line.append(data)
+            data = b"".join(self._line)
+            self._line.clear()
         lines = data.split(b"\n")
         rest = lines.pop()
-        events: list[ServerSentEvent] = []
         payload = self._data
         for line in lines:
-            if line[:6] == b"data: ":
-                self._held += len(line)
-                payload.append(line[6:])
-            elif not line:
+            if line:
+                size = self._size + len(line) + 1
+                if size > self._limit:
+                    raise EventTooLargeError(self._limit, events)
+                if line[:6] == b"data: ":
+                    payload.append(line[6:])
+                    self._size = size
+                elif self._field(line):
+                    self._size = size
+            else:
                 if payload:
                     whole = payload[0] if len(payload) == 1 else b"\n".join(payload)
-                    if len(whole) > self._limit:
-                        raise self._too_large()
                     events.append(ServerSentEvent(whole, self._event, self._id))
                     payload.clear()
+                    self._size = 0
                 self._event = ""
-                self._held = 0
-            else:
-                self._field(line)
-        self._held = sum(map(len, payload)) if payload else 0
-        if rest or payload:
-            self._hold(rest)
+        self._hold(rest, events)
         return events
 
     def flush(self) -> list[ServerSentEvent]:
@@ -113,41 +116,37 @@ class SSEDecoder:
         The standard drops it; servers and proxies that end a stream without the last blank line are common, and
         what the data is worth shows when it is parsed.
         """
-        return self.feed(b"\n\n") if self._pieces or self._data else []
+        return self.feed(b"\n\n") if self._line or self._data else []
 
     def _without_bom(self, data: bytes) -> bytes:
-        data = b"".join((*self._pieces, data))
-        if len(data) < 3 and b"\xef\xbb\xbf".startswith(data):
-            self._pieces = [data]
-            return b""
-        self._pieces.clear()
-        self._held = 0
-        self._first = False
-        return data.removeprefix(b"\xef\xbb\xbf")
+        data = b"".join((*self._line, data))
+        self._line.clear()
+        self._size = 0
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            return data
+        self._at_start = False
+        return data.removeprefix(_BOM)
 
-    def _hold(self, piece: bytes) -> None:
-        if piece:
-            self._pieces.append(piece)
-            self._held += len(piece)
-        if self._held > self._limit:
-            raise self._too_large()
-
-    def _too_large(self) -> EventTooLargeError:
-        return EventTooLargeError(f"one server-sent event has more than {self._limit:,} bytes")
-
-    def _field(self, line: bytes) -> None:
-        name, colon, value = line.partition(b":")
-        if not name:
-            return  # A comment; servers and proxies send them to keep the connection alive.
-        if value[:1] == b" ":
-            value = value[1:]
+    def _field(self, line: bytes) -> bool:
+        """Takes a line apart; says whether it belongs to the data."""
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        # No name is a comment; servers and proxies send them to keep the connection alive.
         if name == b"data":
-            self._held += len(line)
-            self._data.append(value if colon else b"")
-        elif name == b"event":
+            self._data.append(value)
+            return True
+        if name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) < 10:
             self.retry = int(value)
+        return False
+
+    def _hold(self, piece: bytes, before: list[ServerSentEvent]) -> None:
+        if piece:
+            self._line.append(piece)
+            self._size += len(piece)
+            if self._size > self._limit:
+                raise EventTooLargeError(self._limit, before)
