@@ -1,7 +1,5 @@
 """Every error this library raises.
 
-::
-
     VLLMChatError
     ├── InvalidRequestError (also ValueError)    refused here, nothing was sent
     ├── APIConnectionError                       no connection; the URL, the cause and what to check

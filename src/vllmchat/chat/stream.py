@@ -63,7 +63,7 @@ class ChatStream(EventStream[ChatCompletionChunk]):
     """The chunks of one reply as they come, blocking.
 
     Iterate over it, once; or over `events()`, for text and tool calls sorted out. Used as a context manager it is
-    closed in the end, also when you leave early, and the server stops generating::
+    closed in the end, also when you leave early, and the server stops generating:
 
         with llm.stream("Tell me a story.") as stream:
             for chunk in stream:
@@ -115,7 +115,7 @@ class AsyncChatStream(AsyncEventStream[ChatCompletionChunk]):
     """The chunks of one reply as they come, awaiting.
 
     Iterate over it, once; or over `events()`, for text and tool calls sorted out. Used as a context manager it is
-    closed in the end, also when you leave early, and the server stops generating::
+    closed in the end, also when you leave early, and the server stops generating:
 
         async with llm.astream("Tell me a story.") as stream:
             async for chunk in stream:

@@ -21,7 +21,7 @@ class VLLMProvider(ProviderBase):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections
-    are opened when they are needed. A key, a URL or a limit given here goes before the environment::
+    are opened when they are needed. A key, a URL or a limit given here goes before the environment:
 
         llm = VLLMProvider("Qwen/Qwen3-4B")
         reply = llm.chat("Why is the sky blue?", top_k=50, enable_thinking=True)
