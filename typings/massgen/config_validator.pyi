@@ -1,6 +1,12 @@
 from typing import Any
 
+class ValidationIssue:
+    message: str
+    location: str
+    suggestion: str | None
+
 class ValidationResult:
+    errors: list[ValidationIssue]
     def add_error(self, message: str, location: str, suggestion: str | None = None) -> None: ...
 
 class ConfigValidator:

@@ -1,11 +1,10 @@
-from dataclasses import dataclass
+from abc import ABC
 from typing import Any
 
-@dataclass
 class AgentState:
-    answer: str | None = None
-    error_reason: str | None = None
+    answer: str | None
+    error_reason: str | None
 
-class Orchestrator:
+class Orchestrator(ABC):
     agent_states: dict[str, AgentState]
-    def __init__(self, agents: dict[str, Any], *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

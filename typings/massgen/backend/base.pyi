@@ -1,9 +1,8 @@
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from massgen.filesystem_manager import FilesystemManager
 from massgen.token_manager.token_manager import TokenCostCalculator, TokenUsage
 
 @dataclass
@@ -37,9 +36,10 @@ class LLMBackend(ABC):
     config: dict[str, Any]
     token_usage: TokenUsage
     token_calculator: TokenCostCalculator
-    filesystem_manager: FilesystemManager | None
+    filesystem_manager: Any
     _last_call_input_tokens: int
     def __init__(self, api_key: str | None = None, **kwargs: Any) -> None: ...
+    @abstractmethod
     def get_provider_name(self) -> str: ...
     def start_api_call_timing(self, model: str) -> None: ...
     def record_first_token(self) -> None: ...
@@ -51,6 +51,7 @@ class LLMBackend(ABC):
         self, messages: list[dict[str, Any]], response_content: str, model: str
     ) -> None: ...
     def _update_token_usage_from_api_response(self, usage: Any, model: str) -> None: ...
+    @abstractmethod
     def stream_with_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **kwargs: Any
     ) -> AsyncGenerator[StreamChunk]: ...
