@@ -1,0 +1,165 @@
+"""Asking the tiny model what it knows, and comparing replies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from vllmchat import (
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallDone,
+    ToolCallStart,
+    VLLMChatParams,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tiny_model.dialogues import Dialogue, Script
+    from vllmchat import ChatCompletion, Event, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One dialogue under one system prompt, with or without thinking."""
+
+    dialogue: Dialogue
+    system: str | None
+    thinking: bool
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation."""
+        return cast("list[Message]", self.dialogue.with_system(self.system))
+
+    @property
+    def params(self) -> VLLMChatParams:
+        """The parameters that make the answer a known one."""
+        params = VLLMChatParams(temperature=0, enable_thinking=self.thinking)
+        if self.dialogue.tools:
+            params["tools"] = cast("Any", self.dialogue.tools)
+        return params
+
+    def check(self, reply: ChatCompletion) -> None:
+        """The reply is the known one, to the letter."""
+        dialogue = self.dialogue
+        where = (dialogue.name, self.system, self.thinking)
+        assert [(call.name, call.arguments) for call in reply.tool_calls] == [
+            (call.name, call.arguments_json) for call in dialogue.tool_calls
+        ], where
+        assert [call.parse() for call in reply.tool_calls] == [
+            call.arguments for call in dialogue.tool_calls
+        ], where
+        assert all(call.complete and call.id for call in reply.tool_calls), where
+        assert reply.reasoning == dialogue.thoughts(thinking=self.thinking), where
+        expected = dialogue.content(thinking=self.thinking)
+        if dialogue.tool_calls:
+            # A stream has the blank line before a call, and only a stream.
+            assert reply.text.strip() == "", where
+        else:
+            assert reply.message.content == reply.text == expected, where
+        assert reply.finish_reason == ("tool_calls" if dialogue.tool_calls else "stop"), where
+        assert reply.usage is not None, where
+        assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens, where
+
+    def check_told(self, told: Told) -> None:
+        """Events told the known reply."""
+        reply = told.completion
+        self.check(reply)
+        assert told.text == reply.text
+        assert (told.reasoning or None) == reply.reasoning
+        assert told.calls == [(call.id, call.name, call.arguments) for call in reply.tool_calls]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What events told of a first choice."""
+
+    text: str
+    reasoning: str
+    calls: list[tuple[str, str, str]]
+    """Id, name and arguments of each."""
+    completion: ChatCompletion
+
+
+def questions(script: Script) -> list[Question]:
+    """Every dialogue in all its variants."""
+    return [
+        Question(dialogue, system, thinking)
+        for dialogue in script.dialogues
+        for system in script.system_prompts
+        for thinking in (True, False)
+    ]
+
+
+def told_by(events: Iterable[Event]) -> Told:
+    """What the events of one choice tell. It asserts that they come in a sensible order."""
+    text = reasoning = ""
+    calls: dict[int, list[str]] = {}
+    done: dict[int, tuple[str, str, str]] = {}
+    finished: ChatCompletion | None = None
+    for event in events:
+        assert finished is None, "nothing comes after Finished"
+        match event:
+            case TextDelta(text=piece):
+                assert piece
+                text += piece
+            case ReasoningDelta(text=piece):
+                assert piece
+                reasoning += piece
+            case ToolCallStart(index=index, id=call_id, name=name):
+                assert index == len(calls)
+                calls[index] = [call_id, name, ""]
+            case ToolCallDelta(index=index, arguments=piece):
+                assert piece
+                assert index not in done
+                calls[index][2] += piece
+            case ToolCallDone(index=index, tool_call=call):
+                done[index] = (call.id, call.name, call.arguments)
+            case Finished(completion=completion):
+                finished = completion
+    assert finished is not None
+    assert [tuple(calls[index]) for index in sorted(calls)] == [done[index] for index in sorted(done)]
+    return Told(text, reasoning, [done[index] for index in sorted(done)], finished)
+
+
+def differences(one: object, other: object, path: str = "") -> list[str]:
+    """Where two JSON values differ; numbers may differ by what another batch does to their last digits."""
+    shown, other_shown = repr(one), repr(other)
+    if shown == other_shown:
+        return []
+    if isinstance(one, dict) and isinstance(other, dict):
+        ours, theirs = cast("Mapping[str, object]", one), cast("Mapping[str, object]", other)
+        names = [*ours, *(name for name in theirs if name not in ours)]
+        absent = "(absent)"
+        return [
+            found
+            for name in names
+            for found in differences(ours.get(name, absent), theirs.get(name, absent), f"{path}.{name}")
+        ]
+    if isinstance(one, list) and isinstance(other, list):
+        left, right = cast("list[object]", one), cast("list[object]", other)
+        if len(left) != len(right):
+            return [f"{path}: {len(left)} items against {len(right)}"]
+        return [
+            found
+            for place, pair in enumerate(zip(left, right, strict=True))
+            for found in differences(*pair, f"{path}[{place}]")
+        ]
+    if isinstance(one, float) and isinstance(other, float):
+        return [] if abs(one - other) < 1e-3 else [f"{path}: {one} against {other}"]
+    return [f"{path}: {shown} against {other_shown}"]
+
+
+def comparable(reply: ChatCompletion) -> dict[str, Any]:
+    """A reply as JSON, without what is new in each answer: its id, its time, the ids of its calls."""
+    dumped = reply.model_dump(mode="json")
+    assert dumped.pop("id")
+    assert dumped.pop("created")
+    for choice in dumped["choices"]:
+        for call in choice["message"]["tool_calls"]:
+            assert call.pop("id")
+    return dumped
