@@ -6,6 +6,7 @@ kept in `model_extra`. Only the outer shape must be right, which each decoder ch
 """
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 _BODY_LIMIT = 2_000
+_building = threading.Lock()
 
 
 class WireModel(BaseModel):
@@ -130,6 +132,16 @@ def not_this(what: str, body: bytes, reason: str) -> ResponseError:
     return ResponseError(f"the server's answer is not {what} ({reason}); {said}", body=text)
 
 
+def build(model: type[BaseModel]) -> None:
+    """Build a model's validator now, unless it is built. Safe from many threads.
+
+    Models are built on first use, which keeps the import short; older versions of pydantic do so without a lock.
+    """
+    if not model.__pydantic_complete__:
+        with _building:
+            model.model_rebuild()
+
+
 def decode(model: type[M], body: bytes, what: str) -> M:
     """Read one JSON body.
 
@@ -141,6 +153,7 @@ def decode(model: type[M], body: bytes, what: str) -> M:
     Raises:
         ResponseError: The body is not JSON or not of this shape.
     """
+    build(model)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -20,7 +20,7 @@ from vllmchat.chat.completion import (
     mark_cut,
     set_request_id,
 )
-from vllmchat.wire import as_object
+from vllmchat.wire import as_object, build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,6 +124,7 @@ class Accumulator:
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
+        build(ChatCompletion)
         try:
             # Of what a chunk does not know, the whole reply knows some: `refusal` for one.
             completion = ChatCompletion.model_validate(

@@ -12,6 +12,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.completion import ToolCall, is_whole, mark_cut
+from vllmchat.wire import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,6 +83,7 @@ class CallSoFar:
         Args:
             cut: Whether it is known to lack its end.
         """
+        build(ToolCall)
         call = ToolCall.model_validate(self.fields())
         if cut:
             mark_cut(call)
