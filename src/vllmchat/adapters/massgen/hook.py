@@ -98,6 +98,8 @@ def _validate_backend(
     block = cast("dict[str, Any]", backend_config) if isinstance(backend_config, dict) else {}
     if block.get("type") == "vllm":
         for problem in settings.check(block, own=massgen_names() | _backend.parameter_names):
+            if problem.parameter in settings.REPORTED_BY_MASSGEN:
+                continue
             line = settings.report([problem], location)[0]
             place, _, message = line.partition(" ")
             result.add_error(message, place.removesuffix(":"))

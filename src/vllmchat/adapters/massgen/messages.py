@@ -121,43 +121,57 @@ def _data_url(part: Item, default: str, data: object) -> str:
 def _paired(messages: Sequence[Item]) -> list[Item]:
     """The messages with each tool call followed by its result, and no result without its call."""
     kept: list[Item] = []
-    waiting: dict[str, Item] = {}
-    """The calls of the last assistant message that have no result yet, by id."""
+    waiting: set[str] = set()
+    """Ids of the calls of the last assistant message that have no result yet."""
     names: dict[str, str] = {}
+    orphans: list[Item] = []
+    """What is told in words, as soon as no call waits for its result any more."""
 
-    def drop_unanswered() -> None:
-        if not waiting:
-            return
-        place = max(place for place, message in enumerate(kept) if message["role"] == "assistant")
-        message = kept[place]
-        calls = [call for call in message.pop("tool_calls") if call["id"] not in waiting]
-        waiting.clear()
-        if calls:
-            message["tool_calls"] = calls
-        elif not message.get("content"):
-            del kept[place]
+    def settle() -> None:
+        if waiting:
+            _drop_calls(kept, waiting)
+            waiting.clear()
+        kept.extend(orphans)
+        orphans.clear()
 
     for message in messages:
         if message["role"] == "tool":
             call_id = str(message.get("tool_call_id") or "")
             if call_id in waiting:
-                del waiting[call_id]
+                waiting.remove(call_id)
                 kept.append(message)
             else:
-                name = names.get(call_id) or message.get("name")
-                about = f" of {name}" if name else ""
-                kept.append({"role": "user", "content": f"[Result{about}]\n{_text(message.get('content'))}"})
+                orphans.append(_in_words(message, names.get(call_id)))
+            if not waiting:
+                settle()
             continue
-        calls = message.get("tool_calls")
-        previous = kept[-1] if kept else None
-        if calls and waiting and message.get("content") is None and previous and "tool_calls" in previous:
+        calls: list[Item] = message.get("tool_calls") or []
+        previous = kept[-1] if kept else {}
+        if calls and message.get("content") is None and "tool_calls" in previous and not orphans:
             # The Responses API lists parallel calls one by one; in a chat they are one message's.
             previous["tool_calls"].extend(calls)
         else:
-            drop_unanswered()
+            settle()
             kept.append(message)
-        for call in calls or ():
-            waiting[call["id"]] = call
+        for call in calls:
+            waiting.add(call["id"])
             names[call["id"]] = call["function"]["name"]
-    drop_unanswered()
+    settle()
     return kept
+
+
+def _drop_calls(kept: list[Item], unanswered: set[str]) -> None:
+    """Takes the calls without results out of the last assistant message, and the message if nothing is left."""
+    place = max(place for place, message in enumerate(kept) if message["role"] == "assistant")
+    message = kept[place]
+    answered = [call for call in message.pop("tool_calls") if call["id"] not in unanswered]
+    if answered:
+        message["tool_calls"] = answered
+    elif not message.get("content"):
+        del kept[place]
+
+
+def _in_words(message: Item, tool: str | None) -> Item:
+    name = tool or message.get("name")
+    about = f" of {name}" if name else ""
+    return {"role": "user", "content": f"[Result{about}]\n{_text(message.get('content'))}"}

@@ -45,6 +45,9 @@ NOT_FOR_VLLM: Final = {
 }
 """Options of MassGen's that only other servers have, and what to write instead."""
 
+REPORTED_BY_MASSGEN: Final = frozenset({"enable_code_interpreter", "enable_web_search"})
+"""Those of them that MassGen's own check of a configuration file reports."""
+
 GIVEN_BY_MASSGEN: Final = frozenset({"session_id", "tools"})
 """Parameters of vLLM under whose names MassGen hands over something of its own with each call."""
 
@@ -102,7 +105,7 @@ def check(config: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES) -> lis
         own: The names of MassGen's own options.
     """
     problems: list[Problem] = []
-    chosen = {**parameters(config, {}, own=own)}
+    chosen = parameters(config, {}, own=own)
     for name, hint in NOT_FOR_VLLM.items():
         if config.get(name) and name not in VLLM_CHAT_NAMES:
             problems.append(Problem(name, repr(config[name]), "is not an option of a vLLM backend.", hint))
@@ -119,7 +122,10 @@ def check(config: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES) -> lis
     except InvalidRequestError as error:
         problems.extend(error.problems)
     order = {name: place for place, name in enumerate(config)}
-    return sorted(problems, key=lambda problem: order.get(problem.parameter.partition(".")[0], len(order)))
+    return sorted(problems, key=lambda problem: order.get(_PATH.split(problem.parameter)[0], len(order)))
+
+
+_PATH = re.compile(r"[.\[]")
 
 
 def _massgen_name(name: str, own: Collection[str]) -> str | None:

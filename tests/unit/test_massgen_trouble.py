@@ -1,0 +1,94 @@
+"""What MassGen's user reads when a request fails, and whether MassGen asks again."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllmchat.adapters.massgen.trouble import explain, is_fatal
+from vllmchat.chat.completion import ChatCompletion
+from vllmchat.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResponseError,
+    ServiceUnavailableError,
+    StreamInterruptedError,
+    UnprocessableEntityError,
+    VLLMChatError,
+)
+
+URL = "http://gpu:8000/v1"
+KEY = AuthenticationError("401: Unauthorized", status_code=401)
+MODEL = NotFoundError("404: The model `x` does not exist.", status_code=404, param="model")
+ROUTE = NotFoundError("404: Not Found", status_code=404)
+BAD = BadRequestError("400: min_tokens must be at most max_tokens", status_code=400, param="min_tokens")
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (KEY, (URL, "401", "api_key:", "VLLM_API_KEY")),
+        (MODEL, (URL, "'Qwen'", "does not exist", f"curl {URL}/models", "model:")),
+        (ROUTE, (URL, "base_url:", "/v1")),
+        (
+            BadRequestError(
+                '400: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+                status_code=400,
+            ),
+            (URL, "MassGen works by tool calls", "--enable-auto-tool-choice", "--tool-call-parser"),
+        ),
+        (BAD, ("min_tokens must be at most max_tokens",)),
+        (
+            StreamInterruptedError("the stream stopped"),
+            ("before the answer was whole", "No text", "the stream stopped"),
+        ),
+    ],
+)
+def test_the_sentence_says_what_to_do(error: VLLMChatError, parts: tuple[str, ...]) -> None:
+    text = explain(error, base_url=URL, model="Qwen")
+    for part in parts:
+        assert part in text
+
+
+def test_a_broken_stream_says_how_much_is_kept() -> None:
+    partial = ChatCompletion.model_validate({"choices": [{"message": {"content": "Once upon"}}]})
+    error = StreamInterruptedError("the stream stopped", partial=partial)
+    assert "9 characters had arrived and are kept" in explain(error, base_url=URL, model="Qwen")
+
+
+@pytest.mark.parametrize(
+    "error", [KEY, MODEL, ROUTE, PermissionDeniedError("403", status_code=403), APIConnectionError("refused")]
+)
+def test_what_no_second_try_mends_is_fatal(error: VLLMChatError) -> None:
+    assert is_fatal(error, first=True)
+    assert is_fatal(error, first=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BAD, InvalidRequestError("wrong"), UnprocessableEntityError("422: no such image", status_code=422)],
+)
+def test_what_the_server_refuses_at_first_it_refuses_again(error: VLLMChatError) -> None:
+    assert is_fatal(error, first=True)
+    assert not is_fatal(error, first=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        APITimeoutError("slow", limit="idle", seconds=1),
+        RateLimitError("429", status_code=429),
+        InternalServerError("500", status_code=500),
+        ServiceUnavailableError("503", status_code=503),
+        StreamInterruptedError("the stream stopped"),
+        ResponseError("not this protocol"),
+    ],
+)
+def test_what_may_pass_is_tried_again(error: VLLMChatError) -> None:
+    assert not is_fatal(error, first=True)
