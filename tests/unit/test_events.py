@@ -236,6 +236,12 @@ class TestOrder:
         assert maker.feed(delta({}, finish_reason="stop")) == []
         assert maker.finish(ChatCompletion()) == [Finished(ChatCompletion())]
 
+    def test_nothing_follows_the_end_of_a_call(self) -> None:
+        maker = EventMaker()
+        maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
+        assert maker.feed(calls(piece(0, "\n"))) == []
+        assert maker.feed(delta({}, finish_reason="stop")) == [done(1, "f", "{}")]
+
     def test_a_stream_that_breaks_off_leaves_its_calls_incomplete(self) -> None:
         maker = EventMaker()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))

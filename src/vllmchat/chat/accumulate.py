@@ -259,7 +259,10 @@ class _ChoiceSoFar:
         }
         if not unknown:
             return known
-        known["message"] = {**copy.deepcopy(self.message_extra), **message}
+        known["message"] = {
+            **{name: _joined(value) for name, value in self.message_extra.items()},
+            **message,
+        }
         return {**self.extra, **known}
 
 
@@ -269,19 +272,31 @@ def _replace_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:
 
 
 def _join_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:
-    """Unknown fields of a delta are pieces, as the known ones are: texts and lists join, in objects too."""
+    """Unknown fields of a delta are pieces, as the known ones are: texts and lists join, in objects too.
+
+    Texts are kept as `StringIO` until `_joined` makes a value of them: joining each piece to a growing text
+    would cost more with every chunk.
+    """
     for name, value in fields.items():
-        before = so_far.get(name)
         if value is None:
             continue
-        if isinstance(value, str) and isinstance(before, str) and name not in _NAMES:
-            so_far[name] = before + value
+        before = so_far.get(name)
+        if isinstance(value, str) and name not in _NAMES:
+            text = so_far[name] = before if isinstance(before, StringIO) else StringIO()
+            text.write(value)
         elif isinstance(value, list):
-            pieces = cast("list[object]", value)
-            so_far[name] = [*cast("list[object]", before), *pieces] if isinstance(before, list) else [*pieces]
+            items = so_far[name] = cast("list[object]", before) if isinstance(before, list) else []
+            items += cast("list[object]", value)
         elif (inner := as_object(value)) is not None:
-            joined = as_object(before) or {}
+            joined = so_far[name] = as_object(before) or {}
             _join_fields(joined, inner)
-            so_far[name] = joined
         else:
             so_far[name] = value
+
+
+def _joined(value: object) -> object:
+    if isinstance(value, StringIO):
+        return value.getvalue()
+    if (fields := as_object(value)) is not None:
+        return {name: _joined(inner) for name, inner in fields.items()}
+    return copy.deepcopy(value)

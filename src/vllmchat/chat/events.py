@@ -184,6 +184,8 @@ class _ChoiceCalls:
             if len(self._calls) > known:
                 self._end_before(call, events)
             arguments = call.add(delta)
+            if call.index in self._done:
+                continue  # white space, if anything: the arguments were a whole object
             if call.index in self._started:
                 if arguments:
                     events.append(ToolCallDelta(call.index, arguments, self._choice))
@@ -213,7 +215,7 @@ class _ChoiceCalls:
 
     def _end_before(self, begun: CallSoFar, events: list[Event]) -> None:
         for call in self._calls.in_order():
-            if call.index < begun.index and call.ended:
+            if call.index < begun.index and call.index not in self._done and call.ended:
                 self._end(call, events, cut=False)
 
     def _end(self, call: CallSoFar, events: list[Event], *, cut: bool) -> None:
