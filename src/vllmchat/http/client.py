@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -37,7 +38,7 @@ class SyncSender(Protocol):
         ...
 
     def close(self) -> None:
-        """Closes what was opened here."""
+        """Closes what was opened here and is not in use."""
         ...
 
 
@@ -48,12 +49,12 @@ class AsyncSender(Protocol):
         """Sends a request and waits for the head of its answer."""
         ...
 
-    async def aclose(self) -> None:
-        """Closes what was opened here."""
+    def close(self) -> None:
+        """Closes what was opened here and is not in use. It may be called from any thread."""
         ...
 
-    def abort(self) -> None:
-        """The same without awaiting, as far as that is possible; for finalisers."""
+    def end(self) -> None:
+        """Closes all that was opened here: the event loop ends."""
         ...
 
 
@@ -242,38 +243,44 @@ class AsyncExchange:
 
 
 class SyncClient:
-    """Runs calls, blocking. Safe to use from many threads."""
+    """Runs calls, blocking. Safe to use from many threads.
+
+    Each process has connections of its own: what a fork copies still belongs to the parent.
+    """
 
     def __init__(self, make_sender: Callable[[], SyncSender]) -> None:
         self._make_sender = make_sender
-        self._sender: SyncSender | None = None
-        self._lock = threading.Lock()
-        self.model_lock = threading.Lock()
+        self._states: dict[int, SyncState] = {}
 
     def run(self, target: Target, call: Call[T]) -> T:
         """Sends a call and reads its whole answer."""
         clock = Clock(call.timeout)
-        return SyncExchange(self._open_sender(), clock).run(reply_flow(target, call, clock))
+        return SyncExchange(self.state().sender, clock).run(reply_flow(target, call, clock))
 
     def open(self, target: Target, call: Call[T]) -> SyncExchange:
         """Sends a call and leaves its answer open, to be read as it comes."""
         clock = Clock(call.timeout)
-        exchange = SyncExchange(self._open_sender(), clock)
+        exchange = SyncExchange(self.state().sender, clock)
         exchange.run(open_flow(target, call, clock))
         return exchange
 
     def close(self) -> None:
         """Closes the connections. Another call opens new ones."""
-        if self._sender is not None:
-            self._sender.close()
+        for state in list(self._states.values()):
+            state.sender.close()
 
-    def _open_sender(self) -> SyncSender:
-        if self._sender is None:
-            with self._lock:
-                if self._sender is None:
-                    self._sender = self._make_sender()
-                    weakref.finalize(self, self._sender.close)
-        return self._sender
+    def state(self) -> SyncState:
+        """What this client holds in this process."""
+        pid = os.getpid()
+        state = self._states.get(pid)
+        if state is None:
+            # Without a lock, which a thread may have held when the process was forked. Of two threads one wins.
+            self.close()
+            mine = SyncState(self._make_sender())
+            state = self._states.setdefault(pid, mine)
+            if state is mine:
+                weakref.finalize(self, state.sender.close)
+        return state
 
 
 class AsyncClient:
@@ -301,38 +308,56 @@ class AsyncClient:
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is not None:
-            await state.sender.aclose()
+            state.sender.close()
+            # The event loop lets go of the sockets in its next round; one that ended before that would complain.
+            await anyio.lowlevel.checkpoint()
 
-    async def state(self) -> LoopState:
+    async def state(self) -> AsyncState:
         """What this client holds on the running event loop."""
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is None:
-            state = loop.states[self] = LoopState(self._make_sender())
-            weakref.finalize(self, state.sender.abort).atexit = False
+            state = loop.states[self] = AsyncState(self._make_sender())
+            weakref.finalize(self, state.sender.close).atexit = False
         return state
 
 
-class LoopState:
-    """What an `AsyncClient` holds on one event loop.
+class SyncState:
+    """What a `SyncClient` holds in one process.
 
     Attributes:
         sender: The connections.
         model_lock: Held while the server is asked which model it serves.
+        model_failure: What came of it when it was asked last, if that was an error.
+        model_asked: How often it was asked.
     """
 
-    __slots__ = ("model_lock", "sender")
+    __slots__ = ("model_asked", "model_failure", "model_lock", "sender")
+
+    def __init__(self, sender: SyncSender) -> None:
+        self.sender = sender
+        self.model_lock = threading.Lock()
+        self.model_failure: Exception | None = None
+        self.model_asked = 0
+
+
+class AsyncState:
+    """What an `AsyncClient` holds on one event loop; attributes as of `SyncState`."""
+
+    __slots__ = ("model_asked", "model_failure", "model_lock", "sender")
 
     def __init__(self, sender: AsyncSender) -> None:
         self.sender = sender
         self.model_lock = anyio.Lock()
+        self.model_failure: Exception | None = None
+        self.model_asked = 0
 
 
 class _Loop:
     """What all clients hold on one event loop. It is closed when the loop ends."""
 
     def __init__(self) -> None:
-        self.states: weakref.WeakKeyDictionary[AsyncClient, LoopState] = weakref.WeakKeyDictionary()
+        self.states: weakref.WeakKeyDictionary[AsyncClient, AsyncState] = weakref.WeakKeyDictionary()
         self.guard = self._until_the_loop_ends()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -341,9 +366,11 @@ class _Loop:
         try:
             yield
         finally:
+            for state in list(self.states.values()):
+                state.sender.end()
             with anyio.CancelScope(shield=True):
-                for state in list(self.states.values()):
-                    await state.sender.aclose()
+                # The event loop lets go of the sockets in its next round.
+                await anyio.lowlevel.checkpoint()
 
 
 _LOOP: anyio.lowlevel.RunVar[_Loop] = anyio.lowlevel.RunVar("vllmchat")

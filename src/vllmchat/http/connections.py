@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from vllmchat.http.client import AsyncClient, SyncClient
 from vllmchat.http.proxy import proxy_for
 from vllmchat.http.user_client import UserAsyncClient, UserSyncClient, check_clients
 
 if TYPE_CHECKING:
-    import ssl
-
-    import httpx
-
     from vllmchat.http.client import AsyncSender, SyncSender
+    from vllmchat.http.proxy import Proxy
     from vllmchat.http.url import BaseURL
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
+
+
+Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
+"""Whom to trust: True for the usual authorities, a path to others, a context of the caller's, False for anybody."""
 
 
 class Connections:
@@ -32,7 +35,7 @@ class Connections:
         self,
         base: BaseURL,
         *,
-        verify: bool | str | ssl.SSLContext = True,
+        verify: Verify = True,
         max_connections: int | None = None,
         http_client: SyncHTTPClient | None = None,
         async_http_client: AsyncHTTPClient | None = None,
@@ -45,82 +48,68 @@ class Connections:
         ):
             if given and is_set:
                 raise TypeError(f"{name}= has no effect on a client of your own: set it on that client")
-        tls = _TLS(verify)
+        _check_verify(verify)
         self.model: str | None = None
         if http_client is not None:
             self.blocking = SyncClient(partial(UserSyncClient, http_client))
         elif async_http_client is not None:
             self.blocking = SyncClient(_only_async)
-        else:
-            self.blocking = SyncClient(partial(_sync_sender, base, tls, max_connections))
         if async_http_client is not None:
             self.awaiting = AsyncClient(partial(UserAsyncClient, async_http_client))
         elif http_client is not None:
             self.awaiting = AsyncClient(_only_sync)
-        else:
-            self.awaiting = AsyncClient(partial(_async_sender, base, tls, max_connections))
+        if not given:
+            proxy, tls = proxy_for(base), _TLS(verify)
+            self.blocking = SyncClient(partial(_sync_pool, base, tls, proxy, max_connections))
+            self.awaiting = AsyncClient(partial(_async_pool, base, tls, proxy, max_connections))
+
+
+def _check_verify(verify: Verify) -> None:
+    if isinstance(verify, bool | ssl.SSLContext):
+        return
+    try:
+        path = os.fspath(verify)
+    except TypeError:
+        kind = type(verify).__name__
+        raise TypeError(f"verify must be a bool, a path or an ssl.SSLContext, not {kind}") from None
+    if not os.path.exists(path):
+        raise ValueError(f"verify={path!r}: there is no such file or folder of certificates")
 
 
 class _TLS:
     """Makes the TLS context when it is first needed: that takes longer than all the rest of a provider."""
 
-    def __init__(self, verify: bool | str | ssl.SSLContext) -> None:
+    def __init__(self, verify: Verify) -> None:
         self._verify = verify
         self._context: ssl.SSLContext | None = None
 
     def __call__(self) -> ssl.SSLContext:
         if self._context is None:
-            import os
-            import ssl
-
-            import httpx
-
             verify = self._verify
-            if isinstance(verify, str):
-                folder = os.path.isdir(verify)
-                verify = (
-                    ssl.create_default_context(capath=verify)
-                    if folder
-                    else ssl.create_default_context(cafile=verify)
-                )
-            self._context = httpx.create_ssl_context(verify=verify)
+            if isinstance(verify, ssl.SSLContext):
+                self._context = verify
+            elif isinstance(verify, bool):
+                import httpx
+
+                # With the certificates that httpx would take, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
+                self._context = httpx.create_ssl_context(verify=verify)
+            elif os.path.isdir(verify):
+                self._context = ssl.create_default_context(capath=verify)
+            else:
+                self._context = ssl.create_default_context(cafile=verify)
         return self._context
 
 
-def _sync_sender(base: BaseURL, tls: _TLS, max_connections: int | None) -> SyncSender:
-    proxy = proxy_for(base)
-    if proxy is None:
-        from vllmchat.http.transport import SyncPool
+def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncSender:
+    from vllmchat.http.transport import Route, SyncPool
 
-        return SyncPool(base, tls, max_connections)
-    import httpx
-
-    from vllmchat.http.user_client import OwnSyncClient
-
-    client = httpx.Client(proxy=proxy, verify=tls(), limits=_limits(max_connections), trust_env=False)
-    return OwnSyncClient(cast("SyncHTTPClient", client))
+    return SyncPool(Route(base, tls, proxy), max_connections)
 
 
-def _async_sender(base: BaseURL, tls: _TLS, max_connections: int | None) -> AsyncSender:
-    proxy = proxy_for(base)
-    if proxy is None:
-        from vllmchat.http.transport import AsyncPool
+def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> AsyncSender:
+    from vllmchat.http.transport import AsyncPool, Route
 
-        return AsyncPool(base, tls, max_connections)
-    import httpx
-
-    from vllmchat.http.user_client import OwnAsyncClient
-
-    client = httpx.AsyncClient(proxy=proxy, verify=tls(), limits=_limits(max_connections), trust_env=False)
-    return OwnAsyncClient(cast("AsyncHTTPClient", client))
-
-
-def _limits(max_connections: int | None) -> httpx.Limits:
-    import httpx
-
-    from vllmchat.http.transport import KEEP_ALIVE_SECONDS
-
-    return httpx.Limits(max_connections=max_connections, keepalive_expiry=KEEP_ALIVE_SECONDS)
+    return AsyncPool(Route(base, tls, proxy), max_connections)
 
 
 def _only_async() -> NoReturn:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import math
 import socket
 import ssl
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +23,7 @@ import httpcore
 from vllmchat.http.clock import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
     from typing import Any
 
     from vllmchat.http.clock import Clock
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
+_PIECE = 256 * 1024
+_A_DAY = 24 * 60 * 60.0
+_HEAD_START = 0.25
+"""Seconds that an address of a host has before the next one is tried beside it."""
 
 
 def _keep_alive_options() -> list[tuple[int, int, int]]:
@@ -45,18 +51,60 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 TCP_OPTIONS = _keep_alive_options()
 
 
-class SyncWire(httpcore.NetworkBackend):
-    """The network of one blocking connection.
+class _Wire:
+    """How long a wait on one connection may take: as the call's clock says, or, while it opens, as `connect` allows.
 
     Attributes:
         clock: The clock of the call that the connection serves now.
-        stream: What was opened, so that it can be closed from outside httpcore.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tunnel_to: str | None = None) -> None:
+        """Opens nothing yet.
+
+        Args:
+            tunnel_to: The host behind the proxy, when a request to the proxy and a TLS handshake with that host
+                come before the connection stands.
+        """
         self.clock: Clock | None = None
-        self.stream: httpcore.NetworkStream | None = None
-        self._backend = httpcore.SyncBackend()
+        self._tunnel_to = tunnel_to
+        self._opening = False
+        self._open_until = math.inf
+
+    def begin_opening(self, timeout: float | None) -> None:
+        """Opening begins, and may take so many seconds."""
+        self._open_until = math.inf if timeout is None else monotonic() + timeout
+        self._opening = self._tunnel_to is not None
+
+    def end_opening(self, server_hostname: str | None) -> None:
+        """A TLS handshake is done; that with a proxy is not the last."""
+        self._opening = self._opening and server_hostname != self._tunnel_to
+
+    def opening_seconds(self) -> float | None:
+        """What is left for opening, at least 0."""
+        return None if self._open_until == math.inf else max(self._open_until - monotonic(), 0.0)
+
+    def deadline(self) -> float:
+        """The moment at which a wait for bytes that begins now ends; may be infinite."""
+        if self._opening:
+            return self._open_until
+        return math.inf if self.clock is None else self.clock.deadline()
+
+    def seconds(self) -> float | None:
+        """How long a wait for bytes that begins now may take, at least 0."""
+        deadline = self.deadline()
+        return None if deadline == math.inf else max(deadline - monotonic(), 0.0)
+
+    def timed_out(self, error: type[httpcore.TimeoutException]) -> httpcore.TimeoutException:
+        """The exception for a wait that was too long."""
+        return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
+
+
+class SyncWire(_Wire, httpcore.NetworkBackend):
+    """The network of one blocking connection."""
+
+    def __init__(self, tunnel_to: str | None = None) -> None:
+        super().__init__(tunnel_to)
+        self._stream: httpcore.NetworkStream | None = None
 
     def connect_tcp(
         self,
@@ -66,16 +114,41 @@ class SyncWire(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
-        """Opens a connection."""
-        options = cast("Iterable[SocketOption]", TCP_OPTIONS)
-        self.stream = self._backend.connect_tcp(host, port, timeout, local_address, options)
-        return _SyncStream(self, self.stream)
+        """Opens a connection, to one address of the host after another.
+
+        The time is shared among them: an address that does not answer leaves some for the next.
+        """
+        self.begin_opening(timeout)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        addresses = [str(info[4][0]) for info in found] if len(found) > 1 else [host]
+        failure: Exception | None = None
+        for place, address in enumerate(addresses):
+            left = self.opening_seconds()
+            share = None if left is None else max(left / (len(addresses) - place), 0.001)
+            try:
+                stream = httpcore.SyncBackend().connect_tcp(
+                    address, port, share, local_address, cast("Iterable[SocketOption]", TCP_OPTIONS)
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return self.replace(stream)
+        assert failure is not None
+        raise failure
+
+    def replace(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
+        """The connection goes over this stream now, as after a TLS handshake."""
+        self._stream = stream
+        return _SyncStream(self, stream)
 
     def abort(self) -> None:
         """Closes the connection at once."""
-        if self.stream is not None:
+        if self._stream is not None:
             with contextlib.suppress(OSError):
-                self.stream.close()
+                self._stream.close()
 
 
 class _SyncStream(httpcore.NetworkStream):
@@ -84,19 +157,25 @@ class _SyncStream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if self._wire.clock is not None:
-            timeout = self._wire.clock.seconds()
-            if timeout == 0.0:
-                # The socket would take 0 as "do not wait" and fail with another error.
-                raise httpcore.ReadTimeout("timed out")
-        return self._stream.read(max_bytes, timeout)
+        # A socket would take 0 as "do not wait" and fail with another error.
+        limit = self._wire.seconds()
+        if limit == 0.0:
+            raise self._wire.timed_out(httpcore.ReadTimeout)
+        try:
+            return self._stream.read(max_bytes, limit)
+        except httpcore.ReadTimeout as error:
+            raise self._wire.timed_out(httpcore.ReadTimeout) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self._wire.clock is not None:
-            timeout = self._wire.clock.seconds()
-            if timeout == 0.0:
-                raise httpcore.WriteTimeout("timed out")
-        self._stream.write(buffer, timeout)
+        # In pieces: the stream below grants each of its partial writes the whole time anew.
+        for start in range(0, len(buffer), _PIECE):
+            limit = self._wire.seconds()
+            if limit == 0.0:
+                raise self._wire.timed_out(httpcore.WriteTimeout)
+            try:
+                self._stream.write(buffer[start : start + _PIECE], limit)
+            except httpcore.WriteTimeout as error:
+                raise self._wire.timed_out(httpcore.WriteTimeout) from error
 
     def close(self) -> None:
         self._wire.abort()
@@ -104,23 +183,22 @@ class _SyncStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
-        self._wire.stream = stream
-        return _SyncStream(self._wire, stream)
+        left = self._wire.opening_seconds()
+        if left == 0.0:
+            raise httpcore.ConnectTimeout("timed out")
+        stream = self._stream.start_tls(ssl_context, server_hostname, left)
+        self._wire.end_opening(server_hostname)
+        return self._wire.replace(stream)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class AsyncWire(httpcore.AsyncNetworkBackend):
-    """The network of one asynchronous connection, on asyncio or trio.
+class AsyncWire(_Wire, httpcore.AsyncNetworkBackend):
+    """The network of one asynchronous connection, on asyncio or trio."""
 
-    Attributes:
-        clock: The clock of the call that the connection serves now.
-    """
-
-    def __init__(self) -> None:
-        self.clock: Clock | None = None
+    def __init__(self, tunnel_to: str | None = None) -> None:
+        super().__init__(tunnel_to)
         self._asyncio: _AsyncioStream | None = None
         self._trio: httpcore.AsyncNetworkStream | None = None
 
@@ -132,44 +210,91 @@ class AsyncWire(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Opens a connection."""
-        if _on_asyncio():
-            self._asyncio = await _connect_asyncio(self, host, port, timeout, local_address)
+        """Opens a connection, to whichever address of the host answers first."""
+        self.begin_opening(timeout)
+        if not on_trio():
+            self._asyncio = await _connect_asyncio(self, host, port, timeout)
             return self._asyncio
+        # httpcore has a class of that name that can do nothing, for where trio is missing.
+        backend = cast("httpcore.AsyncNetworkBackend", httpcore.TrioBackend())
         options = cast("Iterable[SocketOption]", TCP_OPTIONS)
-        self._trio = await httpcore.TrioBackend().connect_tcp(host, port, timeout, local_address, options)
-        return _TrioStream(self, self._trio)
+        return self.replace(await backend.connect_tcp(host, port, timeout, local_address, options))
+
+    def replace(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
+        """The connection goes over this stream of trio now, as after a TLS handshake."""
+        self._trio = stream
+        return _TrioStream(self, stream)
 
     def abort(self) -> None:
-        """Closes the connection at once; works without awaiting, also when its event loop has ended."""
+        """Closes the connection at once, without awaiting; on its event loop, or after that has ended."""
         if self._asyncio is not None:
             self._asyncio.abort()
         elif self._trio is not None:
             sock = self._trio.get_extra_info("socket")
-            if sock is not None:
-                with contextlib.suppress(OSError):
-                    sock.close()
-
-    def replace(self, stream: httpcore.AsyncNetworkStream) -> None:
-        """The connection goes on over another stream, as after a TLS handshake."""
-        self._trio = stream
+            # RuntimeError: the loop has ended. It has closed the socket then.
+            with contextlib.suppress(OSError, RuntimeError):
+                sock.close()
 
 
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+def on_trio() -> bool:
+    """Whether the running event loop is trio's; else it is asyncio's."""
+    if "trio" not in sys.modules:
         return False
-    return True
+    # trio depends on it. Looking for a running asyncio loop would not do: trio may be its guest.
+    import sniffio
+
+    return sniffio.current_async_library() == "trio"
 
 
-def loop_poster() -> Callable[[Callable[[], object]], object]:
-    """What runs a function on the running event loop when it is called from another thread."""
-    if _on_asyncio():
-        return asyncio.get_running_loop().call_soon_threadsafe
-    import trio
+class Home:
+    """The event loop that something belongs to."""
 
-    return trio.lowlevel.current_trio_token().run_sync_soon
+    def __init__(self) -> None:
+        self._asyncio: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        if not on_trio():
+            self._asyncio = asyncio.get_running_loop()
+            self._post: Callable[[Callable[[], object]], object] = self._asyncio.call_soon_threadsafe
+            return
+        import trio
+
+        self._token = trio.lowlevel.current_trio_token()
+        self._post = self._token.run_sync_soon
+
+    def run(self, job: Callable[[], object]) -> None:
+        """Runs a job there: at once when called there, else soon; never when the loop has ended."""
+        if self._is_here():
+            job()
+        else:
+            with contextlib.suppress(RuntimeError):
+                self._post(job)
+
+    def start(self, job: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Starts a task of its own there; called on the loop."""
+        if self._asyncio is not None:
+            task = self._asyncio.create_task(job(*args))
+            # The loop itself holds its tasks weakly.
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        import trio
+
+        with contextlib.suppress(RuntimeError):
+            trio.lowlevel.spawn_system_task(job, *args)
+
+    def _is_here(self) -> bool:
+        if self._asyncio is not None:
+            return _on_loop(self._asyncio)
+        import trio
+
+        return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token
+
+
+async def run_out(pieces: AsyncIterator[bytes]) -> None:
+    """Reads what a closed connection left over, so that the generators over it end, the inner ones too."""
+    with contextlib.suppress(Exception):
+        async for _ in pieces:
+            pass
 
 
 class _TrioStream(httpcore.AsyncNetworkStream):
@@ -178,13 +303,16 @@ class _TrioStream(httpcore.AsyncNetworkStream):
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, self._limit(timeout))
+        try:
+            return await self._stream.read(max_bytes, self._wire.seconds())
+        except httpcore.ReadTimeout as error:
+            raise self._wire.timed_out(httpcore.ReadTimeout) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, self._limit(timeout))
-
-    def _limit(self, timeout: float | None) -> float | None:
-        return timeout if self._wire.clock is None else self._wire.clock.seconds()
+        try:
+            await self._stream.write(buffer, self._wire.seconds())
+        except httpcore.WriteTimeout as error:
+            raise self._wire.timed_out(httpcore.WriteTimeout) from error
 
     async def aclose(self) -> None:
         # Not the stream's own aclose: a TLS stream would say goodbye and wait.
@@ -193,34 +321,81 @@ class _TrioStream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        self._wire.replace(stream)
-        return _TrioStream(self._wire, stream)
+        try:
+            stream = await self._stream.start_tls(ssl_context, server_hostname, self._wire.opening_seconds())
+        except httpcore.ConnectError as error:
+            # trio's own exception in between has no text.
+            cause = error.__cause__ and error.__cause__.__cause__
+            raise httpcore.ConnectError(str(error) or _reason(cause)) from error
+        self._wire.end_opening(server_hostname)
+        return self._wire.replace(stream)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-async def _connect_asyncio(
-    wire: AsyncWire, host: str, port: int, timeout: float | None, local_address: str | None
-) -> _AsyncioStream:
+async def _connect_asyncio(wire: AsyncWire, host: str, port: int, timeout: float | None) -> _AsyncioStream:
     loop = asyncio.get_running_loop()
-    stream = _AsyncioStream(wire, loop)
+
+    async def connect(address: str) -> _AsyncioStream:
+        _, stream = await loop.create_connection(lambda: _AsyncioStream(wire, loop), address, port)
+        stream.set_options(TCP_OPTIONS)
+        return stream
+
     try:
         async with asyncio.timeout(timeout):
-            await loop.create_connection(
-                lambda: stream,
-                host,
-                port,
-                local_addr=None if local_address is None else (local_address, 0),
-                happy_eyeballs_delay=0.25,
-            )
+            addresses = await _addresses(loop, host, port)
+            return await (connect(host) if len(addresses) < 2 else _first(connect, addresses))
     except TimeoutError as error:
         raise httpcore.ConnectTimeout("timed out") from error
     except OSError as error:
         raise httpcore.ConnectError(str(error)) from error
-    stream.set_options(TCP_OPTIONS)
-    return stream
+
+
+async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(info[4][0]) for info in found]
+
+
+async def _first(
+    connect: Callable[[str], Coroutine[Any, Any, _AsyncioStream]], addresses: list[str]
+) -> _AsyncioStream:
+    """Connects to the first address that answers; the next one is tried when one fails or lets wait ("happy eyeballs").
+
+    asyncio can do this, uvloop cannot; and asyncio forgets a socket that is connected in the moment of a cancellation.
+    """
+    waiting = deque(addresses)
+    tasks: list[asyncio.Task[_AsyncioStream]] = []
+    running: set[asyncio.Task[_AsyncioStream]] = set()
+    failure: BaseException | None = None
+    chosen: asyncio.Task[_AsyncioStream] | None = None
+    try:
+        while waiting or running:
+            if waiting:
+                tasks.append(asyncio.ensure_future(connect(waiting.popleft())))
+                running.add(tasks[-1])
+            done, running = await asyncio.wait(
+                running, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                failure = task.exception()
+                if failure is None:
+                    chosen = task
+                    return task.result()
+        assert failure is not None
+        raise failure
+    finally:
+        for task in tasks:
+            if task is not chosen:
+                task.cancel()
+                task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[_AsyncioStream]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()
 
 
 class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
@@ -320,9 +495,14 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     ) -> httpcore.AsyncNetworkStream:
         assert self._transport is not None
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._wire.opening_seconds()):
                 transport = await self._loop.start_tls(
-                    self._transport, self, ssl_context, server_hostname=server_hostname
+                    self._transport,
+                    self,
+                    ssl_context,
+                    server_hostname=server_hostname,
+                    # Only the limit above counts; the loop has one of its own otherwise.
+                    ssl_handshake_timeout=_A_DAY,
                 )
         except TimeoutError as error:
             self.abort()
@@ -336,6 +516,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         if transport is None:
             raise httpcore.ConnectError("the server closed the connection during the TLS handshake")
         self._transport = transport
+        self._wire.end_opening(server_hostname)
         return self
 
     def get_extra_info(self, info: str) -> Any:
@@ -355,16 +536,11 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
             self._error = ConnectionAbortedError(errno.ECONNABORTED, "the connection was closed here")
         self._ended = True
         self._received.clear()
-        if self._transport is None or self._loop.is_closed():
-            return
-        if _on_loop(self._loop):
+        self._buffered = 0
+        if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
             self._wake(self._reader)
             self._wake(self._writer)
-        else:
-            # From a finaliser that ran in another thread.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._transport.abort)
 
     def set_options(self, options: Iterable[tuple[int, int, int]]) -> None:
         """Sets socket options; one that the platform refuses is left."""
@@ -380,8 +556,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         One timer serves many waits: deadlines move later as bytes come, and a timer that fires too early is set
         anew then. So a stream costs a timer in minutes, not one a chunk.
         """
-        clock = self._wire.clock
-        self._deadline = math.inf if clock is None else clock.deadline()
+        self._deadline = self._wire.deadline()
         if self._timer is not None:
             if self._timer_at <= self._deadline:
                 return
@@ -402,7 +577,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
             self._set_timer()
             return
         error = httpcore.ReadTimeout if waiter is self._reader else httpcore.WriteTimeout
-        waiter.set_exception(error("timed out"))
+        waiter.set_exception(self._wire.timed_out(error))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

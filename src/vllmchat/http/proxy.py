@@ -4,14 +4,80 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
 
 if TYPE_CHECKING:
     from vllmchat.http.url import BaseURL
 
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
-def proxy_for(base: BaseURL) -> str | None:
-    """The proxy for a server, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`; None for none."""
+
+class Proxy(NamedTuple):
+    """A proxy.
+
+    Attributes:
+        scheme: `http`, `https`, `socks5` or `socks5h`.
+        host: Its host.
+        port: Its port.
+        credentials: User and password for it.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    credentials: tuple[bytes, bytes] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Proxy:
+        """Takes a proxy's URL apart. `http://` may be missing.
+
+        Raises:
+            ValueError: It is none; the message does not hold the credentials.
+        """
+        try:
+            parts = urlsplit(text if "://" in text else f"http://{text}")
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(
+                "the environment names a proxy (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) that cannot be used: write it "
+                "as http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, or except the server from it with "
+                "NO_PROXY"
+            )
+        credentials = None
+        if parts.username is not None:
+            credentials = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
+        return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], credentials)
+
+    @property
+    def is_http(self) -> bool:
+        """Whether it speaks HTTP, with TLS or without."""
+        return self.scheme.startswith("http")
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the way to it is encrypted."""
+        return self.scheme == "https"
+
+    @property
+    def url(self) -> str:
+        """Its URL without the credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.url!r})"
+
+
+def proxy_for(base: BaseURL) -> Proxy | None:
+    """The proxy for a server, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`; None for none.
+
+    Raises:
+        ValueError: The environment names one that cannot be used.
+    """
     named = any(name.lower().endswith("_proxy") for name in os.environ)
     if not named and sys.platform not in ("darwin", "win32"):
         # Spares the import below, which most processes do not need.
@@ -23,4 +89,10 @@ def proxy_for(base: BaseURL) -> str | None:
     host = f"[{base.host}]" if ":" in base.host else base.host
     if not proxy or proxy_bypass(f"{host}:{base.port}") or proxy_bypass(base.host):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    parsed = Proxy.parse(proxy)
+    if not parsed.is_http and find_spec("socksio") is None:
+        raise ValueError(
+            f"the environment names the SOCKS proxy {parsed.url}, for which a package is missing: install "
+            "httpx[socks], or except the server from it with NO_PROXY"
+        )
+    return parsed

@@ -6,19 +6,18 @@ after a burst the surplus grows old at the bottom and is dropped from there. Not
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import zlib
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 import anyio
-import anyio.lowlevel
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.network import AsyncWire, SyncWire, loop_poster
+from vllmchat.http.network import AsyncWire, Home, SyncWire, run_out
 
 if TYPE_CHECKING:
     import ssl
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
+    from vllmchat.http.proxy import Proxy
     from vllmchat.http.url import BaseURL
 
 KEEP_ALIVE_SECONDS = 4.0
@@ -68,20 +68,73 @@ class AsyncAnswer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a server is reached.
+
+    Attributes:
+        base: Where it is.
+        tls: Gives the TLS context; called for `https` only.
+        proxy: What stands in between, if anything.
+    """
+
+    base: BaseURL
+    tls: Callable[[], ssl.SSLContext]
+    proxy: Proxy | None = None
+
+    @property
+    def origin(self) -> httpcore.Origin:
+        """The server for httpcore."""
+        base = self.base
+        return httpcore.Origin(base.scheme.encode(), base.host.encode("ascii"), base.port)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The TLS context for the server; None for a plain one."""
+        return self.tls() if self.base.scheme == "https" else None
+
+    @property
+    def tunnel_to(self) -> str | None:
+        """The host that is reached through a tunnel, if one is."""
+        tunnel = self.proxy is not None and self.proxy.is_http and self.base.scheme == "https"
+        return self.base.host if tunnel else None
+
+    def proxy_for_httpcore(self, proxy: Proxy) -> httpcore.Proxy:
+        """The proxy for httpcore."""
+        return httpcore.Proxy(
+            proxy.url, auth=proxy.credentials, ssl_context=self.tls() if proxy.is_tls else None
+        )
+
+
 class SyncLine:
     """One blocking connection."""
 
     __slots__ = ("connection", "expires", "used", "wire")
 
-    def __init__(self, base: BaseURL, ssl_context: Callable[[], ssl.SSLContext]) -> None:
-        self.wire = SyncWire()
-        self.connection = httpcore.HTTPConnection(
-            _origin(base),
-            ssl_context=ssl_context() if base.scheme == "https" else None,
-            network_backend=self.wire,
-        )
+    def __init__(self, route: Route) -> None:
+        self.wire = SyncWire(route.tunnel_to)
+        self.connection: httpcore.HTTPConnection | httpcore.ConnectionPool
+        if route.proxy is None:
+            self.connection = httpcore.HTTPConnection(
+                route.origin, ssl_context=route.context, network_backend=self.wire
+            )
+        else:
+            # Only its pools speak with proxies; one connection each keeps them cheap.
+            self.connection = httpcore.ConnectionPool(
+                ssl_context=route.context,
+                proxy=route.proxy_for_httpcore(route.proxy),
+                max_connections=1,
+                network_backend=self.wire,
+            )
         self.expires = 0.0
         self.used = False
+
+    @property
+    def http(self) -> httpcore.ConnectionInterface | None:
+        """The connection itself."""
+        if isinstance(self.connection, httpcore.ConnectionPool):
+            return next(iter(self.connection.connections), None)
+        return self.connection
 
 
 class AsyncLine:
@@ -89,15 +142,29 @@ class AsyncLine:
 
     __slots__ = ("connection", "expires", "used", "wire")
 
-    def __init__(self, base: BaseURL, ssl_context: Callable[[], ssl.SSLContext]) -> None:
-        self.wire = AsyncWire()
-        self.connection = httpcore.AsyncHTTPConnection(
-            _origin(base),
-            ssl_context=ssl_context() if base.scheme == "https" else None,
-            network_backend=self.wire,
-        )
+    def __init__(self, route: Route) -> None:
+        self.wire = AsyncWire(route.tunnel_to)
+        self.connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool
+        if route.proxy is None:
+            self.connection = httpcore.AsyncHTTPConnection(
+                route.origin, ssl_context=route.context, network_backend=self.wire
+            )
+        else:
+            self.connection = httpcore.AsyncConnectionPool(
+                ssl_context=route.context,
+                proxy=route.proxy_for_httpcore(route.proxy),
+                max_connections=1,
+                network_backend=self.wire,
+            )
         self.expires = 0.0
         self.used = False
+
+    @property
+    def http(self) -> httpcore.AsyncConnectionInterface | None:
+        """The connection itself."""
+        if isinstance(self.connection, httpcore.AsyncConnectionPool):
+            return next(iter(self.connection.connections), None)
+        return self.connection
 
 
 LineT = TypeVar("LineT", SyncLine, AsyncLine)
@@ -129,7 +196,7 @@ class IdleLines(Generic[LineT]):
         now = monotonic()
         while self._lines:
             line = self._lines.pop()
-            if line.expires > now and not line.connection.has_expired():
+            if line.expires > now and is_open(line):
                 return line
             line.wire.abort()
         return None
@@ -140,18 +207,24 @@ class IdleLines(Generic[LineT]):
             self._lines.pop().wire.abort()
 
 
+def is_idle(line: SyncLine | AsyncLine) -> bool:
+    """Whether a connection can take another request."""
+    http = line.http
+    return http is not None and http.is_idle()
+
+
+def is_open(line: SyncLine | AsyncLine) -> bool:
+    """Whether an idle connection has not been closed by the server, as far as can be seen."""
+    http = line.http
+    return http is not None and not http.has_expired()
+
+
 class SyncPool:
-    """The blocking connections to one server; safe to use from many threads."""
+    """The blocking connections to one server; safe to use from many threads of one process."""
 
-    def __init__(
-        self, base: BaseURL, ssl_context: Callable[[], ssl.SSLContext], max_connections: int | None = None
-    ) -> None:
-        self._base = base
-        self._ssl_context = ssl_context
+    def __init__(self, route: Route, max_connections: int | None = None) -> None:
+        self._route = route
         self._max = max_connections
-        self._reset()
-
-    def _reset(self) -> None:
         self._pid = os.getpid()
         # Reentrant, since an answer that is collected unread returns its connection from wherever that happens.
         self._lock = threading.RLock()
@@ -168,7 +241,7 @@ class SyncPool:
         """
         line = self._take(clock)
         try:
-            response = line.connection.handle_request(_request(self._base, step, clock))
+            response = line.connection.handle_request(_request(self._route, step, clock))
             return _SyncAnswer(self, line, response)
         except BaseException:
             self.release(line, broken=True)
@@ -176,37 +249,37 @@ class SyncPool:
 
     def release(self, line: SyncLine, *, broken: bool = False) -> None:
         """Takes a connection back."""
+        if self._pid != os.getpid():
+            # A child process lets go of what its parent uses. Whoever held the lock does not exist here.
+            line.wire.abort()
+            return
         with self._lock:
-            if not broken and not self._closed and line.connection.is_idle():
+            if not broken and not self._closed and is_idle(line):
                 self._idle.push(line)
             else:
                 line.wire.abort()
-            if self._waiting:
-                # The right to a connection passes on to who has waited longest.
-                self._waiting.popleft().release()
-            else:
-                self._in_use -= 1
+            self._leave()
 
     def close(self) -> None:
         """Closes the idle connections; those in use follow when they come back. The next request opens new ones."""
+        if self._pid != os.getpid():
+            self._idle.clear()
+            return
         with self._lock:
             self._closed = True
             self._idle.clear()
 
     def _take(self, clock: Clock) -> SyncLine:
-        if self._pid != os.getpid():
-            # After a fork the connections belong to the parent process.
-            self._idle.clear()
-            self._reset()
         self._admit(clock)
         try:
             with self._lock:
                 self._closed = False
                 line = None if clock.fresh else self._idle.pop()
             if line is None:
-                line = SyncLine(self._base, self._ssl_context)
+                line = SyncLine(self._route)
         except BaseException:
-            self._leave()
+            with self._lock:
+                self._leave()
             raise
         line.wire.clock = clock
         clock.reused = line.used
@@ -215,7 +288,7 @@ class SyncPool:
 
     def _admit(self, clock: Clock) -> None:
         with self._lock:
-            if self._max is None or (self._in_use < self._max and not self._waiting):
+            if self._max is None or self._in_use < self._max:
                 self._in_use += 1
                 return
             turn = threading.Lock()
@@ -224,43 +297,41 @@ class SyncPool:
         try:
             turn.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX))
         except BaseException:
-            if not self._left_queue(turn):
-                self._leave()
+            with self._lock:
+                if not self._left_queue(turn):
+                    self._leave()
             raise
-        if self._left_queue(turn):
-            raise httpcore.PoolTimeout("timed out")
+        with self._lock:
+            if self._left_queue(turn):
+                raise httpcore.PoolTimeout("timed out")
 
     def _left_queue(self, turn: threading.Lock) -> bool:
         """Leaves the queue; False when there is nothing to leave, because the turn has come."""
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return True
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+            return True
         return False
 
     def _leave(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._in_use -= 1
+        if self._waiting:
+            # The right to a connection passes on to who has waited longest.
+            self._waiting.popleft().release()
+        else:
+            self._in_use -= 1
 
 
 class AsyncPool:
     """The connections to one server on one event loop."""
 
-    def __init__(
-        self, base: BaseURL, ssl_context: Callable[[], ssl.SSLContext], max_connections: int | None = None
-    ) -> None:
-        self._base = base
-        self._ssl_context = ssl_context
+    def __init__(self, route: Route, max_connections: int | None = None) -> None:
+        self.home = Home()
+        self._route = route
         self._max = max_connections
         self._idle: IdleLines[AsyncLine] = IdleLines()
+        self._busy: set[AsyncLine] = set()
         self._closed = False
         self._in_use = 0
         self._waiting: deque[anyio.Event] = deque()
-        self._thread = threading.get_ident()
-        self._post = loop_poster()
 
     async def send(self, step: Send, clock: Clock) -> AsyncAnswer:
         """Sends a request and waits for the head of its answer.
@@ -270,7 +341,7 @@ class AsyncPool:
         """
         line = await self._take(clock)
         try:
-            response = await line.connection.handle_async_request(_request(self._base, step, clock))
+            response = await line.connection.handle_async_request(_request(self._route, step, clock))
             return _AsyncAnswer(self, line, response)
         except BaseException:
             self.release(line, broken=True)
@@ -278,33 +349,32 @@ class AsyncPool:
 
     def release(self, line: AsyncLine, *, broken: bool = False) -> None:
         """Takes a connection back."""
-        if not broken and not self._closed and line.connection.is_idle():
+        self._busy.discard(line)
+        if not broken and not self._closed and is_idle(line):
             self._idle.push(line)
         else:
             line.wire.abort()
         self._leave()
 
-    async def aclose(self) -> None:
-        """Closes the idle connections; those in use follow when they come back. The next request opens new ones."""
-        self.abort()
-        # The event loop lets go of the sockets in its next round; one that ended before that would complain.
-        await anyio.lowlevel.checkpoint()
+    def close(self) -> None:
+        """Closes the idle connections; those in use follow when they come back. The next request opens new ones.
 
-    def abort(self) -> None:
-        """The same without awaiting."""
+        It may be called from any thread.
+        """
+        self.home.run(self._close)
+
+    def end(self) -> None:
+        """Closes all connections, also those in use: their event loop ends."""
+        self._close()
+        for line in self._busy:
+            line.wire.abort()
+
+    def _close(self) -> None:
         self._closed = True
         self._idle.clear()
 
-    def post(self, job: Callable[[], None]) -> None:
-        """Runs a job on the pool's event loop, from any thread; nowhere when that loop has ended."""
-        if threading.get_ident() == self._thread:
-            job()
-        else:
-            with contextlib.suppress(RuntimeError):
-                self._post(job)
-
     async def _take(self, clock: Clock) -> AsyncLine:
-        if self._max is None or (self._in_use < self._max and not self._waiting):
+        if self._max is None or self._in_use < self._max:
             self._in_use += 1
         else:
             await self._wait_for_turn(clock)
@@ -312,10 +382,11 @@ class AsyncPool:
             self._closed = False
             line = None if clock.fresh else self._idle.pop()
             if line is None:
-                line = AsyncLine(self._base, self._ssl_context)
+                line = AsyncLine(self._route)
         except BaseException:
             self._leave()
             raise
+        self._busy.add(line)
         line.wire.clock = clock
         clock.reused = line.used
         clock.start_attempt()
@@ -425,14 +496,16 @@ class _AsyncAnswer:
         if not self._open:
             return
         self._finish(broken=True)
-        # The generators below end with the connection's error. Left unfinished, the event loop would have to end
-        # them when they are collected, and trio complains about that.
-        with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
-            while await anext(self._pieces, b""):
-                pass
+        with anyio.CancelScope(shield=True):
+            await run_out(self._pieces)
 
     def abort(self) -> None:
-        self._pool.post(lambda: self._finish(broken=True))
+        self._pool.home.run(self._abort)
+
+    def _abort(self) -> None:
+        if self._open:
+            self._finish(broken=True)
+            self._pool.home.start(run_out, self._pieces)
 
     def _finish(self, *, broken: bool = False) -> None:
         if self._open:
@@ -452,6 +525,7 @@ class _Inflater:
     def __init__(self) -> None:
         # 32 + 15: gzip or zlib, as the data says.
         self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._begun = False
 
     def next_piece(self, read: Callable[[], bytes]) -> bytes:
         while True:
@@ -468,10 +542,14 @@ class _Inflater:
                 return data
 
     def _step(self, source: bytes) -> bytes:
+        self._begun = self._begun or bool(source)
         try:
-            return self._inflate.decompress(source, self._STEP)
+            data = self._inflate.decompress(source, self._STEP)
         except zlib.error as error:
             raise httpcore.RemoteProtocolError(f"the compressed body is broken: {error}") from error
+        if not source and not data and self._begun and not self._inflate.eof:
+            raise httpcore.RemoteProtocolError("the compressed body ends too early")
+        return data
 
 
 def _inflater(headers: dict[str, str]) -> _Inflater | None:
@@ -485,16 +563,13 @@ def _inflater(headers: dict[str, str]) -> _Inflater | None:
     )
 
 
-def _origin(base: BaseURL) -> httpcore.Origin:
-    return httpcore.Origin(base.scheme.encode(), base.host.encode("ascii"), base.port)
-
-
-def _request(base: BaseURL, step: Send, clock: Clock) -> httpcore.Request:
-    host = base.origin.partition("://")[2]
-    headers = [(b"Host", host.encode("ascii"))]
-    headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in step.headers]
+def _request(route: Route, step: Send, clock: Clock) -> httpcore.Request:
+    base = route.base
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in step.headers]
+    if not any(name == b"host" for name, _ in headers):
+        headers.insert(0, (b"host", base.origin.partition("://")[2].encode("ascii")))
     if step.body is not None:
-        headers.append((b"Content-Length", str(len(step.body)).encode()))
+        headers.append((b"content-length", str(len(step.body)).encode()))
     return httpcore.Request(
         step.method,
         httpcore.URL(

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import anyio
 
+from vllmchat.http.network import Home
 from vllmchat.http.timeout import Timeout
+from vllmchat.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
+
+
+USER_AGENT = f"vllmchat/{VERSION}"
+"""How this library names itself."""
 
 
 @runtime_checkable
@@ -61,16 +68,13 @@ def check_clients(http_client: object, async_http_client: object) -> None:
     ):
         if client is None:
             continue
-        wanted = (
-            "an asynchronous client such as httpx.AsyncClient"
-            if want_async
-            else ("a blocking client such as httpx.Client")
-        )
-        given = f"{type(client).__module__.partition('.')[0]}.{type(client).__name__}"
-        if (
-            isinstance(client, type)
-            or not callable(getattr(client, "send", None))
-            or not callable(getattr(client, "build_request", None))
+        kind = "an asynchronous client" if want_async else "a blocking client"
+        wanted = f"{kind} such as httpx.{'AsyncClient' if want_async else 'Client'}(...)"
+        given = _full_name(type(client))
+        if isinstance(client, type):
+            raise TypeError(f"{name} must be {wanted}, not the class {_full_name(client)}: make an instance")
+        if not callable(getattr(client, "send", None)) or not callable(
+            getattr(client, "build_request", None)
         ):
             raise TypeError(f"{name} must be {wanted}, not {given}")
         is_async = inspect.iscoroutinefunction(cast("AsyncHTTPClient", client).send)
@@ -79,18 +83,32 @@ def check_clients(http_client: object, async_http_client: object) -> None:
             raise TypeError(f"{name} must be {wanted}; pass this {given} as {other}=")
 
 
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
+
+
+def sends_authorization(client: object) -> bool:
+    """Whether a caller's client says who it is by itself."""
+    return "authorization" in _headers(client)
+
+
 def timeout_of(client: object) -> Timeout | None:
     """The limits that a client was made with; None when they are httpx's own defaults.
 
     httpx's default of 5 s for each read is made for web pages. Whoever wants it here must say so.
     """
+    limits = _own_limits(client)
+    if limits is None:
+        return None
+    return Timeout(connect=limits.get("connect"), first_token=limits.get("read"), idle=limits.get("read"))
+
+
+def _own_limits(client: object) -> dict[str, float | None] | None:
     as_dict = getattr(getattr(client, "timeout", None), "as_dict", None)
     if as_dict is None:
         return None
     limits = cast("dict[str, float | None]", as_dict())
-    if set(limits.values()) == {5.0}:
-        return None
-    return Timeout(connect=limits.get("connect"), first_token=limits.get("read"), idle=limits.get("read"))
+    return None if set(limits.values()) == {5.0} else limits
 
 
 class UserSyncClient:
@@ -101,20 +119,14 @@ class UserSyncClient:
 
     def send(self, step: Send, clock: Clock) -> UserSyncAnswer:
         """Sends a request and waits for the head of its answer."""
-        connections = _Connections()
-        clock.reused = False
-        limits = _limits(clock)
-        extensions = {"timeout": limits, "trace": connections.trace}
-        request = self._client.build_request(
-            step.method, step.url, headers=dict(step.headers), content=step.body, extensions=extensions
-        )
+        sending = _Sending(self._client, step, clock)
+        request = sending.request({"timeout": sending.limits, "trace": sending.trace})
         try:
             response = self._client.send(request, stream=True)
-        except Exception:
-            clock.reused = connections.reused
-            raise
+        finally:
+            clock.reused = sending.reused
         # The body's reads wait under one limit, which httpcore takes from here when the body begins.
-        limits["read"] = clock.body_seconds()
+        sending.limits["read"] = clock.body_seconds()
         return UserSyncAnswer(response)
 
     def close(self) -> None:
@@ -126,46 +138,25 @@ class UserAsyncClient:
 
     def __init__(self, client: AsyncHTTPClient) -> None:
         self._client = client
+        self._home = Home()
 
     async def send(self, step: Send, clock: Clock) -> UserAsyncAnswer:
         """Sends a request and waits for the head of its answer."""
-        connections = _Connections()
-        clock.reused = False
-        limits = _limits(clock)
-        extensions = {"timeout": limits, "trace": connections.atrace}
-        request = self._client.build_request(
-            step.method, step.url, headers=dict(step.headers), content=step.body, extensions=extensions
-        )
+        sending = _Sending(self._client, step, clock)
+        request = sending.request({"timeout": sending.limits, "trace": sending.atrace})
         try:
             response = await self._client.send(request, stream=True)
-        except Exception:
-            clock.reused = connections.reused
-            raise
+        finally:
+            clock.reused = sending.reused
         # Each read of the body has a scope of its own below; the client's limit must not come before it.
-        limits["read"] = None
-        return UserAsyncAnswer(response, clock)
-
-    async def aclose(self) -> None:
-        """Leaves the client open: it is the caller's."""
-
-    def abort(self) -> None:
-        """Leaves the client open: it is the caller's."""
-
-
-class OwnSyncClient(UserSyncClient):
-    """The same with a client that was made here."""
+        sending.limits["read"] = None
+        return UserAsyncAnswer(response, clock, self._home)
 
     def close(self) -> None:
-        """Closes the client."""
-        self._client.close()  # type: ignore[attr-defined]
+        """Leaves the client open: it is the caller's."""
 
-
-class OwnAsyncClient(UserAsyncClient):
-    """The same with a client that was made here."""
-
-    async def aclose(self) -> None:
-        """Closes the client."""
-        await self._client.aclose()  # type: ignore[attr-defined]
+    def end(self) -> None:
+        """Leaves the client open: it is the caller's."""
 
 
 class UserSyncAnswer:
@@ -200,14 +191,16 @@ class UserSyncAnswer:
 class UserAsyncAnswer:
     """An answer that came through a caller's asynchronous client."""
 
-    __slots__ = ("_clock", "_pieces", "_response", "headers", "status")
+    __slots__ = ("_clock", "_home", "_open", "_pieces", "_response", "headers", "status")
 
-    def __init__(self, response: Any, clock: Clock) -> None:
+    def __init__(self, response: Any, clock: Clock, home: Home) -> None:
         self.status: int = response.status_code
         self.headers = _headers(response)
         self._response = response
         self._clock = clock
+        self._home = home
         self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self._open = True
 
     async def read(self) -> bytes:
         """The next bytes of the body; empty at the end."""
@@ -222,54 +215,107 @@ class UserAsyncAnswer:
         except BaseException:
             await self.aclose()
             raise
+        self._open = False
         return b""
 
     async def aclose(self) -> None:
         """Ends the exchange."""
+        if not self._open:
+            return
+        self._open = False
         with anyio.CancelScope(shield=True):
-            await self._response.aclose()
+            await _leave(self._response, self._pieces)
 
     def abort(self) -> None:
-        """Nothing: a caller's client closes by awaiting only."""
+        """The same soon, on the client's event loop."""
+        if self._open:
+            self._open = False
+            response, pieces = self._response, self._pieces
+            self._home.run(lambda: self._home.start(_leave, response, pieces))
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            self.abort()
 
 
 class ReadTimeout(Exception):  # noqa: N818 - the name by which transports' timeouts are known
     """A wait for bytes ended here, not in the client."""
 
 
-class _Connections:
-    """Learns from httpcore's trace whether a request opened a connection or took one that had been used."""
+async def _leave(response: Any, pieces: AsyncIterator[bytes]) -> None:
+    """Closes an answer in the middle of its body."""
+    try:
+        await response.aclose()
+    finally:
+        # The body is read through several generators. What one of them waits for is cancelled, and they all end; left
+        # alone, the inner ones would end when they are collected, about which trio complains.
+        with anyio.CancelScope(shield=True) as scope, contextlib.suppress(Exception):
+            scope.cancel()
+            for _ in range(_LEFT_OVER):
+                await anext(pieces)
 
-    __slots__ = ("_opened", "_sent")
 
-    def __init__(self) -> None:
+_LEFT_OVER = 1000
+"""Pieces of a body that may be left after it was closed; only a body that never waits for anything has more."""
+
+
+class _Sending:
+    """One request on its way through a caller's client.
+
+    Attributes:
+        limits: What the client's waits may take, by httpcore's names. Read by the client when a wait begins.
+    """
+
+    def __init__(self, client: SyncHTTPClient | AsyncHTTPClient, step: Send, clock: Clock) -> None:
+        waiting = clock.seconds()
+        self.limits: dict[str, float | None] = {
+            "connect": clock.connect_seconds(),
+            "read": waiting,
+            "write": waiting,
+            "pool": _pool_seconds(client, clock),
+        }
+        self._client = client
+        self._step = step
         self._opened = False
         self._sent = False
 
+    def request(self, extensions: dict[str, object]) -> Any:
+        """The client's own request."""
+        step = self._step
+        headers = dict(step.headers)
+        agent = _headers(self._client).get("user-agent", "")
+        if headers.get("user-agent") == USER_AGENT and agent and not agent.startswith("python-http"):
+            # The caller gave the client a name.
+            del headers["user-agent"]
+        return self._client.build_request(
+            step.method, step.url, headers=headers, content=step.body, extensions=extensions
+        )
+
     @property
     def reused(self) -> bool:
+        """Whether the request went out on a connection that had been used before, as httpcore's trace tells."""
         return self._sent and not self._opened
 
     def trace(self, name: str, _info: object) -> None:
+        """Takes notice of what httpcore does."""
         if name.startswith("connection.connect"):
             self._opened = True
         elif "send_request_headers.started" in name:
             self._sent = True
 
     async def atrace(self, name: str, info: object) -> None:
+        """The same for an asynchronous client."""
         self.trace(name, info)
 
 
-def _limits(clock: Clock) -> dict[str, float | None]:
-    waiting = clock.seconds()
-    connect = clock.connect_seconds()
-    # A pool of the caller's is bounded as the caller wished; only `total` ends the wait for it.
-    total = clock.total_seconds()
-    pool = None if total == float("inf") else total
-    return {"connect": connect, "read": waiting, "write": waiting, "pool": pool}
+def _pool_seconds(client: object, clock: Clock) -> float | None:
+    """How long the client may wait for a connection of its pool: as it was made for, and not beyond `total`."""
+    own = (_own_limits(client) or {}).get("pool")
+    limit = min(math.inf if own is None else own, clock.total_seconds())
+    return None if limit == math.inf else limit
 
 
-def _headers(response: Any) -> dict[str, str]:
+def _headers(holder: Any) -> dict[str, str]:
     with contextlib.suppress(AttributeError):
-        return {str(name).lower(): str(value) for name, value in response.headers.items()}
+        return {str(name).lower(): str(value) for name, value in holder.headers.items()}
     return {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
 from vllmchat.errors import InvalidRequestError, Problem
@@ -12,19 +13,17 @@ from vllmchat.http.connections import Connections
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.url import BaseURL
-from vllmchat.http.user_client import timeout_of
+from vllmchat.http.user_client import USER_AGENT, sends_authorization, timeout_of
 from vllmchat.models import models_call, the_only_model
-from vllmchat.version import VERSION
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.request import ChatRequest
-    from vllmchat.http.client import AsyncExchange, SyncExchange
+    from vllmchat.http.client import AsyncExchange, AsyncState, SyncExchange, SyncState
+    from vllmchat.http.connections import Verify
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
 
 
@@ -50,17 +49,18 @@ class ProviderBase:
         headers: Mapping[str, str] | None = None,
         http_client: SyncHTTPClient | None = None,
         async_http_client: AsyncHTTPClient | None = None,
-        verify: bool | str | ssl.SSLContext = True,
+        verify: Verify = True,
         max_connections: int | None = None,
     ) -> None:
         url = base_url or os.environ.get(self._base_url_variable) or self._base_url_default
-        key = api_key or os.environ.get(self._api_key_variable) or self._api_key_default
+        key = api_key or os.environ.get(self._api_key_variable)
+        if not key and not (sends_authorization(http_client) or sends_authorization(async_http_client)):
+            key = self._api_key_default
         base = BaseURL.parse(url, add_v1=self._routes_below_v1)
         self._model = _checked_model(model)
         self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)
         self._target = Target(base, _default_headers(key, headers), _checked_retries(max_retries))
-        if max_connections is not None and (isinstance(max_connections, bool) or max_connections < 1):
-            raise ValueError(f"max_connections must be at least 1 or None, not {max_connections!r}")
+        _check_cap(max_connections)
         self._connections = Connections(
             base,
             verify=verify,
@@ -170,11 +170,17 @@ class ProviderBase:
         if known is not None:
             return known
         shared = self._connections
-        with shared.blocking.model_lock:
+        state = shared.blocking.state()
+        asked = state.model_asked
+        with state.model_lock:
             if shared.model is None:
-                shared.model = the_only_model(
-                    shared.blocking.run(self._target, models_call(self._blocking_timeout))
-                )
+                _share_failure(state, asked)
+                try:
+                    models = shared.blocking.run(self._target, models_call(self._blocking_timeout))
+                    shared.model = the_only_model(models)
+                except Exception as error:
+                    state.model_failure = error
+                    raise
         return shared.model
 
     async def _amodel_now(self, model: str | None) -> str:
@@ -183,10 +189,16 @@ class ProviderBase:
             return known
         shared = self._connections
         state = await shared.awaiting.state()
+        asked = state.model_asked
         async with state.model_lock:
             if shared.model is None:
-                models = await shared.awaiting.run(self._target, models_call(self._awaiting_timeout))
-                shared.model = the_only_model(models)
+                _share_failure(state, asked)
+                try:
+                    models = await shared.awaiting.run(self._target, models_call(self._awaiting_timeout))
+                    shared.model = the_only_model(models)
+                except Exception as error:
+                    state.model_failure = error
+                    raise
         return shared.model
 
     def _known_model(self, model: str | None) -> str | None:
@@ -236,6 +248,21 @@ class ProviderBase:
         await self.aclose()
 
 
+def _share_failure(state: SyncState | AsyncState, asked: int) -> None:
+    """Those who waited while another call asked for the model take its failure, instead of asking one by one."""
+    if state.model_asked != asked and state.model_failure is not None:
+        raise state.model_failure
+    state.model_asked += 1
+    state.model_failure = None
+
+
+def _check_cap(max_connections: object) -> None:
+    if max_connections is None:
+        return
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+        raise ValueError(f"max_connections must be at least 1 or None, not {max_connections!r}")
+
+
 def _checked_model(model: object) -> str | None:
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model must be a str or None, not {type(model).__name__}")
@@ -249,8 +276,8 @@ def _checked_retries(max_retries: object) -> int:
 
 
 def _default_headers(key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
-    merged = {"user-agent": f"vllmchat/{VERSION}"}
-    if key is not None:
+    merged = {"user-agent": USER_AGENT}
+    if key:
         merged.update(_authorization(key))
     if headers is not None:
         merged.update(_checked_headers(headers))
@@ -268,10 +295,12 @@ def _authorization(key: object) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def _checked_headers(headers: Mapping[str, object]) -> dict[str, str]:
+def _checked_headers(headers: object) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
     checked: dict[str, str] = {}
-    for name, value in headers.items():
-        if not isinstance(value, str):
+    for name, value in cast("Mapping[object, object]", headers).items():
+        if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"headers must map str to str; {name!r} does not")
         # Without the value in the message: it may be a key.
         if not name or not name.isascii() or not name.isprintable() or set(name) & set(' ()<>@,;:\\"/[]?={}'):
@@ -280,5 +309,10 @@ def _checked_headers(headers: Mapping[str, object]) -> dict[str, str]:
             raise ValueError(
                 f"headers: the value of {name!r} contains control characters or letters beyond ASCII"
             )
+        if name.lower() in _OURS:
+            raise ValueError(f"headers: {name!r} follows from the request and cannot be set")
         checked[name.lower()] = value.strip()
     return checked
+
+
+_OURS = frozenset({"content-length", "transfer-encoding"})
