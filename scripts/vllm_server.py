@@ -281,7 +281,6 @@ def load(name: str) -> Server | None:
         return None
     except (ValueError, TypeError, KeyError):
         # Written by another version of this script, or by hand: it names no server that we could be sure of.
-        state_file(name).unlink(missing_ok=True)
         return None
 
 
