@@ -161,15 +161,17 @@ def _top(path: str) -> str:
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
     """The problem, with what was probably meant where that can be told from the name and the value."""
-    if problem.suggestion is not None or problem.parameter != name:
+    if name == "cache_salt":
+        return replace(problem, value="")  # who knows another's salt can time its cache
+    if problem.parameter != name:
         return problem
-    hint: str | None = None
+    hint = problem.suggestion
     if name == "logprobs" and isinstance(value, int):
         hint = f"Write logprobs=True, top_logprobs={value}."
-    elif name == "tool_choice" and isinstance(value, str):
+    elif name == "tool_choice" and isinstance(value, str) and hint is None:
         hint = f'To name a tool, write {{"type": "function", "function": {{"name": "{value}"}}}}.'
     elif name == "response_format" and isinstance(value, str):
-        hint = 'Write {"type": "json_object"}.'
+        hint = 'For any JSON object, write {"type": "json_object"}.'
     elif name == "timeout" and hasattr(value, "total_seconds"):
         hint = "Write .total_seconds() after it."
     return replace(problem, suggestion=hint)
@@ -253,7 +255,7 @@ def _tool_name(tool: Mapping[str, object]) -> str:
 
 
 def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if not stream:
+    if not stream and fields["stream_options"]:
         rule = "is only for streams."
         yield Problem(
             "stream_options", show(fields["stream_options"]), rule, "Call .stream(...) or .astream(...)."
@@ -261,16 +263,11 @@ def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset
 
 
 def _greedy(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    temperature = cast("float | None", fields.get("temperature"))
-    if temperature is None or temperature >= _GREEDY or fields.get("use_beam_search") is True:
-        return
-    if cast("int", fields["n"]) > 1:
-        rule = f"must be 1 with temperature={temperature}: greedy decoding makes all replies equal."
+    # Only 0 itself is greedy: vLLM raises what lies just above it.
+    greedy = fields.get("temperature") == 0 and fields.get("use_beam_search") is not True
+    if greedy and cast("int", fields["n"]) > 1:
+        rule = "must be 1 with temperature=0: greedy decoding makes all replies equal."
         yield Problem("n", show(fields["n"]), rule)
-
-
-_GREEDY: Final = 1e-5
-"""Below this temperature vLLM decodes greedily."""
 
 
 def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -291,11 +288,22 @@ def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozense
 def _logprob_token_ids(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
+    if not fields["logprob_token_ids"]:
+        return
     shown = show(fields["logprob_token_ids"])
     if fields.get("logprobs") is not True and "logprobs" not in wrong:
         yield Problem("logprob_token_ids", shown, "needs logprobs=True.")
     if fields.get("use_beam_search") is True:
         yield Problem("logprob_token_ids", shown, "does not go with use_beam_search=True.")
+
+
+def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    wanted = cast("Mapping[str, object]", fields["response_format"])
+    if wanted["type"] != "json_schema":
+        return
+    if cast("Mapping[str, object]", wanted["json_schema"]).get("schema") is None:
+        hint = 'For any JSON object, write {"type": "json_object"}.'
+        yield Problem("response_format.json_schema.schema", "", "is required.", hint)
 
 
 def _structured_outputs(
@@ -339,6 +347,11 @@ def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozense
     if "tokenize" in given:
         rule = "is refused by the server, which always tokenizes."
         yield Problem("chat_template_kwargs.tokenize", show(given["tokenize"]), rule, "Leave it out.")
+    for name in ("add_generation_prompt", "continue_final_message"):
+        if name in given:
+            rule = "has no effect: the server puts the parameter of the same name over it."
+            hint = f"Write the parameter {name}=... instead."
+            yield Problem(f"chat_template_kwargs.{name}", show(given[name]), rule, hint)
 
 
 def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -375,6 +388,7 @@ _VLLM: Final = _Dialect(
         "min_tokens": _min_tokens,
         "prompt_logprobs": _prompt_logprobs,
         "logprob_token_ids": _logprob_token_ids,
+        "response_format": _response_format,
         "structured_outputs": _structured_outputs,
         "continue_final_message": _continue,
         "repetition_detection": _repetition_detection,

@@ -70,7 +70,7 @@ def suggest(name: str, known: Mapping[str, object] | Sequence[str] | frozenset[s
         return by_flat[flat]
     import difflib  # needed only for a request that is refused
 
-    close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.78)
+    close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.75)
     return by_flat[close[0]] if close else None
 
 
@@ -84,7 +84,7 @@ def typed_dict_checker(typed_dict: type) -> Checker:
     """The checker of a whole mapping: no unknown key, none missing, each value right."""
     fields = fields_of(typed_dict)
     checkers = {name: (checker_of(field), field.nullable) for name, field in fields.items()}
-    required = [name for name, field in fields.items() if field.required]
+    required = {name: _missing(field) for name, field in fields.items() if field.required}
     names = ", ".join(fields)
 
     def check(value: object, path: str) -> Sequence[Problem]:
@@ -103,12 +103,17 @@ def typed_dict_checker(typed_dict: type) -> Checker:
                     problems.append(Problem(f"{path}.{key}", "None", "must not be None.", "Leave it out."))
             else:
                 problems.extend(known[0](item, f"{path}.{key}"))
-        problems.extend(
-            Problem(f"{path}.{name}", "", "is required.") for name in required if name not in mapping
-        )
+        for name, way in required.items():
+            if name not in mapping:
+                problems.append(Problem(f"{path}.{name}", "", "is required.", way))
         return problems
 
     return check
+
+
+def _missing(field: Field) -> str | None:
+    words = get_args(field.type) if get_origin(field.type) is Literal else ()
+    return f'Write "{field.name}": "{words[0]}".' if len(words) == 1 else None
 
 
 def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
@@ -143,8 +148,6 @@ def _one(kind: object, rules: tuple[Rule, ...]) -> Checker:
         return _real(rules)
     if bare is str:
         return _string(rules)
-    if bare is Timeout:
-        return _instance(Timeout, "a Timeout")
     if get_origin(bare) is Literal:
         return _literal(get_args(bare))
     if is_typeddict(bare):
@@ -161,16 +164,17 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
     by_shape: dict[str, Checker] = {}
     tagged: list[type] = []
     words: list[object] = []
+    what = either(kinds)
     for kind in kinds:
         bare, _ = unwrap(kind)
-        shape = _shape_of(bare)
         if is_typeddict(bare):
             tagged.append(cast("type", bare))
         elif get_origin(bare) is Literal:
             words.extend(get_args(bare))
+        elif bare is Timeout:
+            by_shape["object"] = _instance(Timeout, what)
         else:
-            by_shape[shape] = _one(kind, rules)
-    what = either(kinds)
+            by_shape[_shape_of(bare)] = _one(kind, rules)
     if tagged:
         by_shape["mapping"] = typed_dict_checker(tagged[0]) if len(tagged) == 1 else _tagged(tagged)
     if words and "str" not in by_shape:  # a Literal beside str only names the usual words
@@ -190,7 +194,7 @@ def _shape_of(bare: object) -> str:
         return bare.__name__
     if is_typeddict(bare) or _is_generic(bare, Mapping):
         return "mapping"
-    return "sequence" if _is_generic(bare, Sequence) else "object"
+    return "sequence"
 
 
 def _is_generic(bare: object, kind: type) -> bool:
@@ -307,7 +311,7 @@ def _literal(words: tuple[object, ...], what: str | None = None) -> Checker:
                 return OK
         if not isinstance(value, str):
             return (not_a(value, path, what),)
-        if str(value) in names:  # an enum whose members are strings
+        if value in names:  # an enum whose members are strings
             return OK
         meant = suggest(value, names)
         return (

@@ -32,16 +32,30 @@ from vllmchat.chat.rules import Bounds, Default, ExactlyOne, Length, Needs, NotB
 from vllmchat.http.timeout import Timeout
 
 __all__ = [
+    "AllowedTools",
     "AllowedToolsChoice",
+    "ApproximateLocation",
     "AudioOutput",
     "ChatParams",
     "ChatParamsBase",
     "CommonChatParams",
+    "CustomDefinition",
+    "CustomName",
     "CustomTool",
+    "CustomVoice",
+    "FunctionCallName",
     "FunctionDefinition",
+    "FunctionName",
     "FunctionTool",
+    "GrammarInputFormat",
+    "InputGrammar",
+    "JSONObjectFormat",
+    "JSONSchema",
     "JSONSchemaFormat",
+    "LegacyStructuralTagFormat",
     "Moderation",
+    "ModerationMode",
+    "ModerationPolicy",
     "NamedCustomToolChoice",
     "NamedToolChoice",
     "OpenAIStreamOptions",
@@ -53,7 +67,13 @@ __all__ = [
     "ResponseFormat",
     "ServiceTier",
     "StreamOptions",
+    "StructuralTagFormat",
+    "StructuralTagPassage",
     "StructuredOutputs",
+    "TextFormat",
+    "TextInputFormat",
+    "TextPiece",
+    "UserLocation",
     "VLLMChatParams",
     "WebSearchOptions",
 ]
@@ -141,7 +161,7 @@ class JSONSchema(TypedDict, total=False, closed=True):
     description: str | None
     """What the format is for."""
     schema: Mapping[str, object] | None
-    """The schema itself. `Model.model_json_schema()` of a pydantic model fits here."""
+    """The schema itself, which vLLM needs. `Model.model_json_schema()` of a pydantic model fits here."""
     strict: bool | None
     """OpenAI's strict mode. vLLM always holds the reply to the schema, whatever this says."""
 
@@ -390,7 +410,7 @@ class RepetitionDetection(TypedDict, total=False, closed=True):
     Range: at least 0. Default: 0: no detection.
     """
     min_pattern_size: Annotated[int, Bounds(ge=0), Default("0")]
-    """Shortest pattern to look for, in tokens; at most `max_pattern_size`.
+    """Shortest pattern to look for, in tokens; at most `max_pattern_size`. 0 means 1.
 
     Range: at least 0. Default: 0.
     """
@@ -549,8 +569,8 @@ class ChatParamsBase(TypedDict, total=False):
     ]
     """Longest reply, in tokens, reasoning included.
 
-    `max_completion_tokens` is its newer name and wins over it. vLLM 0.31 and older refuse a request whose prompt and reply together exceed the model's context; newer
-    ones cut the reply.
+    `max_completion_tokens` is its newer name and wins over it. vLLM 0.31 and older refuse a request whose prompt and
+    reply together exceed the model's context; newer ones cut the reply.
 
     Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
     """
@@ -582,13 +602,13 @@ class ChatParamsBase(TypedDict, total=False):
 
     Range: between `-2**63` and `2**63 - 1`. Default: random.
     """
-    stop: str | Sequence[Annotated[str, Length(1)]] | None
+    stop: Annotated[str, Length(1)] | Sequence[Annotated[str, Length(1)]] | None
     """Text, or texts, at which generation ends. They are not part of the reply.
 
     vLLM 0.28 and newer take at most 4 (the server's `VLLM_MAX_STOP_STRINGS`); older ones any number. The
     server decides: it answers more of them with a `BadRequestError`.
 
-    Range: each not empty.
+    Range: not empty; each not empty.
     """
     temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("1.0, or the model's generation config")]
     """How freely to sample: 0 always takes the most likely token, higher values choose more widely.
@@ -873,7 +893,8 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     chat_template_kwargs: Mapping[str, object] | None
     """Variables for the chat template, such as `{"enable_thinking": False}`.
 
-    The server drops those that the template does not know, and refuses the keys `chat_template` and `tokenize`.
+    The server drops those that the template does not know. It refuses the keys `chat_template` and `tokenize`, and
+    puts the parameters `add_generation_prompt` and `continue_final_message` over keys of these names.
     """
     documents: Sequence[Mapping[str, str]] | None
     """Documents for templates that know retrieval, each with a `title` and a `text`."""
@@ -911,7 +932,7 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     truncation_side: Annotated[
         Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.22")
     ]
-    """Which side `truncate_prompt_tokens` cuts off.
+    """Which side `truncate_prompt_tokens` cuts off: `"left"` keeps the end of the prompt, `"right"` its beginning.
 
     Default: as the tokenizer is set. Since: vLLM 0.22.
     """
@@ -1001,7 +1022,7 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     Default: `"tensors"`. Since: vLLM 0.32.
     """
     return_mm_kwargs: Annotated[bool | None, Since("0.32")]
-    """The older name of `mm_payload`; deprecated on the server.
+    """The older form of `mm_payload`, deprecated on the server: False means `"none"`.
 
     Since: vLLM 0.32.
     """
@@ -1016,7 +1037,7 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     priority: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("0")]
     """Which request runs earlier: the one with the lower number.
 
-    Only on servers with `--scheduling-policy priority`.
+    Servers without `--scheduling-policy priority` refuse what is not 0.
 
     Range: between `-2**63` and `2**63 - 1`. Default: 0.
     """

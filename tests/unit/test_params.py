@@ -1,0 +1,171 @@
+"""The parameters as they are written: complete, explained, and one source for the page."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parameters_page
+from vllmchat.chat import params
+from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
+from vllmchat.chat.checkers import checker_of
+from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
+from vllmchat.chat.rules import Field, fields_of
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
+
+OF_THE_VERBS = {"messages", "model", "stream"}
+OURS = {"enable_thinking", "extra_body", "extra_headers", "timeout"}
+NEWER = {"return_weight_versions"}
+
+# openai 3.54.0, openai.types.chat.completion_create_params
+OPENAI = {
+    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
+    "max_tokens", "metadata", "modalities", "moderation", "n", "parallel_tool_calls", "prediction", "presence_penalty",
+    "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "response_format",
+    "safety_identifier", "seed", "service_tier", "stop", "store", "stream_options", "temperature", "tool_choice",
+    "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options",
+}  # fmt: skip
+
+
+def test_vllm_params_are_the_servers_fields() -> None:
+    served = set(SERVER["ChatCompletionRequest"])
+    assert len(served) == 68
+    assert served - OF_THE_VERBS == VLLM_CHAT_NAMES - OURS - NEWER
+    assert VLLM_CHAT_NAMES.isdisjoint(OF_THE_VERBS)
+
+
+def test_openai_params_are_the_protocols_fields() -> None:
+    assert OPENAI | (OURS - {"enable_thinking"}) == OPENAI_CHAT_NAMES
+
+
+def test_common_params_are_what_both_have() -> None:
+    assert set(fields_of(CommonChatParams)) == OPENAI_CHAT_NAMES & VLLM_CHAT_NAMES
+
+
+@pytest.mark.parametrize(
+    ("ours", "servers"),
+    [
+        ("StructuredOutputs", "StructuredOutputsParams"),
+        ("StreamOptions", "StreamOptions"),
+        ("RepetitionDetection", "RepetitionDetectionParams"),
+        ("FunctionTool", "ChatCompletionToolsParam"),
+        ("NamedToolChoice", "ChatCompletionNamedToolChoiceParam"),
+        ("JSONSchema", "JsonSchemaResponseFormat"),
+    ],
+)
+def test_nested_values_have_the_servers_keys(ours: str, servers: str) -> None:
+    keys = {key for key in SERVER[servers] if not key.startswith("_")}
+    assert set(fields_of(getattr(params, ours))) == keys
+
+
+@pytest.mark.parametrize("typed_dict", [ChatParams, VLLMChatParams, CommonChatParams])
+def test_every_parameter_may_be_none_and_may_be_left_out(typed_dict: type) -> None:
+    assert [
+        name for name, field in fields_of(typed_dict).items() if not field.nullable or field.required
+    ] == []
+
+
+def test_defaults_that_the_server_has_are_the_ones_we_name() -> None:
+    ours = fields_of(VLLMChatParams)
+    for name, field in SERVER["ChatCompletionRequest"].items():
+        default = field.get("default")
+        if name in OF_THE_VERBS or default in (None, []) or name == "tool_choice":
+            continue
+        said = (ours[name].default or "").partition(";")[0].strip("`")
+        assert said == (json.dumps(default) if isinstance(default, str) else str(default)), name
+
+
+def test_bounds_that_the_server_has_are_ours() -> None:
+    for name, field in SERVER["ChatCompletionRequest"].items():
+        if (least := field.get("minimum")) is None:
+            continue
+        check = checker_of(fields_of(VLLMChatParams)[name])
+        assert not check(int(least), name), name
+        assert check(int(least) - 1, name), name
+
+
+# The texts
+
+
+SOURCE = parameters_page.SOURCE.read_text(encoding="utf-8")
+DESCRIBED = parameters_page.described(SOURCE)
+
+
+def texts() -> list[tuple[str, parameters_page.Text, Field]]:
+    return [(one.name, text, one.fields[text.name]) for one in DESCRIBED.values() for text in one.texts]
+
+
+def test_every_key_of_every_class_is_described() -> None:
+    for name, one in DESCRIBED.items():
+        written = {text.name for text in one.texts}
+        assert written == set(getattr(params, name).__annotations__) & written
+        bases = {
+            text.name for base in ("ChatParamsBase", "PlainChatParams") for text in DESCRIBED[base].texts
+        }
+        inherited = bases if name in parameters_page.TOP else set[str]()
+        assert set(one.fields) <= written | inherited
+        assert one.doc
+
+
+@pytest.mark.parametrize(
+    ("owner", "text", "field"), [pytest.param(*each, id=f"{each[0]}.{each[1].name}") for each in texts()]
+)
+def test_a_text_says_what_its_annotation_says(owner: str, text: parameters_page.Text, field: Field) -> None:
+    first = text.paragraphs[0]
+    assert first[0].isupper() or first[0] == "`", f"{owner}.{text.name}: a sentence begins with a capital"
+    assert first.endswith((".", ":")), f"{owner}.{text.name}: a sentence ends"
+    written = "\n".join(SOURCE.split("\n")[text.first : text.last])
+    for fact in (field.default, field.since, parameters_page.allowed(field)):
+        if fact:
+            assert " ".join(fact.split()) in " ".join(written.split())
+
+
+def test_the_page_and_the_texts_are_as_the_script_writes_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["parameters_page.py", "--check"])
+    assert parameters_page.main() == 0, capsys.readouterr().out
+
+
+def test_the_script_says_what_is_stale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, page = tmp_path / "params.py", tmp_path / "parameters.md"
+    source.write_text(SOURCE.replace("Range: at least -1.", "Range: any."), encoding="utf-8")
+    page.write_text(f"# Mine\n{parameters_page.BEGIN}\n{parameters_page.END}\nmine too\n", encoding="utf-8")
+    monkeypatch.setattr(parameters_page, "ROOT", tmp_path)
+    monkeypatch.setattr(parameters_page, "SOURCE", source)
+    monkeypatch.setattr(parameters_page, "PAGE", page)
+    monkeypatch.setattr("sys.argv", ["parameters_page.py", "--check"])
+    assert parameters_page.main() == 1
+    assert "params.py is stale\nparameters.md is stale" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["parameters_page.py"])
+    assert parameters_page.main() == 0
+    assert source.read_text(encoding="utf-8") == SOURCE
+    written = page.read_text(encoding="utf-8")
+    assert written.startswith("# Mine\n")
+    assert written.endswith("mine too\n")
+    assert "| `top_k` | `int` | at least -1 |" in written
+
+
+def test_the_page_names_every_parameter_and_every_nested_type() -> None:
+    page = parameters_page.PAGE.read_text(encoding="utf-8")
+    for name in OPENAI_CHAT_NAMES | VLLM_CHAT_NAMES:
+        assert f"| `{name}` |" in page
+    headings = {line.removeprefix("### ").lower() for line in page.splitlines() if line.startswith("### ")}
+    linked = {part.partition(")")[0] for part in page.split("](#")[1:]}
+    assert linked
+    assert linked <= headings
+
+
+def test_the_module_exports_what_it_defines() -> None:
+    tree = ast.parse(SOURCE)
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert set(params.__all__) == classes | {"ReasoningEffort", "ResponseFormat", "ServiceTier"}
+    assert sorted(params.__all__) == params.__all__
