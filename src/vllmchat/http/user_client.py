@@ -33,8 +33,9 @@ USER_AGENT = f"vllmchat/{VERSION}"
 class SyncHTTPClient(Protocol):
     """What a client given as `http_client=` must offer; `httpx.Client` and `httpx2.Client` do."""
 
-    # Requests and responses are the client's own types: they only pass through.
-    def build_request(self, method: str, url: str, **options: Any) -> Any:
+    # Requests and responses are the client's own types: they only pass through. `*args` and `**options` of `Any` match
+    # any further parameters; one of them alone would not.
+    def build_request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
         """Makes a request of `content`, `headers` and `extensions`."""
         ...
 
@@ -47,7 +48,7 @@ class SyncHTTPClient(Protocol):
 class AsyncHTTPClient(Protocol):
     """What a client given as `async_http_client=` must offer; `httpx.AsyncClient` and `httpx2.AsyncClient` do."""
 
-    def build_request(self, method: str, url: str, **options: Any) -> Any:
+    def build_request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
         """Makes a request of `content`, `headers` and `extensions`."""
         ...
 
