@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
@@ -14,7 +15,7 @@ from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from vllmchat.chat.check import CheckedParams
     from vllmchat.chat.completion import ChatCompletion
@@ -43,19 +44,8 @@ class ChatRequest:
         """Checks the messages' container and keeps the rest.
 
         Raises:
-            InvalidRequestError: The messages are none, or `extra_body` takes what the verb decides.
+            InvalidRequestError: The messages are no conversation.
         """
-        if params.extra_body is not None and "stream" in params.extra_body:
-            raise InvalidRequestError(
-                [
-                    Problem(
-                        "extra_body.stream",
-                        repr(params.extra_body["stream"]),
-                        "the verb decides this:",
-                        "use stream() or astream() for a stream, chat() or achat() for a whole reply.",
-                    )
-                ]
-            )
         return cls(encode_messages(messages), params, stream, ask_usage)
 
     @property
@@ -65,7 +55,7 @@ class ChatRequest:
         n = fields.get("n", 1)
         if self.params.extra_body is not None:
             n = self.params.extra_body.get("n", n)
-        return n if isinstance(n, int) else 1
+        return max(n, 1) if isinstance(n, int) else 1
 
     def call(self, model: str, timeout: Timeout) -> Call[ChatCompletion]:
         """The call to a model.
@@ -104,35 +94,55 @@ def encode_json(body: Mapping[str, object]) -> bytes:
         InvalidRequestError: A value has no JSON form; the message says where it stands.
     """
     try:
-        return to_json(body, inf_nan_mode="constants")
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        return _to_json(body)
+    except (ValueError, RecursionError) as error:
         where, value = _culprit(body)
         reason = " ".join(str(error).split()).removeprefix("Error serializing to JSON: ")
-        raise InvalidRequestError([Problem(where, value, f"this has no JSON form ({reason})")]) from error
+        reason = reason.removeprefix("ValueError: ")
+        raise InvalidRequestError([Problem(where, value, f"has no JSON form ({reason}).")]) from error
+
+
+def _to_json(value: object) -> bytes:
+    return to_json(value, inf_nan_mode="constants", fallback=_plain)
+
+
+def _plain(value: object) -> object:
+    """A mapping or sequence of a kind that the encoder does not know, as one that it knows."""
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
+    if isinstance(value, Sequence):
+        return list(cast("Sequence[object]", value))
+    raise ValueError(f"{type(value).__name__} is none of JSON's types")
 
 
 def _culprit(body: Mapping[str, object]) -> tuple[str, str]:
     """Where the value stands that cannot be encoded: its path, and its type."""
-    path: list[str] = []
-    value: object = body
+    path = ""
+    values: list[object] = [body]
     while True:
-        if isinstance(value, dict):
-            inner = [(str(key), each) for key, each in cast("dict[object, object]", value).items()]
-        elif isinstance(value, list | tuple):
-            inner = [(str(place), each) for place, each in enumerate(cast("list[object]", value))]
-        else:
-            inner = []
-        bad = next(((key, each) for key, each in inner if not _encodes(each)), None)
-        if bad is None or len(path) > 50:
-            return ".".join(path) or "request", f"<{type(value).__name__}>"
-        path.append(bad[0])
-        value = bad[1]
+        value = values[-1]
+        bad = next((inner for inner in _inside(value) if not _encodes(inner[1])), None)
+        # What contains itself has no innermost culprit.
+        if bad is None or any(bad[1] is each for each in values):
+            return path.removeprefix(".") or "request", f"<{type(value).__name__}>"
+        path += bad[0]
+        values.append(bad[1])
+
+
+def _inside(value: object) -> Iterator[tuple[str, object]]:
+    """What a value contains, each with its step of a path."""
+    if isinstance(value, Mapping):
+        for key, each in cast("Mapping[object, object]", value).items():
+            yield f".{key}", each
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for place, each in enumerate(cast("Sequence[object]", value)):
+            yield f"[{place}]", each
 
 
 def _encodes(value: object) -> bool:
     try:
-        to_json(value, inf_nan_mode="constants")
-    except (PydanticSerializationError, ValueError, RecursionError):
+        _to_json(value)
+    except (ValueError, RecursionError):
         return False
     return True
 

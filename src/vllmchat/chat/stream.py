@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.events import Event
+    from vllmchat.errors import VLLMChatError
     from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.sse import ServerSentEvent
 
@@ -31,8 +32,11 @@ class ChatReader(EventReader[ChatCompletionChunk]):
     def read_event(self, event: ServerSentEvent) -> ChatCompletionChunk | None:
         """Makes a chunk of an event."""
         data = event.data
-        if data == b"[DONE]":
+        if data.startswith(b"[DONE]"):
             self.done = True
+            return None
+        if not data.strip():
+            # Some proxies keep a connection alive with empty events.
             return None
         chunk = decode_event(data)
         if isinstance(chunk, dict):
@@ -48,9 +52,10 @@ class ChatReader(EventReader[ChatCompletionChunk]):
         """Whether every choice has its finish reason."""
         return self.accumulator.finished
 
-    def partial(self) -> ChatCompletion | None:
-        """The completion so far; None when nothing came."""
-        return self.completion() if self._started else None
+    def keep(self, error: VLLMChatError) -> None:
+        """Gives the completion so far to an error, if anything came."""
+        if self._started:
+            error.partial = self.completion()
 
     def completion(self) -> ChatCompletion:
         """The completion so far, also an empty one."""
@@ -106,9 +111,14 @@ class ChatStream(EventStream[ChatCompletionChunk]):
     def events(self) -> Iterator[Event]:
         """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
         maker = EventMaker()
-        for chunk in self:
-            yield from maker.feed(chunk)
-        yield from maker.finish(self.completion)
+        try:
+            for chunk in self:
+                yield from maker.feed(chunk)
+            if self._reader.done:
+                yield from maker.finish(self.completion)
+        finally:
+            # Also when whoever asked for events has left.
+            self.close()
 
 
 class AsyncChatStream(AsyncEventStream[ChatCompletionChunk]):
@@ -157,7 +167,7 @@ class AsyncChatStream(AsyncEventStream[ChatCompletionChunk]):
 
     def events(self) -> AsyncChatEvents:
         """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
-        return AsyncChatEvents(self)
+        return AsyncChatEvents(self, self._reader)
 
 
 class AsyncChatEvents(AsyncIterator["Event"]):
@@ -165,8 +175,9 @@ class AsyncChatEvents(AsyncIterator["Event"]):
 
     # A class and not an asynchronous generator: one that is left early lives on until the event loop ends it.
 
-    def __init__(self, stream: AsyncChatStream) -> None:
+    def __init__(self, stream: AsyncChatStream, reader: ChatReader) -> None:
         self._stream = aiter(stream)
+        self._reader = reader
         self._maker = EventMaker()
         self._events: deque[Event] = deque()
         self._finished = False
@@ -182,7 +193,8 @@ class AsyncChatEvents(AsyncIterator["Event"]):
                 chunk = await anext(self._stream)
             except StopAsyncIteration:
                 self._finished = True
-                self._events.extend(self._maker.finish(self._stream.completion))
+                if self._reader.done:
+                    self._events.extend(self._maker.finish(self._stream.completion))
             else:
                 self._events.extend(self._maker.feed(chunk))
         return self._events.popleft()

@@ -20,23 +20,28 @@ class Clock:
 
     Attributes:
         reused: Whether the current attempt went out on a connection that had served a request before.
+        heard: Whether any byte of an answer to the current attempt has come.
         fresh: Whether the next attempt must open a new connection.
     """
 
-    __slots__ = ("_end", "_first_end", "_idle", "fresh", "reused", "timeout")
+    __slots__ = ("_began", "_end", "_first_end", "_idle", "fresh", "heard", "reused", "timeout")
 
     def __init__(self, timeout: Timeout) -> None:
         self.timeout = timeout
         self.reused = False
+        self.heard = False
         self.fresh = False
+        self._began = monotonic()
         self._end = math.inf if timeout.total is None else monotonic() + timeout.total
         self._first_end = math.inf
         self._idle: float | None = None
 
     def start_attempt(self) -> None:
         """An attempt begins, or got its connection: the wait for the first token starts anew."""
+        self.heard = False
+        self._began = monotonic()
         limit = self.timeout.first_token
-        self._first_end = math.inf if limit is None else monotonic() + limit
+        self._first_end = math.inf if limit is None else self._began + limit
         self._idle = None
 
     def begin_idle(self) -> None:
@@ -76,13 +81,20 @@ class Clock:
         """What is left of `total`, at least 0; infinite without that limit."""
         return max(self._end - monotonic(), 0.0)
 
-    def passed(self, *, connecting: bool = False) -> tuple[Limit, float]:
-        """Which limit ended the wait, and its value in seconds."""
+    def attempt_seconds(self) -> float:
+        """How long ago the current attempt began."""
+        return monotonic() - self._began
+
+    def passed(self, *, connecting: bool = False) -> tuple[Limit, float] | None:
+        """Which limit ended the wait, and its value in seconds; None when it was none of ours."""
         # A wait ends a little before or after its deadline, hence the tolerance.
         if self.timeout.total is not None and monotonic() >= self._end - 0.005:
             return "total", self.timeout.total
+        limit: Limit
         if connecting:
-            return "connect", self.timeout.connect or 0.0
-        if self._idle is None:
-            return "first_token", self.timeout.first_token or 0.0
-        return "idle", self.timeout.idle or 0.0
+            limit, seconds = "connect", self.timeout.connect
+        elif self._idle is None:
+            limit, seconds = "first_token", self.timeout.first_token
+        else:
+            limit, seconds = "idle", self.timeout.idle
+        return None if seconds is None else (limit, seconds)

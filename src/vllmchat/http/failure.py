@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 import ssl
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vllmchat.errors import APIConnectionError, APITimeoutError
 
@@ -21,10 +23,15 @@ _RETRIABLE: frozenset[Kind] = frozenset({"refused", "unreachable", "connect_time
 # httpx, httpx2 and httpcore share the names of their exceptions but no base classes, so a caller's client of any of
 # them is understood by name.
 _CONNECT = frozenset({"ConnectError", "ProxyError"})
-_BROKEN = frozenset({"ReadError", "WriteError", "CloseError", "RemoteProtocolError", "NetworkError"})
+_BROKEN = frozenset(
+    {"ReadError", "WriteError", "CloseError", "NetworkError", "RemoteProtocolError", "DecodingError"}
+)
 _TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "TimeoutException"})
-_UNUSABLE = frozenset({"UnsupportedProtocol", "LocalProtocolError", "DecodingError", "TooManyRedirects"})
-_LOST = "Server disconnected without sending a response."
+_UNUSABLE = frozenset({"UnsupportedProtocol", "LocalProtocolError", "TooManyRedirects"})
+
+_STALE_SECONDS = 5.0
+"""A server that had closed an idle connection shows it within a round trip. One that closes later has died while it
+worked on the request, which must not be sent again."""
 
 
 class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
@@ -74,27 +81,37 @@ def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFai
         clock: The clock of the call.
         answering: Whether the head of the answer had arrived.
     """
+    # Errors of httpx hold the request, and with it the key.
+    with contextlib.suppress(AttributeError):
+        cast("Any", error).request = None
     names = {cls.__name__ for cls in type(error).__mro__}
-    if "ConnectTimeout" in names:
-        return TransportFailure("connect_timeout", error, clock.passed(connecting=True))
     if "PoolTimeout" in names:
         # Only `total` bounds the wait for a connection in our pool; a caller's client has its own bound.
-        limit, seconds = clock.passed()
-        return (
-            TransportFailure("timeout", error, (limit, seconds))
-            if limit == "total"
-            else TransportFailure("connect_timeout", error)
-        )
+        passed = clock.passed()
+        total = passed is not None and passed[0] == "total"
+        return TransportFailure("connect_timeout", error, passed if total else None)
+    if "ConnectTimeout" in names:
+        passed = None if _kernel_gave_up(error) else clock.passed(connecting=True)
+        return TransportFailure("connect_timeout", error, passed)
     if names & _TIMEOUTS:
+        if _kernel_gave_up(error):
+            return TransportFailure("broken", error)
         return TransportFailure("timeout", error, clock.passed())
     if names & _CONNECT:
         return TransportFailure(_connect_kind(error), error)
     if names & _BROKEN:
-        stale = clock.reused and not answering
-        return TransportFailure("stale" if stale else "broken", error)
+        stale = clock.reused and not answering and not clock.heard
+        return TransportFailure(
+            "stale" if stale and clock.attempt_seconds() < _STALE_SECONDS else "broken", error
+        )
     if names & _UNUSABLE:
         return TransportFailure("unusable", error)
     return None
+
+
+def _kernel_gave_up(error: BaseException) -> bool:
+    """Whether it was TCP that waited in vain, and not a limit of ours: Python reports both as timeouts."""
+    return any(isinstance(each, OSError) and each.errno == errno.ETIMEDOUT for each in _causes(error))
 
 
 def _connect_kind(error: BaseException) -> Kind:
@@ -123,7 +140,7 @@ def _causes(error: BaseException) -> list[BaseException]:
         found.append(each)
         queue += [each.__cause__, each.__context__]
         if isinstance(each, BaseExceptionGroup):
-            queue += list(each.exceptions)
+            queue += cast("BaseExceptionGroup[BaseException]", each).exceptions
     return found
 
 

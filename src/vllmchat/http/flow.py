@@ -10,14 +10,15 @@ import math
 import random
 import uuid
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from vllmchat.errors import ResponseError
 from vllmchat.http.call import Call, Head, Reply
 from vllmchat.http.failure import TransportFailure
-from vllmchat.http.status import MAX_ERROR_BYTES, error_from_reply
+from vllmchat.http.status import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,8 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 
 MAX_RETRY_AFTER = 60.0
 """Seconds. A server that asks for a longer pause is not waited for: the error goes to the caller at once."""
+
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key"})
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
@@ -97,41 +100,20 @@ class Target:
 
 
 def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
-    """Sends until an answer with a good status stands open; its body is not read.
+    """Sends until a stream stands open; its body is not read.
 
     Raises:
         APIStatusError: The server answered with an error.
         APIConnectionError: No answer came.
+        ResponseError: The answer is a whole one, no stream.
     """
-    retries = target.max_retries if call.max_retries is None else call.max_retries
-    root = target.base.root if call.outside_v1 else target.base.prefix
-    attempt = 0
-    while True:
-        send = _send(target, call, root + call.path, attempt)
-        clock.start_attempt()
-        pause: float | None
-        try:
-            head = yield send
-        except TransportFailure as failure:
-            if not failure.retriable or attempt >= retries:
-                raise failure.error(send.url, send.request_id) from failure.cause
-            # A stale connection says nothing about the server: the next attempt opens a new one, at once.
-            clock.fresh = True
-            pause = 0.0 if failure.kind == "stale" else backoff(attempt)
-            if pause >= clock.total_seconds():
-                raise failure.error(send.url, send.request_id) from failure.cause
-        else:
-            assert isinstance(head, Head)
-            if head.status < 300:
-                return head
-            raw = yield ReadBody(MAX_ERROR_BYTES, cut=True)
-            assert isinstance(raw, bytes)
-            pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None
-            if pause is None or attempt >= retries or pause >= clock.total_seconds():
-                raise error_from_reply(head, raw)
-        attempt += 1
-        if pause > 0:
-            yield Sleep(pause)
+    send, head = yield from _good_answer(target, call, clock)
+    # Not the other way round: streams come under all sorts of types, and under none.
+    if not _content_type(head).endswith(("json", "html", "xml")):
+        return head
+    raw = yield from _read_error(clock)
+    head, raw = _without_secrets(send, head, raw)
+    raise error_despite_status(head, raw) or no_stream(head, raw)
 
 
 def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
@@ -142,15 +124,75 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         APIConnectionError: No answer came, or not all of it.
         ResponseError: The answer is not what the call expects.
     """
-    head = yield from open_flow(target, call, clock)
+    send, head = yield from _good_answer(target, call, clock)
     # Without streaming, the head comes when the whole reply has been generated.
     clock.begin_idle()
     try:
         body = yield ReadBody(call.max_body)
     except TransportFailure as failure:
-        raise failure.error(target.base.origin + call.path, head.request_id) from failure.cause
+        raise failure.error(send.url, head.request_id) from failure.cause
     assert isinstance(body, bytes)
-    return call.read(Reply(head, body))
+    try:
+        return call.read(Reply(head, body))
+    except ResponseError:
+        pass
+    # Read again for the error that is told: without what is secret in it.
+    head, body = _without_secrets(send, head, body)
+    told = error_despite_status(head, body)
+    if told is not None:
+        raise told
+    try:
+        return call.read(Reply(head, body))
+    except ResponseError as error:
+        error.status_code = error.status_code or head.status
+        error.request_id = error.request_id or head.request_id
+        raise
+
+
+def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, Head]]:
+    """Sends until an answer with a good status stands open."""
+    retries = target.max_retries if call.max_retries is None else call.max_retries
+    root = target.base.root if call.outside_v1 else target.base.prefix
+    attempt = 0
+    while True:
+        send = _send(target, call, root + call.path, attempt)
+        clock.start_attempt()
+        pause: float | None
+        try:
+            head = yield send
+        except TransportFailure as failure:
+            # A stale connection says nothing about the server: the next attempt opens a new one, at once.
+            clock.fresh = True
+            pause = 0.0 if failure.kind == "stale" else backoff(attempt)
+            if not failure.retriable or attempt >= retries or pause >= clock.total_seconds():
+                raise failure.error(send.url, send.request_id) from failure.cause
+        else:
+            assert isinstance(head, Head)
+            if head.status < 300:
+                return send, head
+            raw = yield from _read_error(clock)
+            pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None
+            if pause is None or attempt >= retries or pause >= clock.total_seconds():
+                raise error_from_reply(*_without_secrets(send, head, raw))
+        attempt += 1
+        if pause > 0:
+            yield Sleep(pause)
+
+
+def _read_error(clock: Clock) -> Flow[bytes]:
+    """Reads what an answer that is not the wanted one says."""
+    clock.begin_idle()
+    try:
+        raw = yield ReadBody(MAX_ERROR_BYTES, cut=True)
+    except TransportFailure:
+        # What matters is known from the head.
+        return b""
+    assert isinstance(raw, bytes)
+    return raw
+
+
+def _content_type(head: Head) -> str:
+    return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
@@ -167,18 +209,31 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     }
     if call.body is not None:
         headers.setdefault("content-type", call.content_type)
-    wanted = headers.get("x-request-id") or call.request_id
-    if wanted is None:
+    wanted = headers.pop("x-request-id", None) or call.request_id
+    if not wanted:
         wanted = uuid.uuid4().hex
     elif attempt:
         wanted = f"{wanted}-{attempt}"
-    headers["x-request-id"] = wanted
+    if wanted.isascii() and wanted.isprintable() and wanted.strip() == wanted:
+        headers["x-request-id"] = wanted
     return Send(call.method, target.base, path, list(headers.items()), call.body, wanted)
+
+
+def _without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:
+    """An answer that goes into an error, without the keys that were sent: some servers repeat the request."""
+    headers: dict[str, str] = dict(head.headers)
+    for name, value in send.headers:
+        # After the scheme, as in "Bearer KEY". Shorter ones, like vLLM's "EMPTY", are no secrets but may be words.
+        secret = value.rpartition(" ")[2]
+        if name in _SECRET_HEADERS and len(secret) >= 8:
+            raw = raw.replace(secret.encode(), b"***")
+            headers = {each: text.replace(secret, "***") for each, text in headers.items()}
+    return replace(head, headers=headers), raw
 
 
 def backoff(attempt: int) -> float:
     """Seconds to wait before the next attempt: doubling from 0.5 to 8, a random quarter less."""
-    pause: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+    pause = min(_FIRST_PAUSE * 2.0 ** min(attempt, 10), _LONGEST_PAUSE)
     return pause * (1 - 0.25 * random.random())
 
 
@@ -200,10 +255,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            # Against the server's own clock where it gives one: the two need not agree.
-            now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-            seconds = (parsedate_to_datetime(text) - now).total_seconds()
-        except (ValueError, TypeError):
+        at = _date(text)
+        if at is None:
             return None
+        # Against the server's own clock where it gives one: the two need not agree.
+        seconds = (at - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
     return None if math.isnan(seconds) else max(seconds, 0.0)
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)

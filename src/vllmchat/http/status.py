@@ -17,6 +17,7 @@ from vllmchat.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    ResponseError,
     ServiceUnavailableError,
     UnprocessableEntityError,
 )
@@ -29,50 +30,81 @@ if TYPE_CHECKING:
 MAX_ERROR_BYTES = 1024 * 1024
 """What is read of an error's body."""
 
-_BY_STATUS: dict[int, type[APIStatusError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    422: UnprocessableEntityError,
-    429: RateLimitError,
-    503: ServiceUnavailableError,
+MAX_MESSAGE = 4_000
+"""Characters of a server's reason that go into a message; `body` has the rest."""
+
+_BY_STATUS: dict[int | None, type[APIStatusError]] = {
+    cls.status: cls
+    for cls in (
+        BadRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        NotFoundError,
+        ConflictError,
+        UnprocessableEntityError,
+        RateLimitError,
+        ServiceUnavailableError,
+    )
 }
 
-# Every way in which servers from 0.8 on say that a request does not fit. Some name the parameter, some do not.
-# `min_tokens` and unrelated limits must not match.
+# Every way in which vLLM from 0.8 on, and the servers most like it, say that a request does not fit. Some name the
+# parameter, some do not. `min_tokens` and unrelated limits must not match.
 _CONTEXT = re.compile(
-    r"maximum context length|longer than the maximum model length|exceeds model's maximum|exceeds the max_model_len"
-    r"|cannot be greater than max_model_len|(?:max_tokens|max_completion_tokens)\W.*is too large"
-    r"|max_tokens must be at least 1, got (?:0|-\d+)",
+    r"maximum context length|longer than the (?:maximum model length|model's context length)"
+    r"|exceeds (?:the )?model's maximum|exceeds the max_model_len|cannot be greater than max_model_len"
+    r"|(?:max_tokens|max_completion_tokens)\W.*is too large"
+    r"|(?:max_tokens|max_completion_tokens) must be at least 1, got (?:0|-\d+)",
     re.IGNORECASE,
 )
 _CONTEXT_PARAMS = frozenset({"input_tokens", "input_text"})
-_CONTEXT_CODES = frozenset({"context_length_exceeded"})
+_CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
 def error_from_reply(head: Head, raw: bytes) -> APIStatusError:
     """The exception for an answer with an error status."""
-    body = _decoded(raw)
-    status = head.status
-    return _make(status, body, head, whole=True)
+    return _make(head.status, _decoded(raw), head, "")
 
 
 def error_from_event(head: Head, event: Mapping[str, object]) -> APIStatusError:
     """The exception for an `{"error": ...}` event inside a stream that had begun with 200."""
-    return _make(_code_of(event) or 500, event, head, whole=False)
+    return _make(_status_of(event), event, head, " (inside the stream)")
 
 
-def _make(status: int, body: object, head: Head, *, whole: bool) -> APIStatusError:
+def error_despite_status(head: Head, raw: bytes) -> APIStatusError | None:
+    """The exception for a whole answer that has a good status and tells an error all the same; None for others."""
+    body = _decoded(raw)
+    if not isinstance(body, dict):
+        return None
+    fields = cast("dict[str, object]", body)
+    if not fields.get("error") and fields.get("object") != "error":
+        return None
+    return _make(_status_of(fields), fields, head, f" (in an answer with status {head.status})")
+
+
+def no_stream(head: Head, raw: bytes) -> ResponseError:
+    """The exception for a whole answer where a stream was asked for."""
+    text = raw[:8_000].decode("utf-8", "replace")[:2_000]
+    kind = head.headers.get("content-type", "").partition(";")[0]
+    shown = text if len(text) <= 200 else f"{text[:200]}…"
+    said = f"it starts with: {shown}" if shown.strip() else "it is empty"
+    return ResponseError(
+        f"a stream was asked for, and the server's answer is {kind}; {said}\nCheck base_url, and that the server "
+        "streams",
+        status_code=head.status,
+        body=text,
+        request_id=head.request_id,
+    )
+
+
+def _make(status: int, body: object, head: Head, where: str) -> APIStatusError:
     message, kind, param, code = _parts(body)
     cls = _BY_STATUS.get(status)
     if cls is None:
         cls = InternalServerError if status >= 500 else APIStatusError
-    if cls is BadRequestError and _is_context(message, param, code):
+    if cls is BadRequestError and _is_context(message, kind, param, code):
         cls = ContextWindowExceededError
     return cls(
-        _sentence(status, message, body, head, whole=whole),
+        f"{status}{where}: {_reason(status, message, body)}{_advice(status, body, head)}",
         status_code=status,
         code=code,
         type=kind,
@@ -102,11 +134,9 @@ def _parts(body: object) -> tuple[str | None, str | None, str | None, int | str 
         return inner or None, None, None, None
     if isinstance(inner, dict):
         fields = cast("dict[str, object]", inner)
-    message = fields.get("message")
-    if message is None:
-        message = fields.get("detail")
+    message = fields.get("message") or fields.get("detail")
     if message is not None and not isinstance(message, str):
-        message = json.dumps(message, ensure_ascii=False)
+        message = _listed(message)
     kind, param, code = fields.get("type"), fields.get("param"), fields.get("code")
     return (
         message or None,
@@ -116,29 +146,44 @@ def _parts(body: object) -> tuple[str | None, str | None, str | None, int | str 
     )
 
 
-def _code_of(body: Mapping[str, object]) -> int | None:
-    code = _parts(body)[3]
-    if isinstance(code, str) and code.isdigit():
+def _listed(detail: object) -> str:
+    """FastAPI's own list of what is wrong with a request, as text; other JSON as it is."""
+    lines: list[str] = []
+    for each in cast("list[object]", detail) if isinstance(detail, list) else []:
+        problem = cast("dict[str, object]", each) if isinstance(each, dict) else {}
+        place, said = problem.get("loc"), problem.get("msg")
+        if isinstance(place, list) and isinstance(said, str):
+            lines.append(f"{'.'.join(map(str, cast('list[object]', place)))}: {said}")
+    return "; ".join(lines) or json.dumps(detail, ensure_ascii=False)
+
+
+def _status_of(body: Mapping[str, object]) -> int:
+    """The status that an error would have had, had it come before the answer began; 500 when it does not say."""
+    _, kind, _, code = _parts(body)
+    if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
+        return 400
+    if isinstance(code, str) and code.isdecimal():
         code = int(code)
-    return code if isinstance(code, int) and 400 <= code <= 599 else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
 
-def _is_context(message: str | None, param: str | None, code: object) -> bool:
-    if code in _CONTEXT_CODES or param in _CONTEXT_PARAMS:
+def _is_context(message: str | None, kind: str | None, param: str | None, code: int | str | None) -> bool:
+    if code in _CONTEXT_CODES or kind in _CONTEXT_CODES or param in _CONTEXT_PARAMS:
         return True
-    return message is not None and _CONTEXT.search(message) is not None
+    if param in ("max_tokens", "max_completion_tokens") and isinstance(code, int):
+        # vLLM blames these when the reply asked for does not fit. Its codes are numbers; other servers, whose codes
+        # are words, blame them for anything.
+        return True
+    return message is not None and _CONTEXT.search(message[:MAX_MESSAGE]) is not None
 
 
-def _sentence(status: int, message: str | None, body: object, head: Head, *, whole: bool) -> str:
-    where = "" if whole else " (inside the stream)"
+def _reason(status: int, message: str | None, body: object) -> str:
     text = message
     if text is None and isinstance(body, str):
         text = _text_of_html(body)
-    if not text:
-        text = "the server gave no reason" if status >= 500 else "no reason was given"
-        if status >= 500:
-            text += "; its log may"
-    return f"{status}{where}: {text}{_advice(status, body, head)}"
+    if text:
+        return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
+    return "the server gave no reason; its log may tell" if status >= 500 else "the server gave no reason"
 
 
 def _advice(status: int, body: object, head: Head) -> str:
@@ -157,12 +202,16 @@ def _advice(status: int, body: object, head: Head) -> str:
     return ""
 
 
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
+_TITLE = re.compile(r"<title\b[^<>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 
 
 def _text_of_html(text: str) -> str:
     """What a person would read of a proxy's error page, at most 300 characters."""
-    title = re.search(r"<title[^>]*>(.*?)</title>", text[:20_000], re.DOTALL | re.IGNORECASE)
-    shown = title.group(1) if title and title.group(1).strip() else _TAGS.sub(" ", text[:20_000])
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= 300 else shown[:299] + "…"
+    import html  # only here: importing its table of entities takes time
+
+    text = text[:8_000]
+    title = _TITLE.search(text)
+    shown = title.group(1) if title and title.group(1).strip() else _TAGS.sub(" ", text)
+    shown = " ".join(html.unescape(shown).split())
+    return shown if len(shown) <= 300 else f"{shown[:299]}…"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vllmchat.errors import (
-    APIConnectionError,
     APIStatusError,
     ResponseError,
     StreamError,
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.chat.completion import ChatCompletion
     from vllmchat.errors import VLLMChatError
     from vllmchat.http.call import Head
     from vllmchat.http.client import AsyncExchange, SyncExchange
+    from vllmchat.http.clock import Clock
 
 T = TypeVar("T")
 
@@ -69,26 +69,23 @@ class EventReader(ABC, Generic[T]):
         """Whether what has been handed out is the whole answer, although no last event came."""
 
     @abstractmethod
-    def partial(self) -> ChatCompletion | None:
-        """What has arrived."""
+    def keep(self, error: VLLMChatError) -> None:
+        """Gives what has arrived to an error, as its `partial`."""
 
     def feed(self, data: bytes) -> list[T]:
         """Takes bytes as they come."""
-        try:
-            return self._items(self._decoder.feed(data))
-        except EventTooLargeError as error:
-            self.failure = ResponseError(str(error))
-            return []
+        return self._items(partial(self._decoder.feed, data))
 
     def flush(self) -> list[T]:
         """The bytes have ended properly: takes an event without its closing blank line."""
-        try:
-            return self._items(self._decoder.flush())
-        except EventTooLargeError as error:
-            self.failure = ResponseError(str(error))
-            return []
+        return self._items(self._decoder.flush)
 
-    def _items(self, events: list[ServerSentEvent]) -> list[T]:
+    def _items(self, decode: Callable[[], list[ServerSentEvent]]) -> list[T]:
+        too_large: EventTooLargeError | None = None
+        try:
+            events = decode()
+        except EventTooLargeError as error:
+            events, too_large = error.before, error
         items: list[T] = []
         for event in events:
             try:
@@ -96,41 +93,39 @@ class EventReader(ABC, Generic[T]):
             except ErrorEvent as error:
                 assert self.head is not None
                 self.failure = error_from_event(self.head, error.body)
-                break
+                return items
             except ResponseError as error:
                 self.failure = error
-                break
+                return items
             if item is not None:
                 items.append(item)
             if self.done:
-                break
+                return items
+        if too_large is not None:
+            self.failure = ResponseError(f"{too_large}: this is not the stream that was asked for")
         return items
 
     def interrupted(self, failure: TransportFailure | None, url: str) -> VLLMChatError:
         """The error for bytes that ended too early."""
-        request_id = self.head.request_id if self.head else None
+        request_id = self.head.request_id if self.head is not None else ""
         if failure is not None and failure.limit is not None:
-            return failure.error(url, request_id or "")
-        cause = (
-            f": {' '.join(str(failure.cause).split())}" if failure is not None and str(failure.cause) else ""
-        )
-        return StreamInterruptedError(
-            f"the stream from {url} stopped before its end{cause}. What had arrived is in .partial; the server's log, "
-            "or that of a proxy in front of it, says why",
-            request_id=request_id,
-        )
+            error: VLLMChatError = failure.error(url, request_id)
+        else:
+            cause = f": {' '.join(str(failure.cause).split())}" if failure is not None else ""
+            error = StreamInterruptedError(
+                f"the stream from {url} stopped before its end{cause}. What had arrived is in .partial; the server's "
+                "log, or that of a proxy in front of it, says why",
+                request_id=request_id,
+            )
+        error.__cause__ = failure.cause if failure is not None else None
+        return error
 
     def complete_error(self, error: VLLMChatError) -> VLLMChatError:
         """Adds to an error what only the stream knows."""
-        if error.partial is None:
-            error.partial = self.partial()
-        head = self.head
-        if head is not None and isinstance(
-            error, ResponseError | StreamError | APIStatusError | APIConnectionError
-        ):
-            error.request_id = error.request_id or head.request_id
-        if isinstance(error, ResponseError) and head is not None:
-            error.status_code = head.status
+        self.keep(error)
+        if isinstance(error, ResponseError) and self.head is not None:
+            error.request_id = self.head.request_id
+            error.status_code = self.head.status
         return error
 
 
@@ -147,33 +142,58 @@ class ErrorEvent(Exception):  # noqa: N818 - it never leaves this package
 
 
 class _Core(Generic[T]):
-    """What both colours keep and decide."""
+    """What both colours keep and decide.
 
-    __slots__ = ("closed", "items", "opened", "reader")
+    Attributes:
+        reader: What the bytes mean.
+        items: What has come and was not handed out yet.
+        closed: Whether the stream has ended, in whatever way.
+        error: What it ended with, if that was an error.
+    """
+
+    __slots__ = ("closed", "error", "items", "reader")
 
     def __init__(self, reader: EventReader[T]) -> None:
         self.reader = reader
         self.items: deque[T] = deque()
-        self.opened = False
         self.closed = False
+        self.error: VLLMChatError | None = None
 
     def check_unused(self) -> None:
         if self.closed:
-            raise StreamError(
+            error = StreamError(
                 "this stream has been read or closed: a stream can be iterated over once. What it brought is in "
                 ".completion; for another one, make the call again",
-                partial=self.reader.partial(),
+                request_id=self.reader.head.request_id if self.reader.head is not None else None,
             )
+            self.reader.keep(error)
+            raise error
+
+    def check_error(self) -> None:
+        if self.error is not None:
+            raise self.error
 
     def take(self) -> T:
         item = self.items.popleft()
         self.reader.accept(item)
         return item
 
-    def at_end(self) -> VLLMChatError | None:
-        """After all items have been taken: the error to raise, None for a good end or when more may come."""
+    def close(self) -> None:
+        self.closed = True
+        self.items.clear()
+
+    def failed(self) -> bool:
+        """Whether, after all items, an error is to be raised."""
         failure = self.reader.failure
-        return None if failure is None else self.reader.complete_error(failure)
+        if failure is not None and self.error is None:
+            self.error = self.reader.complete_error(failure)
+        return failure is not None
+
+    def bytes_came(self, data: bytes, clock: Clock) -> None:
+        """Takes bytes."""
+        self.items.extend(self.reader.feed(data))
+        if self.items:
+            clock.begin_idle()
 
     def bytes_ended(self, failure: TransportFailure | None, url: str) -> None:
         """No more bytes come; decides, when all items have been taken, whether that is the end."""
@@ -182,10 +202,10 @@ class _Core(Generic[T]):
             self.items.extend(reader.flush())
             if self.items or reader.done or isinstance(reader.failure, APIStatusError):
                 return
+        # Anything else that was wrong with the last event is that it was cut off in its middle.
         if reader.end_is_proven():
-            reader.done = True
+            reader.done, reader.failure = True, None
         else:
-            # Also when the last event cannot be read: it was cut off in its middle.
             reader.failure = reader.interrupted(failure, url)
 
 
@@ -207,17 +227,17 @@ class EventStream(Iterator[T]):
 
     def __next__(self) -> T:
         core = self._core
-        while True:
-            if core.items:
-                return core.take()
-            error = core.at_end()
-            if error is not None:
-                self.close()
-                raise error
-            if core.reader.done or core.closed:
-                self._finish()
+        while not core.items:
+            if core.closed:
+                core.check_error()
                 raise StopIteration
-            self._pull()
+            if core.failed():
+                self.close()
+            elif core.reader.done:
+                self._finish()
+            else:
+                self._pull()
+        return core.take()
 
     def _pull(self) -> None:
         core = self._core
@@ -226,43 +246,33 @@ class EventStream(Iterator[T]):
             data = exchange.read()
         except TransportFailure as failure:
             core.bytes_ended(failure, exchange.url)
-            if core.reader.failure is not None:
-                raise self._closing(core.reader.complete_error(core.reader.failure)) from failure.cause
-            return
         except BaseException:
             self.close()
             raise
-        if data:
-            items = core.reader.feed(data)
-            if items:
-                exchange.clock.begin_idle()
-                core.items.extend(items)
         else:
-            core.bytes_ended(None, exchange.url)
+            if data:
+                core.bytes_came(data, exchange.clock)
+            else:
+                core.bytes_ended(None, exchange.url)
 
     def _open(self) -> SyncExchange:
         if self._exchange is None:
             try:
                 exchange = self._exchange = self._open_exchange()
             except BaseException:
-                self._core.closed = True
+                self._core.close()
                 raise
             self._core.reader.head = exchange.head
         return self._exchange
 
-    def _closing(self, error: VLLMChatError) -> VLLMChatError:
-        self.close()
-        return error
-
     def _finish(self) -> None:
-        if not self._core.closed:
-            self._core.closed = True
-            if self._exchange is not None:
-                self._exchange.drain()
+        self._core.close()
+        if self._exchange is not None:
+            self._exchange.drain()
 
     def close(self) -> None:
         """Ends the stream. If it had not come to its end, the connection is closed and the server stops."""
-        self._core.closed = True
+        self._core.close()
         if self._exchange is not None:
             self._exchange.close()
 
@@ -299,17 +309,17 @@ class AsyncEventStream(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         core = self._core
-        while True:
-            if core.items:
-                return core.take()
-            error = core.at_end()
-            if error is not None:
-                await self.aclose()
-                raise error
-            if core.reader.done or core.closed:
-                await self._finish()
+        while not core.items:
+            if core.closed:
+                core.check_error()
                 raise StopAsyncIteration
-            await self._pull()
+            if core.failed():
+                await self.aclose()
+            elif core.reader.done:
+                await self._finish()
+            else:
+                await self._pull()
+        return core.take()
 
     async def _pull(self) -> None:
         core = self._core
@@ -318,43 +328,33 @@ class AsyncEventStream(AsyncIterator[T]):
             data = await exchange.read()
         except TransportFailure as failure:
             core.bytes_ended(failure, exchange.url)
-            if core.reader.failure is not None:
-                raise await self._closing(core.reader.complete_error(core.reader.failure)) from failure.cause
-            return
         except BaseException:
             await self.aclose()
             raise
-        if data:
-            items = core.reader.feed(data)
-            if items:
-                exchange.clock.begin_idle()
-                core.items.extend(items)
         else:
-            core.bytes_ended(None, exchange.url)
+            if data:
+                core.bytes_came(data, exchange.clock)
+            else:
+                core.bytes_ended(None, exchange.url)
 
     async def _open(self) -> AsyncExchange:
         if self._exchange is None:
             try:
                 exchange = self._exchange = await self._open_exchange()
             except BaseException:
-                self._core.closed = True
+                self._core.close()
                 raise
             self._core.reader.head = exchange.head
         return self._exchange
 
-    async def _closing(self, error: VLLMChatError) -> VLLMChatError:
-        await self.aclose()
-        return error
-
     async def _finish(self) -> None:
-        if not self._core.closed:
-            self._core.closed = True
-            if self._exchange is not None:
-                await self._exchange.drain()
+        self._core.close()
+        if self._exchange is not None:
+            await self._exchange.drain()
 
     async def aclose(self) -> None:
         """Ends the stream. If it had not come to its end, the connection is closed and the server stops."""
-        self._core.closed = True
+        self._core.close()
         if self._exchange is not None:
             await self._exchange.aclose()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Literal, NamedTuple, cast
+from urllib.parse import quote, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -35,55 +35,59 @@ class BaseURL(NamedTuple):
         Raises:
             ValueError: The text is no URL that requests can be sent to; the message says what to write.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"base_url must be a str, not {type(text).__name__}")
+        given = cast("object", text)  # type checkers rule the rest out, but URLs come from configurations too
+        if not isinstance(given, str):
+            raise TypeError(f"base_url must be a str, not {type(given).__name__}")
         text = text.strip()
+        shown = _shown(text)
         try:
             parts = urlsplit(text)
-            port = parts.port
+            host, port = parts.hostname or "", parts.port
         except ValueError as error:
-            raise ValueError(f"base_url={_shown(text)!r} is not a URL: {error}") from None
+            # The reason may quote a password.
+            reason = "" if "@" in text else f": {error}"
+            raise ValueError(f"base_url={shown!r} is not a URL{reason}") from None
         scheme = parts.scheme.lower()
-        if "://" not in text or not scheme:
-            raise ValueError(f"base_url={_shown(text)!r} has no scheme: write 'http://{_shown(text)}'")
+        if "://" not in text:
+            raise ValueError(f"base_url={shown!r} has no scheme: write 'http://{shown.lstrip('/')}'")
         if scheme not in _PORTS:
             hint = (
                 " For a unix socket, pass http_client=httpx.Client(transport=httpx.HTTPTransport(uds=PATH))."
             )
             raise ValueError(
-                f"base_url={_shown(text)!r} must begin with http:// or https://, not {scheme}://."
+                f"base_url={shown!r} must begin with http:// or https://, not {scheme}://."
                 f"{hint if 'unix' in scheme else ''}"
             )
-        if not parts.hostname:
-            raise ValueError(f"base_url={_shown(text)!r} has no host")
         if parts.username is not None or parts.password is not None:
             raise ValueError(
                 "base_url must not contain a user or password, since URLs are logged: use api_key=, "
                 "or headers={'Authorization': ...}"
             )
+        if not host:
+            raise ValueError(f"base_url={shown!r} has no host")
         if parts.query or parts.fragment:
             raise ValueError(
                 "base_url must not contain a query or a fragment, since URLs are logged: what a gateway wants to "
                 "know of each request goes into headers="
             )
         if any(ord(char) <= 32 or ord(char) == 127 for char in text):
-            raise ValueError(f"base_url={_shown(text)!r} contains white space or control characters")
+            raise ValueError(f"base_url={shown!r} contains white space or control characters")
         path = parts.path.rstrip("/")
         for route in ("/chat/completions", "/completions", "/models"):
             if path.endswith(route):
                 raise ValueError(
-                    f"base_url={_shown(text)!r} names a route: leave {route!r} away, each verb adds its own"
+                    f"base_url={shown!r} names a route: leave {route!r} away, each verb adds its own"
                 )
         if add_v1 and not path.endswith("/v1"):
             path += "/v1"
-        known: Literal["http", "https"] = "https" if scheme == "https" else "http"
-        host = parts.hostname
-        if not host.isascii():
+        if ":" not in host:
             try:
                 host = host.encode("idna").decode("ascii")
             except UnicodeError as error:
-                raise ValueError(f"base_url={_shown(text)!r} has no valid host: {error}") from None
-        return cls(known, host, port if port is not None else _PORTS[scheme], path)
+                raise ValueError(f"base_url={shown!r} has no valid host: {error}") from None
+        path = quote(path, safe="/%:@!$&'()*+,;=~")
+        known: Literal["http", "https"] = "https" if scheme == "https" else "http"
+        return cls(known, host, port if port is not None else _PORTS[known], path)
 
     @property
     def origin(self) -> str:
