@@ -1,0 +1,717 @@
+"""Chat streams over real sockets: how they begin, end well, end badly and are left."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from support.chats import chunk, chunks, completion
+from support.scripted import (
+    DONE,
+    KEEP_ALIVE,
+    Gate,
+    ScriptedServer,
+    body,
+    close,
+    drip,
+    forever,
+    head,
+    never,
+    reset,
+)
+from vllmchat import (
+    APIStatusError,
+    AsyncChatStream,
+    BadRequestError,
+    ContextWindowExceededError,
+    Finished,
+    InternalServerError,
+    NotFoundError,
+    RateLimitError,
+    ResponseError,
+    ServiceUnavailableError,
+    StreamError,
+    StreamInterruptedError,
+    TextDelta,
+    VLLMChatError,
+    VLLMProvider,
+)
+from vllmchat.http import stream as stream_module
+from vllmchat.http.sse import SSEDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.colours import Colour, Stream
+
+RECORDED = Path(__file__).parents[1] / "recorded" / "vllm-0.32.0"
+
+
+@pytest.fixture
+def llm(scripted: ScriptedServer) -> VLLMProvider:
+    return VLLMProvider("m", base_url=scripted.base_url)
+
+
+@pytest.fixture
+def stream(colour: Colour, llm: VLLMProvider) -> Callable[[], Stream]:
+    """Makes a stream from the scripted server, in each colour."""
+    return lambda: colour.stream(llm)
+
+
+Make: TypeAlias = "Callable[[], Stream]"
+
+
+def part(index: int, content: str = "", finish: str | None = None) -> dict[str, Any]:
+    """A chunk of one of several choices."""
+    made = chunk(content, finish)
+    made["choices"][0]["index"] = index
+    return made
+
+
+def failed(stream: Stream) -> VLLMChatError:
+    with pytest.raises(VLLMChatError) as caught:
+        stream.until_done()
+    return caught.value
+
+
+def partial_text(error: VLLMChatError) -> str | None:
+    return None if error.partial is None else error.partial.text
+
+
+# ------------------------------------------------------------------------------------------------
+# Good ends
+# ------------------------------------------------------------------------------------------------
+
+
+def test_chunks_and_completion(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("Hel", "lo"), headers={"x-request-id": "from-server"})
+    talk = stream()
+    assert talk.texts() == ["Hel", "lo"]
+    assert (talk.completion.text, talk.completion.finish_reason) == ("Hello", "stop")
+    assert talk.completion.request_id == talk.inner.request_id == "from-server"
+    request = scripted.requests[0].json()
+    assert (request["stream"], request["stream_options"]) == (True, {"include_usage": True})
+
+
+def test_nothing_is_sent_before_it_is_iterated_over_or_entered(
+    scripted: ScriptedServer, stream: Make
+) -> None:
+    talk = stream()
+    assert talk.inner.request_id is None
+    assert talk.completion.text == ""
+    iter(talk)
+    talk.close()
+    assert scripted.connections == 0
+
+
+def test_entering_opens_it(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([gate := Gate(), *chunks("a")])
+    with stream() as talk:
+        assert scripted.wait_requests(1)
+        assert talk.inner.request_id == scripted.requests[0].headers["x-request-id"]
+        gate.release()
+        assert talk.until_done().text == "a"
+
+
+def test_the_completion_grows_with_what_was_handed_out(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("a", "b", "c"))
+    talk = stream()
+    seen = [(each.text, talk.completion.text) for each in talk if each.text]
+    assert seen == [("a", "a"), ("b", "ab"), ("c", "abc")]
+    assert talk.completion == talk.completion
+
+
+def test_events_end_with_the_whole_reply(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("a", "b"))
+    talk = stream()
+    *pieces, end = talk.events()
+    assert pieces == [TextDelta("a"), TextDelta("b")]
+    assert isinstance(end, Finished)
+    assert end.completion == talk.completion
+
+
+def test_the_rest_of_a_stream_that_was_begun(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("a", "b", "c"))
+    talk = stream()
+    next(talk)
+    assert talk.until_done().text == "abc"
+    with pytest.raises(StopIteration):
+        next(talk)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/event-stream", "text/plain; charset=utf-8", "application/octet-stream", None]
+)
+def test_the_type_of_a_stream_is_not_looked_at_too_closely(
+    scripted: ScriptedServer, stream: Make, content_type: str | None
+) -> None:
+    scripted.stream(chunks("a"), headers={"content-type": content_type})
+    assert stream().until_done().text == "a"
+
+
+@pytest.mark.parametrize("options", [{"chunked": False}, {"gzip": True}])
+def test_other_framings(scripted: ScriptedServer, stream: Make, options: dict[str, bool]) -> None:
+    scripted.stream(chunks("ä", "€"), **options)  # type: ignore[arg-type] # of its many options these are bools
+    assert stream().until_done().text == "ä€"
+
+
+def test_a_character_split_over_pieces(scripted: ScriptedServer, stream: Make) -> None:
+    event = b"data: " + json.dumps(chunk("€\u2028\u0085"), ensure_ascii=False).encode() + b"\n\n"
+    at = event.index("€".encode()) + 1
+    scripted.stream([event[:at], gate := Gate(), event[at:], *chunks()])
+    with stream() as talk:
+        gate.wait_reached()
+        gate.release()
+        assert talk.until_done().text == "€\u2028\u0085"
+
+
+def test_noise_between_events(scripted: ScriptedServer, stream: Make) -> None:
+    noise = [
+        KEEP_ALIVE,
+        b"\n\n",
+        b"event: message\nid: 1\nretry: 5\n",
+        b"data:\n\n",
+        b"data: \n\n",
+        b"\r\n\r\n",
+    ]
+    scripted.stream([*noise, chunk("a"), *noise, chunk("b", "stop"), *noise])
+    assert stream().until_done().text == "ab"
+
+
+def test_drips(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(
+        [drip(b"data: " + json.dumps(each).encode() + b"\r\n\r\n", 7) for each in chunks("a", "b")]
+    )
+    assert stream().until_done().text == "ab"
+
+
+@pytest.mark.parametrize(
+    "end", [b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE] \n\n", b"data:[DONE]\r\r"]
+)
+def test_the_last_event_without_its_blank_line(scripted: ScriptedServer, stream: Make, end: bytes) -> None:
+    scripted.stream([chunk("a"), end], done=False)
+    assert stream().until_done().text == "a"
+
+
+def test_the_last_chunk_without_its_blank_line(scripted: ScriptedServer, stream: Make) -> None:
+    last = b"data: " + json.dumps(chunk("b", "stop")).encode()
+    scripted.stream([chunk("a"), last], done=False)
+    assert stream().until_done().text == "ab"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [{"done": False}, {"done": False, "then": [close]}, {"done": False, "end": False, "then": [close]}],
+)
+def test_a_finish_reason_proves_the_end(
+    scripted: ScriptedServer, stream: Make, ending: dict[str, Any]
+) -> None:
+    scripted.stream(chunks("a"), **ending)
+    talk = stream()
+    assert [each.text for each in talk] == ["a", ""]
+    assert talk.completion.finish_reason == "stop"
+
+
+def test_a_finish_reason_proves_the_end_also_when_the_rest_is_cut(
+    scripted: ScriptedServer, stream: Make
+) -> None:
+    scripted.stream([*chunks("a"), b'data: {"id": "c", "cho'], done=False, end=False, then=[close])
+    assert stream().until_done().text == "a"
+    scripted.stream([*chunks("b"), b'data: {"id": "c", "cho'], done=False)
+    assert stream().until_done().text == "b"
+
+
+def test_every_choice_must_tell_its_end(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    both = [part(0, "a"), part(1, "b"), part(1, "", "stop"), part(0, "", "length")]
+    scripted.stream(both, done=False)
+    talk = colour.stream(llm, n=2)
+    assert [choice.message.content for choice in talk.until_done().choices] == ["a", "b"]
+
+
+# ------------------------------------------------------------------------------------------------
+# After the end
+# ------------------------------------------------------------------------------------------------
+
+
+def test_streams_share_a_connection(scripted: ScriptedServer, stream: Make) -> None:
+    for _ in range(3):
+        scripted.stream(chunks("a"))
+        assert stream().until_done().text == "a"
+    scripted.stream(chunks("a"))
+    assert len(list(stream().events())) == 2
+    scripted.stream(chunks("a"))
+    with stream() as talk:
+        assert talk.texts() == ["a"]
+    assert scripted.connections == 1
+
+
+def test_nothing_after_done_is_taken(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([*chunks("a"), DONE, chunk("more"), b"data: rubbish\n\n"])
+    talk = stream()
+    assert talk.texts() == ["a"]
+    assert talk.completion.text == "a"
+
+
+def test_a_server_that_sends_without_end_after_done(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([*chunks("a"), DONE, forever(KEEP_ALIVE)], done=False)
+    assert stream().until_done().text == "a"
+    assert scripted.wait_client_closed()
+
+
+def test_a_server_that_is_silent_after_done(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("a"), end=False, then=[never])
+    assert stream().until_done().text == "a"
+    assert scripted.wait_client_closed()
+
+
+def test_a_connection_that_breaks_after_done(scripted: ScriptedServer, stream: Make) -> None:
+    gate = Gate()
+    scripted.stream(chunks("a"), end=False, then=[gate, reset])
+    talk = stream()
+    assert next(talk).text == "a"
+    gate.wait_reached()
+    gate.release()
+    assert talk.until_done().text == "a"
+
+
+def test_a_stream_is_read_once(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("a"))
+    talk = stream()
+    talk.until_done()
+    with pytest.raises(StopIteration):
+        next(talk)
+    for again in (talk.until_done, lambda: list(talk), lambda: list(talk.events()), talk.__enter__):
+        with pytest.raises(StreamError, match="once") as caught:
+            again()
+        assert not isinstance(caught.value, StreamInterruptedError)
+        assert partial_text(caught.value) == "a"
+        assert caught.value.request_id == scripted.requests[0].headers["x-request-id"]
+    assert len(scripted.requests) == 1
+
+
+def test_a_stream_that_was_closed_before_it_began(scripted: ScriptedServer, stream: Make) -> None:
+    talk = stream()
+    talk.close()
+    talk.close()
+    with pytest.raises(StopIteration):
+        next(talk)
+    with pytest.raises(StreamError) as caught:
+        iter(talk)
+    assert (caught.value.partial, caught.value.request_id) == (None, None)
+    assert scripted.connections == 0
+
+
+# ------------------------------------------------------------------------------------------------
+# Leaving early
+# ------------------------------------------------------------------------------------------------
+
+
+def test_leaving_the_block_closes_the_connection(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([*chunks("a", "b")[:2], never])
+    with stream() as talk:
+        assert next(talk).text == "a"
+    assert scripted.wait_client_closed()
+    with pytest.raises(StopIteration):
+        next(talk)
+    assert talk.completion.text == "a"
+    assert talk.completion.finish_reason is None
+
+
+def test_leaving_before_the_first_chunk(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([never])
+    with stream():
+        pass
+    assert scripted.wait_client_closed()
+
+
+def test_an_error_in_the_block_closes_the_connection(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), never])
+
+    def leave() -> None:
+        with stream() as talk:
+            next(talk)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        leave()
+    assert scripted.wait_client_closed()
+
+
+def test_closing_while_iterating_ends_it_quietly(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), never])
+    talk = stream()
+    for _ in talk:
+        talk.close()
+    assert talk.completion.text == "a"
+    assert scripted.wait_client_closed()
+
+
+def test_closing_while_events_come_is_no_finish(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), never])
+    talk = stream()
+    events = talk.events()
+    assert next(events) == TextDelta("a")
+    talk.close()
+    assert list(events) == []
+
+
+def test_closing_drops_an_error_that_has_not_been_told(scripted: ScriptedServer, stream: Make) -> None:
+    event = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
+    scripted.stream([event + b'data: {"error": {"message": "no", "code": 500}}\n\n', never])
+    talk = stream()
+    next(talk)
+    talk.close()
+    with pytest.raises(StopIteration):
+        next(talk)
+
+
+def test_closing_the_events_closes_a_blocking_stream(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.stream([chunk("a"), never])
+    talk = llm.stream("Hi")
+    for _ in talk.events():
+        break
+    assert scripted.wait_client_closed()
+
+
+@pytest.mark.anyio
+async def test_closing_the_events_closes_an_awaiting_stream(
+    scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
+    scripted.stream([chunk("a"), never])
+    events = llm.astream("Hi").events()
+    async for _ in events:
+        break
+    await events.aclose()
+    assert scripted.wait_client_closed()
+
+
+def test_a_stream_that_is_forgotten_closes(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), never])
+    talk = stream()
+    next(talk)
+    del talk
+    gc.collect()
+    assert scripted.wait_client_closed()
+
+
+def test_an_interrupt_while_waiting_closes_the_connection(
+    scripted: ScriptedServer, stream: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.stream([chunk("a"), gate := Gate(), *chunks("b")])
+    talk = stream()
+    next(talk)
+
+    exchange = talk.inner._exchange  # pyright: ignore[reportPrivateUsage] # an interrupt has no public way in
+    assert exchange is not None
+    monkeypatch.setattr(type(exchange), "read", _interrupted_read(isinstance(talk.inner, AsyncChatStream)))
+    with pytest.raises(KeyboardInterrupt):
+        next(talk)
+    gate.wait_reached()
+    assert scripted.wait_client_closed()
+
+
+def _interrupted_read(awaiting: bool) -> Callable[[object], object]:
+    async def aread(_self: object) -> bytes:
+        raise KeyboardInterrupt
+
+    def read(_self: object) -> bytes:
+        raise KeyboardInterrupt
+
+    return aread if awaiting else read
+
+
+# ------------------------------------------------------------------------------------------------
+# Streams that break
+# ------------------------------------------------------------------------------------------------
+
+BREAKS: dict[str, dict[str, Any]] = {
+    "the body ends": {"events": [chunk("a")], "done": False},
+    "the connection ends": {"events": [chunk("a")], "chunked": False, "done": False},
+    "the connection ends in a chunked body": {"events": [chunk("a"), close], "done": False},
+    "in the middle of an event": {"events": [chunk("a"), b'data: {"id": "c", "choi', close]},
+    "the body ends in the middle of an event": {
+        "events": [chunk("a"), b'data: {"id": "c", "choi'],
+        "done": False,
+    },
+    "the framing breaks": {"events": [chunk("a")], "done": False, "end": False, "then": [b"zz\r\n", close]},
+    "one of two choices is unfinished": {"events": [part(0, "a", "stop"), part(1, "b")], "done": False},
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_stream_that_stops_is_no_short_answer(scripted: ScriptedServer, stream: Make, how: str) -> None:
+    scripted.stream(**BREAKS[how])
+    talk = stream()
+    error = failed(talk)
+    assert type(error) is StreamInterruptedError
+    assert partial_text(error) == "a"
+    assert error.partial == talk.completion
+    assert error.request_id == scripted.requests[0].headers["x-request-id"]
+    assert str(error).startswith(
+        f"the stream from {scripted.base_url}/chat/completions stopped before its end"
+    )
+    # It stays broken.
+    with pytest.raises(StreamInterruptedError):
+        next(talk)
+
+
+def test_a_stream_that_is_reset(scripted: ScriptedServer, stream: Make) -> None:
+    gate = Gate()
+    scripted.stream([chunk("a"), gate, reset])
+    talk = stream()
+    next(talk)
+    gate.release()
+    error = failed(talk)
+    assert type(error) is StreamInterruptedError
+    assert partial_text(error) == "a"
+    assert error.__cause__ is not None
+
+
+def test_a_stream_that_stops_before_it_began(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(done=False)
+    error = failed(stream())
+    assert type(error) is StreamInterruptedError
+    assert error.partial is None
+
+
+def test_choices_that_were_asked_for_and_never_came(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.stream(chunks("a"), done=False)
+    with pytest.raises(StreamInterruptedError):
+        colour.stream(llm, n=2).until_done()
+
+
+def test_a_broken_stream_has_no_last_event(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a")], done=False)
+    events = stream().events()
+    assert next(events) == TextDelta("a")
+    with pytest.raises(StreamInterruptedError):
+        next(events)
+    assert list(events) == []
+
+
+@pytest.mark.anyio
+async def test_broken_events_stay_broken(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.stream([chunk("a")], done=False)
+    events = llm.astream("Hi").events()
+    assert await anext(events) == TextDelta("a")
+    for _ in range(2):
+        with pytest.raises(StreamInterruptedError):
+            await anext(events)
+
+
+@pytest.mark.parametrize(
+    "event", [b"data: rubbish\n\n", b"data: []\n\n", b'data: {"object": "list"}\n\n', b"data: \xff\xfe\n\n"]
+)
+def test_events_that_are_no_chunks(scripted: ScriptedServer, stream: Make, event: bytes) -> None:
+    scripted.stream([chunk("a"), event, chunk("b"), never])
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert partial_text(error) == "a"
+    assert error.status_code == 200
+    assert error.request_id == scripted.requests[0].headers["x-request-id"]
+    assert scripted.wait_client_closed()
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_an_event_beyond_the_bound(
+    scripted: ScriptedServer, stream: Make, monkeypatch: pytest.MonkeyPatch, flushed: bool
+) -> None:
+    monkeypatch.setattr(stream_module, "SSEDecoder", lambda: SSEDecoder(1000))
+    small = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
+    scripted.stream(
+        [small + b"data: " + b"x" * (994 if flushed else 2000), *([] if flushed else [never])], done=False
+    )
+    error = failed(stream())
+    if flushed:
+        # Only its last byte was too much: as good a sign that the stream was cut as any.
+        assert isinstance(error, StreamInterruptedError)
+    else:
+        assert isinstance(error, ResponseError)
+        assert "1,000 bytes" in str(error)
+        assert scripted.wait_client_closed()
+    assert partial_text(error) == "a"
+
+
+# ------------------------------------------------------------------------------------------------
+# Errors inside a stream
+# ------------------------------------------------------------------------------------------------
+
+IN_BAND: list[tuple[dict[str, Any], type[APIStatusError], int]] = [
+    ({"error": {"message": "m", "type": "BadRequestError", "param": "p", "code": 400}}, BadRequestError, 400),
+    (
+        {"error": {"object": "error", "message": "m", "type": "BadRequestError", "param": "p", "code": 400}},
+        BadRequestError,
+        400,
+    ),
+    (
+        {"object": "error", "message": "m", "type": "NotFoundError", "param": "p", "code": 404},
+        NotFoundError,
+        404,
+    ),
+    (
+        {"error": {"message": "m", "type": "InternalServerError", "param": "p", "code": 503}},
+        ServiceUnavailableError,
+        503,
+    ),
+    ({"error": {"message": "m", "type": "x", "param": "p", "code": "429"}}, RateLimitError, 429),
+    (
+        {"error": {"message": "m", "type": "x", "param": "p", "code": "server_error"}},
+        InternalServerError,
+        500,
+    ),
+    ({"error": {"message": "m", "type": "x", "param": "p", "code": None}}, InternalServerError, 500),
+    ({"error": {"message": "m", "type": "x", "param": "p", "code": 200}}, InternalServerError, 500),
+    (
+        {"error": {"message": "m", "type": "x", "param": "p", "code": "context_length_exceeded"}},
+        ContextWindowExceededError,
+        400,
+    ),
+    (
+        {**chunk("z"), "error": {"message": "m", "type": "x", "param": "p", "code": 500}},
+        InternalServerError,
+        500,
+    ),
+]
+
+
+@pytest.mark.parametrize("before", [[], [chunk("a")]], ids=["first", "later"])
+@pytest.mark.parametrize(("event", "kind", "status"), IN_BAND)
+def test_an_error_inside_the_stream(
+    scripted: ScriptedServer,
+    stream: Make,
+    event: dict[str, Any],
+    kind: type[APIStatusError],
+    status: int,
+    before: list[dict[str, Any]],
+) -> None:
+    scripted.stream([*before, event, chunk("never taken")])
+    talk = stream()
+    error = failed(talk)
+    assert type(error) is kind
+    assert error.status_code == status
+    assert error.param == "p"
+    assert error.body == event
+    assert error.response.status_code == 200
+    assert error.request_id == scripted.requests[0].headers["x-request-id"]
+    assert str(error) == f"{status} (inside the stream): m"
+    assert partial_text(error) == ("a" if before else None)
+    assert talk.completion.text == ("a" if before else "")
+
+
+def test_an_error_whose_bytes_came_with_those_of_a_chunk(scripted: ScriptedServer, stream: Make) -> None:
+    event = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
+    scripted.stream([event + b'data: {"error": {"message": "no", "code": 500}}\n\n'])
+    talk = stream()
+    assert next(talk).text == "a"
+    for _ in range(2):
+        with pytest.raises(InternalServerError) as caught:
+            next(talk)
+        assert partial_text(caught.value) == "a"
+
+
+def test_an_error_without_its_blank_line(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), b'data: {"error": {"message": "no", "code": 503}}'], done=False)
+    error = failed(stream())
+    assert type(error) is ServiceUnavailableError
+    assert partial_text(error) == "a"
+
+
+def test_an_error_after_the_finish_reason_is_one(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([*chunks("a"), {"error": {"message": "no", "code": 500}}])
+    assert type(failed(stream())) is InternalServerError
+
+
+def test_the_recorded_error_inside_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    recorded = json.loads((RECORDED / "error_bad_grammar_stream.json").read_text("utf-8"))["response"]
+    scripted.stream([recorded["body"].encode()], done=False)
+    error = failed(stream())
+    assert type(error) is BadRequestError
+    assert "Invalid grammar specification" in str(error)
+
+
+# ------------------------------------------------------------------------------------------------
+# Something else than a stream
+# ------------------------------------------------------------------------------------------------
+
+
+def test_an_error_status_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.reply({"error": {"message": "no such model", "type": "NotFoundError", "code": 404}}, 404)
+    talk = stream()
+    error = failed(talk)
+    assert type(error) is NotFoundError
+    assert error.partial is None
+    with pytest.raises(StreamError):
+        iter(talk)
+    scripted.stream(chunks("a"))
+    assert stream().until_done().text == "a"
+    assert scripted.connections == 1
+
+
+def test_a_whole_reply_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.reply(completion("Hello"))
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert "application/json" in str(error)
+    assert error.body is not None
+    assert error.body.startswith('{"id": "c"')
+    assert error.status_code == 200
+    assert error.request_id == scripted.requests[0].headers["x-request-id"]
+
+
+def test_a_page_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    page = "<html><title>Sign in</title>" + "x" * 5000
+    scripted.reply(page, headers={"content-type": "Text/HTML; charset=utf-8"})
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert error.body == page[:2000]
+    assert len(str(error)) < 500
+
+
+def test_an_empty_reply_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.reply(b"")
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert "it is empty" in str(error)
+
+
+def test_an_error_with_a_good_status_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.reply({"error": {"message": "slow down", "code": 429}})
+    error = failed(stream())
+    assert type(error) is RateLimitError
+    assert str(error) == "429 (in an answer with status 200): slow down"
+
+
+def test_a_page_that_breaks_off(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.script(head(200, {"content-type": "text/html", "content-length": "999"}), body(b"<html>"), close)
+    assert isinstance(failed(stream()), ResponseError)
+
+
+def test_a_redirect_is_not_followed(scripted: ScriptedServer, stream: Make) -> None:
+    with ScriptedServer() as other:
+        scripted.reply(b"", 307, {"location": f"{other.base_url}/chat/completions?key=1"})
+        error = failed(stream())
+        assert other.connections == 0
+    assert type(error) is APIStatusError
+    assert error.status_code == 307
+    assert f"redirects to {other.base_url}/chat/completions. " in str(error)
+
+
+# ------------------------------------------------------------------------------------------------
+# Awaiting: what blocking streams cannot show
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_stop_is_told_to_each_waiter(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.stream(chunks("a"))
+    talk = llm.astream("Hi")
+    events = talk.events()
+    assert [event async for event in events] == [TextDelta("a"), Finished(talk.completion)]
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
