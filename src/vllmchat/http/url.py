@@ -110,6 +110,6 @@ def _shown(text: str) -> str:
     """The text without what may be secret in it."""
     head, at, tail = text.rpartition("@")
     if at:
-        scheme, sep, _ = head.partition("://")
+        scheme, sep, _ = head.rpartition("://")
         text = f"{scheme}{sep}***@{tail}"
     return text.split("?", 1)[0].split("#", 1)[0]

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vllmchat.http import clock as clock_module
+from vllmchat.http.clock import Clock
+from vllmchat.http.timeout import Timeout
+
+UNLIMITED = Timeout(None, None, None, None)
+
+
+class Time:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(clock_module, "monotonic", time)
+    return time
+
+
+def started(timeout: Timeout) -> Clock:
+    clock = Clock(timeout)
+    clock.start_attempt()
+    return clock
+
+
+def test_without_limits(time: Time) -> None:
+    clock = started(UNLIMITED)
+    assert (clock.deadline(), clock.seconds(), clock.body_seconds()) == (math.inf, None, None)
+    assert (clock.connect_seconds(), clock.total_seconds()) == (None, math.inf)
+    clock.begin_idle()
+    time.now += 1e6
+    assert (clock.deadline(), clock.seconds(), clock.body_seconds()) == (math.inf, None, None)
+    assert clock.passed() is None
+    assert clock.passed(connecting=True) is None
+
+
+def test_first_token_ends_at_one_moment_and_idle_with_each_wait(time: Time) -> None:
+    clock = started(Timeout(None, 10, 3, None))
+    time.now += 4
+    assert clock.deadline() == 1010
+    assert clock.seconds() == 6
+    assert clock.passed() == ("first_token", 10)
+    clock.begin_idle()
+    assert clock.deadline() == 1007
+    time.now += 100
+    assert clock.seconds() == 3
+    assert clock.passed() == ("idle", 3)
+
+
+def test_no_wait_is_negative(time: Time) -> None:
+    clock = started(Timeout(1, 2, 3, 4))
+    time.now += 50
+    assert clock.seconds() == 0
+    assert clock.connect_seconds() == 0
+    assert clock.total_seconds() == 0
+    # A client that is given 0 might take it for no limit.
+    assert clock.body_seconds() == 0.001
+
+
+def test_each_attempt_waits_anew_for_the_first_token(time: Time) -> None:
+    clock = started(Timeout(None, 10, 3, None))
+    clock.begin_idle()
+    clock.heard = True
+    time.now += 8
+    clock.start_attempt()
+    assert not clock.heard
+    assert clock.seconds() == 10
+    time.now += 2
+    assert clock.attempt_seconds() == 2
+
+
+def test_idle_begins_once(time: Time) -> None:
+    clock = started(Timeout(None, None, 3, None))
+    for _ in range(2):
+        clock.begin_idle()
+        assert clock.deadline() == time.now + 3
+        time.now += 1
+
+
+def test_total_bounds_every_wait_over_all_attempts(time: Time) -> None:
+    clock = started(Timeout(5, 10, 10, 8))
+    assert clock.seconds() == 8
+    time.now += 4
+    clock.start_attempt()
+    assert (clock.seconds(), clock.connect_seconds(), clock.total_seconds()) == (4, 4, 4)
+    assert clock.body_seconds() == 4
+    clock.begin_idle()
+    assert clock.seconds() == 4
+    assert clock.passed() == ("idle", 10)
+    time.now += 3.996
+    assert clock.passed() == ("total", 8)
+    assert clock.passed(connecting=True) == ("total", 8)
+
+
+def test_connecting_has_a_limit_of_its_own(time: Time) -> None:
+    clock = started(Timeout(5, 1, 1, None))
+    time.now += 20
+    assert clock.connect_seconds() == 5
+    assert clock.passed(connecting=True) == ("connect", 5)
+
+
+def test_a_body_under_one_limit_gets_the_longer_one(time: Time) -> None:
+    clock = started(Timeout(None, 10, 3, None))
+    assert clock.body_seconds() == 10
+    time.now += 9
+    assert clock.body_seconds() == 3
+
+
+def test_restricted_to_a_rest(time: Time) -> None:
+    clock = started(Timeout(None, 10, 3, 100))
+    clock.restrict(0.25)
+    assert clock.seconds() == 0.25
+    assert clock.total_seconds() == 0.25
+    clock.restrict(5)
+    assert clock.seconds() == 0.25
