@@ -192,7 +192,7 @@ class TestTheEnd:
         assert accumulated(first, second, delta({}, index=1, finish_reason="length"), expected=2).finished
 
     def test_a_second_finish_reason_is_no_second_choice(self) -> None:
-        accumulator = accumulated(END, delta({}, finish_reason="length"), expected=2)
+        accumulator = accumulated(END, delta({}, finish_reason="length"), delta({}, index=1), expected=2)
         assert not accumulator.finished
         assert accumulator.completion().finish_reason == "length"
 
@@ -235,6 +235,13 @@ class TestToolCalls:
         assert self.tool_calls(
             calls(piece(id="c1", name="f", arguments='{"a"')),
             calls(piece(id="c1", name="f", arguments=": 1}")),
+        ) == [("c1", "f", '{"a": 1}')]
+
+    def test_the_first_id_and_name_stay(self) -> None:
+        assert self.tool_calls(
+            calls(piece(id="c1", name="f", arguments='{"a"')),
+            calls(piece(id="c2", name="g", arguments=": 1}")),
+            calls(piece(id="c3")),
         ) == [("c1", "f", '{"a": 1}')]
 
     def test_calls_that_are_all_numbered_0(self) -> None:
