@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import time
+
+import httpcore
+import httpx
+import httpx2
+import pytest
+
+from vllmchat import APIConnectionError, APITimeoutError, Timeout
+from vllmchat.http import clock as clock_module
+from vllmchat.http.clock import Clock
+from vllmchat.http.failure import Kind, TransportFailure, classify
+
+URL = "http://localhost:8000/v1/chat/completions"
+
+
+def clock(*, reused: bool = False, heard: bool = False, timeout: Timeout | None = None) -> Clock:
+    made = Clock(timeout or Timeout())
+    made.start_attempt()
+    made.reused, made.heard = reused, heard
+    return made
+
+
+def sorted_out(
+    error: Exception, *, answering: bool = False, reused: bool = False, heard: bool = False
+) -> TransportFailure:
+    failure = classify(error, clock(reused=reused, heard=heard), answering=answering)
+    assert failure is not None
+    assert failure.cause is error
+    return failure
+
+
+def caused(error: Exception, *causes: BaseException) -> Exception:
+    last: BaseException = error
+    for cause in causes:
+        last.__cause__ = cause
+        last = cause
+    return error
+
+
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+
+@pytest.mark.parametrize("package", [httpcore, httpx, httpx2], ids=lambda package: package.__name__)
+@pytest.mark.parametrize(
+    ("name", "kind", "retriable"),
+    [
+        ("ConnectError", "unreachable", True),
+        ("ConnectTimeout", "connect_timeout", True),
+        ("PoolTimeout", "connect_timeout", True),
+        ("ProxyError", "unreachable", True),
+        ("ReadError", "broken", False),
+        ("WriteError", "broken", False),
+        ("RemoteProtocolError", "broken", False),
+        ("ReadTimeout", "timeout", False),
+        ("WriteTimeout", "timeout", False),
+        ("LocalProtocolError", "unusable", False),
+        ("UnsupportedProtocol", "unusable", False),
+    ],
+)
+def test_each_error_of_a_transport(package: object, name: str, kind: Kind, retriable: bool) -> None:
+    failure = sorted_out(getattr(package, name)("why"))
+    assert failure.kind == kind
+    assert failure.retriable == retriable
+
+
+def test_others_are_not_of_a_transport() -> None:
+    for error in (ValueError("x"), RuntimeError("client is closed"), httpx.InvalidURL("x")):
+        assert classify(error, clock(), answering=False) is None
+
+
+def test_a_broken_compression_breaks_the_answer() -> None:
+    assert sorted_out(httpx.DecodingError("x"), answering=True).kind == "broken"
+    assert sorted_out(httpx.TooManyRedirects("x")).kind == "unusable"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (caused(httpcore.ConnectError("x"), REFUSED), "refused"),
+        (caused(httpcore.ConnectError("x"), OSError("y"), REFUSED), "refused"),
+        (caused(httpcore.ConnectError("x"), ExceptionGroup("all", [OSError("y"), REFUSED])), "refused"),
+        (httpcore.ConnectError("[Errno 111] Connection refused"), "refused"),
+        (httpcore.ConnectError("[Errno 111] Connect call failed ('127.0.0.1', 1)"), "refused"),
+        (httpcore.ConnectError("All connection attempts failed"), "refused"),
+        (caused(httpcore.ConnectError("x"), ssl.SSLError("y")), "tls"),
+        (httpcore.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]"), "tls"),
+        (caused(httpcore.ConnectError("x"), socket.gaierror(socket.EAI_NONAME, "unknown")), "unusable"),
+        (caused(httpcore.ConnectError("x"), socket.gaierror(socket.EAI_AGAIN, "later")), "unreachable"),
+        (caused(httpcore.ConnectError("x"), OSError(errno.EHOSTUNREACH, "no route")), "unreachable"),
+    ],
+)
+def test_why_no_connection_came_about(error: Exception, kind: Kind) -> None:
+    failure = sorted_out(error)
+    assert failure.kind == kind
+    assert failure.retriable == (kind in ("refused", "unreachable"))
+
+
+def test_causes_that_go_round_in_circles() -> None:
+    first, second = httpcore.ConnectError("x"), OSError("y")
+    first.__cause__, second.__cause__ = second, first
+    assert sorted_out(first).kind == "unreachable"
+
+
+@pytest.mark.parametrize("name", ["ReadError", "WriteError", "RemoteProtocolError"])
+def test_a_reused_connection_that_ends_before_any_byte_is_stale(name: str) -> None:
+    error: Exception = getattr(httpcore, name)("x")
+    assert sorted_out(error, reused=True).kind == "stale"
+    assert sorted_out(error, reused=True).retriable
+    for otherwise in ({"reused": False}, {"heard": True}, {"answering": True}):
+        failure = sorted_out(error, **{"reused": True, **otherwise})
+        assert failure.kind == "broken"
+        assert not failure.retriable
+
+
+def test_a_connection_that_ends_late_was_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    reused = clock(reused=True)
+    monkeypatch.setattr(clock_module, "monotonic", lambda: time.monotonic() + 6)
+    failure = classify(httpcore.ReadError("x"), reused, answering=False)
+    assert failure is not None
+    assert failure.kind == "broken"
+
+
+# ------------------------------------------------------------------------------------------------
+# Limits
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "timeout", "idle", "limit"),
+    [
+        ("ConnectTimeout", Timeout(connect=2), False, ("connect", 2)),
+        ("ReadTimeout", Timeout(first_token=2), False, ("first_token", 2)),
+        ("WriteTimeout", Timeout(first_token=2), False, ("first_token", 2)),
+        ("ReadTimeout", Timeout(idle=2), True, ("idle", 2)),
+        ("ReadTimeout", Timeout(total=1e-9), True, ("total", 1e-9)),
+        ("ConnectTimeout", Timeout(total=1e-9), False, ("total", 1e-9)),
+        ("PoolTimeout", Timeout(total=1e-9), False, ("total", 1e-9)),
+        # Not ours: that of a caller's client, or of the kernel.
+        ("PoolTimeout", Timeout(), False, None),
+        ("PoolTimeout", Timeout(None, None, None, None), False, None),
+        ("ReadTimeout", Timeout(None, None, None, None), False, None),
+        ("ReadTimeout", Timeout(None, None, None, None), True, None),
+        ("ConnectTimeout", Timeout(None, None, None, None), False, None),
+    ],
+)
+def test_which_limit_passed(name: str, timeout: Timeout, idle: bool, limit: tuple[str, float] | None) -> None:
+    on = clock(timeout=timeout)
+    if idle:
+        on.begin_idle()
+    failure = classify(getattr(httpcore, name)("x"), on, answering=idle)
+    assert failure is not None
+    assert failure.limit == limit
+    error = failure.error(URL, "id")
+    if limit is None:
+        assert type(error) is APIConnectionError
+        assert " 0 s" not in str(error)
+    else:
+        assert isinstance(error, APITimeoutError)
+        assert (error.limit, error.seconds) == limit
+    if limit is not None and limit[0] == "total":
+        assert not failure.retriable
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ConnectTimeout", "connect_timeout"), ("ReadTimeout", "broken"), ("WriteTimeout", "broken")],
+)
+def test_a_timeout_of_the_kernel_is_none_of_ours(name: str, kind: Kind) -> None:
+    error: Exception = getattr(httpcore, name)("x")
+    failure = sorted_out(caused(error, TimeoutError(errno.ETIMEDOUT, "Connection timed out")))
+    assert (failure.kind, failure.limit) == (kind, None)
+    assert type(failure.error(URL, "id")) is APIConnectionError
+
+
+# ------------------------------------------------------------------------------------------------
+# What the caller reads
+# ------------------------------------------------------------------------------------------------
+
+
+def told(kind: Kind, url: str = URL, why: str = "why.") -> str:
+    error = TransportFailure(kind, OSError(why)).error(url, "id-1")
+    assert type(error) is APIConnectionError
+    assert (error.url, error.request_id) == (url, "id-1")
+    return str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("http://localhost:8000/v1/x", " --port 8000"),
+        ("http://127.0.0.1:9/v1/x", " --port 9"),
+        ("http://[::1]:8000/v1/x", " --port 8000"),
+        ("http://[::1]/v1/x", ""),
+        ("http://localhost/v1/x", ""),
+    ],
+)
+def test_a_refused_port_on_this_machine(url: str, port: str) -> None:
+    assert told("refused", url) == (
+        f"no connection to {url}: why. Is the server running? Start it with: vllm serve MODEL{port}"
+    )
+
+
+def test_a_refused_port_elsewhere() -> None:
+    message = told("refused", "http://gpu-1:8000/v1/x")
+    assert message.startswith(
+        "no connection to http://gpu-1:8000/v1/x: why. Is the server running, and is the port"
+    )
+    assert "--host 0.0.0.0" in message
+
+
+def test_the_other_reasons() -> None:
+    assert told("unreachable").endswith("why. Check the host, the port, and firewalls or tunnels in between")
+    assert told("connect_timeout") == f"no connection to {URL}: why."
+    assert told("timeout") == f"no answer from {URL}: why."
+    assert told("unusable") == f"{URL} cannot be requested: why. Check base_url"
+    assert told("stale").startswith(f"{URL} closed the connection before it answered: why. The server")
+    assert told("broken").startswith(f"the connection to {URL} broke: why. The server")
+
+
+def test_tls_on_a_plain_server_and_a_private_ca() -> None:
+    message = told("tls", "https://h/v1/x")
+    assert "vLLM speaks plain http://" in message
+    assert message.endswith("For a private CA set SSL_CERT_FILE, or pass its file as verify=")
+    assert "plain" not in told("tls", "http://h/v1/x")
+
+
+def test_a_cause_without_words_is_named() -> None:
+    assert told("broken", why="").startswith(f"the connection to {URL} broke: OSError. ")
+    assert "two lines" in told("broken", why="two\n  lines")
+
+
+@pytest.mark.parametrize(
+    ("limit", "start"),
+    [
+        ("connect", f"no connection to {URL} within 1.5 s (Timeout.connect). "),
+        ("first_token", f"no answer from {URL} within 1.5 s (Timeout.first_token). "),
+        ("idle", f"{URL} stopped sending for 1.5 s (Timeout.idle). "),
+        ("total", f"the call to {URL} was not finished within 1.5 s (Timeout.total)"),
+    ],
+)
+def test_each_limit_says_its_name_and_value(limit: str, start: str) -> None:
+    failure = TransportFailure("timeout", OSError(), (limit, 1.5))  # type: ignore[arg-type] # one of the four
+    error = failure.error(URL, "id-1")
+    assert isinstance(error, APITimeoutError)
+    assert str(error).startswith(start)
+    assert (error.limit, error.seconds, error.url, error.request_id) == (limit, 1.5, URL, "id-1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("x", request=httpx.Request("GET", "http://h", headers={"api-key": "secret"})),
+        httpx2.ConnectError("x", request=httpx2.Request("GET", "http://h", headers={"api-key": "secret"})),
+    ],
+)
+def test_the_request_that_holds_the_key_is_let_go(error: httpx.ConnectError | httpx2.ConnectError) -> None:
+    sorted_out(error)
+    with pytest.raises(RuntimeError):
+        _ = error.request
