@@ -20,6 +20,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 _BODY_LIMIT = 2_000
+_MEMBER = "|"
 _building = threading.Lock()
 
 
@@ -44,7 +45,8 @@ class Otherwise:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         declared = handler(source)
         return core_schema.union_schema(
-            [declared, core_schema.no_info_plain_validator_function(self._convert)],
+            # The labels stand in the path of an error, where `first_problem` knows them.
+            [(declared, _MEMBER), (core_schema.no_info_plain_validator_function(self._convert), _MEMBER)],
             mode="left_to_right",
         )
 
@@ -52,7 +54,7 @@ class Otherwise:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         declared: Any = schema
-        return handler(declared["choices"][0])
+        return handler(declared["choices"][0][0])
 
 
 def null_as(make: Callable[[], object]) -> Otherwise:
@@ -163,6 +165,5 @@ def decode(model: type[M], body: bytes, what: str) -> M:
 def first_problem(error: ValidationError) -> str:
     """The first thing wrong, as `path: rule`."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    # Members of a union appear in the path as `list[...]` or `function-plain[...]`: no part of the answer.
-    path = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
+    path = ".".join(str(part) for part in first["loc"] if part != _MEMBER)
     return f"{path}: {first['msg']}" if path else first["msg"]

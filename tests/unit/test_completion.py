@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -274,9 +275,20 @@ class TestOtherThings:
         else:
             assert "it is empty" in str(caught.value)
 
-    def test_the_message_names_the_place(self) -> None:
-        with pytest.raises(ResponseError, match=r"choices\.1\.message\.content: "):
-            decode_completion(b'{"choices":[{},{"message":{"content":5}}]}')
+    @pytest.mark.parametrize(
+        ("choices", "place"),
+        [
+            ('[{},{"message":{"content":5}}]', "choices.1.message.content: "),
+            (
+                '[{"message":{"tool_calls":[{"function":{"arguments":[1]}}]}}]',
+                "choices.0.message.tool_calls.0.function.arguments: ",
+            ),
+            ("5", "choices: "),
+        ],
+    )
+    def test_the_message_names_the_place(self, choices: str, place: str) -> None:
+        with pytest.raises(ResponseError, match=rf"completion \({re.escape(place)}"):
+            decode_completion(f'{{"choices":{choices}}}'.encode())
 
     def test_a_long_body_is_shortened(self) -> None:
         body = b"<html>" + b"x" * 1_000_000
