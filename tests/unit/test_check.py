@@ -407,6 +407,9 @@ def test_what_is_wrong_with_a_value(
          "prompt_logprobs=1: is not for streams. Call .chat(...) or .achat(...)."),
         ({"stream_options": {"include_usage": True}}, False,
          "stream_options={'include_usage': True}: is only for streams. Call .stream(...) or .astream(...)."),
+        ({"stream_options": {"include_obfuscation": False}}, True,
+         ("stream_options.include_obfuscation=False: is an option of OpenAI's own server; vLLM ignores it without a "
+          "word. Leave it out.")),
         ({"min_tokens": 5, "max_tokens": 4}, False, "min_tokens=5: must be at most max_tokens=4."),
         ({"min_tokens": 5, "max_tokens": 9, "max_completion_tokens": 4}, False,
          "min_tokens=5: must be at most max_completion_tokens=4."),
@@ -751,7 +754,7 @@ def test_an_error_never_says_a_secret(params: dict[str, object], check: Check) -
         ({"X Y": "a"}, "'X Y' is not a header name."),
         ({"": "a"}, "'' is not a header name."),
         ({5: "a"}, "5 is not a header name."),
-        ({"X": 5}, "must be a string, not a int."),
+        ({"X": 5}, "must be a string, not an int."),
         (
             {"X": "a\r\nY: b"},
             "must be printable ASCII, without a line break and without white space around it.",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.chat.checkers import OK, Checker, checker_of, not_a, show, suggest
+from vllmchat.chat.checkers import OK, Checker, checker_of, kind_of, not_a, show, suggest
 from vllmchat.chat.params import ChatParams, VLLMChatParams
 from vllmchat.chat.rules import fields_of
 from vllmchat.errors import InvalidRequestError, Problem
@@ -198,9 +198,7 @@ _HEADER_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
 
 def _extra_headers(value: object, path: str) -> Sequence[Problem]:
     if not isinstance(value, Mapping):
-        return (
-            Problem(path, "", f"must be a mapping of header names to strings, not a {type(value).__name__}."),
-        )
+        return (Problem(path, "", f"must be a mapping of header names to strings, not {kind_of(value)}."),)
     problems: list[Problem] = []
     for name, text in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
@@ -208,9 +206,7 @@ def _extra_headers(value: object, path: str) -> Sequence[Problem]:
         elif name.lower() in ("content-length", "transfer-encoding"):
             problems.append(Problem(f"{path}[{name!r}]", "", "is set from the body that is sent."))
         elif not isinstance(text, str):
-            problems.append(
-                Problem(f"{path}[{name!r}]", "", f"must be a string, not a {type(text).__name__}.")
-            )
+            problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {kind_of(text)}."))
         elif not _HEADER_VALUE.fullmatch(text):
             rule = "must be printable ASCII, without a line break and without white space around it."
             problems.append(Problem(f"{path}[{name!r}]", "", rule))
@@ -371,6 +367,18 @@ def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozense
         )
 
 
+def _vllm_stream_options(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    yield from _stream_options(fields, stream, wrong)
+    given = cast("Mapping[str, object]", fields["stream_options"])
+    if given.get("include_obfuscation") is not None:
+        rule = "is an option of OpenAI's own server; vLLM ignores it without a word."
+        yield Problem(
+            "stream_options.include_obfuscation", show(given["include_obfuscation"]), rule, "Leave it out."
+        )
+
+
 _BETWEEN_ALL: Final[dict[str, _Between]] = {
     "top_logprobs": _top_logprobs,
     "tool_choice": _tool_choice,
@@ -384,6 +392,7 @@ _VLLM: Final = _Dialect(
     ChatParams,
     {
         **_BETWEEN_ALL,
+        "stream_options": _vllm_stream_options,
         "n": _greedy,
         "min_tokens": _min_tokens,
         "prompt_logprobs": _prompt_logprobs,

@@ -118,7 +118,7 @@ def _missing(field: Field) -> str | None:
 
 def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
     """The problem of a value of the wrong type."""
-    return Problem(path, show(value), f"must be {what}, not {_kind(value)}.", _hint(value, what) or hint)
+    return Problem(path, show(value), f"must be {what}, not {kind_of(value)}.", _hint(value, what) or hint)
 
 
 # Types
@@ -508,7 +508,8 @@ def _plural(hint: object) -> str:
     return "mappings" if _singular(bare) == "a mapping" else "lists"
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, for an error message: the name of its type, with its article."""
     if value is None:
         return "None"
     if isinstance(value, type):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, cas
 
 from typing_extensions import TypedDict
 
+from vllmchat.chat.checkers import kind_of
 from vllmchat.chat.params import FunctionTool
 from vllmchat.chat.parts import (
     ContentPart,
@@ -186,7 +187,7 @@ def tool_message(call: str | HasId, content: str | Sequence[TextPart | ToolRefer
         raise InvalidRequestError([Problem("call", "", "has no id, so its result cannot be told apart.")])
     given = cast("object", content)  # type checkers rule the rest out, but results come from everywhere
     if not isinstance(given, str | list | tuple):
-        rule = f"must be text or a list of parts, not a {type(given).__name__}."
+        rule = f"must be text or a list of parts, not {kind_of(given)}."
         raise InvalidRequestError([Problem("content", "", rule, "Write json.dumps(...) around it.")])
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
@@ -243,20 +244,20 @@ def _is_list(messages: object) -> bool:
 def _items(messages: object) -> Sequence[object]:
     if _is_list(messages):
         return cast("Sequence[object]", messages)
-    kind = type(messages).__name__
+    kind = kind_of(messages)
     hint = None
     if isinstance(messages, Mapping) or hasattr(messages, "to_request"):
         hint = "Write [...] around it."
     elif hasattr(messages, "__iter__"):
         hint = "Write list(...) around it."
-    rule = f"must be a str or a list of messages, not a {kind}."
+    rule = f"must be a str or a list of messages, not {kind}."
     raise InvalidRequestError([Problem("messages", "", rule, hint)])
 
 
 def _no_role(message: Mapping[str, object], index: int) -> Problem:
     path = f"messages[{index}].role"
     if message.get("role") is not None:
-        return Problem(path, "", f"must be a string, not a {type(message['role']).__name__}.")
+        return Problem(path, "", f"must be a string, not {kind_of(message['role'])}.")
     hint = 'Such as "user", "assistant", "system" or "tool".'
     if message.get("type") is not None:
         hint = 'This is a content part: write {"role": "user", "content": [...]} around it.'
@@ -271,5 +272,5 @@ def _no_message(message: object, index: int) -> Problem:
         hint = "Of a reply, write .message."
     elif hasattr(message, "model_dump"):
         hint = "Write .model_dump(exclude_none=True) after it."
-    kind = type(message).__name__
-    return Problem(f"messages[{index}]", "", f"must be a message, not a {kind}.", hint)
+    kind = kind_of(message)
+    return Problem(f"messages[{index}]", "", f"must be a message, not {kind}.", hint)

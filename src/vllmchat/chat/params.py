@@ -58,7 +58,6 @@ __all__ = [
     "ModerationPolicy",
     "NamedCustomToolChoice",
     "NamedToolChoice",
-    "OpenAIStreamOptions",
     "PlainChatParams",
     "Prediction",
     "PromptCacheOptions",
@@ -378,27 +377,12 @@ class StreamOptions(TypedDict, total=False, closed=True):
     Default: False; True in vLLM before 0.18.
     """
     continuous_usage_stats: Annotated[bool | None, Default("False")]
-    """Put the token counts so far on every chunk. Only together with `include_usage`; a vLLM extension.
-
-    Default: False.
-    """
-
-
-class OpenAIStreamOptions(TypedDict, total=False, closed=True):
-    """What a stream carries beside the text, as OpenAI-compatible servers know it."""
-
-    include_usage: Annotated[bool | None, Default("False")]
-    """End the stream with a chunk that holds the token counts.
-
-    Default: False.
-    """
-    continuous_usage_stats: Annotated[bool | None, Default("False")]
-    """Put the token counts so far on every chunk. Known to vLLM and to some others.
+    """Put the token counts so far on every chunk. Only together with `include_usage`; vLLM and some others.
 
     Default: False.
     """
     include_obfuscation: bool | None
-    """Random characters on each chunk that hide how long its text is; OpenAI's own server."""
+    """Random characters on each chunk that hide how long its text is; OpenAI's own server alone."""
 
 
 class RepetitionDetection(TypedDict, total=False, closed=True):
@@ -622,6 +606,8 @@ class ChatParamsBase(TypedDict, total=False):
 
     Default: True; vLLM before 0.12: not enforced.
     """
+    stream_options: StreamOptions | None
+    """What a stream carries beside the text. Only for streams."""
     user: str | None
     """A name for the end user. vLLM ignores it."""
 
@@ -675,8 +661,6 @@ class PlainChatParams(ChatParamsBase, total=False):
 
     Default: `"auto"` with `tools`, else `"none"`.
     """
-    stream_options: StreamOptions | None
-    """What a stream carries beside the text. Only for streams."""
 
 
 class CommonChatParams(PlainChatParams, total=False, closed=True):
@@ -712,8 +696,6 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
 
     Default: `"auto"` with `tools`, else `"none"`.
     """
-    stream_options: OpenAIStreamOptions | None
-    """What a stream carries beside the text. Only for streams."""
     audio: AudioOutput | None
     """How spoken output sounds; with `modalities=["text", "audio"]`."""
     metadata: Mapping[str, str] | None

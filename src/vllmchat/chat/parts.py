@@ -18,6 +18,7 @@ from typing import Final, Literal, NotRequired, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
+from vllmchat.chat.checkers import kind_of
 from vllmchat.errors import InvalidRequestError, Problem
 
 __all__ = [
@@ -49,7 +50,7 @@ __all__ = [
 
 ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 
-Source: TypeAlias = str | os.PathLike[str] | bytes
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray
 """A medium: a URL, the path of a local file, or its bytes.
 
 A `str` is a URL when it begins with `http://`, `https://`, `data:` or `file:`; any other `str` is a path. A
@@ -408,7 +409,7 @@ def _needs_uuid(uuid: str | None, family: str) -> None:
         raise InvalidRequestError([Problem("source", "None", rule)])
 
 
-def _read(source: str | os.PathLike[str] | bytes, family: str, media_type: str | None) -> tuple[bytes, str]:
+def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, str]:
     """The bytes of a medium and its media type."""
     given: object = cast("object", source)  # type checkers rule the rest out; callers without one do not
     name = ""
@@ -418,7 +419,7 @@ def _read(source: str | os.PathLike[str] | bytes, family: str, media_type: str |
         name = os.fspath(cast("str | os.PathLike[str]", given))
         data = _read_file(name)
     else:
-        rule = f"must be a URL, a path or bytes, not a {type(given).__name__}."
+        rule = f"must be a URL, a path or bytes, not {kind_of(given)}."
         raise InvalidRequestError([Problem("source", "", rule)])
     shown = repr(name) if name else f"<{len(data)} bytes>"
     if not data:
