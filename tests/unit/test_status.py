@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllmchat import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    ContextWindowExceededError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServiceUnavailableError,
+    UnprocessableEntityError,
+)
+from vllmchat.http.call import Head
+from vllmchat.http.status import error_despite_status, error_from_event, error_from_reply, no_stream
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+
+
+def told(status: int, body: object, headers: dict[str, str] | None = None) -> APIStatusError:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return error_from_reply(Head(status, headers or {}, "id-1"), raw)
+
+
+def error(message: str, **fields: object) -> dict[str, object]:
+    return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400, **fields}}
+
+
+# ------------------------------------------------------------------------------------------------
+# Classes
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequestError),
+        (401, AuthenticationError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (405, APIStatusError),
+        (408, APIStatusError),
+        (409, ConflictError),
+        (418, APIStatusError),
+        (422, UnprocessableEntityError),
+        (429, RateLimitError),
+        (500, InternalServerError),
+        (501, InternalServerError),
+        (502, InternalServerError),
+        (503, ServiceUnavailableError),
+        (504, InternalServerError),
+        (599, InternalServerError),
+    ],
+)
+@pytest.mark.parametrize("body", [error("m", code=None), {"error": "m"}, b"m", b""])
+def test_the_class_is_that_of_the_status(status: int, kind: type[APIStatusError], body: object) -> None:
+    made = told(status, body, {"x-served-by": "a"})
+    assert type(made) is kind
+    assert made.status_code == made.response.status_code == status
+    assert made.response.headers == {"x-served-by": "a"}
+    assert made.request_id == "id-1"
+    assert made.partial is None
+
+
+# ------------------------------------------------------------------------------------------------
+# Bodies
+# ------------------------------------------------------------------------------------------------
+
+SHAPES: list[tuple[object, str, str | None, str | None, int | str | None]] = [
+    (error("m", param="p"), "m", "BadRequestError", "p", 400),
+    (
+        {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
+        "m",
+        "BadRequestError",
+        None,
+        400,
+    ),
+    ({"error": "m"}, "m", None, None, None),
+    ({"detail": "m"}, "m", None, None, None),
+    ({"message": "m", "detail": "other"}, "m", None, None, None),
+    ({"message": "", "detail": "m"}, "m", None, None, None),
+    (error("m", code="context"), "m", "BadRequestError", None, "context"),
+    (error("m", code=True, type=5, param=["p"]), "m", None, None, None),
+    ({"error": {"detail": "m"}}, "m", None, None, None),
+    (
+        {
+            "detail": [
+                {"loc": ["body", "messages", 0], "msg": "Field required", "type": "missing"},
+                {"loc": ["body"], "msg": "no"},
+                3,
+            ]
+        },
+        "body.messages.0: Field required; body: no",
+        None,
+        None,
+        None,
+    ),
+    ({"detail": [{"a": 1}]}, '[{"a": 1}]', None, None, None),
+    ({"detail": {"reason": "ü"}}, '{"reason": "ü"}', None, None, None),
+    ("only text", "only text", None, None, None),
+]
+
+
+@pytest.mark.parametrize(("body", "message", "kind", "param", "code"), SHAPES)
+def test_shapes(
+    body: object, message: str, kind: str | None, param: str | None, code: int | str | None
+) -> None:
+    made = told(400, body)
+    assert str(made) == f"400: {message}"
+    assert (made.type, made.param, made.code) == (kind, param, code)
+    assert made.body == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b" \r\n", {"error": {"message": ""}}, {"error": ""}, {"error": None}, {}, [1], None, 5, b'""'],
+)
+def test_bodies_that_say_nothing(body: object) -> None:
+    assert str(told(500, body)) == "500: the server gave no reason; its log may tell"
+    assert str(told(400, body)) == "400: the server gave no reason"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"Internal Server Error", "Internal Server Error"),
+        (
+            b"<html><head><title>502 Bad\n Gateway</title></head><body><h1>no</h1></body></html>",
+            "502 Bad Gateway",
+        ),
+        (b"<title> </title><style>p {}</style><p>Ask&nbsp;&lt;ops&gt;</p><script>x<y</script>", "Ask <ops>"),
+        (b"upstream <b>timed</b> out", "upstream timed out"),
+        (b"caf\xe9", "caf\ufffd"),
+        (b"{broken", "{broken"),
+        (b"[" * 100_000, "[" * 299 + "…"),
+        (b"1" * 5000, "1" * 299 + "…"),
+    ],
+)
+def test_bodies_that_are_no_json(body: bytes, text: str) -> None:
+    made = told(502, body)
+    assert str(made) == f"502: {text}"
+    assert made.body == body.decode("utf-8", "replace")
+
+
+def test_json_that_is_no_utf8() -> None:
+    assert told(400, '{"error": "\xe9"}'.encode("latin-1")).body == '{"error": "\ufffd"}'
+    assert told(400, '{"error": "é"}'.encode("utf-16")).body == {"error": "é"}
+
+
+@pytest.mark.parametrize("start", ["<", "<script", "<title", "<style>", "<title>", "max_tokens ", "&"])
+def test_long_pages_are_looked_at_in_part(start: str) -> None:
+    # Taking all of such a page would take minutes.
+    made = told(502, (start * 150_000).encode())
+    assert len(str(made)) <= 310
+    assert told(400, error(start * 150_000)).message.endswith("…")
+
+
+def test_a_long_reason_is_cut_in_the_message_only() -> None:
+    made = told(400, error("x" * 10_000))
+    assert len(str(made)) < 4100
+    assert made.body == error("x" * 10_000)
+
+
+# ------------------------------------------------------------------------------------------------
+# What a real server answers
+# ------------------------------------------------------------------------------------------------
+
+ANSWERS: dict[str, tuple[type[APIStatusError], str | None, str]] = {
+    "error_auth_missing": (AuthenticationError, None, "401: Unauthorized - check api_key="),
+    "error_auth_wrong": (AuthenticationError, None, "401: Unauthorized - check api_key="),
+    "error_bad_regex": (BadRequestError, None, "400: Grammar error: at 1(8): invalid regex"),
+    "error_context": (ContextWindowExceededError, "input_tokens", "400: This model's maximum context length is 2048"),
+    "error_embeddings_unsupported": (NotFoundError, None, "404: Not Found - this server has no such route."),
+    "error_empty_messages": (BadRequestError, None, "400: Cannot apply chat template to an empty"),
+    "error_image_unsupported": (BadRequestError, None, "400: tiny-qwen3 is not a multimodal model"),
+    "error_json_body": (BadRequestError, "body.1", "400: 1 validation error:"),
+    "error_max_tokens": (ContextWindowExceededError, "max_tokens", "400: max_tokens=100000 cannot be greater than"),
+    "error_method": (APIStatusError, None, "405: Method Not Allowed - this route does not take such requests."),
+    "error_model": (NotFoundError, "model", "404: The model `nope` does not exist. Valid aliases: tiny-qwen3."),
+    "error_not_found": (NotFoundError, None, "404: Not Found - this server has no such route."),
+    "error_structured_two": (BadRequestError, None, "400: You can only use one kind of constraints"),
+    "error_temperature": (BadRequestError, "temperature", "400: temperature must be non-negative, got -1.0."),
+    "error_type": (BadRequestError, "body.temperature", "400: 1 validation error:"),
+}  # fmt: skip
+
+
+def test_every_recorded_error_is_here() -> None:
+    found = {path.stem for path in (RECORDED / "vllm-0.32.0").glob("error_*.json")}
+    assert found == {*ANSWERS, "error_bad_grammar_stream"}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_recorded_errors(name: str) -> None:
+    recorded: dict[str, Any] = json.loads((RECORDED / f"vllm-0.32.0/{name}.json").read_text("utf-8"))
+    response = recorded["response"]
+    made = told(response["status"], response["body"].encode(), response["headers"])
+    kind, param, start = ANSWERS[name]
+    assert type(made) is kind
+    assert made.param == param
+    assert str(made).startswith(start)
+    assert made.body == json.loads(response["body"])
+
+
+def sampled() -> list[tuple[int, str]]:
+    """What the server's own handlers make of each of its exceptions: status and body."""
+    text = (RECORDED / "vllm-0.32.0-samples.txt").read_text("utf-8")
+    section = text.split("## 3. error bodies by exception\n")[1].split("\n## ")[0]
+    found: list[tuple[int, str]] = []
+    for line in section.splitlines():
+        before, brace, after = line.partition("{")
+        status = before.split()
+        if brace and status and status[-1].isdigit():
+            found.append((int(status[-1]), brace + after))
+    return found
+
+
+def test_sampled_errors() -> None:
+    samples = sampled()
+    assert len(samples) >= 15
+    for status, body in samples:
+        made = told(status, body.encode())
+        inner = json.loads(body).get("error")
+        assert made.status_code == status
+        assert not isinstance(made, ContextWindowExceededError)
+        if isinstance(inner, dict):
+            assert made.code == status
+            assert str(made).startswith(f"{status}: {inner['message'] or 'the server gave no reason'}")  # pyright: ignore[reportUnknownArgumentType] # JSON
+
+
+# ------------------------------------------------------------------------------------------------
+# What does not fit the context
+# ------------------------------------------------------------------------------------------------
+
+TOO_LONG = [
+    "This model's maximum context length is 2048 tokens. However, your prompt contains at least 2049 input tokens",
+    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in the messages,",
+    "The decoder prompt (length 5000) is longer than the maximum model length of 2048. Make sure that",
+    "max_tokens=100000 cannot be greater than max_model_len=2048. Please request fewer output tokens.",
+    "The prompt (3000 tokens) exceeds the max_model_len",
+    "The input exceeds model's maximum context",
+    "The prompt exceeds the model's maximum length",
+    "max_tokens must be at least 1, got 0.",
+    "max_tokens must be at least 1, got -17.",
+    "max_completion_tokens must be at least 1, got 0.",
+    "'max_tokens' or 'max_completion_tokens' is too large: 9000. This model's maximum",
+    "max_tokens is too large: 9000.",
+    "The input (5000 tokens) is longer than the model's context length (2048 tokens).",
+]
+
+FITS = [
+    "max_tokens must be at least 1, got 1.5",
+    "min_tokens must be less than or equal to max_tokens=5, got 10.",
+    "min_tokens must be at least 0, got -1",
+    "the image is too large",
+    "top_logprobs is too large: 30",
+    "stop cannot contain an empty string.",
+    "the maximum number of tools is 5",
+]
+
+
+@pytest.mark.parametrize("message", TOO_LONG)
+def test_every_way_to_say_that_it_does_not_fit(message: str) -> None:
+    old: dict[str, object] = {"object": "error", "message": message, "type": "BadRequestError", "code": 400}
+    for body in (error(message), old, {"detail": message}):
+        made = told(400, body)
+        assert type(made) is ContextWindowExceededError
+    assert type(error_from_event(Head(200, {}, "id"), error(message))) is ContextWindowExceededError
+    # Only a request that was refused may have been too long.
+    assert type(told(500, error(message))) is InternalServerError
+
+
+@pytest.mark.parametrize("message", FITS)
+def test_what_only_sounds_like_it(message: str) -> None:
+    assert type(told(400, error(message))) is BadRequestError
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"param": "input_tokens"},
+        {"param": "input_text"},
+        {"param": "max_tokens"},
+        {"param": "max_completion_tokens"},
+        {"code": "context_length_exceeded"},
+        {"type": "exceed_context_size_error"},
+    ],
+)
+def test_the_parameter_or_the_code_say_that_it_does_not_fit(fields: dict[str, object]) -> None:
+    assert type(told(400, error("no", **fields))) is ContextWindowExceededError
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"param": "min_tokens"},
+        {"param": "body.max_tokens"},
+        # Other servers blame it for what has nothing to do with lengths.
+        {"param": "max_tokens", "code": "unsupported_parameter"},
+        {"param": "max_tokens", "code": None},
+    ],
+)
+def test_the_parameter_says_something_else(fields: dict[str, object]) -> None:
+    assert type(told(400, error("no", **fields))) is BadRequestError
+
+
+# ------------------------------------------------------------------------------------------------
+# Advice
+# ------------------------------------------------------------------------------------------------
+
+
+def test_redirects_say_where_to() -> None:
+    made = told(308, b"", {"location": "https://h/v1/chat/completions?token=1"})
+    assert type(made) is APIStatusError
+    assert str(made) == (
+        "308: the server gave no reason - it redirects to https://h/v1/chat/completions. Redirects are not followed: "
+        "they would carry the key away. Correct base_url."
+    )
+    assert "it redirects. " in str(told(302, b""))
+
+
+def test_a_model_that_is_missing_is_no_route_that_is_missing() -> None:
+    assert "route" not in str(told(404, error("The model `x` does not exist.", code=404)))
+
+
+# ------------------------------------------------------------------------------------------------
+# Good statuses
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[]", b"{}", b'{"error": null}', b'{"error": ""}', b'{"object": "list", "data": []}'],
+)
+def test_good_answers_tell_no_error(body: bytes) -> None:
+    assert error_despite_status(Head(200, {}, "id"), body) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ({"error": "slow down"}, InternalServerError, 500),
+        ({"error": {"message": "slow down", "code": 429}}, RateLimitError, 429),
+        ({"object": "error", "message": "slow down", "code": 503}, ServiceUnavailableError, 503),
+    ],
+)
+def test_errors_under_a_good_status(body: dict[str, object], kind: type[APIStatusError], status: int) -> None:
+    made = error_despite_status(Head(200, {"a": "b"}, "id-1"), json.dumps(body).encode())
+    assert made is not None
+    assert type(made) is kind
+    assert made.status_code == status
+    assert made.response.status_code == 200
+    assert made.request_id == "id-1"
+    assert str(made) == f"{status} (in an answer with status 200): slow down"
+
+
+def test_what_is_no_stream_is_shown_from_its_start() -> None:
+    made = no_stream(Head(200, {"content-type": "text/html; charset=x"}, "id-1"), b"\xff" + b"y" * 9000)
+    assert made.body == "\ufffd" + "y" * 1999
+    assert (made.status_code, made.request_id) == (200, "id-1")
+    assert str(made).startswith(
+        "a stream was asked for, and the server's answer is text/html; it starts with: \ufffdyyy"
+    )
+    assert len(str(made)) < 400
