@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import threading
+from typing import TYPE_CHECKING
+
+import httpx
+import httpx2
+import pytest
+
+import vllmchat
+from support.chats import chunk, completion
+from support.scripted import ScriptedServer, close, refusing_origin, reply
+from vllmchat import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ChatCompletion,
+    ContextWindowExceededError,
+    InternalServerError,
+    InvalidRequestError,
+    Problem,
+    ResponseError,
+    StreamError,
+    StreamInterruptedError,
+    VLLMChatError,
+    VLLMProvider,
+    errors,
+)
+from vllmchat.errors import ErrorResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.colours import Colour
+    from support.scripted import Answer, Answerer, Request
+
+KEY = "sk-0123456789-secret"
+
+
+def every_class() -> list[type[VLLMChatError]]:
+    found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, VLLMChatError)]
+    assert len(found) == 18
+    return found
+
+
+def partial() -> ChatCompletion:
+    made = ChatCompletion.model_validate(completion("so far", of_a_newer_server={"x": [1]}))
+    assert made.text == "so far"
+    return made
+
+
+def example(cls: type[VLLMChatError]) -> VLLMChatError:
+    """An error with everything that it can hold."""
+    if issubclass(cls, InvalidRequestError):
+        return cls(
+            [Problem("top_k", "-5", "must be -1 or more.", "Write 0."), Problem("n", "", "is required.")]
+        )
+    if issubclass(cls, APITimeoutError):
+        return cls("m", limit="idle", seconds=1.5, url="http://h", request_id="id-1", partial=partial())
+    if issubclass(cls, APIConnectionError):
+        return cls("m", url="http://h", request_id="id-1", partial=partial())
+    if issubclass(cls, APIStatusError):
+        return cls(
+            "m",
+            status_code=418,
+            code="c",
+            type="t",
+            param="p",
+            body={"error": ["ü"]},
+            request_id="id-1",
+            response=ErrorResponse(418, {"x": "y"}),
+            partial=partial(),
+        )
+    if issubclass(cls, StreamError):
+        return cls("m", request_id="id-1", partial=partial())
+    if issubclass(cls, ResponseError):
+        return cls("m", status_code=200, body="<html>", request_id="id-1", partial=partial())
+    return cls("m", partial=partial())
+
+
+# ------------------------------------------------------------------------------------------------
+# The tree
+# ------------------------------------------------------------------------------------------------
+
+
+def test_the_tree_is_the_one_that_is_drawn() -> None:
+    assert errors.__doc__ is not None
+    parents: list[str] = []
+    drawn: dict[str, str] = {}
+    for line in errors.__doc__.splitlines():
+        before, marked, after = line.partition("── ")
+        name = after.split()[0] if marked else line.strip()
+        if not name.endswith("Error"):
+            continue
+        depth = len(before) // 4 if marked else 0
+        drawn[name] = parents[depth - 1] if depth else "Exception"
+        parents[depth:] = [name]
+    assert drawn == {cls.__name__: cls.__mro__[1].__name__ for cls in every_class()}
+
+
+def test_a_request_that_is_refused_is_a_value_error() -> None:
+    assert issubclass(InvalidRequestError, ValueError)
+
+
+@pytest.mark.parametrize("cls", every_class())
+def test_each_is_public_and_described(cls: type[VLLMChatError]) -> None:
+    assert getattr(vllmchat, cls.__name__) is cls
+    assert cls.__doc__
+    init = inspect.signature(cls.__init__).parameters
+    described = "".join(each.__doc__ or "" for each in cls.__mro__)
+    for name in set(init) - {"self", "problems"}:
+        assert f"{name}:" in described, name
+
+
+# ------------------------------------------------------------------------------------------------
+# Messages
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", every_class())
+def test_str_is_the_message(cls: type[VLLMChatError]) -> None:
+    error = example(cls)
+    assert str(error) == error.message == error.args[0]
+    assert repr(error) == f"{cls.__name__}({error.message!r})"
+
+
+def test_all_problems_are_in_the_message() -> None:
+    first, second = Problem("a", "1", "must be 2.", "Write 2."), Problem("b", "", "is required.")
+    assert str(InvalidRequestError([first])) == "a=1: must be 2. Write 2."
+    assert str(InvalidRequestError([first, second])) == (
+        "2 problems in this request:\n  - a=1: must be 2. Write 2.\n  - b: is required."
+    )
+    assert InvalidRequestError([first, second]).problems == (first, second)
+    assert (str(InvalidRequestError("said")), InvalidRequestError("said").problems) == ("said", ())
+
+
+def test_a_response_is_made_of_the_status_alone() -> None:
+    assert APIStatusError("m", status_code=400).response == ErrorResponse(400, {})
+
+
+# ------------------------------------------------------------------------------------------------
+# Pickling and copying
+# ------------------------------------------------------------------------------------------------
+
+COPIES: dict[str, Callable[[VLLMChatError], VLLMChatError]] = {
+    "pickle": lambda error: pickle.loads(pickle.dumps(error)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("cls", every_class())
+def test_every_error_is_copied_whole(cls: type[VLLMChatError], how: str) -> None:
+    error = example(cls)
+    error.add_note("a note")
+    try:
+        raise error from OSError(5, "cause")
+    except VLLMChatError as raised:
+        copied = COPIES[how](raised)
+    assert type(copied) is cls
+    assert copied is not error
+    assert vars(copied) == vars(error)
+    assert copied.args == error.args
+    assert (str(copied), repr(copied)) == (str(error), repr(error))
+    assert isinstance(copied.__cause__, OSError)
+    assert copied.__cause__.args == (5, "cause")
+
+
+def test_a_partial_reply_is_copied_with_what_is_unknown_in_it() -> None:
+    copied: VLLMChatError = pickle.loads(pickle.dumps(example(StreamInterruptedError)))
+    assert copied.partial == partial()
+    assert copied.partial is not None
+    assert copied.partial.model_extra == {"of_a_newer_server": {"x": [1]}}
+
+
+class Locked(Exception):  # noqa: N818 - a name is enough here
+    """Does not pickle."""
+
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
+
+
+class Demanding(Exception):  # noqa: N818 - a name is enough here
+    """Pickles, and cannot be read again."""
+
+    def __init__(self, *, needed: int) -> None:
+        super().__init__(f"needed {needed}")
+
+
+class Absent(Exception):  # noqa: N818 - a name is enough here
+    """Pickles; its module is not there when it is read."""
+
+
+class Turned(Exception):  # noqa: N818 - a name is enough here
+    """Pickles, and becomes something else."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return str, ("no error",)
+
+
+@pytest.mark.parametrize("cause", [Locked(), Demanding(needed=1), Turned()])
+@pytest.mark.parametrize("how", COPIES)
+def test_a_cause_that_cannot_be_copied_does_no_harm(cause: Exception, how: str) -> None:
+    error = example(APIConnectionError)
+    error.__cause__ = cause
+    copied = COPIES[how](error)
+    assert copied.__cause__ is None
+    assert vars(copied) == vars(error)
+
+
+def test_a_cause_whose_module_is_missing_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = example(APIConnectionError)
+    error.__cause__ = Absent("x")
+    pickled = pickle.dumps(error)
+    monkeypatch.delattr(inspect.getmodule(Absent) or object, "Absent")
+    copied: VLLMChatError = pickle.loads(pickled)
+    assert copied.__cause__ is None
+    assert str(copied) == "m"
+
+
+def test_a_cause_of_our_own_keeps_its_cause() -> None:
+    inner, outer = example(StreamError), example(ResponseError)
+    inner.__cause__, outer.__cause__ = KeyError("k"), inner
+    copied: VLLMChatError = pickle.loads(pickle.dumps(outer))
+    assert isinstance(copied.__cause__, StreamError)
+    assert isinstance(copied.__cause__.__cause__, KeyError)
+
+
+# ------------------------------------------------------------------------------------------------
+# On the wire: whose request it was, and never the key
+# ------------------------------------------------------------------------------------------------
+
+
+def caught(colour: Colour, llm: VLLMProvider, *, stream: bool = False) -> VLLMChatError:
+    ask = colour.stream(llm).until_done if stream else lambda: colour.chat(llm)
+    with pytest.raises(VLLMChatError) as caught:
+        ask()
+    return caught.value
+
+
+def holds_key(error: BaseException) -> bool:
+    # What pickles is everything that an error holds, its cause included.
+    shown = f"{error} {error!r} {vars(error)} {error.__cause__!r}"
+    return KEY in shown or KEY.encode() in pickle.dumps(error)
+
+
+def echo(status: int, content_type: str = "application/json", *, flat: bool = False) -> Answerer:
+    """Answers with what was sent, headers and all."""
+
+    def answer(request: Request) -> Answer:
+        text = f"you sent {request.headers['authorization']}"
+        body: object = text if flat else {"headers": dict(request.headers), "error": {"message": text}}
+        headers = {"content-type": content_type, "x-echo": request.headers["authorization"]}
+        return reply(body, status, headers)
+
+    return answer
+
+
+ECHOES = {
+    "an error": echo(400),
+    "an error of a proxy": echo(502, "text/plain", flat=True),
+    "a good status": echo(200),
+    "no protocol": echo(200, flat=True),
+    "a page": echo(200, "text/html", flat=True),
+}
+
+
+@pytest.mark.parametrize("what", ECHOES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_repeats_the_key(
+    scripted: ScriptedServer, colour: Colour, what: str, stream: bool
+) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, api_key=KEY, max_retries=0)
+    scripted.add(ECHOES[what])
+    error = caught(colour, llm, stream=stream)
+    assert isinstance(error, APIStatusError | ResponseError)
+    assert KEY in scripted.requests[0].headers["authorization"]
+    assert "***" in str(error)
+    assert not holds_key(error)
+
+
+def test_a_short_key_is_no_secret(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply({"error": {"message": "EMPTY is not what I want"}}, 401)
+    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    assert type(error) is AuthenticationError
+    assert "EMPTY is not" in str(error)
+
+
+def test_no_error_of_a_connection_holds_the_key(scripted: ScriptedServer, colour: Colour) -> None:
+    with refusing_origin() as origin:
+        assert not holds_key(caught(colour, VLLMProvider("m", base_url=origin, api_key=KEY, max_retries=0)))
+    llm = VLLMProvider("m", base_url=scripted.base_url, api_key=KEY)
+    scripted.script(close)
+    assert not holds_key(caught(colour, llm))
+    scripted.stream([chunk("a")], done=False)
+    assert not holds_key(caught(colour, llm, stream=True))
+    scripted.stream([chunk("a"), close])
+    assert not holds_key(caught(colour, llm, stream=True))
+
+
+@pytest.mark.parametrize("client", [httpx.Client(trust_env=False), httpx2.Client(trust_env=False)])
+def test_no_error_of_a_callers_client_holds_the_key(client: httpx.Client | httpx2.Client) -> None:
+    with refusing_origin() as origin, client:
+        llm = VLLMProvider("m", base_url=origin, api_key=KEY, max_retries=0, http_client=client)
+        with pytest.raises(APIConnectionError) as refused:
+            llm.chat("Hi")
+    assert type(refused.value.__cause__).__name__ == "ConnectError"
+    assert not holds_key(refused.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_request_id_is_the_answers_else_the_one_sent(
+    scripted: ScriptedServer, colour: Colour, stream: bool
+) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    scripted.reply({"error": "x"}, 400, {"X-Request-Id": "from-server"})
+    scripted.reply({"error": "x"}, 400)
+    first, second = (caught(colour, llm, stream=stream) for _ in range(2))
+    assert isinstance(first, BadRequestError)
+    assert isinstance(second, BadRequestError)
+    assert first.request_id == "from-server"
+    assert second.request_id == scripted.requests[1].headers["x-request-id"]
+    assert second.response.headers["content-type"] == "application/json"
+
+
+# ------------------------------------------------------------------------------------------------
+# Whole replies that are none
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>hello", b"[]", b'{"object": "list"}', b"\xff"])
+def test_a_reply_that_is_no_completion(scripted: ScriptedServer, colour: Colour, content: bytes) -> None:
+    scripted.reply(content, headers={"x-request-id": "from-server"})
+    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    assert isinstance(error, ResponseError)
+    assert (error.status_code, error.request_id) == (200, "from-server")
+    assert error.body == content.decode("utf-8", "replace")
+
+
+def test_an_error_under_a_good_status(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply({"error": {"message": "longer than the maximum model length", "code": 400}})
+    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    assert type(error) is ContextWindowExceededError
+
+
+def test_a_reply_that_stops(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply(completion("hi"), headers={"content-length": "9999"}, then=[close])
+    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    assert type(error) is APIConnectionError
+    assert str(error).startswith(f"the connection to {scripted.base_url}/chat/completions broke")
+    assert error.url == f"{scripted.base_url}/chat/completions"
+    assert error.__cause__ is not None
+    assert len(scripted.requests) == 1
+
+
+def test_an_error_that_stops(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply({"error": "x"}, 500, {"content-length": "9999"}, then=[close])
+    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    assert type(error) is InternalServerError
+    assert error.body is None
+
+
+def test_a_huge_error(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply(b"x" * (3 * 1024 * 1024), 500)
+    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    assert isinstance(error, InternalServerError)
+    assert isinstance(error.body, str)
+    assert len(error.body) == 1024 * 1024
+    assert len(str(error)) < 400
+    assert scripted.wait_client_closed()
