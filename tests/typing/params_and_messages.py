@@ -21,6 +21,7 @@ from vllmchat.chat.messages import (
     tool_message,
     video_part,
 )
+from vllmchat.chat.parts import ImagePart
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
         StructuredOutputs,
         VLLMChatParams,
     )
-    from vllmchat.chat.parts import ContentPart, ImagePart
+    from vllmchat.chat.parts import ContentPart
 
 
 class Chats(Protocol):

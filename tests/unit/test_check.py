@@ -27,7 +27,7 @@ from vllmchat.chat.check import (
     check_vllm,
     suggest,
 )
-from vllmchat.chat.checkers import show
+from vllmchat.chat.words import show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.timeout import Timeout
 
@@ -787,6 +787,11 @@ def test_an_error_is_short_whatever_the_value(name: str, value: object) -> None:
     assert 0 < len(found) <= 1000
     for each in found:
         assert len(each.value) <= 200
+
+
+def test_an_error_is_short_whatever_the_key() -> None:
+    found = problem({"structured_outputs": {"x" * 100_000: 1, "regex": "a"}})
+    assert len(str(found)) < 500
 
 
 def test_an_error_survives_a_value_whose_repr_fails() -> None:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.chat.checkers import OK, Checker, checker_of, kind_of, not_a, show, suggest
+from vllmchat.chat.checkers import OK, Checker, checker_of
 from vllmchat.chat.params import ChatParams, VLLMChatParams
 from vllmchat.chat.rules import fields_of
+from vllmchat.chat.words import kind_of, not_a, show, suggest
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:

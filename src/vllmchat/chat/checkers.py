@@ -11,7 +11,6 @@ or copy a value.
 from __future__ import annotations
 
 import math
-import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -31,9 +30,11 @@ from vllmchat.chat.rules import (
     Without,
     enforced,
     fields_of,
+    is_generic,
     members,
     unwrap,
 )
+from vllmchat.chat.words import either, not_a, one_of, plural, show, suggest
 from vllmchat.errors import Problem
 from vllmchat.http.timeout import Timeout
 
@@ -43,35 +44,7 @@ OK: Final[tuple[Problem, ...]] = ()
 """No problem."""
 
 _LARGEST = sys.float_info.max
-_LONGEST = 200
-
-
-def show(value: object) -> str:
-    """A value for an error message: its `repr`, shortened, without writing out what is large."""
-    if isinstance(value, (bytes, bytearray)):
-        return f"<{len(value)} bytes>"
-    try:
-        text = _REPR.repr(value)
-    except ValueError:  # Python writes out no integer of more than some thousand digits
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
-
-
-def suggest(name: str, known: Mapping[str, object] | Sequence[str] | frozenset[str]) -> str | None:
-    """The known name that was probably meant, or None.
-
-    Args:
-        name: What was written.
-        known: The names that exist.
-    """
-    flat = _flat(name)
-    by_flat = {_flat(other): other for other in known}
-    if flat in by_flat:
-        return by_flat[flat]
-    import difflib  # needed only for a request that is refused
-
-    close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.75)
-    return by_flat[close[0]] if close else None
+_LONGEST_KEY = 60
 
 
 def checker_of(field: Field) -> Checker:
@@ -97,7 +70,8 @@ def typed_dict_checker(typed_dict: type) -> Checker:
             if known is None:
                 meant = suggest(key, fields) if isinstance(key, str) else None
                 hint = f"Did you mean `{meant}`?" if meant else f"Its keys: {names}."
-                problems.append(Problem(f"{path}.{key}", show(item), f"`{path}` has no such key.", hint))
+                written = key if isinstance(key, str) and len(key) <= _LONGEST_KEY else show(key)
+                problems.append(Problem(f"{path}.{written}", show(item), f"`{path}` has no such key.", hint))
             elif item is None:
                 if not known[1]:
                     problems.append(Problem(f"{path}.{key}", "None", "must not be None.", "Leave it out."))
@@ -114,11 +88,6 @@ def typed_dict_checker(typed_dict: type) -> Checker:
 def _missing(field: Field) -> str | None:
     words = get_args(field.type) if get_origin(field.type) is Literal else ()
     return f'Write "{field.name}": "{words[0]}".' if len(words) == 1 else None
-
-
-def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
-    """The problem of a value of the wrong type."""
-    return Problem(path, show(value), f"must be {what}, not {kind_of(value)}.", _hint(value, what) or hint)
 
 
 # Types
@@ -152,9 +121,9 @@ def _one(kind: object, rules: tuple[Rule, ...]) -> Checker:
         return _literal(get_args(bare))
     if is_typeddict(bare):
         return typed_dict_checker(cast("type", bare))
-    if _is_generic(bare, Sequence):
+    if is_generic(bare, Sequence):
         return _sequence(get_args(bare)[0], rules)
-    if _is_generic(bare, Mapping):
+    if is_generic(bare, Mapping):
         return _mapping(get_args(bare)[1])
     raise TypeError(f"no checker for {bare!r}")
 
@@ -192,14 +161,9 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
 def _shape_of(bare: object) -> str:
     if isinstance(bare, type) and bare in (bool, int, float, str):
         return bare.__name__
-    if is_typeddict(bare) or _is_generic(bare, Mapping):
+    if is_typeddict(bare) or is_generic(bare, Mapping):
         return "mapping"
     return "sequence"
-
-
-def _is_generic(bare: object, kind: type) -> bool:
-    origin: object = get_origin(bare)
-    return isinstance(origin, type) and issubclass(origin, kind)
 
 
 def _shape(value: object) -> str:
@@ -281,8 +245,7 @@ def _string(rules: tuple[Rule, ...]) -> Checker:
             least, most = rule.least, rule.most if rule.most is not None else most
         elif isinstance(rule, Without):
             forbidden = rule.characters
-        elif isinstance(rule, NotBlank):
-            blank = False
+        blank = blank and not isinstance(rule, NotBlank)
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not isinstance(value, str):
@@ -333,7 +296,7 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
     length = next((rule for rule in rules if isinstance(rule, Length)), Length(0))
     least, most = length.least, length.most if length.most is not None else sys.maxsize
     judge = _compile(item, ())
-    what = f"a list of {_plural(item)}"
+    what = f"a list of {plural(item)}"
     bare, metadata = unwrap(item)
     low, high, _ = _range(enforced(metadata))
 
@@ -366,7 +329,7 @@ _MOST_IN_A_LIST = 5
 def _mapping(item: object) -> Checker:
     free = item is object
     judge = None if free else _compile(item, ())
-    what = "a mapping" if free else f"a mapping of strings to {_plural(item)}"
+    what = "a mapping" if free else f"a mapping of strings to {plural(item)}"
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not isinstance(value, Mapping):
@@ -395,9 +358,7 @@ def _tagged(kinds: list[type]) -> Checker:
     tags = one_of(tuple(variants))
 
     def check(value: object, path: str) -> Sequence[Problem]:
-        if not isinstance(value, Mapping):
-            return (not_a(value, path, "a mapping", f'Its "type" is {tags}.'),)
-        mapping = cast("Mapping[str, object]", value)
+        mapping = cast("Mapping[str, object]", value)  # its shape has been looked at
         tag = mapping.get("type")
         found = variants.get(tag) if isinstance(tag, str) else None
         if found is None:
@@ -454,108 +415,3 @@ def _token_biases(value: object, path: str) -> Sequence[Problem]:
 
 
 _bias = _real(())
-
-
-# Words
-
-
-def one_of(words: Sequence[object]) -> str:
-    """Literal words, as a reader says them."""
-    quoted = [f'"{word}"' if isinstance(word, str) else repr(word) for word in words]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-
-
-def either(kinds: Sequence[object]) -> str:
-    """The members of a union, as a reader says them."""
-    words: list[object] = []
-    names: list[str] = []
-    for kind in kinds:
-        bare, _ = unwrap(kind)
-        if get_origin(bare) is Literal:
-            words.extend(get_args(bare))
-        else:
-            names.append(_singular(bare))
-    if words and "a string" not in names:
-        names.insert(0, one_of(words))
-    return " or ".join(dict.fromkeys(names))
-
-
-def _singular(hint: object) -> str:
-    bare, _ = unwrap(hint)
-    kinds = members(bare)
-    if len(kinds) > 1:
-        return either(kinds)
-    if get_origin(bare) is Literal:
-        return one_of(get_args(bare))
-    if bare is Timeout:
-        return "a Timeout"
-    if is_typeddict(bare) or _is_generic(bare, Mapping):
-        return "a mapping"
-    if _is_generic(bare, Sequence):
-        return f"a list of {_plural(get_args(bare)[0])}"
-    return {bool: "True or False", int: "an integer", float: "a number", str: "a string"}[cast("type", bare)]
-
-
-def _plural(hint: object) -> str:
-    bare, _ = unwrap(hint)
-    kinds = members(bare)
-    if len(kinds) > 1:
-        return " or ".join(dict.fromkeys(_plural(kind) for kind in kinds))
-    if get_origin(bare) is Literal:
-        return one_of(get_args(bare))
-    if get_origin(bare) is None and not is_typeddict(bare):
-        return {int: "integers", float: "numbers", str: "strings"}[cast("type", bare)]
-    return "mappings" if _singular(bare) == "a mapping" else "lists"
-
-
-def kind_of(value: object) -> str:
-    """What a value is, for an error message: the name of its type, with its article."""
-    if value is None:
-        return "None"
-    if isinstance(value, type):
-        return "a class"
-    name = type(value).__name__
-    module = type(value).__module__
-    if module != "builtins":
-        name = f"{module.partition('.')[0]}.{name}"
-    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
-
-
-def _hint(value: object, what: str) -> str | None:
-    """How to turn what was given into what is wanted, where that is plain."""
-    if isinstance(value, type) and hasattr(value, "model_json_schema"):
-        return f"Take its schema: {value.__name__}.model_json_schema()."
-    if hasattr(value, "model_dump") and "mapping" in what:
-        return "Write .model_dump() after it."
-    if hasattr(value, "tolist") and hasattr(value, "item"):  # numpy, torch and what is like them
-        return "Write .tolist() after it." if "list" in what else "Write .item() after it."
-    if isinstance(value, float) and value.is_integer() and "integer" in what:
-        return f"Write {int(value)}."
-    if isinstance(value, str) and ("number" in what or "integer" in what or "True" in what):
-        return "Write it without quotes." if _reads_as(value, what) else None
-    if isinstance(value, (set, frozenset)) and "list" in what:
-        return "Write sorted(...) or list(...) around it: a set has no order."
-    if isinstance(value, (str, Mapping)) and what.startswith("a list"):
-        return "Write [...] around it."
-    return None
-
-
-def _reads_as(text: str, what: str) -> bool:
-    if "True" in what and text in ("True", "False"):
-        return True
-    try:
-        number = float(text)
-    except ValueError:
-        return False
-    return ("number" in what or number.is_integer()) and math.isfinite(number)
-
-
-def _flat(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
-
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 120
-_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = 6
-_REPR.maxlevel = 3
-_REPR.maxlong = 60

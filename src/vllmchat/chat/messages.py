@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, cas
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.checkers import kind_of
 from vllmchat.chat.params import FunctionTool
 from vllmchat.chat.parts import (
     ContentPart,
@@ -28,6 +27,7 @@ from vllmchat.chat.parts import (
     text_part,
     video_part,
 )
+from vllmchat.chat.words import kind_of
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:

@@ -173,6 +173,12 @@ def members(hint: object) -> tuple[object, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
+def is_generic(bare: object, kind: type) -> bool:
+    """Whether a type is a generic of this kind, as `Sequence[str]` is of `Sequence`."""
+    origin: object = get_origin(bare)
+    return isinstance(origin, type) and issubclass(origin, kind)
+
+
 def enforced(metadata: tuple[object, ...]) -> tuple[Rule, ...]:
     """Those words of an annotation that are enforced."""
     return tuple(word for word in metadata if isinstance(word, Rule))

@@ -1,0 +1,150 @@
+"""How error messages speak of values, of types and of names."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast, get_args, get_origin
+
+from typing_extensions import is_typeddict
+
+from vllmchat.chat.rules import is_generic, members, unwrap
+from vllmchat.errors import Problem
+from vllmchat.http.timeout import Timeout
+
+_LONGEST = 200
+_LONGEST_NAME = 60
+
+
+def show(value: object) -> str:
+    """A value for an error message: its `repr`, shortened, without writing out what is large."""
+    if isinstance(value, (bytes, bytearray)):
+        return f"<{len(value)} bytes>"
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python writes out no integer of more than some thousand digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def suggest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, or None.
+
+    Args:
+        name: What was written.
+        known: The names that exist.
+    """
+    if len(name) > _LONGEST_NAME:
+        return None
+    flat = _flat(name)
+    by_flat = {_flat(other): other for other in known}
+    if flat in by_flat:
+        return by_flat[flat]
+    import difflib  # needed only for a request that is refused
+
+    close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.75)
+    return by_flat[close[0]] if close else None
+
+
+def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
+    """The problem of a value of the wrong type."""
+    return Problem(path, show(value), f"must be {what}, not {kind_of(value)}.", _hint(value, what) or hint)
+
+
+def one_of(words: Sequence[object]) -> str:
+    """Literal words, as a reader says them."""
+    quoted = [f'"{word}"' if isinstance(word, str) else repr(word) for word in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def either(kinds: Sequence[object]) -> str:
+    """The members of a union, as a reader says them."""
+    words: list[object] = []
+    names: list[str] = []
+    for kind in kinds:
+        bare, _ = unwrap(kind)
+        if get_origin(bare) is Literal:
+            words.extend(get_args(bare))
+        else:
+            names.append(_singular(bare))
+    if words and "a string" not in names:
+        names.insert(0, one_of(words))
+    return " or ".join(dict.fromkeys(names))
+
+
+def _singular(hint: object) -> str:
+    bare, _ = unwrap(hint)
+    if bare is Timeout:
+        return "a Timeout"
+    if is_typeddict(bare) or is_generic(bare, Mapping):
+        return "a mapping"
+    if is_generic(bare, Sequence):
+        return f"a list of {plural(get_args(bare)[0])}"
+    return {bool: "True or False", int: "an integer", float: "a number", str: "a string"}[cast("type", bare)]
+
+
+def plural(hint: object) -> str:
+    """Several of a type, as a reader says them."""
+    bare, _ = unwrap(hint)
+    kinds = members(bare)
+    if len(kinds) > 1:
+        return " or ".join(dict.fromkeys(plural(kind) for kind in kinds))
+    if get_origin(bare) is Literal:
+        return one_of(get_args(bare))
+    if get_origin(bare) is None and not is_typeddict(bare):
+        return {int: "integers", float: "numbers", str: "strings"}[cast("type", bare)]
+    return "mappings" if _singular(bare) == "a mapping" else "lists"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for an error message: the name of its type, with its article."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return "a class"
+    name = type(value).__name__
+    module = type(value).__module__
+    if module != "builtins":
+        name = f"{module.partition('.')[0]}.{name}"
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
+def _hint(value: object, what: str) -> str | None:
+    """How to turn what was given into what is wanted, where that is plain."""
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        return f"Take its schema: {value.__name__}.model_json_schema()."
+    if hasattr(value, "model_dump") and "mapping" in what:
+        return "Write .model_dump() after it."
+    if hasattr(value, "tolist") and hasattr(value, "item"):  # numpy, torch and what is like them
+        return "Write .tolist() after it." if "list" in what else "Write .item() after it."
+    if isinstance(value, float) and value.is_integer() and "integer" in what:
+        return f"Write {int(value)}."
+    if isinstance(value, str) and ("number" in what or "integer" in what or "True" in what):
+        return "Write it without quotes." if _reads_as(value, what) else None
+    if isinstance(value, (set, frozenset)) and "list" in what:
+        return "Write sorted(...) or list(...) around it: a set has no order."
+    if isinstance(value, (str, Mapping)) and what.startswith("a list"):
+        return "Write [...] around it."
+    return None
+
+
+def _reads_as(text: str, what: str) -> bool:
+    if "True" in what and text in ("True", "False"):
+        return True
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return ("number" in what or number.is_integer()) and math.isfinite(number)
+
+
+def _flat(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = 6
+_REPR.maxlevel = 3
+_REPR.maxlong = 60
