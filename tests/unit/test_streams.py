@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import anyio
 import pytest
 
 from support.chats import chunk, chunks, completion
@@ -20,8 +21,10 @@ from support.scripted import (
     drip,
     forever,
     head,
+    in_thread,
     never,
     reset,
+    sse,
 )
 from vllmchat import (
     APIStatusError,
@@ -715,3 +718,21 @@ async def test_stop_is_told_to_each_waiter(scripted: ScriptedServer, llm: VLLMPr
     assert [event async for event in events] == [TextDelta("a"), Finished(talk.completion)]
     with pytest.raises(StopAsyncIteration):
         await anext(events)
+
+
+@pytest.mark.anyio
+async def test_cancellation_after_the_last_chunk_closes_the_connection(
+    scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
+    scripted.stream([sse(chunk("a", "stop")) + DONE, never], done=False)
+    talk = llm.astream("Hi")
+    async for _ in talk:
+        break
+    with anyio.move_on_after(0) as scope:
+        await talk.until_done()
+    assert scope.cancelled_caught
+    # What it is cancelled in, the wait for the end of a finished answer, is given up at once.
+    exchange = talk._exchange  # pyright: ignore[reportPrivateUsage] # shown from outside only after a while
+    assert exchange is not None
+    assert exchange.answer is None
+    assert await in_thread(scripted.wait_client_closed)

@@ -138,7 +138,8 @@ class SyncExchange:
             except Exception:
                 # The content is complete: whatever happens now costs the connection only.
                 pass
-            self.close()
+            finally:
+                self.close()
 
     def close(self) -> None:
         """Ends the exchange and lets go of the connection."""
@@ -227,7 +228,8 @@ class AsyncExchange:
             except Exception:
                 # The content is complete: whatever happens now costs the connection only.
                 pass
-            await self.aclose()
+            finally:
+                await self.aclose()
 
     async def aclose(self) -> None:
         """Ends the exchange and lets go of the connection."""

@@ -94,6 +94,12 @@ class _Wire:
         deadline = self.deadline()
         return None if deadline == math.inf else max(deadline - monotonic(), 0.0)
 
+    def came(self, data: bytes) -> bytes:
+        """Notes that bytes of an answer have come, if any have."""
+        if data and self.clock is not None:
+            self.clock.heard = True
+        return data
+
     def timed_out(self, error: type[httpcore.TimeoutException]) -> httpcore.TimeoutException:
         """The exception for a wait that was too long."""
         return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
@@ -162,7 +168,7 @@ class _SyncStream(httpcore.NetworkStream):
         if limit == 0.0:
             raise self._wire.timed_out(httpcore.ReadTimeout)
         try:
-            return self._stream.read(max_bytes, limit)
+            return self._wire.came(self._stream.read(max_bytes, limit))
         except httpcore.ReadTimeout as error:
             raise self._wire.timed_out(httpcore.ReadTimeout) from error
 
@@ -304,7 +310,7 @@ class _TrioStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
-            return await self._stream.read(max_bytes, self._wire.seconds())
+            return self._wire.came(await self._stream.read(max_bytes, self._wire.seconds()))
         except httpcore.ReadTimeout as error:
             raise self._wire.timed_out(httpcore.ReadTimeout) from error
 
@@ -471,7 +477,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         if not self._reading and self._buffered < _LOW_WATER and self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
-        return data
+        return self._wire.came(data)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self._transport is None or self._ended or self._transport.is_closing():
