@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from pydantic_core import to_json
 
@@ -38,6 +38,8 @@ class ChatRequest:
     params: CheckedParams
     stream: bool
     ask_usage: bool
+
+    needs_model: ClassVar[bool] = True
 
     @classmethod
     def make(cls, messages: Messages, params: CheckedParams, *, stream: bool, ask_usage: bool) -> ChatRequest:

@@ -56,6 +56,8 @@ class Call(Generic[T]):
         outside_v1: Whether the route stands beside `/v1`, not below it.
         max_body: Bytes that the answer may hold.
         max_retries: How often to try again; None is the client's own number.
+        needs: What a server must be or be started with to have the route, as a sentence for the error of one that
+            has not.
     """
 
     path: str
@@ -70,3 +72,4 @@ class Call(Generic[T]):
     outside_v1: bool = False
     max_body: int = MAX_BODY_BYTES
     max_retries: int | None = None
+    needs: str | None = None

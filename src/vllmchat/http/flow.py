@@ -173,7 +173,7 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             raw = yield from _read_error(clock)
             pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None
             if pause is None or attempt >= retries or pause >= clock.total_seconds():
-                raise error_from_reply(*_without_secrets(send, head, raw))
+                raise error_from_reply(*_without_secrets(send, head, raw), needs=call.needs)
         attempt += 1
         if pause > 0:
             yield Sleep(pause)

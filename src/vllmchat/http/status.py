@@ -60,9 +60,15 @@ _CONTEXT_PARAMS = frozenset({"input_tokens", "input_text"})
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
-def error_from_reply(head: Head, raw: bytes) -> APIStatusError:
-    """The exception for an answer with an error status."""
-    return _make(head.status, _decoded(raw), head, "")
+def error_from_reply(head: Head, raw: bytes, *, needs: str | None = None) -> APIStatusError:
+    """The exception for an answer with an error status.
+
+    Args:
+        head: The head of the answer.
+        raw: Its body.
+        needs: What a server must be to have the route, for one that has not.
+    """
+    return _make(head.status, _decoded(raw), head, "", needs)
 
 
 def error_from_event(head: Head, event: Mapping[str, object]) -> APIStatusError:
@@ -96,7 +102,7 @@ def no_stream(head: Head, raw: bytes) -> ResponseError:
     )
 
 
-def _make(status: int, body: object, head: Head, where: str) -> APIStatusError:
+def _make(status: int, body: object, head: Head, where: str, needs: str | None = None) -> APIStatusError:
     message, kind, param, code = _parts(body)
     cls = _BY_STATUS.get(status)
     if cls is None:
@@ -104,7 +110,7 @@ def _make(status: int, body: object, head: Head, where: str) -> APIStatusError:
     if cls is BadRequestError and _is_context(message, kind, param, code):
         cls = ContextWindowExceededError
     return cls(
-        f"{status}{where}: {_reason(status, message, body)}{_advice(status, body, head)}",
+        f"{status}{where}: {_reason(status, message, body)}{_advice(status, body, head, needs)}",
         status_code=status,
         code=code,
         type=kind,
@@ -186,20 +192,25 @@ def _reason(status: int, message: str | None, body: object) -> str:
     return "the server gave no reason; its log may tell" if status >= 500 else "the server gave no reason"
 
 
-def _advice(status: int, body: object, head: Head) -> str:
+def _advice(status: int, body: object, head: Head, needs: str | None) -> str:
     if 300 <= status < 400:
         target = head.headers.get("location", "")
         to = f" to {target.split('?', 1)[0]}" if target else ""
         return f" - it redirects{to}. Redirects are not followed: they would carry the key away. Correct base_url."
     if status == 401:
         return " - check api_key= or the environment variable it comes from."
-    if status == 404 and isinstance(body, dict) and "detail" in body:
-        return (
-            " - this server has no such route. Check base_url, and that the loaded model supports the call."
-        )
+    if _lacks_route(status, body):
+        return f" - this server has no such route. {needs or 'Check base_url.'}"
+    if needs is not None and status in (403, 501):
+        return f" - {needs}"
     if status == 405:
         return " - this route does not take such requests. Check base_url."
     return ""
+
+
+def _lacks_route(status: int, body: object) -> bool:
+    # An unknown model is a 404 too, with an error of its own.
+    return status == 404 and isinstance(body, dict) and "detail" in body
 
 
 _TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.DOTALL | re.IGNORECASE)

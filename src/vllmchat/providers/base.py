@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
 from vllmchat.errors import InvalidRequestError, Problem
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.request import ChatRequest
     from vllmchat.http.client import AsyncExchange, AsyncState, SyncExchange, SyncState
     from vllmchat.http.connections import Verify
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
+    from vllmchat.request import Request
+
+T = TypeVar("T")
 
 
 class ProviderBase:
@@ -139,34 +141,34 @@ class ProviderBase:
         copy._target = Target(self._target.base, all_headers, retries)
         return copy
 
-    # A chat, in both colours and both forms.
+    # What verbs are made of: a request sent and read whole, or left open to be read as it comes.
 
-    def _chat(self, request: ChatRequest, model: str | None) -> ChatCompletion:
-        call = request.call(self._model_now(model), self._blocking_timeout)
+    def _run(self, request: Request[T], model: str | None = None) -> T:
+        call = request.call(self._model_for(request, model), self._blocking_timeout)
         return self._connections.blocking.run(self._target, call)
 
-    async def _achat(self, request: ChatRequest, model: str | None) -> ChatCompletion:
-        call = request.call(await self._amodel_now(model), self._awaiting_timeout)
+    async def _arun(self, request: Request[T], model: str | None = None) -> T:
+        call = request.call(await self._amodel_for(request, model), self._awaiting_timeout)
         return await self._connections.awaiting.run(self._target, call)
 
-    def _stream(self, request: ChatRequest, model: str | None) -> ChatStream:
-        return ChatStream(ChatReader(request.choices), partial(self._open, request, model))
-
-    def _astream(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
-        return AsyncChatStream(ChatReader(request.choices), partial(self._aopen, request, model))
-
-    def _open(self, request: ChatRequest, model: str | None) -> SyncExchange:
-        call = request.call(self._model_now(model), self._blocking_timeout)
+    def _open(self, request: Request[T], model: str | None = None) -> SyncExchange:
+        call = request.call(self._model_for(request, model), self._blocking_timeout)
         return self._connections.blocking.open(self._target, call)
 
-    async def _aopen(self, request: ChatRequest, model: str | None) -> AsyncExchange:
-        call = request.call(await self._amodel_now(model), self._awaiting_timeout)
+    async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
+        call = request.call(await self._amodel_for(request, model), self._awaiting_timeout)
         return await self._connections.awaiting.open(self._target, call)
+
+    def _stream_chat(self, request: ChatRequest, model: str | None) -> ChatStream:
+        return ChatStream(ChatReader(request.choices), partial(self._open, request, model))
+
+    def _astream_chat(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
+        return AsyncChatStream(ChatReader(request.choices), partial(self._aopen, request, model))
 
     # Which model.
 
-    def _model_now(self, model: str | None) -> str:
-        known = self._known_model(model)
+    def _model_for(self, request: Request[T], model: str | None) -> str:
+        known = self._known_model(model) if request.needs_model else ""
         if known is not None:
             return known
         shared = self._connections
@@ -183,8 +185,8 @@ class ProviderBase:
                     raise
         return shared.model
 
-    async def _amodel_now(self, model: str | None) -> str:
-        known = self._known_model(model)
+    async def _amodel_for(self, request: Request[T], model: str | None) -> str:
+        known = self._known_model(model) if request.needs_model else ""
         if known is not None:
             return known
         shared = self._connections

@@ -60,13 +60,13 @@ class OpenAIProvider(ProviderBase):
             APIConnectionError: No answer came.
             ResponseError: The answer is no chat completion.
         """
-        return self._chat(_request(messages, params, stream=False), model)
+        return self._run(_request(messages, params, stream=False), model)
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> ChatCompletion:
         """Sends a conversation and gives the whole reply, awaiting. See `chat`."""
-        return await self._achat(_request(messages, params, stream=False), model)
+        return await self._arun(_request(messages, params, stream=False), model)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
@@ -84,13 +84,13 @@ class OpenAIProvider(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
         """
-        return self._stream(_request(messages, params, stream=True), model)
+        return self._stream_chat(_request(messages, params, stream=True), model)
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncChatStream:
         """Sends a conversation and gives the reply in pieces, awaiting. See `stream`."""
-        return self._astream(_request(messages, params, stream=True), model)
+        return self._astream_chat(_request(messages, params, stream=True), model)
 
 
 def _request(messages: Messages, params: ChatParams, *, stream: bool) -> ChatRequest:

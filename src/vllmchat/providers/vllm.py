@@ -73,13 +73,13 @@ class VLLMProvider(ProviderBase):
             APIConnectionError: No answer came.
             ResponseError: The answer is no chat completion.
         """
-        return self._chat(_request(messages, params, stream=False), model)
+        return self._run(_request(messages, params, stream=False), model)
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
         """Sends a conversation and gives the whole reply, awaiting. See `chat`."""
-        return await self._achat(_request(messages, params, stream=False), model)
+        return await self._arun(_request(messages, params, stream=False), model)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
@@ -97,13 +97,13 @@ class VLLMProvider(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
         """
-        return self._stream(_request(messages, params, stream=True), model)
+        return self._stream_chat(_request(messages, params, stream=True), model)
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> AsyncChatStream:
         """Sends a conversation and gives the reply in pieces, awaiting. See `stream`."""
-        return self._astream(_request(messages, params, stream=True), model)
+        return self._astream_chat(_request(messages, params, stream=True), model)
 
 
 def _request(messages: Messages, params: VLLMChatParams, *, stream: bool) -> ChatRequest:
