@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from vllmchat.providers.openai import OpenAIProvider
     from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
     from vllmchat.providers.vllm import VLLMProvider
-    from vllmchat.version import VERSION as __version__
+    from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
 
 _HOMES = {
     "vllmchat.chat.chunk": ("ChatCompletionChunk", "ChunkChoice", "Delta", "DeltaToolCall"),
@@ -169,17 +169,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from vllmchat.version import VERSION
+if not TYPE_CHECKING:
+    # Type checkers read the imports above; seeing this, they would take any name for one of ours.
 
-        return VERSION
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'vllmchat' has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from vllmchat.version import VERSION
+
+            return VERSION
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'vllmchat' has no attribute {name!r}")
+        value: object = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

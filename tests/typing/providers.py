@@ -44,6 +44,17 @@ if TYPE_CHECKING:
     from vllmchat import CommonChatParams, Message, Messages
 
 
+# Names
+
+
+def misspelt() -> None:
+    import vllmchat
+    from vllmchat import VLLMProvder  # type: ignore[attr-defined]  # noqa: F401
+
+    assert_type(vllmchat.VLLMProvider, type[VLLMProvider])
+    vllmchat.VLLMProvder()  # type: ignore[attr-defined]
+
+
 # Classes that never heard of this library's own, but for what they take and give
 
 
