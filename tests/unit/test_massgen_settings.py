@@ -65,7 +65,7 @@ def test_none_is_not_set() -> None:
 
 
 def test_what_massgen_hands_over_with_a_call_is_no_parameter() -> None:
-    call = {
+    call: dict[str, Any] = {
         "agent_id": "qwen",
         "session_id": "s1",
         "tools": [{}],

@@ -1,3 +1,6 @@
+from typing import Any
+
 from massgen.token_manager.token_manager import TokenCostCalculator
 
 def _get_token_calculator() -> TokenCostCalculator: ...
+def _get_context_window_for_backend(backend: Any) -> tuple[int, str]: ...

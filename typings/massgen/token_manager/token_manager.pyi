@@ -10,6 +10,14 @@ class TokenUsage:
     cached_input_tokens: int = 0
     cache_creation_tokens: int = 0
 
+class APICallMetric:
+    time_to_first_token_ms: float
+    success: bool
+    error_message: str | None
+
+class RoundTokenUsage:
+    context_window_size: int
+
 @dataclass
 class ModelPricing:
     input_cost_per_1k: float

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OWN_NAMES: Final = frozenset(
     {
         "api_key",
+        "append_system_prompt",
         "base_url",
         "max_incomplete_response_retries",
         "max_mcp_message_history",
@@ -29,6 +30,7 @@ OWN_NAMES: Final = frozenset(
         "provider",
         "provider_name",
         "system_message",
+        "system_prompt",
         "type",
     }
 )

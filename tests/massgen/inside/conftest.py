@@ -1,0 +1,101 @@
+"""Fixtures of the tests that run in MassGen's environment."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from massgen.cli.backends import create_agents_from_config
+
+from support.stage import StagedVLLM
+from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    """`type: vllm` means our backend for the time of the test."""
+    install()
+    yield
+    uninstall()
+
+
+@pytest.fixture
+def stage() -> Iterator[StagedVLLM]:
+    """A scripted vLLM server."""
+    staged = StagedVLLM()
+    with staged.server:
+        yield staged
+
+
+@pytest.fixture
+def model() -> str:
+    """A model's name that no other test uses: MassGen's context sizes are known by it."""
+    return f"model-{next(_numbers)}"
+
+
+@pytest.fixture
+def backend(stage: StagedVLLM, model: str) -> VLLMBackend:
+    """A backend for the scripted server."""
+    return VLLMBackend(model=model, base_url=stage.base_url, agent_id="qwen")
+
+
+@pytest.fixture
+def agent(stage: StagedVLLM, model: str, installed: None) -> Callable[..., Any]:
+    """Makes an agent of a backend block, as MassGen does it."""
+
+    def make(**block: Any) -> Any:
+        full = {"type": "vllm", "model": model, "base_url": stage.base_url, **block}
+        return create_agents_from_config({"agents": [{"id": "qwen", "backend": full}]})["qwen"]
+
+    return make
+
+
+@pytest.fixture
+def mcp_server(tmp_path: Path) -> dict[str, Any]:
+    """The block of an MCP server with one tool."""
+    program = tmp_path / "weather_server.py"
+    program.write_text(_MCP_SERVER, encoding="utf-8")
+    return {"name": "weather", "type": "stdio", "command": sys.executable, "args": [str(program)]}
+
+
+_MCP_SERVER = """
+import json, sys
+
+TOOL = {
+    "name": "forecast",
+    "description": "The weather of tomorrow.",
+    "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" not in request:
+        continue
+    method, params = request["method"], request.get("params") or {}
+    if method == "initialize":
+        result = {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "weather", "version": "1"},
+        }
+    elif method == "tools/list":
+        result = {"tools": [TOOL]}
+    elif method == "tools/call":
+        text = params["arguments"]["city"] + ": -2 degrees"
+        result = {"content": [{"type": "text", "text": text}], "isError": False}
+    else:
+        result = {}
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
+"""

@@ -1,0 +1,511 @@
+"""The backend as MassGen sees it: each thing that its own backend for vLLM gets wrong, shown right."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from massgen.backend.base import LLMBackend
+from massgen.backend.chat_completions import ChatCompletionsBackend
+
+from support.scripted import Gate, in_thread, never, reset, script, stream
+from support.stage import QUESTION, WORKFLOW, StagedVLLM, collected, events, kinds, only, refusal, says
+from vllmchat.adapters.massgen import VLLMBackend
+from vllmchat.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.anyio
+
+OVERFLOW = (
+    "This model's maximum context length is 2048 tokens. However, you requested 3000 output tokens and your prompt "
+    "contains at least 100 input tokens"
+)
+
+
+# What it is
+
+
+def test_it_is_a_massgen_backend(backend: VLLMBackend) -> None:
+    assert isinstance(backend, LLMBackend)
+    assert isinstance(backend, ChatCompletionsBackend)
+    assert backend.get_provider_name() == "vLLM"
+    assert backend.get_supported_builtin_tools() == []
+
+
+def test_the_key_comes_from_the_block_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert VLLMBackend(model="m").api_key == "EMPTY"
+    monkeypatch.setenv("VLLM_API_KEY", "from-environment")
+    assert VLLMBackend(model="m").api_key == "from-environment"
+    assert VLLMBackend(model="m", api_key="from-block").api_key == "from-block"
+
+
+def test_the_url_comes_from_the_block_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert VLLMBackend(model="m").config["base_url"] == "http://localhost:8000/v1"
+    monkeypatch.setenv("VLLM_BASE_URL", "http://gpu:8000/v1")
+    assert VLLMBackend(model="m").config["base_url"] == "http://gpu:8000/v1"
+    assert VLLMBackend(model="m", base_url="http://other/v1").config["base_url"] == "http://other/v1"
+
+
+def test_a_bad_block_is_refused_at_once() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        VLLMBackend(model="m", base_url="localhost:8000", topk=5)
+    assert {problem.parameter for problem in caught.value.problems} == {"base_url", "topk"}
+
+
+# The order of a turn
+
+
+async def test_reasoning_then_text(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.next(says(reasoning="Six sevens.", text="42"))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["reasoning", "reasoning_done", "content", "complete_message", "done"]
+    reasoning = [chunk for chunk in chunks if chunk.type == "reasoning"]
+    assert "".join(chunk.reasoning_delta or "" for chunk in reasoning) == "Six sevens."
+    assert only(chunks, "complete_message").complete_message == {"role": "assistant", "content": "42"}
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+async def test_reasoning_then_a_call_whatever_the_finish_reason(
+    backend: VLLMBackend, stage: StagedVLLM, finish: str
+) -> None:
+    stage.next(says(reasoning="I know.", calls=[("new_answer", '{"content": "42"}')], finish=finish))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["reasoning", "reasoning_done", "tool_calls", "complete_message", "done"]
+    (call,) = only(chunks, "tool_calls").tool_calls or [{}]
+    assert call["function"] == {"name": "new_answer", "arguments": '{"content": "42"}'}
+    message = only(chunks, "complete_message").complete_message
+    assert message is not None
+    assert message["tool_calls"] == [call]
+
+
+async def test_each_chunk_may_be_pulled_in_a_task_of_its_own(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    # So does MassGen's orchestrator. A scope that were held over a `yield` would break here.
+    stage.next(says(reasoning="Six sevens.", text="42", calls=[("vote", "{}")]))
+    chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
+    pulled: list[str] = []
+    while (chunk := await asyncio.create_task(_pull(chunks))) is not None:
+        pulled.append(chunk.type)
+    assert pulled[-1] == "done"
+
+
+async def _pull(chunks: Any) -> Any:
+    return await anext(chunks, None)
+
+
+# What must not be acted on
+
+
+async def test_a_cut_call_is_reported_and_the_model_learns_of_it(
+    backend: VLLMBackend, stage: StagedVLLM
+) -> None:
+    stage.next(says(text="So: ", calls=[("new_answer", '{"content": "4')], finish="length"))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["content", "error", "complete_message", "done"]
+    error = only(chunks, "error")
+    assert error.status is None  # MassGen asks again.
+    assert error.error is not None
+    assert "was cut" in error.error
+    assert "max_tokens" in error.error
+    # MassGen shows this buffer to the model when it asks again.
+    assert error.error in (backend._get_streaming_buffer() or "")
+
+
+async def test_a_cut_call_of_a_custom_tool_is_not_carried_out(
+    agent: Callable[..., Any], stage: StagedVLLM
+) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    stage.next(says(calls=[("custom_tool__two_num_tool", '{"x": 6, "y": 7')], finish="length"))
+    chunks = await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert len(stage.chats) == 1
+    assert "custom_tool_status" not in kinds(chunks)
+    assert "error" in kinds(chunks)
+
+
+async def test_calls_of_the_workflow_are_never_run_here(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    both = [("custom_tool__two_num_tool", '{"x": 6, "y": 7}'), ("vote", '{"agent_id": "agent1"}')]
+    stage.next(says(calls=both))
+    chunks = await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert len(stage.chats) == 1
+    assert kinds(chunks) == ["tool_calls", "done"]
+    assert [call["function"]["name"] for call in only(chunks, "tool_calls").tool_calls or ()] == [
+        name for name, _ in both
+    ]
+
+
+# When it breaks
+
+
+@pytest.mark.parametrize("end", ["early", "reset"])
+async def test_a_stream_without_an_end_says_so_and_keeps_the_text(
+    backend: VLLMBackend, stage: StagedVLLM, end: str
+) -> None:
+    begun = events(text="Once upon a time", finish="")
+    stage.next(stream([*begun, reset]) if end == "reset" else stream(begun, done=False))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["content", "error", "complete_message", "done"]
+    error = only(chunks, "error")
+    assert error.status is None
+    assert error.error is not None
+    assert "before the answer was whole" in error.error
+    assert "16 characters" in error.error
+    message = only(chunks, "complete_message").complete_message
+    assert message == {"role": "assistant", "content": "Once upon a time"}
+    assert backend._get_streaming_buffer() is not None
+    assert backend.token_usage.output_tokens > 0  # An estimate: the server told nothing.
+    (timed,) = backend.get_api_call_history()
+    assert timed.success is False
+
+
+async def test_calls_of_a_broken_stream_are_dropped(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.next(stream(events(calls=[("vote", '{"agent_id": "agent1"}')], finish=""), done=False))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["error", "done"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "parts"),
+    [
+        (401, "Unauthorized", ("API key", "VLLM_API_KEY")),
+        (404, "The model `m` does not exist.", ("/models", "model:")),
+        (400, "min_tokens must be less than or equal to max_tokens=5, got 10.", ("min_tokens",)),
+    ],
+)
+async def test_what_no_second_try_mends_ends_the_agent_at_once(
+    backend: VLLMBackend, stage: StagedVLLM, status: int, message: str, parts: tuple[str, ...]
+) -> None:
+    stage.next(refusal(status, message))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["error", "done"]
+    error = only(chunks, "error")
+    assert error.status == "fatal"
+    for part in parts:
+        assert part in (error.error or "")
+    assert len(stage.chats) == 1
+
+
+async def test_an_error_inside_the_stream_is_an_error(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    failed = {"error": {"message": "EngineCore died", "type": "InternalServerError", "code": 500}}
+    stage.next(stream([*events(text="Once", finish=""), failed]))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["content", "error", "complete_message", "done"]
+    assert "EngineCore died" in (only(chunks, "error").error or "")
+
+
+async def test_an_overflow_is_compressed_and_tried_again(
+    agent: Callable[..., Any], stage: StagedVLLM
+) -> None:
+    keyed = agent(api_key="secret", top_k=20)
+    stage.next(refusal(400, OVERFLOW), says(reasoning="Shorten.", text="They greeted."), says(text="42"))
+    long = [
+        {"role": "system", "content": "You are terse."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        *QUESTION,
+    ]
+    chunks = await collected(keyed.chat(long, WORKFLOW, reset_chat=True))
+    assert kinds(chunks) == ["compression_status", "content", "done"]
+    refused, summary, retried = stage.bodies
+    assert summary["messages"][0]["content"] != refused["messages"][0]["content"]
+    # The summary comes from a second backend that MassGen makes: it has the parameters and the key nevertheless.
+    assert summary["top_k"] == 20
+    assert {request.headers["authorization"] for request in stage.chats} == {"Bearer secret"}
+    told = str(retried["messages"])
+    assert "They greeted." in told
+    assert "Shorten." not in told
+    assert retried["messages"][0] == long[0]
+    # What the summary took counts as the agent's: two answers of 10 and 5 tokens.
+    assert (keyed.backend.token_usage.input_tokens, keyed.backend.token_usage.output_tokens) == (20, 10)
+
+
+async def test_an_overflow_that_stays_is_reported_once(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.next(refusal(400, OVERFLOW), says(text="A summary."), refusal(400, OVERFLOW))
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *QUESTION]
+    chunks = await collected(backend.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["compression_status", "error", "done"]
+    assert "maximum context length" in (only(chunks, "error").error or "")
+
+
+# Stopping
+
+
+async def test_interrupt_stops_the_server_while_it_is_read(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    gate = Gate()
+    stage.next(stream([*events(text="12", finish=""), gate]))
+    chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
+    assert [(await anext(chunks)).content, (await anext(chunks)).content] == ["1", "2"]
+    reading = asyncio.create_task(collected(chunks))
+    await in_thread(gate.wait_reached)
+    began = time.monotonic()
+    await backend.interrupt()
+    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert time.monotonic() - began < 0.1
+    assert kinds(await reading) == ["error"]
+
+
+async def test_interrupt_stops_a_request_that_waits_for_its_answer(
+    backend: VLLMBackend, stage: StagedVLLM
+) -> None:
+    gate = Gate()
+    stage.next(script(gate))
+    reading = asyncio.create_task(collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")))
+    await in_thread(gate.wait_reached)
+    began = time.monotonic()
+    await backend.interrupt()
+    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert time.monotonic() - began < 0.1
+    assert kinds(await reading) == ["error"]
+
+
+async def test_interrupt_between_two_chunks_stops_the_server(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.next(stream([*events(text="Once", finish=""), never]))
+    chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
+    first = await anext(chunks)
+    assert first.type == "content"
+    began = time.monotonic()
+    await backend.interrupt()
+    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert time.monotonic() - began < 0.1
+    assert "content" not in kinds(await collected(chunks))[1:]
+
+
+async def test_closing_an_agents_stream_stops_the_server(
+    agent: Callable[..., Any], stage: StagedVLLM
+) -> None:
+    stage.next(stream([*events(text="Once", finish=""), never]))
+    chunks = agent().chat(QUESTION, WORKFLOW, reset_chat=True)
+    assert (await anext(chunks)).type == "content"
+    began = time.monotonic()
+    await chunks.aclose()
+    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert time.monotonic() - began < 0.1
+
+
+async def test_cancelling_the_reader_stops_the_server(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+    gate = Gate()
+    stage.next(stream([*events(text="Once", finish=""), gate]))
+    reading = asyncio.create_task(collected(agent().chat(QUESTION, WORKFLOW, reset_chat=True)))
+    await in_thread(gate.wait_reached)
+    began = time.monotonic()
+    reading.cancel()
+    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert time.monotonic() - began < 0.1
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def test_the_backend_is_usable_after_an_interruption(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.next(stream([*events(text="Once", finish=""), never]), says(text="42"))
+    chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
+    await anext(chunks)
+    await backend.interrupt()
+    await collected(chunks)
+    again = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(again) == ["content", "complete_message", "done"]
+
+
+# Connections
+
+
+async def test_one_connection_serves_many_calls(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.always(says(text="42"))
+    for _ in range(5):
+        await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert len(stage.chats) == 5
+    assert stage.server.connections == 1
+
+
+def test_the_connections_end_with_the_event_loop(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.always(says(text="42"))
+    for _ in range(2):
+        asyncio.run(collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")))
+        assert stage.server.wait_for(lambda: stage.server.open_connections == 0)
+
+
+# Counting
+
+
+async def test_the_servers_counts_are_in_massgens_metrics(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 30,
+        "total_tokens": 130,
+        "prompt_tokens_details": {"cached_tokens": 64},
+        "completion_tokens_details": {"reasoning_tokens": 20},
+    }
+    stage.next(says(text="42", usage=usage))
+    await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    counted = backend.token_usage
+    assert (counted.input_tokens, counted.output_tokens) == (100, 30)
+    assert (counted.reasoning_tokens, counted.cached_input_tokens) == (20, 64)
+    assert counted.estimated_cost == 0
+    assert backend._last_call_input_tokens == 100
+    (timed,) = backend.get_api_call_history()
+    assert timed.success
+    assert timed.time_to_first_token_ms > 0
+
+
+async def test_a_reply_without_counts_is_estimated(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    stage.next(stream(events(text="Six times seven is forty-two.")[:-1]))
+    await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert backend.token_usage.output_tokens > 0
+
+
+async def test_nothing_is_printed(
+    backend: VLLMBackend, stage: StagedVLLM, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage.next(says(reasoning="Hm.", text="42"), stream(events(text="4", finish=""), done=False))
+    backend.start_round_tracking(0, "initial_answer", "qwen")
+    for _ in range(2):
+        await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    backend.end_round_tracking("answer")
+    assert capfd.readouterr().out == ""
+
+
+async def test_the_context_size_is_the_servers(stage: StagedVLLM, model: str) -> None:
+    from massgen.backend import _compression_utils
+
+    stage.max_model_len = 2048
+    stage.next(refusal(400, OVERFLOW), says(text="A summary."), says(text="42"))
+    small = VLLMBackend(model=model, base_url=stage.base_url)
+    small.start_round_tracking(0, "initial_answer", "qwen")
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *QUESTION]
+    await collected(small.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
+    ended = small.end_round_tracking("answer")
+    assert ended is not None
+    assert ended.context_window_size == 2048
+    size_of = _compression_utils._get_context_window_for_backend  # pyright: ignore[reportPrivateUsage]  # MassGen's
+    size, _ = size_of(small)
+    assert size == 2048
+
+
+def test_a_monitor_knows_the_size_before_the_first_request(
+    stage: StagedVLLM, model: str, installed: None
+) -> None:
+    from massgen.memory._context_monitor import ContextWindowMonitor
+
+    stage.max_model_len = 4096
+    kept = VLLMBackend(model=model, base_url=stage.base_url)
+    assert ContextWindowMonitor(model, provider="vllm").context_window == 4096
+    assert [request.path for request in stage.server.requests] == ["/v1/models"]
+    del kept
+
+
+# Tools that are MassGen's to run
+
+
+async def test_a_custom_tool_is_run_and_its_result_sent_back(
+    agent: Callable[..., Any], stage: StagedVLLM
+) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    stage.next(
+        says(
+            reasoning="I add.",
+            text="Let me see.",
+            calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22}')],
+        ),
+        says(calls=[("new_answer", '{"content": "42"}')]),
+    )
+    chunks = await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert kinds(chunks) == [
+        "reasoning",
+        "reasoning_done",
+        "content",
+        "tool_calls",
+        "custom_tool_status",
+        "tool_calls",
+        "done",
+    ]
+    first, second = stage.bodies
+    assert any(tool["function"]["name"] == "custom_tool__two_num_tool" for tool in first["tools"])
+    _, assistant, result = second["messages"]
+    assert assistant["content"] == "Let me see."
+    assert assistant["reasoning"] == "I add."
+    (call,) = assistant["tool_calls"]
+    assert result["tool_call_id"] == call["id"]
+    assert "The sum of 20 and 22 is 42" in result["content"]
+    trace = calculating.backend._get_execution_trace()
+    assert trace is not None
+
+
+async def test_a_tool_of_an_mcp_server_is_run(
+    agent: Callable[..., Any], stage: StagedVLLM, mcp_server: Any
+) -> None:
+    connected = agent(mcp_servers=[mcp_server])
+    stage.next(
+        says(calls=[("mcp__weather__forecast", '{"city": "Oslo"}')]),
+        says(calls=[("new_answer", '{"content": "-2"}')]),
+    )
+    chunks = await collected(connected.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert "mcp_status" in kinds(chunks), chunks
+    first, second = stage.bodies
+    assert any(tool["function"]["name"] == "mcp__weather__forecast" for tool in first["tools"])
+    assert "Oslo: -2 degrees" in second["messages"][-1]["content"]
+
+
+async def test_an_mcp_server_that_fails_does_not_stop_the_agent(
+    agent: Callable[..., Any], stage: StagedVLLM
+) -> None:
+    broken: dict[str, Any] = {"name": "broken", "type": "stdio", "command": "/nonexistent", "args": []}
+    stage.next(says(calls=[("new_answer", '{"content": "42"}')]))
+    chunks = await collected(agent(mcp_servers=[broken]).chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert kinds(chunks)[-2:] == ["tool_calls", "done"]
+
+
+async def test_the_answer_to_a_refused_vote_follows_the_vote(
+    agent: Callable[..., Any], stage: StagedVLLM
+) -> None:
+    voting = agent()
+    stage.next(
+        says(calls=[("vote", '{"agent_id": "agent9"}')]), says(calls=[("vote", '{"agent_id": "agent1"}')])
+    )
+    chunks = await collected(voting.chat(QUESTION, WORKFLOW, reset_chat=True))
+    (call,) = only(chunks, "tool_calls").tool_calls or [{}]
+    objection = voting.backend.create_tool_result_message(call, "Invalid agent_id 'agent9'.")
+    await collected(voting.chat([objection], WORKFLOW))
+    _, second = stage.bodies
+    question, vote, refused = second["messages"]
+    assert question == QUESTION[0]
+    assert vote["tool_calls"] == [call]
+    assert refused == {"role": "tool", "tool_call_id": call["id"], "content": "Invalid agent_id 'agent9'."}
+
+
+def test_a_workspace_is_set_up(agent: Callable[..., Any]) -> None:
+    assert agent(cwd="workspace").backend.filesystem_manager is not None
+
+
+async def test_a_picture_is_sent_along(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+    picture = {"image_path": "https://example.org/cat.png"}
+    stage.next(says(text="A cat."))
+    await collected(agent(upload_files=[picture]).chat(QUESTION, WORKFLOW, reset_chat=True))
+    (body,) = stage.bodies
+    parts = body["messages"][-1]["content"]
+    assert {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}} in parts
+    assert "upload_files" not in body
+
+
+async def test_who_calls_the_backend_directly_gets_no_reasoning_in_the_text(
+    backend: VLLMBackend, stage: StagedVLLM
+) -> None:
+    stage.next(says(reasoning="Hm.", text="A persona."))
+    chunks = await collected(backend.stream_with_tools(QUESTION, []))
+    assert "".join(chunk.content or "" for chunk in chunks) == "A persona."
+
+
+async def test_massgens_circuit_breaker_works(backend: VLLMBackend, stage: StagedVLLM, model: str) -> None:
+    guarded = VLLMBackend(
+        model=model,
+        base_url=stage.base_url,
+        llm_circuit_breaker_enabled=True,
+        llm_circuit_breaker_max_failures=1,
+    )
+    stage.next(refusal(500, "EngineCore died"))
+    chunks = await collected(guarded.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert "error" in kinds(chunks)
+    chunks = await collected(guarded.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert "ircuit breaker" in (only(chunks, "error").error or "")
+    assert len(stage.chats) == 1

@@ -1,0 +1,190 @@
+"""A scripted vLLM server for the tests of the MassGen adapter, and a recorder in front of a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import urllib.parse
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from support.scripted import Answer, Event, Request, ScriptedServer, reply, script, stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator
+
+    from massgen.backend.base import StreamChunk
+
+    from support.scripted import Answerer, Connection
+
+WORKFLOW: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": name,
+            "parameters": {"type": "object", "properties": properties},
+        },
+    }
+    for name, properties in (
+        ("new_answer", {"content": {"type": "string"}}),
+        ("vote", {"agent_id": {"type": "string", "enum": ["agent1"]}, "reason": {"type": "string"}}),
+    )
+]
+"""The tools that MassGen's orchestrator hands to an agent."""
+
+QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is six times seven?"}]
+
+Call = tuple[str, str]
+"""A tool's name and the arguments as JSON text."""
+
+_numbers = itertools.count(1)
+
+
+def events(
+    *,
+    reasoning: str = "",
+    text: str = "",
+    calls: Iterable[Call] = (),
+    finish: str | None = None,
+    usage: dict[str, Any] | None = None,
+) -> list[Event]:
+    """A reply as vLLM streams it, `[DONE]` aside.
+
+    Args:
+        reasoning: What the model thinks first.
+        text: What it says.
+        calls: The tools that it calls.
+        finish: The finish reason; by default the fitting one. Empty for none at all.
+        usage: The token counts; by default 10 of the prompt and 5 generated.
+    """
+    calls = list(calls)
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"reasoning": piece} for piece in _halves(reasoning)]
+    deltas += [{"content": piece} for piece in _halves(text)]
+    for index, (name, arguments) in enumerate(calls):
+        function = {"name": name, "arguments": ""}
+        opened = {"index": index, "id": f"call-{next(_numbers)}", "type": "function", "function": function}
+        deltas.append({"tool_calls": [opened]})
+        deltas += [
+            {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+            for piece in _halves(arguments)
+        ]
+    bodies: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    if finish is None:
+        finish = "tool_calls" if calls else "stop"
+    if finish:
+        bodies.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        counts = usage or {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        bodies.append({"choices": [], "usage": counts})
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return [{**head, **body} for body in bodies]
+
+
+def says(**parts: Any) -> Answer:
+    """The streamed reply of `events`."""
+    return stream(events(**parts))
+
+
+def refusal(status: int, message: str, **fields: Any) -> Answer:
+    """An error as vLLM answers it."""
+    return reply({"error": {"message": message, "type": "BadRequestError", "code": status, **fields}}, status)
+
+
+def _halves(text: str) -> Iterator[str]:
+    middle = len(text) // 2
+    return filter(None, (text[:middle], text[middle:]))
+
+
+class StagedVLLM:
+    """A vLLM server that answers chats with what was queued, and every time tells which models it serves.
+
+    Attributes:
+        server: The server; `with stage.server:` starts it.
+        max_model_len: The context size that it tells.
+    """
+
+    def __init__(self, *, max_model_len: int = 40960) -> None:
+        self.server = ScriptedServer()
+        self.server.always(self._answer)
+        self.max_model_len = max_model_len
+        self._answers: deque[Answerer] = deque()
+        self._always: Answerer | None = None
+
+    def next(self, *answers: Answerer) -> None:
+        """Queues answers to chats."""
+        self._answers.extend(answers)
+
+    def always(self, answer: Answerer) -> None:
+        """Sets the answer of all chats that find the queue empty."""
+        self._always = answer
+
+    @property
+    def base_url(self) -> str:
+        """What clients take as `base_url`."""
+        return self.server.base_url
+
+    @property
+    def chats(self) -> list[Request]:
+        """The chat requests so far."""
+        return [request for request in self.server.requests if request.path == "/v1/chat/completions"]
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """Their bodies."""
+        return [request.json() for request in self.chats]
+
+    def _answer(self, request: Request) -> Answer:
+        if request.path == "/v1/models":
+            # Whatever model a test asks for, this server serves it.
+            return reply({"object": "list", "data": [{"id": "served", "max_model_len": self.max_model_len}]})
+        answer = self._answers.popleft() if self._answers else self._always
+        assert answer is not None, f"no answer was queued for {request.target}"
+        return answer if isinstance(answer, Answer) else answer(request)
+
+
+def recorder(base_url: str) -> ScriptedServer:
+    """A server that passes each request on to another one and remembers it (`requests`).
+
+    What the other server answers goes back as it comes; when the client leaves, so does the recorder.
+    """
+    target = urllib.parse.urlsplit(base_url)
+
+    def pass_on(request: Request) -> Answer:
+        def step(connection: Connection) -> None:
+            assert target.hostname is not None
+            dropped = ("host", "connection", "content-length", "transfer-encoding")
+            lines = [f"{request.method} {request.target} HTTP/1.1", f"Host: {target.netloc}"]
+            lines += [
+                f"{name}: {value}" for name, value in request.raw_headers if name.lower() not in dropped
+            ]
+            lines += [f"Content-Length: {len(request.body)}", "Connection: close"]
+            with contextlib.closing(
+                socket.create_connection((target.hostname, target.port or 80))
+            ) as upstream:
+                upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body)
+                connection.relay(upstream)
+            connection.close()
+
+        return script(step)
+
+    server = ScriptedServer(patience=60)
+    server.always(pass_on)
+    return server
+
+
+async def collected(chunks: AsyncGenerator[StreamChunk]) -> list[StreamChunk]:
+    """All chunks of a stream."""
+    return [chunk async for chunk in chunks]
+
+
+def kinds(chunks: list[StreamChunk]) -> list[str]:
+    """Their types, repetitions left out."""
+    return [kind for kind, _ in itertools.groupby(str(chunk.type) for chunk in chunks)]
+
+
+def only(chunks: list[StreamChunk], kind: str) -> StreamChunk:
+    """The one chunk of a type."""
+    (found,) = [chunk for chunk in chunks if chunk.type == kind]
+    return found
