@@ -124,8 +124,8 @@ def _culprit(body: Mapping[str, object]) -> tuple[str, str]:
     while True:
         value = values[-1]
         bad = next((inner for inner in _inside(value) if not _encodes(inner[1])), None)
-        # What contains itself has no innermost culprit.
-        if bad is None or any(bad[1] is each for each in values):
+        # What contains itself has no innermost culprit, nor has what never ends.
+        if bad is None or len(values) > 100 or any(bad[1] is each for each in values):
             return path.removeprefix(".") or "request", f"<{type(value).__name__}>"
         path += bad[0]
         values.append(bad[1])
