@@ -25,7 +25,7 @@ class _Belongs:
 
     Attributes:
         rule: Why it is refused, as a sentence about the name.
-        suggestion: What to write instead; `{value}` stands for what the user gave.
+        suggestion: What to write instead; `{value}` stands for what the user gave, `{switch}` for it or True.
         needs_vllm: Whether the suggestion is a parameter of vLLM alone.
     """
 
@@ -36,6 +36,7 @@ class _Belongs:
 
 _REMOVED = "was removed in vLLM 0.12, and newer servers ignore it without a word."
 _OTHER_NAME = "is not what this parameter is called here."
+_NOT_OPENAI = "is not a parameter of OpenAI's protocol."
 _NOT_VLLM = "is not a parameter of vLLM, which would ignore it without a word."
 _CONSTRUCTOR = "is set for the provider, not for one call."
 _OFFLINE = "belongs to vLLM's offline `LLM` class, not to a server's requests."
@@ -91,10 +92,10 @@ _PLACES: Final[dict[str, _Belongs]] = {
     # reasoning
     "thinking": _Belongs(
         _OTHER_NAME,
-        'Write `enable_thinking=True`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": True}}.',
+        'Write `enable_thinking={switch}`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": {switch}}}.',
         True,
     ),
-    "enable_reasoning": _vllm_name("enable_thinking"),
+    "enable_reasoning": _Belongs(_OTHER_NAME, "Write `enable_thinking={switch}`.", needs_vllm=True),
     "thinking_budget": _vllm_name("thinking_token_budget"),
     "reasoning_budget": _vllm_name("thinking_token_budget"),
     "budget_tokens": _vllm_name("thinking_token_budget"),
@@ -142,7 +143,7 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "extra_args": _vllm_name("vllm_xargs"),
     "chat_template_args": _vllm_name("chat_template_kwargs"),
     "template_kwargs": _vllm_name("chat_template_kwargs"),
-    "do_sample": _Belongs(_OTHER_NAME, "Greedy decoding is `temperature=0`."),
+    "do_sample": _Belongs(_OTHER_NAME, "Sampling is the rule; greedy decoding is `temperature=0`."),
     "num_beams": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", True),
     "beam_width": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", True),
     "early_stopping": _Belongs(
@@ -185,11 +186,17 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "output_kind": _Belongs(_OFFLINE, "Leave it out."),
     "headers": _Belongs(_OTHER_NAME, "Write `extra_headers={{...}}`."),
     "default_headers": _Belongs(_CONSTRUCTOR, "For one call, write `extra_headers={{...}}`."),
-    "extra_query": _Belongs("is not a parameter.", "Put the query into the provider's `base_url`."),
+    "extra_query": _Belongs(
+        "is not a parameter: requests have no query.", "A gateway's needs go into `extra_headers`."
+    ),
     "request_timeout": _same("timeout"),
-    "api_key": _Belongs(_CONSTRUCTOR, "Write {provider}(..., api_key=...)."),
+    "api_key": _Belongs(
+        _CONSTRUCTOR, "Write {provider}(..., api_key=...), or .with_options(api_key=...) for a copy."
+    ),
     "base_url": _Belongs(_CONSTRUCTOR, "Write {provider}(..., base_url=...)."),
-    "max_retries": _Belongs(_CONSTRUCTOR, "Write {provider}(..., max_retries=...)."),
+    "max_retries": _Belongs(
+        _CONSTRUCTOR, "Write {provider}(..., max_retries=...), or .with_options(max_retries=...) for a copy."
+    ),
     "http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., http_client=...)."),
     "async_http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., async_http_client=...)."),
     "num_ctx": _Belongs(
@@ -298,9 +305,14 @@ def elsewhere(
         others: The other provider's parameters.
     """
     shown = "" if _SECRET.search(name) else show(value)
-    if (belongs := _PLACES.get(name)) is not None and not (belongs.needs_vllm and provider == OPENAI):
-        suggestion = belongs.suggestion.format(value=shown or "...", provider=provider)
-        return Problem(name, shown, belongs.rule, suggestion or None)
+    belongs = _PLACES.get(name)
+    instead = ""
+    if belongs is not None:
+        switch = value if isinstance(value, bool) else True
+        instead = belongs.suggestion.format(value=shown or "...", switch=switch, provider=provider)
+    if belongs is not None and not (belongs.needs_vllm and provider == OPENAI):
+        rule = _NOT_OPENAI if belongs.rule.startswith("was removed") and provider == OPENAI else belongs.rule
+        return Problem(name, shown, rule, instead)
     if name in _SCHEMAS or (name == "guided_json" and provider == OPENAI):
         wanted = (
             '{"type": "json_schema", "json_schema": {"name": "reply", "schema": ' + (shown or "...") + "}}"
@@ -313,10 +325,7 @@ def elsewhere(
         rule = "is a parameter of OpenAI's own server; vLLM ignores it without a word."
         return Problem(name, shown, rule, _OPENAI_ONLY.get(name, "Leave it out."))
     if belongs is not None:  # known, but only vLLM has the thing it stands for
-        suggestion = belongs.suggestion.format(value=shown or "...", provider=provider)
-        return Problem(
-            name, shown, "is not a parameter of OpenAI's protocol.", f"With VLLMProvider: {suggestion}"
-        )
+        return Problem(name, shown, _NOT_OPENAI, f"With VLLMProvider: {instead}")
     if name in _START_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         return Problem(
@@ -326,9 +335,11 @@ def elsewhere(
         return Problem(name, shown, f"is not a parameter of {provider}.", f"Did you mean `{meant}`?")
     if provider == OPENAI and (meant := suggest(name, others)) is not None:
         return Problem(name, shown, f"is not a parameter of {provider}.", f"VLLMProvider has `{meant}`.")
-    rule = _NOT_VLLM if provider == VLLM else "is not a parameter of OpenAI's protocol."
+    rule = _NOT_VLLM if provider == VLLM else _NOT_OPENAI
     return Problem(name, shown, rule, f"If this server knows it, write {_door(name, shown)}.")
 
 
 def _door(name: str, shown: str) -> str:
+    if name == "enable_thinking":  # ours alone: servers look for it among the template's variables
+        return f'extra_body={{"chat_template_kwargs": {{"enable_thinking": {shown}}}}}'
     return f'extra_body={{"{name}": {shown or "..."}}}'
