@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.colours import NAMES, Colour, Name, colour_of
 from support.scripted import ScriptedServer
 
 if TYPE_CHECKING:
@@ -17,3 +18,11 @@ def scripted() -> Iterator[ScriptedServer]:
     """A scripted server on 127.0.0.1; see `support.scripted`."""
     with ScriptedServer() as server:
         yield server
+
+
+@pytest.fixture(params=NAMES)
+def colour(request: pytest.FixtureRequest) -> Iterator[Colour]:
+    """The verbs of a provider, blocking, on asyncio and on trio; see `support.colours`."""
+    name: Name = request.param
+    with colour_of(name) as colour:
+        yield colour

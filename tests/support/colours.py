@@ -1,0 +1,162 @@
+"""The verbs of a provider in a colour chosen from outside, so that one test covers all of them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from vllmchat import (
+        AsyncChatStream,
+        AsyncProvider,
+        ChatCompletion,
+        ChatCompletionChunk,
+        ChatStream,
+        Messages,
+        Provider,
+        VLLMProvider,
+    )
+    from vllmchat.chat.events import Event
+    from vllmchat.chat.params import CommonChatParams
+
+T = TypeVar("T")
+
+Name = Literal["sync", "asyncio", "trio"]
+NAMES: tuple[Name, ...] = ("sync", "asyncio", "trio")
+
+
+class Colour:
+    """Blocking verbs, or asynchronous ones on an event loop that runs in a thread of its own.
+
+    Attributes:
+        name: Which.
+    """
+
+    def __init__(self, name: Name, portal: BlockingPortal | None) -> None:
+        self.name: Name = name
+        self.portal = portal
+
+    def chat(
+        self,
+        llm: Provider,
+        messages: Messages = "Hi",
+        *,
+        model: str | None = None,
+        **params: Unpack[CommonChatParams],
+    ) -> ChatCompletion:
+        """Does `chat` or `achat`."""
+        if self.portal is None:
+            return llm.chat(messages, model=model, **params)
+        return self.portal.call(lambda: llm.achat(messages, model=model, **params))
+
+    def stream(
+        self,
+        llm: Provider,
+        messages: Messages = "Hi",
+        *,
+        model: str | None = None,
+        **params: Unpack[CommonChatParams],
+    ) -> Stream:
+        """Does `stream` or `astream`."""
+        if self.portal is None:
+            return Stream(cast("ChatStream", llm.stream(messages, model=model, **params)), None)
+        stream = cast("AsyncChatStream", llm.astream(messages, model=model, **params))
+        return Stream(stream, self.portal)
+
+    def close(self, llm: VLLMProvider | AsyncProvider) -> None:
+        """Does `close` or `aclose`."""
+        if self.portal is None:
+            cast("VLLMProvider", llm).close()
+        else:
+            self.portal.call(llm.aclose)
+
+
+class Stream:
+    """A stream of either colour, as a blocking one."""
+
+    def __init__(self, stream: ChatStream | AsyncChatStream, portal: BlockingPortal | None) -> None:
+        self.inner = stream
+        self._portal = portal
+
+    def __iter__(self) -> Self:
+        if self._portal is None:
+            iter(cast("ChatStream", self.inner))
+        else:
+            aiter(cast("AsyncChatStream", self.inner))
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        if self._portal is None:
+            return next(cast("ChatStream", self.inner))
+        return _next(self._portal, cast("AsyncChatStream", self.inner))
+
+    def events(self) -> Iterator[Event]:
+        """Does `events`."""
+        if self._portal is None:
+            yield from cast("ChatStream", self.inner).events()
+            return
+        events = cast("AsyncChatStream", self.inner).events()
+        with contextlib.suppress(StopIteration):
+            while True:
+                yield _next(self._portal, events)
+
+    def until_done(self) -> ChatCompletion:
+        """Does `until_done`."""
+        if self._portal is None:
+            return cast("ChatStream", self.inner).until_done()
+        return self._portal.call(cast("AsyncChatStream", self.inner).until_done)
+
+    @property
+    def completion(self) -> ChatCompletion:
+        """The reply as far as it has been handed out."""
+        return self.inner.completion
+
+    def texts(self) -> list[str]:
+        """The texts of all chunks that have one."""
+        return [chunk.text for chunk in self if chunk.text]
+
+    def close(self) -> None:
+        """Does `close` or `aclose`."""
+        if self._portal is None:
+            cast("ChatStream", self.inner).close()
+        else:
+            self._portal.call(cast("AsyncChatStream", self.inner).aclose)
+
+    def __enter__(self) -> Self:
+        if self._portal is None:
+            cast("ChatStream", self.inner).__enter__()
+        else:
+            self._portal.call(cast("AsyncChatStream", self.inner).__aenter__)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _next(portal: BlockingPortal, source: AsyncIterator[T]) -> T:
+    async def following() -> T | None:
+        return await anext(source, None)
+
+    if (item := portal.call(following)) is None:
+        raise StopIteration
+    return item
+
+
+@contextlib.contextmanager
+def colour_of(name: Name) -> Generator[Colour]:
+    """Gives the colour of a name; with an asynchronous one, its event loop ends with the block."""
+    if name == "sync":
+        yield Colour(name, None)
+        return
+    with start_blocking_portal(name) as portal:
+        yield Colour(name, portal)

@@ -1,0 +1,88 @@
+"""A look into the connection pools of a provider."""
+
+# What is looked at here is nobody's business but the tests'.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Generator
+
+    from support.colours import Colour
+    from vllmchat import VLLMProvider
+    from vllmchat.http.transport import AsyncLine, AsyncPool, SyncLine, SyncPool
+
+
+class Held(NamedTuple):
+    """What a pool has.
+
+    Attributes:
+        idle: Connections that wait for a request.
+        in_use: Connections that serve one, and rights to open one.
+        waiting: Callers that wait for a right.
+    """
+
+    idle: int
+    in_use: int
+    waiting: int
+
+
+def held(pool: SyncPool | AsyncPool) -> Held:
+    """What the pool has now."""
+    return Held(len(pool._idle), pool._in_use, len(pool._waiting))
+
+
+def idle_lines(pool: SyncPool | AsyncPool) -> deque[SyncLine | AsyncLine]:
+    """The pool's own stack."""
+    return cast("deque[SyncLine | AsyncLine]", pool._idle._lines)
+
+
+def sync_pool(llm: VLLMProvider) -> SyncPool:
+    """The pool of blocking calls."""
+    return cast("SyncPool", llm._connections.blocking.state().sender)
+
+
+async def async_pool(llm: VLLMProvider) -> AsyncPool:
+    """The pool of the running event loop."""
+    return cast("AsyncPool", (await llm._connections.awaiting.state()).sender)
+
+
+def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:
+    """The pool of a colour."""
+    return sync_pool(llm) if colour.portal is None else colour.portal.call(async_pool, llm)
+
+
+@contextlib.contextmanager
+def hold_locks(llm: VLLMProvider) -> Generator[None]:
+    """Has another thread hold every lock that blocking calls use, as it may when a process is forked."""
+    locks = (sync_pool(llm)._lock, llm._connections.blocking.state().model_lock)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locks[0], locks[1]:
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread does without telling; it sleeps between looks only."""
+    tick = threading.Event()
+    for _ in range(5000):
+        if condition():
+            return
+        tick.wait(0.001)
+    raise AssertionError("it did not happen")

@@ -1,0 +1,555 @@
+"""The connection pools: reuse, expiry, the cap and its queue, what a fork and a collection leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import httpcore
+import pytest
+
+from support.chats import answer_any, chunk, completion
+from support.pools import async_pool, held, hold_locks, idle_lines, pool_of, sync_pool, wait_until
+from support.scripted import Answer, Gate, ScriptedServer, close, in_thread, never, reply, script
+from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeout, VLLMProvider
+from vllmchat.http import transport
+from vllmchat.http.clock import monotonic
+from vllmchat.http.transport import KEEP_ALIVE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.colours import Colour
+
+
+class Time:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return monotonic() + self.ahead
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """The pools' clock."""
+    time = Time()
+    monkeypatch.setattr(transport, "monotonic", time)
+    return time
+
+
+# ------------------------------------------------------------------------------------------------
+# Reuse
+# ------------------------------------------------------------------------------------------------
+
+
+def test_one_connection_for_one_after_another(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    for _ in range(5):
+        assert colour.chat(llm).text == "Hi"
+        assert colour.stream(llm).texts() == ["H", "i"]
+    scripted.reply({"error": {"message": "no"}}, 400)
+    with pytest.raises(Exception, match="no"):
+        colour.chat(llm)
+    colour.chat(llm)
+    assert scripted.connections == 1
+    assert held(pool_of(colour, llm)) == (1, 0, 0)
+    colour.close(llm)
+    assert scripted.wait_client_closed()
+
+
+@pytest.mark.anyio
+async def test_as_many_connections_as_calls_at_once(scripted: ScriptedServer) -> None:
+    gate = Gate()
+    scripted.always(_held(gate))
+    async with VLLMProvider("m", base_url=scripted.base_url) as llm:
+        async with anyio.create_task_group() as group:
+            for _ in range(12):
+                group.start_soon(llm.achat, "Hi")
+            assert await in_thread(lambda: scripted.wait_requests(12))
+            gate.release()
+        assert scripted.connections == 12
+        pool = await async_pool(llm)
+        assert held(pool) == (12, 0, 0)
+        for _ in range(5):
+            await llm.achat("Hi")
+        assert scripted.connections == 12
+
+
+def _held(gate: Gate) -> Answer:
+    """An answer that begins when the gate opens."""
+    return script(gate, *reply(completion("Hi")).steps)
+
+
+def test_as_many_connections_as_threads(scripted: ScriptedServer) -> None:
+    gate = Gate()
+    scripted.always(_held(gate))
+    with VLLMProvider("m", base_url=scripted.base_url) as llm, ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(llm.chat, "Hi") for _ in range(8)]
+        assert scripted.wait_requests(8)
+        gate.release()
+        assert [call.result().text for call in calls] == ["Hi"] * 8
+        assert scripted.connections == 8
+        assert held(sync_pool(llm)) == (8, 0, 0)
+
+
+def test_the_newest_connection_is_taken_and_old_ones_are_dropped(
+    scripted: ScriptedServer, time: Time
+) -> None:
+    gate = Gate()
+    scripted.always(_held(gate))
+    with VLLMProvider("m", base_url=scripted.base_url) as llm:
+        with ThreadPoolExecutor(3) as threads:
+            calls = [threads.submit(llm.chat, "Hi") for _ in range(3)]
+            assert scripted.wait_requests(3)
+            gate.release()
+            assert all(call.result() for call in calls)
+        time.ahead = KEEP_ALIVE_SECONDS - 1
+        llm.chat("Hi")
+        taken = scripted.requests[-1].connection
+        llm.chat("Hi")
+        assert scripted.requests[-1].connection == taken
+        assert held(sync_pool(llm))[0] == 3
+        # The other two have grown old meanwhile; the one that was used has not.
+        time.ahead = KEEP_ALIVE_SECONDS + 0.5
+        llm.chat("Hi")
+        assert scripted.requests[-1].connection == taken
+        assert scripted.connections == 3
+        assert held(sync_pool(llm))[0] == 1
+        assert scripted.wait_open(1)
+
+
+def test_an_old_connection_is_not_used(scripted: ScriptedServer, colour: Colour, time: Time) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    colour.chat(llm)
+    time.ahead = KEEP_ALIVE_SECONDS - 0.1
+    colour.chat(llm)
+    assert scripted.connections == 1
+    time.ahead += KEEP_ALIVE_SECONDS + 0.01
+    colour.chat(llm)
+    assert scripted.connections == 2
+    assert scripted.wait_open(1)
+    assert KEEP_ALIVE_SECONDS < 5.0
+    colour.close(llm)
+
+
+def test_a_connection_that_the_server_closed_is_not_used(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    gate = Gate()
+    scripted.reply(completion(), then=[gate, close])
+    colour.chat(llm)
+    gate.release()
+    assert scripted.wait_open(0)
+    if colour.portal is not None:
+        # The event loop must have seen it.
+        colour.portal.call(anyio.wait_all_tasks_blocked)
+    scripted.reply(completion("two"))
+    assert colour.chat(llm).text == "two"
+    assert scripted.connections == 2
+    colour.close(llm)
+
+
+@pytest.mark.parametrize("header", [{"connection": "close"}, {"content-length": None}])
+def test_a_server_that_does_not_keep_connections(
+    header: dict[str, str | None], scripted: ScriptedServer, colour: Colour
+) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    for number in range(1, 3):
+        scripted.reply(completion(), headers=header)
+        colour.chat(llm)
+        assert scripted.connections == number
+        assert held(pool_of(colour, llm))[1:] == (0, 0)
+    assert scripted.wait_open(0)
+    colour.close(llm)
+
+
+def test_a_call_costs_the_same_with_many_connections(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    colour.chat(llm)
+    pool = pool_of(colour, llm)
+    idle_lines(pool).extendleft(cast("Any", [_Idle() for _ in range(500)]))
+    looked: list[object] = []
+    for cls in (httpcore.HTTPConnection, httpcore.AsyncHTTPConnection):
+        for name in ("has_expired", "is_idle", "is_closed", "is_available"):
+            monkeypatch.setattr(cls, name, _counting(getattr(cls, name), looked))
+    colour.chat(llm)
+    assert scripted.connections == 1
+    # Once when it is taken and once when it is returned, and never another one.
+    assert len(looked) == 2
+    assert len(set(looked)) == 1
+    assert all(line.asked == 0 for line in cast("Any", list(idle_lines(pool))[:500]))
+    colour.close(llm)
+
+
+class _Idle:
+    """Stands for an idle connection far down in the stack."""
+
+    expires = float("inf")
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.wire = self
+
+    @property
+    def http(self) -> object:
+        self.asked += 1
+        return None
+
+    def abort(self) -> None: ...
+
+
+def _counting(method: Callable[..., bool], looked: list[object]) -> Callable[..., bool]:
+    def counting(self: object) -> bool:
+        looked.append(self)
+        return method(self)
+
+    return counting
+
+
+# ------------------------------------------------------------------------------------------------
+# The cap
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_cap_holds(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    async with VLLMProvider("m", base_url=scripted.base_url, max_connections=2) as llm:
+        pool = await async_pool(llm)
+        texts: list[str] = []
+
+        async def chat(text: str) -> None:
+            texts.append((await llm.achat(text)).text)
+
+        async with llm.astream("Hi"), llm.astream("Hi"), anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(chat, str(number))
+            await anyio.wait_all_tasks_blocked()
+            assert held(pool) == (0, 2, 20)
+            assert scripted.connections == 2
+            group.cancel_scope.cancel()
+        assert texts == []
+        assert held(pool) == (0, 0, 0)
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(chat, str(number))
+        assert sorted(texts, key=int) == [str(number) for number in range(20)]
+        assert scripted.connections == 4
+        assert held(pool) == (2, 0, 0)
+
+
+@pytest.mark.anyio
+async def test_the_queue_is_fair(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    async with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
+        async with anyio.create_task_group() as group, llm.astream("Hi") as stream:
+            for number in range(6):
+                group.start_soon(llm.achat, str(number))
+                await anyio.wait_all_tasks_blocked()
+            # Who was refused a turn must not come before those who wait: neither here nor at each of the next turns.
+            await stream.until_done()
+            group.start_soon(llm.achat, "6")
+        sent = [cast("Any", request.json()["messages"])[0]["content"] for request in scripted.requests]
+        assert sent == ["Hi", *"0123456"]
+        assert scripted.connections == 1
+
+
+def test_the_cap_holds_between_threads(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    with (
+        VLLMProvider("m", base_url=scripted.base_url, max_connections=3) as llm,
+        ThreadPoolExecutor(16) as threads,
+    ):
+        texts = [str(number) for number in range(100)]
+        assert [reply.text for reply in threads.map(llm.chat, texts)] == texts
+        assert scripted.connections == 3
+        assert held(sync_pool(llm))[1:] == (0, 0)
+
+
+def test_threads_wait_in_order(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    with (
+        VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        pool = sync_pool(llm)
+        with llm.stream("Hi"):
+            calls: list[Future[ChatCompletion]] = []
+            for number in range(4):
+                calls.append(threads.submit(llm.chat, str(number)))
+                wait_until(lambda: held(pool).waiting == len(calls))
+        assert [call.result().text for call in calls] == list("0123")
+    sent = [cast("Any", request.json()["messages"])[0]["content"] for request in scripted.requests]
+    assert sent == ["Hi", *"0123"]
+
+
+def test_waiting_for_a_connection_ends_with_total(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
+    with colour.stream(llm) as stream:
+        with pytest.raises(APITimeoutError) as caught:
+            colour.chat(llm, timeout=0.05)
+        assert (caught.value.limit, caught.value.seconds) == ("total", 0.05)
+        assert held(pool_of(colour, llm)) == (0, 1, 0)
+        assert stream.texts() == ["H", "i"]
+    assert colour.chat(llm).text == "Hi"
+    assert len(scripted.requests) == 2
+    colour.close(llm)
+
+
+@pytest.mark.anyio
+async def test_leaving_the_queue(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    texts: list[str] = []
+    async with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
+        pool = await async_pool(llm)
+        async with anyio.create_task_group() as group, llm.astream("Hi") as stream:
+            scopes = [anyio.CancelScope() for _ in range(3)]
+
+            async def chat(number: int) -> None:
+                with scopes[number]:
+                    texts.append((await llm.achat(str(number))).text)
+
+            for number in range(3):
+                group.start_soon(chat, number)
+                await anyio.wait_all_tasks_blocked()
+            scopes[1].cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert held(pool) == (0, 1, 2)
+            await stream.until_done()
+            # The turn has just been given to the first one, which leaves before it can take it.
+            scopes[0].cancel()
+        assert texts == ["2"]
+        assert held(pool)[1:] == (0, 0)
+
+
+def test_a_task_that_is_cancelled_with_its_turn(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+
+    async def main() -> None:
+        async with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
+            pool = await async_pool(llm)
+            async with llm.astream("Hi") as stream:
+                tasks = [asyncio.ensure_future(llm.achat(str(number))) for number in range(2)]
+                await anyio.wait_all_tasks_blocked()
+                assert held(pool) == (0, 1, 2)
+                await stream.until_done()
+                assert held(pool) == (1, 1, 1)
+                tasks[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await tasks[0]
+            assert (await tasks[1]).text == "1"
+            assert held(pool) == (1, 0, 0)
+        assert scripted.connections == 1
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_is_interrupted_in_the_queue(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(answer_any)
+    with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
+        pool = sync_pool(llm)
+        for granted in (False, True):
+            with llm.stream("Hi") as stream:
+                with monkeypatch.context() as patched:
+                    _queue_with(_Interrupted(stream.close if granted else None), patched)
+                    with pytest.raises(KeyboardInterrupt):
+                        llm.chat("Ho")
+                assert held(pool)[1:] == (0 if granted else 1, 0)
+        assert llm.chat("Hu").text == "Hu"
+        assert held(pool)[1:] == (0, 0)
+
+
+class _Interrupted:
+    """A lock; Ctrl-C comes while somebody waits for it."""
+
+    def __init__(self, meanwhile: Callable[[], None] | None) -> None:
+        self._meanwhile = meanwhile
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        if timeout is None:
+            return True
+        if self._meanwhile is not None:
+            self._meanwhile()
+        raise KeyboardInterrupt
+
+    def release(self) -> None: ...
+
+
+def _queue_with(lock: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the pool's next caller wait for this lock."""
+    module = SimpleNamespace(Lock=lambda: lock, TIMEOUT_MAX=threading.TIMEOUT_MAX)
+    monkeypatch.setattr(transport, "threading", module)
+
+
+def test_a_turn_that_comes_as_the_wait_ends_is_taken(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(answer_any)
+    with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
+        stream = llm.stream("Hi")
+        stream.__enter__()
+
+        class Late(_Interrupted):
+            def acquire(self, timeout: float | None = None) -> bool:
+                if timeout is not None:
+                    stream.close()
+                return timeout is None
+
+        with monkeypatch.context() as patched:
+            _queue_with(Late(None), patched)
+            assert llm.chat("Ho").text == "Ho"
+        assert held(sync_pool(llm))[1:] == (0, 0)
+
+
+def test_a_connection_that_cannot_be_made(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transport, "SyncLine", fail)
+        patched.setattr(transport, "AsyncLine", fail)
+        with pytest.raises(MemoryError):
+            colour.chat(llm)
+    assert held(pool_of(colour, llm)) == (0, 0, 0)
+
+
+# ------------------------------------------------------------------------------------------------
+# Closing
+# ------------------------------------------------------------------------------------------------
+
+
+def test_usable_after_close(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    colour.close(llm)
+    for number in range(1, 3):
+        colour.chat(llm)
+        assert scripted.connections == number
+        colour.close(llm)
+        colour.close(llm)
+        assert scripted.wait_open(0)
+
+
+def test_closed_while_in_use(scripted: ScriptedServer, colour: Colour) -> None:
+    gate = Gate()
+    scripted.stream([chunk("a"), gate, chunk("b", "stop")])
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with colour.stream(llm) as stream:
+        chunks = iter(stream)
+        assert next(chunks).text == "a"
+        colour.close(llm)
+        assert scripted.open_connections == 1
+        gate.release()
+        assert [chunk.text for chunk in chunks] == ["b"]
+    assert scripted.wait_client_closed()
+    assert held(pool_of(colour, llm)) == (0, 0, 0)
+
+
+def test_an_unread_answer_that_is_collected(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.stream([chunk("a"), never])
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
+    stream = colour.stream(llm)
+    chunks = iter(stream)
+    assert next(chunks).text == "a"
+    del chunks, stream
+    gc.collect()
+    assert scripted.wait_client_closed()
+    scripted.reply(completion("next"))
+    assert colour.chat(llm, timeout=5).text == "next"
+    colour.close(llm)
+
+
+def test_a_provider_that_is_collected(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    colour.chat(llm)
+    del llm
+    gc.collect()
+    assert scripted.wait_client_closed()
+
+
+# ------------------------------------------------------------------------------------------------
+# Fork
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_child() -> Callable[[Callable[[], bool]], bool]:
+    """Runs something in a forked process and says whether it was true there."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this platform cannot fork")
+
+    def run(job: Callable[[], bool]) -> bool:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if job() else 2
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_child_process_has_connections_of_its_own(
+    scripted: ScriptedServer, in_child: Callable[[Callable[[], bool]], bool]
+) -> None:
+    scripted.always(answer_any)
+    with VLLMProvider("m", base_url=scripted.base_url, max_connections=2) as llm:
+        assert llm.chat("one").text == "one"
+        stream = llm.stream("Hi")
+        stream.__enter__()
+        pool = sync_pool(llm)
+
+        def child() -> bool:
+            stream.close()
+            one, two = llm.chat("three").text, llm.chat("four").text
+            pool.close()
+            llm.close()
+            return (one, two) == ("three", "four") and held(sync_pool(llm)) == (0, 0, 0)
+
+        with hold_locks(llm):
+            assert in_child(child)
+        assert llm.chat("two").text == "two"
+        assert stream.until_done().text == "Hi"
+    used = {
+        cast("Any", request.json()["messages"])[0]["content"]: request.connection
+        for request in scripted.requests
+    }
+    assert used["one"] == used["Hi"]
+    assert used["three"] == used["four"]
+    assert len({used["one"], used["two"], used["three"]}) == 3
+
+
+def test_a_connection_that_fails_is_not_kept(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0, timeout=Timeout(first_token=0.05))
+    scripted.script(never)
+    with pytest.raises(APITimeoutError):
+        colour.chat(llm)
+    assert scripted.wait_client_closed()
+    scripted.script(close)
+    with pytest.raises(APIConnectionError):
+        colour.chat(llm)
+    assert held(pool_of(colour, llm)) == (0, 0, 0)
