@@ -483,9 +483,14 @@ def test_openai_without_a_model(colour: Colour) -> None:
 @EITHER
 def test_settings_that_belong_to_the_client(cls: Either) -> None:
     with httpx.Client(trust_env=False) as client:
-        for options in ({"verify": False}, {"verify": ssl.create_default_context()}, {"max_connections": 3}):
+        own: list[dict[str, Any]] = [
+            {"verify": False},
+            {"verify": ssl.create_default_context()},
+            {"max_connections": 3},
+        ]
+        for options in own:
             with pytest.raises(TypeError, match="no effect on a client of your own: set it on that client"):
-                cls("m", http_client=client, **options)  # type: ignore[arg-type] # one of several
+                cls("m", http_client=client, **options)
 
 
 @EITHER

@@ -579,9 +579,43 @@ def _request(route: Route, step: Send, clock: Clock) -> httpcore.Request:
             target=step.target.encode("ascii"),
         ),
         headers=headers,
-        content=step.body,
+        content=_Body(step.body or b""),
         extensions={"timeout": {"connect": clock.connect_seconds()}},
     )
+
+
+class _Body:
+    """The body of a request, in one piece, for both colours.
+
+    httpcore's own is an asynchronous generator, which nobody ends when the request breaks off; trio complains then.
+    """
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+
+    def __aiter__(self) -> _BodyPieces:
+        return _BodyPieces(self._body)
+
+
+class _BodyPieces:
+    __slots__ = ("_body",)
+
+    def __init__(self, body: bytes | None) -> None:
+        self._body = body
+
+    def __aiter__(self) -> _BodyPieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        body, self._body = self._body, None
+        if body is None:
+            raise StopAsyncIteration
+        return body
 
 
 def _headers(response: httpcore.Response) -> dict[str, str]:

@@ -1,0 +1,549 @@
+"""The sockets under httpcore: large bodies, limits, addresses, endings, on asyncio, trio and without a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import httpcore
+import pytest
+
+from support.chats import answer_any, chunk, chunks, completion
+from support.pools import idle_lines, pool_of
+from support.scripted import (
+    Answer,
+    Connection,
+    Gate,
+    ScriptedServer,
+    close,
+    half_close,
+    in_thread,
+    ipv6_available,
+    never,
+    refusing_origin,
+    reply,
+    reset,
+    unanswering_origin,
+)
+from vllmchat import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    StreamInterruptedError,
+    Timeout,
+    VLLMProvider,
+)
+from vllmchat.http import network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.colours import Colour
+
+BIG = "x" * 5_000_000
+
+
+def provider(server: ScriptedServer, **options: Any) -> VLLMProvider:
+    return VLLMProvider("m", base_url=server.base_url, max_retries=0, **options)
+
+
+# ------------------------------------------------------------------------------------------------
+# Large bodies
+# ------------------------------------------------------------------------------------------------
+
+
+def test_large_bodies_both_ways(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = provider(scripted)
+    assert colour.chat(llm, BIG).text == BIG
+    assert "".join(colour.stream(llm, BIG).texts()) == BIG
+    assert scripted.connections == 1
+    colour.close(llm)
+
+
+def test_a_server_that_reads_slowly(scripted: ScriptedServer, colour: Colour) -> None:
+    gate = Gate()
+
+    def read_late(connection: Connection) -> None:
+        gate(connection)
+        while len(connection.buffer) < len(BIG):
+            connection.receive()
+
+    scripted.add(Answer((read_late, *reply(completion("done")).steps), read_body=False))
+    llm = provider(scripted, timeout=Timeout(first_token=5))
+    threading.Timer(0.05, gate.release).start()
+    assert colour.chat(llm, BIG).text == "done"
+    colour.close(llm)
+
+
+def test_a_server_that_does_not_read(scripted: ScriptedServer, colour: Colour) -> None:
+    """The request is larger than what the kernel takes, so it is the writing that waits."""
+    released = threading.Event()
+    # A gate would read, to notice that the client leaves.
+    scripted.add(Answer((lambda _: cast("None", released.wait(5)),), read_body=False))
+    llm = provider(scripted, timeout=Timeout(first_token=0.1))
+    with pytest.raises(APITimeoutError) as caught:
+        colour.chat(llm, BIG)
+    assert caught.value.limit == "first_token"
+    released.set()
+    assert scripted.wait_open(0)
+
+
+def test_an_answer_that_comes_before_the_request_was_read(scripted: ScriptedServer, colour: Colour) -> None:
+    refusal = reply({"error": {"message": "too large"}}, 413, {"connection": "close"})
+    scripted.add(Answer(refusal.steps, read_body=False))
+    # What is sent to a closed connection is answered by a reset, which may overtake the answer.
+    with pytest.raises((APIStatusError, APIConnectionError)):
+        colour.chat(provider(scripted), BIG)
+    assert scripted.wait_open(0)
+
+
+def test_a_server_that_leaves_while_it_is_written_to(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.add(Answer((reset,), read_body=False))
+    with pytest.raises(APIConnectionError):
+        colour.chat(provider(scripted), BIG)
+    assert scripted.wait_open(0)
+
+
+@pytest.mark.anyio
+async def test_a_reader_that_is_slow_stops_the_server(scripted: ScriptedServer) -> None:
+    """What the caller does not take is not piled up here: the kernel's buffers fill, and the server waits."""
+    sent = 0
+
+    def count(connection: Connection) -> None:
+        nonlocal sent
+        for _ in range(400):
+            connection.send_body(b": %s\n\n" % (b"x" * 100_000))
+            sent += 1
+
+    scripted.stream([chunk("a"), count, chunk("b", "stop")])
+    async with provider(scripted) as llm, llm.astream("Hi") as stream:
+        assert (await anext(stream)).text == "a"
+        before = -1
+        while before != sent:
+            before = sent
+            await anyio.sleep(0.05)
+        assert sent < 350
+        assert [chunk.text async for chunk in stream] == ["b"]
+        assert sent == 400
+
+
+# ------------------------------------------------------------------------------------------------
+# Limits
+# ------------------------------------------------------------------------------------------------
+
+
+def test_limits_of_one_connection_change_while_it_runs(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = provider(scripted, timeout=Timeout(first_token=5, idle=0.1))
+    scripted.stream([chunk("a"), never])
+    with colour.stream(llm) as stream, pytest.raises(APITimeoutError) as caught:
+        stream.texts()
+    assert caught.value.limit == "idle"
+    scripted.stream([chunk("a"), never])
+    with colour.stream(llm, timeout=Timeout(total=0.1)) as stream, pytest.raises(APITimeoutError) as caught:
+        stream.texts()
+    assert caught.value.limit == "total"
+    assert scripted.wait_open(0)
+
+
+def test_a_connection_without_limits(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = provider(scripted, timeout=Timeout(None, None, None, None))
+    assert colour.chat(llm).text == "Hi"
+    assert colour.stream(llm).texts() == ["H", "i"]
+    colour.close(llm)
+
+
+def test_an_address_that_does_not_answer(colour: Colour) -> None:
+    with unanswering_origin() as origin:
+        llm = VLLMProvider("m", base_url=origin, max_retries=0, timeout=Timeout(connect=0.1))
+        with pytest.raises(APITimeoutError) as caught:
+            colour.chat(llm)
+        assert (caught.value.limit, caught.value.seconds) == ("connect", 0.1)
+
+
+@pytest.mark.anyio
+async def test_one_timer_serves_many_reads(
+    scripted: ScriptedServer, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if anyio_backend != "asyncio":
+        pytest.skip("trio's own streams have no timers")
+    loop = asyncio.get_running_loop()
+    set_timers: list[float] = []
+    call_at = loop.call_at
+
+    def counting(when: float, callback: Any, *args: Any, **options: Any) -> Any:
+        if getattr(callback, "__name__", "") == "_on_timer":
+            set_timers.append(when)
+        return call_at(when, callback, *args, **options)
+
+    monkeypatch.setattr(loop, "call_at", counting)
+    gates = [Gate() for _ in range(20)]
+    events: list[Any] = [event for gate in gates for event in (gate, chunk("a"))]
+    scripted.stream([*events, chunk(finish="stop")])
+    async with provider(scripted) as llm:
+        stream = llm.astream("Hi")
+        async with stream:
+            for gate in gates:
+                await in_thread(gate.wait_reached)
+                waiting = asyncio.ensure_future(anext(stream))
+                await anyio.wait_all_tasks_blocked()
+                gate.release()
+                await waiting
+    # One for the first token, one for the shorter idle limit that follows.
+    assert len(set_timers) <= 2
+
+
+@pytest.mark.anyio
+async def test_a_timer_that_fires_early_is_set_again(scripted: ScriptedServer) -> None:
+    """Deadlines move on while bytes come; what was set for the first one must not end the later ones."""
+    gates = [Gate() for _ in range(4)]
+    events: list[Any] = [event for gate in gates for event in (chunk("a"), gate)]
+    scripted.stream([*events, chunk(finish="stop")])
+
+    async def release() -> None:
+        for gate in gates:
+            await in_thread(gate.wait_reached)
+            await anyio.sleep(0.1)
+            gate.release()
+
+    llm = provider(scripted, timeout=Timeout(idle=0.2))
+    async with llm, llm.astream("Hi") as stream, anyio.create_task_group() as group:
+        group.start_soon(release)
+        assert "".join([chunk.text async for chunk in stream]) == "aaaa"
+
+
+@pytest.mark.anyio
+async def test_a_timer_that_fires_between_two_calls_harms_nothing(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    async with provider(scripted, timeout=Timeout(first_token=0.1, idle=0.1)) as llm:
+        await llm.achat("Hi")
+        await anyio.sleep(0.15)
+        await llm.achat("Hi")
+        assert scripted.connections == 1
+
+
+# ------------------------------------------------------------------------------------------------
+# Addresses
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not ipv6_available(), reason="this machine has no ::1")
+def test_ipv6(colour: Colour) -> None:
+    with ScriptedServer("ipv6") as server:
+        server.always(answer_any)
+        llm = provider(server)
+        assert colour.chat(llm).text == "Hi"
+        assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
+        colour.close(llm)
+
+
+@pytest.fixture
+def name_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has names resolve to the addresses given, in that order."""
+    asked = socket.getaddrinfo
+
+    def resolve(*addresses: str) -> None:
+        def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+            name = host.decode() if isinstance(host, bytes) else host
+            if name != "server.test":
+                return asked(host, port, *args, **options)
+            if not addresses:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            found: list[Any] = []
+            for address in addresses:
+                found += asked(address, port, type=socket.SOCK_STREAM)
+            return found
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return resolve
+
+
+def test_the_second_address_of_a_name_is_tried(
+    scripted: ScriptedServer, colour: Colour, name_service: Callable[..., None]
+) -> None:
+    scripted.always(answer_any)
+    # Nobody listens on that port of 127.0.0.2.
+    name_service("127.0.0.2", "127.0.0.1")
+    llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}")
+    assert colour.chat(llm).text == "Hi"
+    assert scripted.requests[0].headers["host"] == f"server.test:{scripted.port}"
+    colour.close(llm)
+
+
+def test_no_address_of_a_name_works(
+    scripted: ScriptedServer, colour: Colour, name_service: Callable[..., None]
+) -> None:
+    name_service("127.0.0.2", "127.0.0.3")
+    llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
+    with pytest.raises(APIConnectionError, match=r"refused|Connect call failed|all attempts"):
+        colour.chat(llm)
+
+
+def test_an_address_that_hangs_leaves_time_for_the_next(
+    scripted: ScriptedServer,
+    colour: Colour,
+    name_service: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scripted.always(answer_any)
+    monkeypatch.setattr(network, "_HEAD_START", 0.01)
+    with unanswering_at("127.0.0.2", scripted.port):
+        name_service("127.0.0.2", "127.0.0.1")
+        llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
+        assert colour.chat(llm, timeout=Timeout(connect=0.8)).text == "Hi"
+        colour.close(llm)
+
+
+@contextlib.contextmanager
+def unanswering_at(address: str, port: int) -> Any:
+    """An address where connecting neither succeeds nor fails."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind((address, port))
+        listening.listen(0)
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((address, port))
+        yield
+
+
+def test_a_name_that_nobody_knows(colour: Colour, name_service: Callable[..., None]) -> None:
+    name_service()
+    llm = VLLMProvider("m", base_url="http://server.test:1", max_retries=0)
+    with pytest.raises(APIConnectionError, match="Name or service not known"):
+        colour.chat(llm)
+
+
+@pytest.mark.anyio
+async def test_cancelled_while_several_addresses_are_tried(
+    scripted: ScriptedServer, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_HEAD_START", 0.01)
+    with unanswering_at("127.0.0.2", scripted.port), unanswering_at("127.0.0.3", scripted.port):
+        name_service("127.0.0.2", "127.0.0.3")
+        llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
+        with anyio.move_on_after(0.05) as scope:
+            await llm.achat("Hi")
+        assert scope.cancelled_caught
+        await llm.aclose()
+
+
+def test_the_loser_of_a_race_is_closed(
+    scripted: ScriptedServer, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two addresses that both answer: one connection is used, the other one does not stay open."""
+    scripted.always(answer_any)
+    monkeypatch.setattr(network, "_HEAD_START", 0.0)
+    name_service("127.0.0.1", "127.0.0.1")
+
+    async def main() -> None:
+        llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}")
+        for _ in range(10):
+            assert (await llm.achat("Hi")).text == "Hi"
+            await anyio.wait_all_tasks_blocked()
+            assert await in_thread(lambda: scripted.wait_open(1))
+            await llm.aclose()
+
+    asyncio.run(main())
+    assert scripted.wait_open(0)
+
+
+def test_refused(colour: Colour) -> None:
+    with refusing_origin() as origin:
+        llm = VLLMProvider("m", base_url=origin, max_retries=0)
+        with pytest.raises(APIConnectionError, match="vllm serve MODEL --port"):
+            colour.chat(llm)
+
+
+# ------------------------------------------------------------------------------------------------
+# The socket
+# ------------------------------------------------------------------------------------------------
+
+
+def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(answer_any)
+    llm = provider(scripted)
+    colour.chat(llm)
+    (line,) = idle_lines(pool_of(colour, llm))
+    connection = cast("Any", line.connection)._connection
+    sock = connection._network_stream.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    if sys.platform == "linux":
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    stream = connection._network_stream
+    assert stream.get_extra_info("server_addr")[1] == scripted.port
+    assert stream.get_extra_info("client_addr")[0] == "127.0.0.1"
+    assert stream.get_extra_info("ssl_object") is None
+    colour.close(llm)
+
+
+# ------------------------------------------------------------------------------------------------
+# Endings
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [close, reset, half_close])
+def test_a_server_that_leaves_instead_of_answering(
+    ending: Any, scripted: ScriptedServer, colour: Colour
+) -> None:
+    scripted.script(ending)
+    with pytest.raises(APIConnectionError, match=r"broke|closed"):
+        colour.chat(provider(scripted))
+    assert scripted.wait_open(0)
+
+
+@pytest.mark.parametrize("ending", [close, reset, half_close])
+def test_a_server_that_leaves_in_the_middle(ending: Any, scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.stream([chunk("a"), gate := Gate(), ending])
+    with colour.stream(provider(scripted)) as stream:
+        texts = iter(stream)
+        assert next(texts).text == "a"
+        gate.release()
+        with pytest.raises(StreamInterruptedError) as caught:
+            next(texts)
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "a"
+    assert scripted.wait_open(0)
+
+
+def test_what_came_before_a_reset_is_read(scripted: ScriptedServer, colour: Colour) -> None:
+    def send_and_reset(connection: Connection) -> None:
+        gate(connection)
+        reset(connection)
+
+    gate = Gate()
+    scripted.stream([*chunks("a", "b"), send_and_reset], done=False)
+    with colour.stream(provider(scripted)) as stream:
+        texts = iter(stream)
+        assert next(texts).text == "a"
+        gate.release()
+        assert scripted.wait_open(0)
+        # Every choice had its finish reason, so the end is proven all the same.
+        assert "".join(chunk.text for chunk in texts) == "b"
+
+
+@pytest.mark.anyio
+async def test_closed_by_another_task(scripted: ScriptedServer) -> None:
+    scripted.stream([chunk("a"), never])
+    async with provider(scripted) as llm:
+        stream = llm.astream("Hi")
+        assert (await anext(stream)).text == "a"
+        failures: list[Exception] = []
+
+        async def read() -> None:
+            try:
+                await anext(stream)
+            except Exception as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            await stream.aclose()
+        assert len(failures) == 1
+        assert isinstance(failures[0], StreamInterruptedError | StopAsyncIteration)
+        assert await in_thread(scripted.wait_client_closed)
+
+
+def test_the_stream_of_asyncio_alone(scripted: ScriptedServer) -> None:
+    """What httpcore itself never does: reading in small pieces, using a closed stream."""
+    gate = Gate()
+    scripted.script(b"x" * 1000, gate, b"y", close)
+
+    async def main() -> None:
+        wire = network.AsyncWire()
+        stream = await wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
+        await stream.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert await stream.read(10) == b"x" * 10
+        assert stream.get_extra_info("is_readable")
+        assert await stream.read(2000) == b"x" * 990
+        assert not stream.get_extra_info("is_readable")
+        gate.release()
+        assert await stream.read(10) == b"y"
+        assert await stream.read(10) == b""
+        assert stream.get_extra_info("is_readable")
+        with pytest.raises(httpcore.WriteError):
+            await stream.write(b"z")
+        await stream.aclose()
+        await stream.aclose()
+        await asyncio.sleep(0)
+        assert await stream.read(10) == b""
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
+    scripted.script(never)
+
+    async def main() -> None:
+        wire = network.AsyncWire()
+        wire.abort()
+        stream = await wire.connect_tcp("127.0.0.1", scripted.port)
+        reading = asyncio.ensure_future(stream.read(10))
+        await asyncio.sleep(0)
+        await stream.aclose()
+        with pytest.raises(httpcore.ReadError, match="closed here"):
+            await reading
+        with pytest.raises(httpcore.ReadError, match="closed here"):
+            await stream.read(10)
+        with pytest.raises(httpcore.WriteError):
+            await stream.write(b"x")
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------------------------------------------
+# Event loops
+# ------------------------------------------------------------------------------------------------
+
+
+def test_uvloop(scripted: ScriptedServer) -> None:
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    scripted.always(answer_any)
+
+    async def main() -> None:
+        llm = VLLMProvider("m", base_url=f"http://localhost:{scripted.port}")
+        assert (await llm.achat(BIG)).text == BIG
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(llm.achat, "Hi")
+        assert "".join([chunk.text async for chunk in llm.astream("Hi")]) == "Hi"
+        scripted.stream([chunk("a"), never])
+        async for _ in llm.astream("Hi"):
+            break
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert scripted.wait_open(0)
+
+
+def test_trio_as_a_guest_of_asyncio(scripted: ScriptedServer) -> None:
+    """An asyncio loop runs in the thread, but the calls are made in trio."""
+    trio = pytest.importorskip("trio")
+    scripted.always(answer_any)
+    llm = provider(scripted)
+
+    async def guest() -> str:
+        return (await llm.achat("Hi")).text
+
+    async def host() -> str:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
+        )
+        outcome = await done
+        return cast("str", outcome.unwrap())
+
+    assert asyncio.run(host()) == "Hi"
+    assert scripted.wait_open(0)
