@@ -457,6 +457,9 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     # What httpcore calls.
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._wire.seconds() == 0.0:
+            # Not left to the timer, which bytes that come without end would always forestall.
+            raise self._wire.timed_out(httpcore.ReadTimeout)
         if not self._received:
             if not self._ended:
                 self._reader = self._loop.create_future()
