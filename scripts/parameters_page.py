@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 from typing_extensions import is_typeddict
 
 from vllmchat.chat import params
-from vllmchat.chat.rules import (
+from vllmchat.checking.rules import (
     Bounds,
     Field,
     Length,

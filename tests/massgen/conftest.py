@@ -7,7 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -18,22 +18,12 @@ from support.vllm import is_required
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
 
+    from support.stage import RunPython
+
 collect_ignore = ["inside"]
 """Those tests import MassGen: they run in its environment, started by `test_massgen_inside.py`."""
 
 TESTS = Path(__file__).resolve().parent.parent
-
-
-class RunPython(Protocol):
-    """Runs MassGen's Python to its end, and gives what it said."""
-
-    def __call__(
-        self,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        cwd: Path | None = None,
-        timeout: float = 300,
-    ) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +50,7 @@ def run_massgen_python(massgen_python: Path, tmp_path_factory: pytest.TempPathFa
         )
         paths = [inherited["PYTHONPATH"], str(TESTS)]
         return subprocess.run(
-            [str(massgen_python), "-W", "ignore", *arguments],
+            [str(massgen_python), "-W", "ignore", *_measuring(), *arguments],
             cwd=cwd if cwd is not None else tmp_path_factory.mktemp("cwd"),
             env={**inherited, "HOME": str(home), "PYTHONPATH": os.pathsep.join(paths), **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -71,6 +61,25 @@ def run_massgen_python(massgen_python: Path, tmp_path_factory: pytest.TempPathFa
         )
 
     return run
+
+
+def _measuring() -> list[str]:
+    """What makes Python measure the coverage of what follows, if the tests' own is measured: it is added to that."""
+    coverage = sys.modules.get("coverage")
+    current = coverage.Coverage.current() if coverage is not None else None
+    if current is None:
+        return []
+    where = current.get_data().base_filename()
+    return [
+        "-m",
+        "coverage",
+        "run",
+        "--parallel-mode",
+        "--rcfile",
+        str(TESTS.parent / "pyproject.toml"),
+        "--data-file",
+        where,
+    ]
 
 
 def _say(config: pytest.Config, line: str) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from vllmchat.chat import params
-from vllmchat.chat.rules import Bounds, Field, fields_of, members
+from vllmchat.checking.rules import Bounds, Field, fields_of, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

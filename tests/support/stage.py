@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import socket
 import urllib.parse
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from support.scripted import Answer, Event, Request, ScriptedServer, reply, script, stream
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncGenerator, Iterable, Iterator
+    from pathlib import Path
 
     from massgen.backend.base import StreamChunk
 
@@ -95,6 +98,18 @@ def refusal(status: int, message: str, **fields: Any) -> Answer:
 def _halves(text: str) -> Iterator[str]:
     middle = len(text) // 2
     return filter(None, (text[:middle], text[middle:]))
+
+
+class RunPython(Protocol):
+    """Runs MassGen's Python to its end, and gives what it said."""
+
+    def __call__(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]: ...
 
 
 class StagedVLLM:
@@ -188,3 +203,21 @@ def only(chunks: list[StreamChunk], kind: str) -> StreamChunk:
     """The one chunk of a type."""
     (found,) = [chunk for chunk in chunks if chunk.type == kind]
     return found
+
+
+def plays_along(request: Request) -> Answer:
+    """What an agreeable OpenAI-compatible server answers an agent of MassGen's.
+
+    It gives an answer as long as there is none, then votes for the first one, and presents the answer when it won.
+    """
+    body: dict[str, Any] = request.json()
+    tools: list[dict[str, Any]] = body.get("tools", [])
+    names = [tool["function"]["name"] for tool in tools]
+    asked = str([message for message in body["messages"] if message["role"] == "user"])
+    if "vote" in names and "(no answers available yet)" not in asked:
+        (vote,) = [tool["function"] for tool in tools if tool["function"]["name"] == "vote"]
+        first = vote["parameters"]["properties"]["agent_id"]["enum"][0]
+        return says(calls=[("vote", json.dumps({"agent_id": first, "reason": "It is right."}))])
+    if "vote" in names:
+        return says(calls=[("new_answer", json.dumps({"content": "Six times seven is 42."}))])
+    return says(text="Six times seven is 42.")

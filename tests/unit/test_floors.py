@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     "version": 0,
     "http": 1,
+    "checking": 2,
     "request": 2,
     "wire": 2,
     "chat": 3,

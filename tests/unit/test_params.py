@@ -12,9 +12,9 @@ import pytest
 import parameters_page
 from vllmchat.chat import params
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
-from vllmchat.chat.checkers import checker_of
 from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
-from vllmchat.chat.rules import Field, fields_of
+from vllmchat.checking.checkers import checker_of
+from vllmchat.checking.rules import Field, fields_of
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]

@@ -1,0 +1,1 @@
+"""What a chat is on the wire: parameters, messages, replies, chunks, streams."""

@@ -7,19 +7,15 @@ knows: its model's vocabulary and context, and how it was started.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from dataclasses import replace
+from typing import Final, cast
 
-from vllmchat.chat.checkers import OK, Checker, checker_of
 from vllmchat.chat.params import ChatParams, VLLMChatParams
-from vllmchat.chat.rules import fields_of
-from vllmchat.chat.words import kind_of, not_a, show, suggest
-from vllmchat.errors import InvalidRequestError, Problem
-
-if TYPE_CHECKING:
-    from vllmchat.http.timeout import Timeout
+from vllmchat.checking.dialect import Between, CheckedParams, Dialect
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.words import show, suggest
+from vllmchat.errors import Problem
 
 __all__ = ["OPENAI_CHAT_NAMES", "VLLM_CHAT_NAMES", "CheckedParams", "check_openai", "check_vllm", "suggest"]
 
@@ -28,24 +24,6 @@ OPENAI_CHAT_NAMES: Final = ChatParams.__required_keys__ | ChatParams.__optional_
 
 VLLM_CHAT_NAMES: Final = VLLMChatParams.__required_keys__ | VLLMChatParams.__optional_keys__
 """The names of all parameters of `VLLMProvider`."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedParams:
-    """The parameters of one call, checked.
-
-    Attributes:
-        fields: What goes into the request body: only what was set. The values are the caller's own objects;
-            do not change them.
-        extra_body: What is merged into the body last, unchecked.
-        extra_headers: Headers for this call. Their values may be secrets.
-        timeout: How long to wait for this call, or None for the provider's own.
-    """
-
-    fields: dict[str, object]
-    extra_body: Mapping[str, object] | None = None
-    extra_headers: Mapping[str, str] | None = None
-    timeout: float | Timeout | None = None
 
 
 def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
@@ -58,7 +36,7 @@ def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _check(_OPENAI, params, stream=stream)
+    return _OPENAI.check(params, stream=stream)
 
 
 def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
@@ -71,65 +49,11 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _check(_VLLM, params, stream=stream)
+    return _VLLM.check(params, stream=stream)
 
 
-# One pass over the parameters, then the rules between them
-
-_Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
-"""A rule between parameters: it gets the right ones, whether it is a stream, and the names of the wrong ones."""
-
-
-class _Dialect:
-    """Which parameters there are, and which rules hold between them."""
-
-    def __init__(self, provider: str, params: type, others: type, between: dict[str, _Between]) -> None:
-        self.provider = provider
-        self.params = params
-        self.others = others
-        self.between = between
-        self._checkers: dict[str, Checker] | None = None
-
-    @property
-    def checkers(self) -> dict[str, Checker]:
-        # Compiled at the first check, not at the import.
-        if self._checkers is None:
-            checkers = {name: checker_of(field) for name, field in fields_of(self.params).items()}
-            self._checkers = checkers | {"extra_body": _extra_body, "extra_headers": _extra_headers}
-        return self._checkers
-
-
-def _check(dialect: _Dialect, params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    checkers = dialect.checkers
-    between = dialect.between
-    fields: dict[str, object] = {}
-    problems: list[Problem] = []
-    rules: list[_Between] = []
-    for name, value in params.items():
-        checker = checkers.get(name)
-        if checker is None:
-            problems.append(_unknown(dialect, name, value))
-        elif value is None:
-            continue
-        elif found := checker(value, name):
-            problems.extend(_with_hint(problem, name, value) for problem in found)
-        else:
-            fields[name] = value
-            if name in between:
-                rules.append(between[name])
-    if rules:
-        wrong = frozenset(_top(problem.parameter) for problem in problems)
-        for rule in rules:
-            problems.extend(rule(fields, stream, wrong))
-    if problems:
-        order = {name: place for place, name in enumerate(params)}
-        problems.sort(key=lambda problem: order.get(_top(problem.parameter), len(order)))
-        raise InvalidRequestError(problems)
-    return _apart(fields)
-
-
-def _apart(fields: dict[str, object]) -> CheckedParams:
-    """What goes into the body, in the form the server takes, and what does not."""
+def _as_sent(fields: dict[str, object]) -> None:
+    """The checked fields in the form that the server takes."""
     if "enable_thinking" in fields:
         thinking = fields.pop("enable_thinking")
         given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
@@ -140,24 +64,15 @@ def _apart(fields: dict[str, object]) -> CheckedParams:
     if "logit_bias" in fields:
         biases = cast("Mapping[object, object]", fields["logit_bias"])
         fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
-    return CheckedParams(
-        fields,
-        cast("Mapping[str, object] | None", fields.pop("extra_body", None)),
-        cast("Mapping[str, str] | None", fields.pop("extra_headers", None)),
-        cast("float | Timeout | None", fields.pop("timeout", None)),
-    )
 
 
-def _unknown(dialect: _Dialect, name: str, value: object) -> Problem:
-    from vllmchat.chat.elsewhere import elsewhere  # needed only for a request that is refused
+def _unknown(provider: str, params: type, others: type) -> Callable[[str, object], Problem]:
+    def problem(name: str, value: object) -> Problem:
+        from vllmchat.chat.elsewhere import elsewhere  # needed only for a request that is refused
 
-    return elsewhere(
-        name, value, provider=dialect.provider, known=dialect.checkers, others=fields_of(dialect.others)
-    )
+        return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
 
-
-def _top(path: str) -> str:
-    return path.partition(".")[0].partition("[")[0]
+    return problem
 
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
@@ -176,42 +91,6 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
     elif name == "timeout" and hasattr(value, "total_seconds"):
         hint = "Write .total_seconds() after it."
     return replace(problem, suggestion=hint)
-
-
-# The doors: their contents are not checked, and never shown
-
-
-def _extra_body(value: object, path: str) -> Sequence[Problem]:
-    if not isinstance(value, Mapping):
-        return (not_a(value, path, "a mapping of field names to values"),)
-    body = cast("Mapping[object, object]", value)
-    if not all(isinstance(name, str) for name in body):
-        return (Problem(path, "", "must have strings as keys."),)
-    if "stream" in body:
-        rule = "is not for `extra_body`: the verb decides, since it must read what comes back."
-        return (Problem(f"{path}.stream", show(body["stream"]), rule, "Call .chat(...) or .stream(...)."),)
-    return OK
-
-
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
-
-
-def _extra_headers(value: object, path: str) -> Sequence[Problem]:
-    if not isinstance(value, Mapping):
-        return (Problem(path, "", f"must be a mapping of header names to strings, not {kind_of(value)}."),)
-    problems: list[Problem] = []
-    for name, text in cast("Mapping[object, object]", value).items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            problems.append(Problem(path, "", f"{show(name)} is not a header name."))
-        elif name.lower() in ("content-length", "transfer-encoding"):
-            problems.append(Problem(f"{path}[{name!r}]", "", "is set from the body that is sent."))
-        elif not isinstance(text, str):
-            problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {kind_of(text)}."))
-        elif not _HEADER_VALUE.fullmatch(text):
-            rule = "must be printable ASCII, without a line break and without white space around it."
-            problems.append(Problem(f"{path}[{name!r}]", "", rule))
-    return problems
 
 
 # Rules between parameters, each under the name that calls for it. They see only values that are right alone.
@@ -380,17 +259,23 @@ def _vllm_stream_options(
         )
 
 
-_BETWEEN_ALL: Final[dict[str, _Between]] = {
+_BETWEEN_ALL: Final[dict[str, Between]] = {
     "top_logprobs": _top_logprobs,
     "tool_choice": _tool_choice,
     "stream_options": _stream_options,
 }
 
-_OPENAI: Final = _Dialect("OpenAIProvider", ChatParams, VLLMChatParams, _BETWEEN_ALL)
-_VLLM: Final = _Dialect(
+_OPENAI: Final = Dialect(
+    "OpenAIProvider",
+    ChatParams,
+    _BETWEEN_ALL,
+    unknown=_unknown("OpenAIProvider", ChatParams, VLLMChatParams),
+    hint=_with_hint,
+    finish=_as_sent,
+)
+_VLLM: Final = Dialect(
     "VLLMProvider",
     VLLMChatParams,
-    ChatParams,
     {
         **_BETWEEN_ALL,
         "stream_options": _vllm_stream_options,
@@ -405,4 +290,7 @@ _VLLM: Final = _Dialect(
         "chat_template_kwargs": _template_kwargs,
         "enable_thinking": _enable_thinking,
     },
+    unknown=_unknown("VLLMProvider", VLLMChatParams, ChatParams),
+    hint=_with_hint,
+    finish=_as_sent,
 )

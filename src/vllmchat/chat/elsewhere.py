@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.chat.words import show, suggest
+from vllmchat.checking.words import show, suggest
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:

@@ -28,7 +28,17 @@ from typing import Annotated, Literal, Required, TypeAlias
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.rules import Bounds, Default, ExactlyOne, Length, Needs, NotBlank, Since, TokenIds, Without
+from vllmchat.checking.rules import (
+    Bounds,
+    Default,
+    ExactlyOne,
+    Length,
+    Needs,
+    NotBlank,
+    Since,
+    TokenIds,
+    Without,
+)
 from vllmchat.http.timeout import Timeout
 
 __all__ = [

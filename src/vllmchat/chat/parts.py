@@ -18,7 +18,7 @@ from typing import Final, Literal, NotRequired, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.words import kind_of
+from vllmchat.checking.words import kind_of
 from vllmchat.errors import InvalidRequestError, Problem
 
 __all__ = [

@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from vllmchat.chat.rules import (
+from vllmchat.checking.rules import (
     Bounds,
     ExactlyOne,
     Field,
@@ -34,7 +34,7 @@ from vllmchat.chat.rules import (
     members,
     unwrap,
 )
-from vllmchat.chat.words import either, not_a, one_of, plural, show, suggest
+from vllmchat.checking.words import either, not_a, one_of, plural, show, suggest
 from vllmchat.errors import Problem
 from vllmchat.http.timeout import Timeout
 

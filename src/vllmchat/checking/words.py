@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from vllmchat.chat.rules import is_generic, members, unwrap
+from vllmchat.checking.rules import is_generic, members, unwrap
 from vllmchat.errors import Problem
 from vllmchat.http.timeout import Timeout
 

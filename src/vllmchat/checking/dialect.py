@@ -1,0 +1,172 @@
+"""A set of parameters and its rules: one pass over a call's arguments, every problem in one error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from vllmchat.checking.checkers import OK, Checker, checker_of
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.words import kind_of, not_a, show, suggest
+from vllmchat.errors import InvalidRequestError, Problem
+
+if TYPE_CHECKING:
+    from vllmchat.http.timeout import Timeout
+
+Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
+"""A rule between parameters: it gets the right ones, whether it is a stream, and the names of the wrong ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedParams:
+    """The parameters of one call, checked.
+
+    Attributes:
+        fields: What goes into the request body: only what was set. The values are the caller's own objects;
+            do not change them.
+        extra_body: What is merged into the body last, unchecked.
+        extra_headers: Headers for this call. Their values may be secrets.
+        timeout: How long to wait for this call, or None for the provider's own.
+    """
+
+    fields: dict[str, object]
+    extra_body: Mapping[str, object] | None = None
+    extra_headers: Mapping[str, str] | None = None
+    timeout: float | Timeout | None = None
+
+
+class Dialect:
+    """Which parameters there are, and which rules hold between them.
+
+    Args:
+        owner: Who takes the parameters, for messages, such as `VLLMProvider`.
+        params: The TypedDict of the parameters.
+        between: The rules between parameters, each under the name that calls for it.
+        unknown: Makes the problem of a name that is none of the parameters.
+        hint: Improves the problem of a parameter, given its name and the value.
+        finish: Brings the checked fields into the form that the server takes, in place.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        params: type,
+        between: Mapping[str, Between] | None = None,
+        *,
+        unknown: Callable[[str, object], Problem] | None = None,
+        hint: Callable[[Problem, str, object], Problem] | None = None,
+        finish: Callable[[dict[str, object]], None] | None = None,
+    ) -> None:
+        self.owner = owner
+        self.params = params
+        self._between = between or {}
+        self._unknown = unknown or self._not_a_parameter
+        self._hint = hint
+        self._finish = finish
+        self._checkers: dict[str, Checker] | None = None
+
+    @property
+    def checkers(self) -> dict[str, Checker]:
+        """What judges each parameter's value. Compiled at the first check, not at the import."""
+        if self._checkers is None:
+            checkers = {name: checker_of(field) for name, field in fields_of(self.params).items()}
+            for name, door in (("extra_body", _extra_body), ("extra_headers", _extra_headers)):
+                if name in checkers:
+                    checkers[name] = door
+            self._checkers = checkers
+        return self._checkers
+
+    def check(self, params: Mapping[str, object], *, stream: bool = False) -> CheckedParams:
+        """Check the parameters of one call.
+
+        Args:
+            params: The keyword arguments of the call.
+            stream: Whether the answer is to be streamed.
+
+        Raises:
+            InvalidRequestError: With every problem found.
+        """
+        checkers = self.checkers
+        between = self._between
+        fields: dict[str, object] = {}
+        problems: list[Problem] = []
+        rules: list[Between] = []
+        for name, value in params.items():
+            checker = checkers.get(name)
+            if checker is None:
+                problems.append(self._unknown(name, value))
+            elif value is None:
+                continue
+            elif found := checker(value, name):
+                problems.extend(self._hint(each, name, value) if self._hint else each for each in found)
+            else:
+                fields[name] = value
+                if name in between:
+                    rules.append(between[name])
+        if rules:
+            wrong = frozenset(_top(problem.parameter) for problem in problems)
+            for rule in rules:
+                problems.extend(rule(fields, stream, wrong))
+        if problems:
+            order = {name: place for place, name in enumerate(params)}
+            problems.sort(key=lambda problem: order.get(_top(problem.parameter), len(order)))
+            raise InvalidRequestError(problems)
+        if self._finish is not None:
+            self._finish(fields)
+        return CheckedParams(
+            fields,
+            cast("Mapping[str, object] | None", fields.pop("extra_body", None)),
+            cast("Mapping[str, str] | None", fields.pop("extra_headers", None)),
+            cast("float | Timeout | None", fields.pop("timeout", None)),
+        )
+
+    def _not_a_parameter(self, name: str, value: object) -> Problem:
+        meant = suggest(name, self.checkers)
+        return Problem(
+            name,
+            show(value),
+            f"is not a parameter of {self.owner}.",
+            f"Did you mean `{meant}`?" if meant else None,
+        )
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0].partition("[")[0]
+
+
+# The doors: their contents are not checked, and never shown
+
+
+def _extra_body(value: object, path: str) -> Sequence[Problem]:
+    if not isinstance(value, Mapping):
+        return (not_a(value, path, "a mapping of field names to values"),)
+    body = cast("Mapping[object, object]", value)
+    if not all(isinstance(name, str) for name in body):
+        return (Problem(path, "", "must have strings as keys."),)
+    if "stream" in body:
+        rule = "is not for `extra_body`: the verb decides, since it must read what comes back."
+        return (Problem(f"{path}.stream", show(body["stream"]), rule, "Call .chat(...) or .stream(...)."),)
+    return OK
+
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
+
+
+def _extra_headers(value: object, path: str) -> Sequence[Problem]:
+    if not isinstance(value, Mapping):
+        return (Problem(path, "", f"must be a mapping of header names to strings, not {kind_of(value)}."),)
+    problems: list[Problem] = []
+    for name, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            problems.append(Problem(path, "", f"{show(name)} is not a header name."))
+        elif name.lower() in ("content-length", "transfer-encoding"):
+            problems.append(Problem(f"{path}[{name!r}]", "", "is set from the body that is sent."))
+        elif not isinstance(text, str):
+            problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {kind_of(text)}."))
+        elif not _HEADER_VALUE.fullmatch(text):
+            rule = "must be printable ASCII, without a line break and without white space around it."
+            problems.append(Problem(f"{path}[{name!r}]", "", rule))
+    return problems
