@@ -1,0 +1,234 @@
+"""Second attempts over real sockets. The policy itself is tested by hand in `test_flow`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.chats import chunk, chunks, completion
+from support.scripted import ScriptedServer, close, head, never, refusing_origin, reset
+from vllmchat import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    InternalServerError,
+    ServiceUnavailableError,
+    StreamInterruptedError,
+    Timeout,
+    VLLMProvider,
+)
+
+if TYPE_CHECKING:
+    from support.colours import Colour
+    from support.scripted import Step
+
+pytestmark = pytest.mark.usefixtures("pauses")
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After which attempts there was a pause; all are short here."""
+    attempts: list[int] = []
+
+    def backoff(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0.001
+
+    monkeypatch.setattr("vllmchat.http.flow.backoff", backoff)
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    return attempts
+
+
+class Asking:
+    """Gets replies, whole or by streaming."""
+
+    def __init__(self, colour: Colour, server: ScriptedServer, streaming: bool) -> None:
+        self.colour = colour
+        self.server = server
+        self.streaming = streaming
+        self.llm = VLLMProvider("m", base_url=server.base_url)
+
+    def __call__(self, llm: VLLMProvider | None = None, **params: Any) -> str:
+        """Gets a reply's text."""
+        llm = llm or self.llm
+        if self.streaming:
+            return self.colour.stream(llm, **params).until_done().text
+        return self.colour.chat(llm, **params).text
+
+    def answer(self, text: str) -> None:
+        """Queues a good reply."""
+        if self.streaming:
+            self.server.stream(chunks(text))
+        else:
+            self.server.reply(completion(text))
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all attempts."""
+        return [request.headers["x-request-id"] for request in self.server.requests]
+
+
+@pytest.fixture(params=["whole", "stream"])
+def ask(request: pytest.FixtureRequest, colour: Colour, scripted: ScriptedServer) -> Asking:
+    return Asking(colour, scripted, request.param == "stream")
+
+
+# ------------------------------------------------------------------------------------------------
+# Connections
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_tried_again_and_then_told(ask: Asking, pauses: list[int]) -> None:
+    with refusing_origin() as origin, pytest.raises(APIConnectionError) as caught:
+        ask(VLLMProvider("m", base_url=origin))
+    assert pauses == [0, 1, 2]
+    port = origin.rpartition(":")[2]
+    assert f"Is the server running? Start it with: vllm serve MODEL --port {port}" in str(caught.value)
+    assert caught.value.url == f"{origin}/v1/chat/completions"
+    assert not isinstance(caught.value, APITimeoutError)
+
+
+@pytest.mark.parametrize("end", [close, reset])
+def test_a_stale_connection_is_replaced(ask: Asking, end: Step, pauses: list[int]) -> None:
+    ask.answer("one")
+    ask.server.script(end)
+    ask.answer("two")
+    assert [ask(), ask()] == ["one", "two"]
+    assert (len(ask.server.requests), ask.server.connections) == (3, 2)
+    # It tells nothing of the server: no reason to wait.
+    assert pauses == []
+    assert len(set(ask.ids)) == 3
+
+
+def test_a_server_that_closes_after_each_answer(colour: Colour) -> None:
+    with ScriptedServer(requests_per_connection=1) as server:
+        llm = VLLMProvider("m", base_url=server.base_url)
+        for number in range(4):
+            server.reply(completion(str(number)))
+            assert colour.chat(llm).text == str(number)
+
+
+def test_a_new_connection_that_ends_without_an_answer_is_told(ask: Asking) -> None:
+    for end in (close, reset):
+        ask.server.script(end)
+        with pytest.raises(APIConnectionError) as caught:
+            ask()
+        assert caught.value.request_id == ask.ids[-1]
+    assert len(ask.server.requests) == 2
+
+
+def test_a_reused_connection_that_ends_within_an_answer_is_told(ask: Asking) -> None:
+    for start in (
+        b"HTTP/1.1 2",
+        head(200, {"content-length": "9"}),
+        head(200, {"content-length": "9"}) + b"{",
+    ):
+        ask.answer("one")
+        assert ask() == "one"
+        ask.server.script(start, close)
+        with pytest.raises((APIConnectionError, StreamInterruptedError)):
+            ask()
+    assert len(ask.server.requests) == 6
+
+
+def test_a_read_that_times_out_is_told(ask: Asking) -> None:
+    ask.answer("one")
+    ask()
+    ask.server.script(never)
+    with pytest.raises(APITimeoutError):
+        ask(ask.llm.with_options(timeout=Timeout(first_token=0.1)))
+    assert len(ask.server.requests) == 2
+
+
+def test_a_stream_is_not_asked_for_again_once_it_has_begun(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.stream([chunk("a"), reset])
+    with pytest.raises((StreamInterruptedError, APIConnectionError)):
+        colour.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
+    scripted.stream([{"error": {"message": "busy", "code": 503}}])
+    with pytest.raises(ServiceUnavailableError):
+        colour.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
+    assert len(scripted.requests) == 2
+
+
+# ------------------------------------------------------------------------------------------------
+# Statuses
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_server_is_asked_again(ask: Asking, status: int, pauses: list[int]) -> None:
+    ask.server.busy(2, status)
+    ask.answer("at last")
+    assert ask() == "at last"
+    assert pauses == [0, 1]
+    assert len(set(ask.ids)) == 3
+    assert ask.server.connections == 1
+
+
+def test_a_busy_server_says_how_long(ask: Asking, pauses: list[int]) -> None:
+    ask.server.busy(2, retry_after="0")
+    ask.answer("at last")
+    assert ask() == "at last"
+    assert pauses == []
+
+
+def test_a_busy_server_that_stays_so(ask: Asking) -> None:
+    ask.server.busy(3)
+    with pytest.raises(ServiceUnavailableError, match="busy") as caught:
+        ask()
+    assert caught.value.request_id == ask.ids[2]
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 500, 501])
+def test_other_errors_are_told_at_once(ask: Asking, status: int) -> None:
+    ask.server.reply({"error": "no"}, status)
+    with pytest.raises(APIStatusError) as caught:
+        ask()
+    assert caught.value.status_code == status
+    assert len(ask.server.requests) == 1
+
+
+# ------------------------------------------------------------------------------------------------
+# How often, and under which id
+# ------------------------------------------------------------------------------------------------
+
+
+def test_how_often_is_the_callers_choice(ask: Asking) -> None:
+    never_again = VLLMProvider("m", base_url=ask.server.base_url, max_retries=0)
+    for count, llm in (
+        (1, never_again),
+        (1, ask.llm.with_options(max_retries=0)),
+        (5, ask.llm.with_options(max_retries=4)),
+    ):
+        before = len(ask.server.requests)
+        ask.server.busy(count)
+        with pytest.raises(InternalServerError):
+            ask(llm)
+        assert len(ask.server.requests) - before == count
+
+
+def test_a_stale_connection_counts_as_an_attempt(ask: Asking) -> None:
+    llm = VLLMProvider("m", base_url=ask.server.base_url, max_retries=0)
+    ask.answer("one")
+    ask(llm)
+    ask.server.script(close)
+    with pytest.raises(APIConnectionError, match="closed the connection before it answered"):
+        ask(llm)
+
+
+@pytest.mark.parametrize("params", [{"request_id": "mine"}, {"extra_headers": {"X-Request-ID": "mine"}}])
+def test_an_id_of_the_callers(ask: Asking, params: dict[str, Any]) -> None:
+    ask.server.busy(2)
+    ask.answer("at last")
+    ask(**params)
+    assert ask.ids == ["mine", "mine-1", "mine-2"]
+
+
+def test_attempts_differ_in_nothing_but_the_id(ask: Asking) -> None:
+    ask.server.busy(1)
+    ask.answer("at last")
+    ask(top_k=3)
+    first, second = ask.server.requests
+    assert first.body == second.body
+    assert {**first.headers, "x-request-id": ""} == {**second.headers, "x-request-id": ""}
