@@ -139,7 +139,8 @@ def form(reply: ChatCompletion) -> dict[str, Any]:
     for choice in dumped["choices"]:
         message = choice["message"]
         if message["tool_calls"]:
-            message["content"] = (message["content"] or "").strip()
+            # "" without a stream where the call was required, else none.
+            message["content"] = message["content"] or ""
     return dumped
 
 

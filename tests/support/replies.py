@@ -136,7 +136,9 @@ def _choice(draw: st.DrawFn, index: int) -> tuple[Object, list[Object]]:
         "index": index,
         "message": {
             "role": "assistant",
-            "content": content or (None if reasoning or calls else ""),
+            # White space before tool calls is dropped in a reply that is not streamed.
+            "content": (content.strip() and content if calls else content)
+            or (None if reasoning or calls else ""),
             "reasoning": reasoning,
             "tool_calls": calls,
         },

@@ -241,6 +241,10 @@ class _ChoiceSoFar:
         text = self._text.getvalue()
         reasoning = self._reasoning.getvalue() or None
         calls = [call.fields() for call in self.calls.in_order()]
+        if calls and not text.strip():
+            # What stands between the reasoning and the calls: vLLM drops it without streaming. Kept, it would come
+            # back in the next turn's prompt, where the model has never seen it.
+            text = ""
         # Without streaming, a message that has nothing but reasoning or tool calls has null for its content.
         alone = not reasoning and not calls and not self.message_extra
         message: JsonObject = {
