@@ -24,6 +24,7 @@ from vllmchat.http.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from types import ModuleType
     from typing import Any
 
     from vllmchat.http.clock import Clock
@@ -256,16 +257,20 @@ class Home:
     """The event loop that something belongs to."""
 
     def __init__(self) -> None:
-        self._asyncio: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        if not on_trio():
-            self._asyncio = asyncio.get_running_loop()
-            self._post: Callable[[Callable[[], object]], object] = self._asyncio.call_soon_threadsafe
-            return
-        import trio
+        # Held here, since a finaliser that runs at the end of the interpreter cannot import anything.
+        self._trio: ModuleType | None = None
+        if on_trio():
+            import trio
 
-        self._token = trio.lowlevel.current_trio_token()
-        self._post = self._token.run_sync_soon
+            self._trio = trio.lowlevel
+            token = trio.lowlevel.current_trio_token()
+            self._loop: object = token
+            self._post: Callable[[Callable[[], object]], object] = token.run_sync_soon
+        else:
+            loop = asyncio.get_running_loop()
+            self._loop = loop
+            self._post = loop.call_soon_threadsafe
 
     def run(self, job: Callable[[], object]) -> None:
         """Runs a job there: at once when called there, else soon; never when the loop has ended."""
@@ -277,23 +282,23 @@ class Home:
 
     def start(self, job: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Starts a task of its own there; called on the loop."""
-        if self._asyncio is not None:
-            task = self._asyncio.create_task(job(*args))
-            # The loop itself holds its tasks weakly.
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._trio is not None:
+            # RuntimeError: the loop is about to end.
+            with contextlib.suppress(RuntimeError):
+                self._trio.spawn_system_task(job, *args)
             return
-        import trio
-
-        with contextlib.suppress(RuntimeError):
-            trio.lowlevel.spawn_system_task(job, *args)
+        task = asyncio.ensure_future(job(*args))
+        # The loop itself holds its tasks weakly.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _is_here(self) -> bool:
-        if self._asyncio is not None:
-            return _on_loop(self._asyncio)
-        import trio
-
-        return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token
+        if self._trio is not None:
+            return bool(self._trio.in_trio_run()) and self._trio.current_trio_token() is self._loop
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
 
 async def run_out(pieces: AsyncIterator[bytes]) -> None:
@@ -597,13 +602,6 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     def _wake(waiter: asyncio.Future[None] | None) -> None:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _reason(error: BaseException | None) -> str:
