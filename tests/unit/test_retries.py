@@ -137,7 +137,7 @@ def test_a_read_that_times_out_is_told(ask: Asking) -> None:
     ask()
     ask.server.script(never)
     with pytest.raises(APITimeoutError):
-        ask(ask.llm.with_options(timeout=Timeout(first_token=0.1)))
+        ask(ask.llm.with_options(timeout=Timeout(first_token=0.2)))
     assert len(ask.server.requests) == 2
 
 

@@ -89,11 +89,12 @@ def test_first_token(scripted: ScriptedServer, ask: Callable[[VLLMProvider], obj
     scripted.script(never)
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT, idle=0.01))
     error = passed(lambda: ask(llm), "first_token", SHORT)
+    assert scripted.wait_requests(1)
     assert error.request_id == scripted.requests[0].headers["x-request-id"]
     assert error.partial is None
+    assert scripted.wait_client_closed()
     # The request may be running: it must not run twice.
     assert len(scripted.requests) == 1
-    assert scripted.wait_client_closed()
 
 
 @pytest.mark.parametrize("noise", [[], [KEEP_ALIVE], [b": \n\n", b"data: \n\n", b"event: x\n\n"]])
@@ -161,7 +162,7 @@ def test_a_number_is_total(scripted: ScriptedServer, ask: Callable[[VLLMProvider
     scripted.script(never)
     error = passed(lambda: ask(VLLMProvider("m", base_url=scripted.base_url, timeout=SHORT)), "total", SHORT)
     assert str(error).startswith(f"the call to {scripted.base_url}/chat/completions was not finished within")
-    assert len(scripted.requests) == 1
+    assert len(scripted.requests) <= 1
 
 
 def test_a_number_for_one_call(scripted: ScriptedServer, colour: Colour) -> None:
@@ -176,8 +177,8 @@ def test_a_number_for_one_call(scripted: ScriptedServer, colour: Colour) -> None
 
 def test_total_ends_a_stream_that_goes_on(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([forever(sse(chunk("a")) * 100)])
-    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=SHORT)
-    error = passed(colour.stream(llm).until_done, "total", SHORT)
+    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.4)
+    error = passed(colour.stream(llm).until_done, "total", 0.4)
     assert error.partial is not None
     assert error.partial.text.startswith("aaaa")
 
@@ -200,14 +201,14 @@ def test_total_spans_attempts(
     monkeypatch.setattr("random.random", lambda: 0.0)
     scripted.busy(1, retry_after="0")
     scripted.script(never)
-    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.2)
-    passed(lambda: ask(llm), "total", 0.2)
-    assert len(scripted.requests) == 2
+    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.4)
+    passed(lambda: ask(llm), "total", 0.4)
+    assert scripted.wait_requests(2)
 
 
 def test_total_spans_pauses(scripted: ScriptedServer, ask: Callable[[VLLMProvider], object]) -> None:
     scripted.always(reply({"error": "busy"}, 503, {"retry-after": "0"}))
-    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.3, max_retries=10_000)
+    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.4, max_retries=10_000)
     began = time.monotonic()
     with pytest.raises((ServiceUnavailableError, APITimeoutError)):
         ask(llm)
@@ -263,4 +264,4 @@ def test_a_call_after_one_that_timed_out(
     scripted.script(never)
     with pytest.raises(APITimeoutError):
         ask(llm)
-    assert scripted.connections == 2
+    assert scripted.wait_for(lambda: scripted.connections == 2)
