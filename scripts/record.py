@@ -54,7 +54,11 @@ def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None
         answer = error  # an error of the server is an answer too
     with answer:
         text = answer.read().decode("utf-8")
-        headers = {name.lower(): value for name, value in answer.headers.items() if name.lower() != "date"}
+        # The date changes each time, and it is urllib that wants the connection closed.
+        left_out = ("date", "connection")
+        headers = {
+            name.lower(): value for name, value in answer.headers.items() if name.lower() not in left_out
+        }
         return {
             "server": f"vllm {VLLM_VERSION}",
             "request": {"method": request.get_method(), "path": path, "body": body},
