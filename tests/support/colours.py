@@ -140,7 +140,11 @@ class Stream:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if self._portal is None:
+            cast("ChatStream", self.inner).__exit__(exc_type, exc, traceback)
+        else:
+            stream = cast("AsyncChatStream", self.inner)
+            self._portal.call(stream.__aexit__, exc_type, exc, traceback)
 
 
 def _next(portal: BlockingPortal, source: AsyncIterator[T]) -> T:

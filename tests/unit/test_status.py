@@ -326,6 +326,21 @@ def test_redirects_say_where_to() -> None:
     assert "it redirects. " in str(told(302, b""))
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (404, {"detail": "Not Found"}, "404: Not Found - this server has no such route. Start it with X."),
+        (403, {"error": "closed"}, "403: closed - Start it with X."),
+        (501, {"error": "no"}, "501: no - Start it with X."),
+        (404, {"error": "no such model"}, "404: no such model"),
+        (500, {"error": "no"}, "500: no"),
+    ],
+)
+def test_what_a_route_needs(status: int, body: object, advice: str) -> None:
+    raw = json.dumps(body).encode()
+    assert str(error_from_reply(Head(status, {}, "id-1"), raw, needs="Start it with X.")) == advice
+
+
 def test_a_model_that_is_missing_is_no_route_that_is_missing() -> None:
     assert "route" not in str(told(404, error("The model `x` does not exist.", code=404)))
 

@@ -234,7 +234,9 @@ class EventStream(Iterator[T]):
             if core.failed():
                 self.close()
             elif core.reader.done:
-                self._finish()
+                exchange = self._open()
+                core.close()
+                exchange.drain()
             else:
                 self._pull()
         return core.take()
@@ -264,11 +266,6 @@ class EventStream(Iterator[T]):
                 raise
             self._core.reader.head = exchange.head
         return self._exchange
-
-    def _finish(self) -> None:
-        self._core.close()
-        if self._exchange is not None:
-            self._exchange.drain()
 
     def close(self) -> None:
         """Ends the stream. If it had not come to its end, the connection is closed and the server stops."""
@@ -316,7 +313,9 @@ class AsyncEventStream(AsyncIterator[T]):
             if core.failed():
                 await self.aclose()
             elif core.reader.done:
-                await self._finish()
+                exchange = await self._open()
+                core.close()
+                await exchange.drain()
             else:
                 await self._pull()
         return core.take()
@@ -346,11 +345,6 @@ class AsyncEventStream(AsyncIterator[T]):
                 raise
             self._core.reader.head = exchange.head
         return self._exchange
-
-    async def _finish(self) -> None:
-        self._core.close()
-        if self._exchange is not None:
-            await self._exchange.drain()
 
     async def aclose(self) -> None:
         """Ends the stream. If it had not come to its end, the connection is closed and the server stops."""
