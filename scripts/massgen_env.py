@@ -26,8 +26,13 @@ MASSGEN_VERSION = "0.1.97"
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 """The package of this clone."""
 
-_REQUIREMENTS = (f"massgen=={MASSGEN_VERSION}", "mypy>=2.0", "anyio>=4.5", "typing-extensions>=4.13")
-"""mypy brings stubtest, which compares our stubs with the installed MassGen and must run beside it."""
+_REQUIREMENTS = (
+    f"massgen=={MASSGEN_VERSION}",
+    "mypy>=2.0",  # its stubtest compares our stubs with the installed MassGen and must run beside it
+    "coverage[toml]>=7.6",
+    "anyio>=4.5",
+    "typing-extensions>=4.13",
+)
 
 
 def install(*, say: Say = say_to_stderr) -> Path:
@@ -71,16 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("install", help="install MassGen into the cache folder, if it is not there")
-    run = commands.add_parser("run", help="run its Python with this clone's vllmchat")
-    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
-    options = parser.parse_args(argv)
+    commands.add_parser("run", help="run its Python with this clone's vllmchat; all that follows is Python's")
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = words[1:] if words[:1] == ["run"] else []
+    options = parser.parse_args(words[:1] if arguments else words)
     try:
         python = install()
     except InstallError as error:
         say_to_stderr(f"error: {error}")
         return 1
     if options.command == "run":
-        return subprocess.run([str(python), *options.arguments], env=environment(), check=False).returncode
+        return subprocess.run([str(python), *arguments], env=environment(), check=False).returncode
     print(python)
     return 0
 

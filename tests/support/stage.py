@@ -118,12 +118,14 @@ class StagedVLLM:
     Attributes:
         server: The server; `with stage.server:` starts it.
         max_model_len: The context size that it tells.
+        models: The models that it tells, instead of one with that size.
     """
 
     def __init__(self, *, max_model_len: int = 40960) -> None:
         self.server = ScriptedServer()
         self.server.always(self._answer)
         self.max_model_len = max_model_len
+        self.models: list[dict[str, Any]] | None = None
         self._answers: deque[Answerer] = deque()
         self._always: Answerer | None = None
 
@@ -153,7 +155,8 @@ class StagedVLLM:
     def _answer(self, request: Request) -> Answer:
         if request.path == "/v1/models":
             # Whatever model a test asks for, this server serves it.
-            return reply({"object": "list", "data": [{"id": "served", "max_model_len": self.max_model_len}]})
+            served = [{"id": "served", "max_model_len": self.max_model_len}]
+            return reply({"object": "list", "data": self.models or served})
         answer = self._answers.popleft() if self._answers else self._always
         assert answer is not None, f"no answer was queued for {request.target}"
         return answer if isinstance(answer, Answer) else answer(request)

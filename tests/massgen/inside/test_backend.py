@@ -7,16 +7,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from massgen.backend.base import LLMBackend
+from massgen.backend.base import LLMBackend, StreamChunk
 from massgen.backend.chat_completions import ChatCompletionsBackend
 
-from support.scripted import Gate, in_thread, never, reset, script, stream
+from support.scripted import Gate, in_thread, never, refusing_origin, reset, script, stream
 from support.stage import QUESTION, WORKFLOW, StagedVLLM, collected, events, kinds, only, refusal, says
 from vllmchat.adapters.massgen import VLLMBackend
 from vllmchat.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
 pytestmark = pytest.mark.anyio
 
@@ -395,6 +395,34 @@ def test_a_monitor_knows_the_size_before_the_first_request(
     del kept
 
 
+async def test_a_size_that_cannot_be_learnt_stays_unknown(model: str, installed: None) -> None:
+    from massgen.memory._context_monitor import ContextWindowMonitor
+
+    with refusing_origin() as origin:
+        lost = VLLMBackend(model=model, base_url=f"{origin}/v1")
+        assert ContextWindowMonitor(model, provider="vllm").context_window == 128_000  # MassGen's own guess
+        chunks = await collected(lost.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["error", "done"]
+    assert only(chunks, "error").status == "fatal"
+    assert origin in (only(chunks, "error").error or "")
+
+
+async def test_the_size_is_that_of_the_model_asked_for(stage: StagedVLLM, model: str) -> None:
+    stage.models = [{"id": "small", "max_model_len": 1024}, {"id": model, "max_model_len": 8192}]
+    stage.next(says(text="42"))
+    chosen = VLLMBackend(model=model, base_url=stage.base_url)
+    await collected(chosen.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    pricing = chosen.token_calculator.get_model_pricing("vLLM", model)
+    assert pricing is not None
+    assert (pricing.context_window, pricing.input_cost_per_1k) == (8192, 0)
+
+
+def test_prices_of_other_providers_are_massgens(backend: VLLMBackend) -> None:
+    pricing = backend.token_calculator.get_model_pricing("OpenAI", "gpt-4o")
+    assert pricing is not None
+    assert pricing.input_cost_per_1k > 0
+
+
 # Tools that are MassGen's to run
 
 
@@ -445,6 +473,77 @@ async def test_a_tool_of_an_mcp_server_is_run(
     first, second = stage.bodies
     assert any(tool["function"]["name"] == "mcp__weather__forecast" for tool in first["tools"])
     assert "Oslo: -2 degrees" in second["messages"][-1]["content"]
+
+
+async def test_planning_blocks_the_tools_of_mcp_servers(
+    agent: Callable[..., Any], stage: StagedVLLM, mcp_server: Any
+) -> None:
+    planning = agent(mcp_servers=[mcp_server])
+    planning.backend.set_planning_mode(True)
+    stage.next(
+        says(calls=[("mcp__weather__forecast", '{"city": "Oslo"}')]),
+        says(calls=[("new_answer", '{"content": "A plan."}')]),
+    )
+    chunks = await collected(planning.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert "planning_mode_blocked" in [chunk.status for chunk in chunks]
+    assert "was not carried out" in stage.bodies[1]["messages"][-1]["content"]
+
+
+async def test_blocked_mcp_servers_are_not_called(
+    agent: Callable[..., Any], stage: StagedVLLM, mcp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = agent(mcp_servers=[mcp_server])
+
+    async def blocked() -> bool:
+        return False
+
+    monkeypatch.setattr(connected.backend, "_check_circuit_breaker_before_execution", blocked)
+    stage.next(
+        says(calls=[("mcp__weather__forecast", '{"city": "Oslo"}')]),
+        says(calls=[("new_answer", '{"content": "Unknown."}')]),
+    )
+    chunks = await collected(connected.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert "mcp_blocked" in [chunk.status for chunk in chunks]
+    assert "was not carried out" in stage.bodies[1]["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_massgens_router_is_asked_first(
+    agent: Callable[..., Any], stage: StagedVLLM, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    routed = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    routed.backend.set_nlip_router(object(), enabled=True)
+
+    async def route(
+        call: dict[str, Any], config: Any, messages: list[dict[str, Any]], processed: set[str]
+    ) -> AsyncGenerator[StreamChunk]:
+        if not works:
+            raise ConnectionError("no route")
+        processed.add(call["call_id"])
+        messages.append({"role": "tool", "tool_call_id": call["call_id"], "content": "42, by another way"})
+        yield StreamChunk(config.chunk_type, content="routed", status=config.status_response)
+
+    monkeypatch.setattr(routed.backend, "_stream_tool_execution_via_nlip", route)
+    stage.next(
+        says(calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22}')]),
+        says(calls=[("new_answer", '{"content": "42"}')]),
+    )
+    await collected(routed.chat(QUESTION, WORKFLOW, reset_chat=True))
+    (result,) = [message for message in stage.bodies[1]["messages"] if message["role"] == "tool"]
+    assert ("by another way" in result["content"]) is works
+    assert "42" in result["content"]
+
+
+async def test_without_mcp_servers_the_agent_goes_on(
+    backend: VLLMBackend, stage: StagedVLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: VLLMBackend) -> VLLMBackend:
+        raise RuntimeError("no MCP today")
+
+    monkeypatch.setattr(VLLMBackend, "__aenter__", broken, raising=False)
+    stage.next(says(text="42"))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["content", "complete_message", "done"]
 
 
 async def test_an_mcp_server_that_fails_does_not_stop_the_agent(

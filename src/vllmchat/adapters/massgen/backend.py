@@ -450,8 +450,6 @@ class VLLMBackend(ChatCompletionsBackend):
 
     def _update_token_usage_from_api_response(self, usage: Any, model: str) -> None:
         """Adds what the server counted. MassGen's own method would look for the price of a local model first."""
-        if usage is None:
-            return
         counted = self.token_calculator.extract_token_breakdown(usage)
         self._last_call_input_tokens = counted["input_tokens"]
         for backend in (self, self._charged_to):
