@@ -54,6 +54,8 @@ if TYPE_CHECKING:
         VLLMChatError,
     )
     from vllmchat.http.timeout import Timeout
+    from vllmchat.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
+    from vllmchat.models import Model, ModelList
     from vllmchat.providers.openai import OpenAIProvider
     from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
     from vllmchat.providers.vllm import VLLMProvider
@@ -104,6 +106,8 @@ _HOMES = {
         "VLLMChatError",
     ),
     "vllmchat.http.timeout": ("Timeout",),
+    "vllmchat.metrics": ("MetricFamily", "MetricHistogram", "MetricSample", "Metrics"),
+    "vllmchat.models": ("Model", "ModelList"),
     "vllmchat.providers.openai": ("OpenAIProvider",),
     "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
     "vllmchat.providers.vllm": ("VLLMProvider",),
@@ -137,6 +141,12 @@ __all__ = [
     "InvalidRequestError",
     "Message",
     "Messages",
+    "MetricFamily",
+    "MetricHistogram",
+    "MetricSample",
+    "Metrics",
+    "Model",
+    "ModelList",
     "NotFoundError",
     "OpenAIProvider",
     "PermissionDeniedError",

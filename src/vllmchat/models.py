@@ -45,9 +45,9 @@ class ModelList(WireModel):
     """The models."""
 
 
-def models_call(timeout: Timeout) -> Call[ModelList]:
+def models_call(timeout: Timeout, *, max_retries: int | None = None) -> Call[ModelList]:
     """The call that asks a server for its models."""
-    return Call("/models", _read, timeout, method="GET")
+    return Call("/models", _read, timeout, method="GET", max_retries=max_retries)
 
 
 def the_only_model(models: ModelList) -> str:

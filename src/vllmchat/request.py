@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+
+from vllmchat.http.call import Call
+from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
-    from vllmchat.http.call import Call
-    from vllmchat.http.timeout import Timeout
+    from collections.abc import Callable
 
-T_co = TypeVar("T_co", covariant=True)
+    from vllmchat.http.call import Reply
+
+T = TypeVar("T")
 
 
-class Request(Protocol[T_co]):
+class Request(Protocol[T]):
     """A request that has been checked. Each endpoint's module has its own."""
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether it goes to a model, so that the provider must know, or ask, which one."""
-        ...
+    needs_model: ClassVar[bool]
+    """Whether it goes to a model, so that the provider must know, or ask, which one."""
 
-    def call(self, model: str, timeout: Timeout) -> Call[T_co]:
+    def call(self, model: str, timeout: Timeout) -> Call[T]:
         """The call.
 
         Args:
@@ -30,3 +33,43 @@ class Request(Protocol[T_co]):
             InvalidRequestError: Something in the request has no JSON form.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest(Generic[T]):
+    """A request to the server itself, not to a model. What it says is known before the server is.
+
+    Attributes:
+        path: The route, with its query.
+        read: Makes the result of the answer.
+        timeout: Its own limits; a number sets `total`.
+        method: HTTP method.
+        body: Body, in JSON, or None.
+        outside_v1: Whether the route stands beside `/v1`, as most of these do.
+        needs: As of `Call`.
+        answers: As of `Call`.
+    """
+
+    path: str
+    read: Callable[[Reply], T]
+    timeout: float | Timeout | None = None
+    method: str = "GET"
+    body: bytes | None = None
+    outside_v1: bool = True
+    needs: str | None = None
+    answers: frozenset[int] = frozenset()
+
+    needs_model: ClassVar[bool] = False
+
+    def call(self, model: str, timeout: Timeout) -> Call[T]:
+        """The call; the model is of no interest."""
+        return Call(
+            self.path,
+            self.read,
+            Timeout.of(self.timeout, timeout),
+            method=self.method,
+            body=self.body,
+            outside_v1=self.outside_v1,
+            needs=self.needs,
+            answers=self.answers,
+        )

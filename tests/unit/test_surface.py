@@ -106,8 +106,8 @@ def test_everything_public_is_documented(cls: type) -> None:
         ), twin
 
 
-def test_both_providers_have_the_same_face() -> None:
-    assert public(VLLMProvider) == public(OpenAIProvider)
+def test_a_vllm_server_does_all_that_others_do_and_is_made_like_them() -> None:
+    assert public(VLLMProvider) > public(OpenAIProvider)
     assert inspect.signature(VLLMProvider) == inspect.signature(OpenAIProvider)
 
 

@@ -45,7 +45,7 @@ class Call(Generic[T]):
 
     Attributes:
         path: Route below the base URL, such as `/chat/completions`.
-        read: Makes the result of a whole answer with a status below 300.
+        read: Makes the result of a whole answer with a status below 300, or one of `answers`.
         timeout: Limits on waiting.
         method: HTTP method.
         body: Body, or None.
@@ -58,6 +58,7 @@ class Call(Generic[T]):
         max_retries: How often to try again; None is the client's own number.
         needs: What a server must be or be started with to have the route, as a sentence for the error of one that
             has not.
+        answers: Statuses from 300 on that are answers to this question, not errors.
     """
 
     path: str
@@ -73,3 +74,4 @@ class Call(Generic[T]):
     max_body: int = MAX_BODY_BYTES
     max_retries: int | None = None
     needs: str | None = None
+    answers: frozenset[int] = frozenset()

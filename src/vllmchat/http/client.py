@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import anyio
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from vllmchat.http.call import Call
     from vllmchat.http.flow import Flow, Outcome, Sleep, Target
+    from vllmchat.http.timeout import Timeout
     from vllmchat.http.transport import AsyncAnswer, SyncAnswer
 
 T = TypeVar("T")
@@ -90,7 +92,7 @@ class SyncExchange:
 
     def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
         if isinstance(step, Send):
-            self.url = step.url
+            self.url = step.place
             try:
                 self.answer = self._sender.send(step, self.clock)
             except Exception as error:
@@ -180,7 +182,7 @@ class AsyncExchange:
 
     async def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
         if isinstance(step, Send):
-            self.url = step.url
+            self.url = step.place
             try:
                 self.answer = await self._sender.send(step, self.clock)
             except Exception as error:
@@ -256,8 +258,12 @@ class SyncClient:
 
     def run(self, target: Target, call: Call[T]) -> T:
         """Sends a call and reads its whole answer."""
-        clock = Clock(call.timeout)
-        return SyncExchange(self.state().sender, clock).run(reply_flow(target, call, clock))
+        return self.follow(partial(reply_flow, target, call), call.timeout)
+
+    def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
+        """Does what a flow asks for, within the limits of a call."""
+        clock = Clock(timeout)
+        return SyncExchange(self.state().sender, clock).run(flow(clock))
 
     def open(self, target: Target, call: Call[T]) -> SyncExchange:
         """Sends a call and leaves its answer open, to be read as it comes."""
@@ -293,9 +299,13 @@ class AsyncClient:
 
     async def run(self, target: Target, call: Call[T]) -> T:
         """Sends a call and reads its whole answer."""
-        clock = Clock(call.timeout)
+        return await self.follow(partial(reply_flow, target, call), call.timeout)
+
+    async def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
+        """Does what a flow asks for, within the limits of a call."""
+        clock = Clock(timeout)
         state = await self.state()
-        return await AsyncExchange(state.sender, clock).run(reply_flow(target, call, clock))
+        return await AsyncExchange(state.sender, clock).run(flow(clock))
 
     async def open(self, target: Target, call: Call[T]) -> AsyncExchange:
         """Sends a call and leaves its answer open, to be read as it comes."""

@@ -53,8 +53,13 @@ class Send:
 
     @property
     def url(self) -> str:
-        """The full URL, for messages."""
+        """The full URL."""
         return self.base.origin + self.target
+
+    @property
+    def place(self) -> str:
+        """The URL without its query, for messages."""
+        return self.url.partition("?")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     try:
         body = yield ReadBody(call.max_body)
     except TransportFailure as failure:
-        raise failure.error(send.url, head.request_id) from failure.cause
+        raise failure.error(send.place, head.request_id) from failure.cause
     assert isinstance(body, bytes)
     try:
         return call.read(Reply(head, body))
@@ -165,10 +170,10 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             clock.fresh = True
             pause = 0.0 if failure.kind == "stale" else backoff(attempt)
             if not failure.retriable or attempt >= retries or pause >= clock.total_seconds():
-                raise failure.error(send.url, send.request_id) from failure.cause
+                raise failure.error(send.place, send.request_id) from failure.cause
         else:
             assert isinstance(head, Head)
-            if head.status < 300:
+            if head.status < 300 or head.status in call.answers:
                 return send, head
             raw = yield from _read_error(clock)
             pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None

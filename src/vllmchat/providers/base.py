@@ -17,12 +17,15 @@ from vllmchat.http.user_client import USER_AGENT, sends_authorization, timeout_o
 from vllmchat.models import models_call, the_only_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from vllmchat.chat.request import ChatRequest
     from vllmchat.http.client import AsyncExchange, AsyncState, SyncExchange, SyncState
+    from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
+    from vllmchat.http.flow import Flow
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
     from vllmchat.request import Request
 
@@ -141,7 +144,8 @@ class ProviderBase:
         copy._target = Target(self._target.base, all_headers, retries)
         return copy
 
-    # What verbs are made of: a request sent and read whole, or left open to be read as it comes.
+    # What verbs are made of: a request sent and read whole, or left open to be read as it comes, or several requests
+    # that a flow sends as it sees fit.
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
         call = request.call(self._model_for(request, model), self._blocking_timeout)
@@ -164,6 +168,12 @@ class ProviderBase:
 
     def _astream_chat(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
         return AsyncChatStream(ChatReader(request.choices), partial(self._aopen, request, model))
+
+    def _follow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
+        return self._connections.blocking.follow(partial(flow, self._target), timeout)
+
+    async def _afollow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
+        return await self._connections.awaiting.follow(partial(flow, self._target), timeout)
 
     # Which model.
 

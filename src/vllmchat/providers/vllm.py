@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.request import ChatRequest
-from vllmchat.providers.base import ProviderBase
+from vllmchat.providers.admin_verbs import AdminVerbs
+from vllmchat.providers.server_verbs import ServerVerbs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class VLLMProvider(ProviderBase):
+class VLLMProvider(ServerVerbs, AdminVerbs):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections

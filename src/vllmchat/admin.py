@@ -1,0 +1,280 @@
+"""Running a server: sleep and wake, pause and resume, abort, its cache, its LoRA adapters."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar, cast
+from urllib.parse import urlencode
+
+from pydantic_core import to_json
+
+from vllmchat.checking.dialect import Dialect
+from vllmchat.checking.limits import Limits, checked_timeout
+from vllmchat.checking.rules import Bounds, Length, NotBlank
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.http.call import Reply
+from vllmchat.http.timeout import Timeout
+from vllmchat.request import PlainRequest
+from vllmchat.wire import WireModel, decode, not_this
+
+T = TypeVar("T")
+
+PauseMode: TypeAlias = Literal["abort", "wait", "keep"]
+"""What becomes of requests that run: they end (finish reason `abort`), are waited for, or stand still."""
+
+DEV_MODE: Final = (
+    "It has the routes of administration only when VLLM_SERVER_DEV_MODE=1 stood in its environment as it was started. "
+    "They ask for no key."
+)
+LORA: Final = (
+    "It loads adapters only when it was started with --enable-lora, and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its "
+    "environment."
+)
+
+
+# What the parameters must be. The verbs say what they mean.
+
+
+class _Sleep(Limits, total=False):
+    level: Annotated[int, Bounds(ge=0, le=2)]
+    mode: PauseMode
+
+
+class _WakeUp(Limits, total=False):
+    tags: Annotated[Sequence[Annotated[str, NotBlank()]], Length(1)]
+
+
+class _ResetPrefixCache(Limits, total=False):
+    reset_running_requests: bool
+    reset_external: bool
+
+
+class _Pause(Limits, total=False):
+    mode: PauseMode
+    clear_cache: bool
+
+
+class _Abort(Limits, total=False):
+    request_ids: Annotated[Sequence[Annotated[str, NotBlank()]], Length(1)]
+
+
+class _LoadLoRA(Limits, total=False):
+    name: Annotated[str, NotBlank()]
+    path: Annotated[str, NotBlank()]
+    load_inplace: bool
+    is_3d_lora_weight: bool
+
+
+class _UnloadLoRA(Limits, total=False):
+    name: Annotated[str, NotBlank()]
+
+
+_SLEEP: Final = Dialect("sleep", _Sleep)
+_WAKE_UP: Final = Dialect("wake_up", _WakeUp)
+_RESET_PREFIX_CACHE: Final = Dialect("reset_prefix_cache", _ResetPrefixCache)
+_PAUSE: Final = Dialect("pause", _Pause)
+_ABORT: Final = Dialect("abort", _Abort)
+_LOAD_LORA: Final = Dialect("load_lora", _LoadLoRA)
+_UNLOAD_LORA: Final = Dialect("unload_lora", _UnloadLoRA)
+
+Wait: TypeAlias = float | Timeout | None
+
+
+def sleep_request(level: int, mode: PauseMode | None, timeout: Wait) -> PlainRequest[None]:
+    """The request that puts the engine to sleep.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    checked = _SLEEP.check({"level": level, "mode": mode, "timeout": timeout})
+    return _post("/sleep", _read_done, checked.timeout, query=checked.fields)
+
+
+def wake_up_request(tags: str | Sequence[str] | None, timeout: Wait) -> PlainRequest[bool | None]:
+    """The request that wakes the engine up.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    checked = _WAKE_UP.check({"tags": _listed(tags), "timeout": timeout})
+    return _post("/wake_up", _read_awake, checked.timeout, query=checked.fields)
+
+
+def is_sleeping_request(timeout: Wait) -> PlainRequest[bool]:
+    """The request that asks whether the engine sleeps."""
+    return PlainRequest("/is_sleeping", _read_sleeping, checked_timeout(timeout), needs=DEV_MODE)
+
+
+def reset_prefix_cache_request(
+    reset_running_requests: bool | None, reset_external: bool | None, timeout: Wait
+) -> PlainRequest[bool | None]:
+    """The request that empties the prefix cache.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    given = {"reset_running_requests": reset_running_requests, "reset_external": reset_external}
+    checked = _RESET_PREFIX_CACHE.check({**given, "timeout": timeout})
+    return _post("/reset_prefix_cache", _read_success, checked.timeout, query=checked.fields)
+
+
+def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wait) -> PlainRequest[None]:
+    """The request that stops generation.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    checked = _PAUSE.check({"mode": mode, "clear_cache": clear_cache, "timeout": timeout})
+    query = checked.fields
+    if query.get("mode") == "wait":
+        # The name before vLLM 0.18. Later servers take either, or ignore this one.
+        query["wait_for_inflight_requests"] = True
+    return _post("/pause", _read_done, checked.timeout, query=query)
+
+
+def resume_request(timeout: Wait) -> PlainRequest[None]:
+    """The request that lets generation go on."""
+    return _post("/resume", _read_done, checked_timeout(timeout))
+
+
+def is_paused_request(timeout: Wait) -> PlainRequest[bool]:
+    """The request that asks whether generation stands still."""
+    return PlainRequest("/is_paused", _read_paused, checked_timeout(timeout), needs=DEV_MODE)
+
+
+def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainRequest[int | None]:
+    """The request that ends other requests.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong, or no request is named.
+    """
+    if not request_ids:
+        # The server would take it for all.
+        rule = "must name a request."
+        raise InvalidRequestError(
+            [Problem("request_ids", repr(request_ids), rule, "For all of them, call abort_all().")]
+        )
+    checked = _ABORT.check({"request_ids": _listed(request_ids), "timeout": timeout})
+    named = cast("Sequence[str]", checked.fields["request_ids"])
+    return _post("/abort_requests", _read_aborted, checked.timeout, body={"request_ids": [*named]})
+
+
+def abort_all_request(timeout: Wait) -> PlainRequest[int | None]:
+    """The request that ends all other requests."""
+    return _post("/abort_requests", _read_aborted, checked_timeout(timeout), body={"request_ids": []})
+
+
+def load_lora_request(
+    name: str, path: str, load_inplace: bool | None, is_3d_lora_weight: bool | None, timeout: Wait
+) -> PlainRequest[None]:
+    """The request that loads an adapter.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    given = {"load_inplace": load_inplace, "is_3d_lora_weight": is_3d_lora_weight, "timeout": timeout}
+    checked = _LOAD_LORA.check({"name": _required("name", name), "path": _required("path", path), **given})
+    body = checked.fields
+    return _lora(
+        "/load_lora_adapter",
+        {"lora_name": body.pop("name"), "lora_path": body.pop("path"), **body},
+        checked.timeout,
+    )
+
+
+def unload_lora_request(name: str, timeout: Wait) -> PlainRequest[None]:
+    """The request that unloads an adapter.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    checked = _UNLOAD_LORA.check({"name": _required("name", name), "timeout": timeout})
+    return _lora("/unload_lora_adapter", {"lora_name": checked.fields["name"]}, checked.timeout)
+
+
+def _post(
+    path: str,
+    read: Callable[[Reply], T],
+    timeout: Wait,
+    *,
+    query: Mapping[str, object] | None = None,
+    body: Mapping[str, object] | None = None,
+) -> PlainRequest[T]:
+    if query:
+        words = {name: _word(value) for name, value in query.items()}
+        path = f"{path}?{urlencode(words, doseq=True)}"
+    raw = to_json(body) if body is not None else None
+    return PlainRequest(path, read, timeout, method="POST", body=raw, needs=DEV_MODE)
+
+
+def _lora(path: str, body: Mapping[str, object], timeout: Wait) -> PlainRequest[None]:
+    raw = to_json(body)
+    return PlainRequest(path, _read_done, timeout, method="POST", body=raw, outside_v1=False, needs=LORA)
+
+
+def _word(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _listed(value: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [value] if isinstance(value, str) else value
+
+
+def _required(name: str, value: str) -> str:
+    """A value, which must not be None: elsewhere that means "not set"."""
+    if cast("object", value) is None:
+        raise InvalidRequestError([Problem(name, "None", "must be a string.")])
+    return value
+
+
+# What comes back. Old servers answer with nothing at all.
+
+
+class _Done(WireModel):
+    status: str | None = None
+    success: bool | None = None
+    aborted: int | None = None
+    error: object = None
+
+
+class _Sleeping(WireModel):
+    is_sleeping: bool
+
+
+class _Paused(WireModel):
+    is_paused: bool
+
+
+def _acknowledged(reply: Reply) -> _Done:
+    body = reply.body
+    if not body.strip() or body.startswith(b"Success"):
+        return _Done()
+    done = decode(_Done, body, "an acknowledgement")
+    if done.error:
+        raise not_this("an acknowledgement", body, "it tells an error")
+    return done
+
+
+def _read_done(reply: Reply) -> None:
+    _acknowledged(reply)
+
+
+def _read_awake(reply: Reply) -> bool | None:
+    status = _acknowledged(reply).status
+    return None if status is None else status == "awake"
+
+
+def _read_success(reply: Reply) -> bool | None:
+    return _acknowledged(reply).success
+
+
+def _read_aborted(reply: Reply) -> int | None:
+    return _acknowledged(reply).aborted
+
+
+def _read_sleeping(reply: Reply) -> bool:
+    return decode(_Sleeping, reply.body, "whether the engine sleeps").is_sleeping
+
+
+def _read_paused(reply: Reply) -> bool:
+    return decode(_Paused, reply.body, "whether generation is paused").is_paused

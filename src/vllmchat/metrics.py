@@ -1,0 +1,307 @@
+"""What a server counts and measures: `/metrics`, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from vllmchat.checking.limits import checked_timeout
+from vllmchat.request import PlainRequest
+from vllmchat.wire import not_this
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+    from vllmchat.http.call import Reply
+    from vllmchat.http.timeout import Timeout
+
+MetricType: TypeAlias = Literal["counter", "gauge", "histogram", "summary", "untyped"]
+"""The kinds of metrics in Prometheus' text format."""
+
+_NEEDS = "Any vLLM server has it: check base_url."
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSample:
+    """One number.
+
+    Attributes:
+        name: Its full name, such as `vllm:prompt_tokens_total`.
+        labels: What it belongs to, such as `{"engine": "0", "model_name": "m"}`.
+        value: The number.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricFamily:
+    """All numbers of one metric.
+
+    Attributes:
+        name: Its name, without the `_total` of counters.
+        type: What kind it is.
+        help: What the server says about it.
+        samples: The numbers, in the server's order.
+    """
+
+    name: str
+    type: MetricType
+    help: str
+    samples: tuple[MetricSample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricHistogram:
+    """How values are distributed.
+
+    Attributes:
+        count: How many there were.
+        sum: Their sum.
+        buckets: For each upper bound, in ascending order, how many values were not above it. The last bound is
+            infinite.
+    """
+
+    count: int
+    sum: float
+    buckets: tuple[tuple[float, int], ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean, or None when there was none."""
+        return self.sum / self.count if self.count else None
+
+
+class Metrics(Mapping[str, MetricFamily]):
+    """All metrics of a server at one moment, by name.
+
+    Counters count from the server's start. A server with several engines has a sample for each; the properties below
+    put them together. They are None when the server does not tell them, as one that was started with
+    `--disable-log-stats`.
+
+        metrics = llm.metrics()
+        print(metrics.requests_running, metrics.kv_cache_usage)
+        print(metrics.value("vllm:request_success", finished_reason="length"))
+    """
+
+    def __init__(self, families: Iterable[MetricFamily]) -> None:
+        self._families = {family.name: family for family in families}
+
+    def __getitem__(self, name: str) -> MetricFamily:
+        return self._families[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._families)
+
+    def __len__(self) -> int:
+        return len(self._families)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} names>"
+
+    def samples(self, name: str, /, **labels: str) -> list[MetricSample]:
+        """The numbers of one name that have these labels.
+
+        Args:
+            name: The metric's, or the sample's own: `vllm:prompt_tokens` and `vllm:prompt_tokens_total` give the same.
+            **labels: Labels that a number must have. It may have others.
+        """
+        for family in (name, name.removesuffix("_total"), *_owners(name)):
+            if family in self._families:
+                found = self._families[family].samples
+                exact = [each for each in found if each.name in (name, f"{name}_total")]
+                return [each for each in exact if labels.items() <= each.labels.items()]
+        return []
+
+    def value(self, name: str, /, **labels: str) -> float | None:
+        """The sum of the numbers that `samples` gives; None when there is none."""
+        found = self.samples(name, **labels)
+        return sum(each.value for each in found) if found else None
+
+    def histogram(self, name: str, /, **labels: str) -> MetricHistogram | None:
+        """The distribution of one name, of all its samples that have these labels; None when there is none.
+
+        Args:
+            name: The metric's, such as `vllm:time_to_first_token_seconds`.
+            **labels: Labels that a number must have.
+        """
+        count = self.value(f"{name}_count", **labels)
+        if count is None:
+            return None
+        buckets: dict[float, float] = {}
+        for each in self.samples(f"{name}_bucket", **labels):
+            with suppress(KeyError, ValueError):
+                bound = float(each.labels["le"])
+                buckets[bound] = buckets.get(bound, 0.0) + each.value
+        return MetricHistogram(
+            _whole(count),
+            self.value(f"{name}_sum", **labels) or 0.0,
+            tuple((bound, _whole(buckets[bound])) for bound in sorted(buckets)),
+        )
+
+    # What most people ask for. A second name is the one that older servers use.
+
+    @property
+    def requests_running(self) -> int | None:
+        """Requests that are being generated now."""
+        return self._count("vllm:num_requests_running")
+
+    @property
+    def requests_waiting(self) -> int | None:
+        """Requests that wait for their turn now."""
+        return self._count("vllm:num_requests_waiting")
+
+    @property
+    def requests_finished(self) -> dict[str, int]:
+        """How many requests have ended, by their finish reason. Empty when the server does not tell."""
+        ended: dict[str, int] = {}
+        for each in self.samples("vllm:request_success"):
+            reason = each.labels.get("finished_reason", "")
+            ended[reason] = ended.get(reason, 0) + _whole(each.value)
+        return ended
+
+    @property
+    def kv_cache_usage(self) -> float | None:
+        """The share of the KV cache that is in use now, from 0 to 1: the mean over all engines."""
+        found = self.samples("vllm:kv_cache_usage_perc") or self.samples("vllm:gpu_cache_usage_perc")
+        return sum(each.value for each in found) / len(found) if found else None
+
+    @property
+    def prefix_cache_queries(self) -> int | None:
+        """Tokens of prompts that were looked up in the prefix cache."""
+        return self._count("vllm:prefix_cache_queries", "vllm:gpu_prefix_cache_queries")
+
+    @property
+    def prefix_cache_hits(self) -> int | None:
+        """Tokens of prompts that were found in the prefix cache."""
+        return self._count("vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits")
+
+    @property
+    def prefix_cache_hit_rate(self) -> float | None:
+        """The share of tokens that were found, from 0 to 1; None also when none was looked up."""
+        queries, hits = self.prefix_cache_queries, self.prefix_cache_hits
+        return hits / queries if queries and hits is not None else None
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of prompts that were processed."""
+        return self._count("vllm:prompt_tokens")
+
+    @property
+    def generation_tokens(self) -> int | None:
+        """Tokens that were generated."""
+        return self._count("vllm:generation_tokens")
+
+    @property
+    def preemptions(self) -> int | None:
+        """How often a running request had to give up its place in the KV cache."""
+        return self._count("vllm:num_preemptions")
+
+    @property
+    def time_to_first_token(self) -> MetricHistogram | None:
+        """Seconds from a request's arrival to its first token."""
+        return self.histogram("vllm:time_to_first_token_seconds")
+
+    @property
+    def inter_token_latency(self) -> MetricHistogram | None:
+        """Seconds from one token of a request to its next."""
+        name = "vllm:inter_token_latency_seconds"
+        return self.histogram(name) or self.histogram("vllm:time_per_output_token_seconds")
+
+    @property
+    def queue_time(self) -> MetricHistogram | None:
+        """Seconds that requests waited for their turn."""
+        return self.histogram("vllm:request_queue_time_seconds")
+
+    @property
+    def request_latency(self) -> MetricHistogram | None:
+        """Seconds from a request's arrival to its end."""
+        return self.histogram("vllm:e2e_request_latency_seconds")
+
+    def _count(self, *names: str) -> int | None:
+        for name in names:
+            value = self.value(name)
+            if value is not None:
+                return _whole(value)
+        return None
+
+
+def _whole(value: float) -> int:
+    """A count. What is no number, as the format allows, counts nothing."""
+    return int(value) if math.isfinite(value) else 0
+
+
+def _owners(name: str) -> Iterator[str]:
+    """The metric that a sample of a histogram or a summary may belong to."""
+    for end in ("_bucket", "_count", "_sum"):
+        if name.endswith(end):
+            yield name.removesuffix(end)
+
+
+def metrics_request(timeout: float | Timeout | None = None) -> PlainRequest[Metrics]:
+    """The request for a server's metrics.
+
+    Raises:
+        ImportError: The parser is not installed.
+    """
+    parse = _parser()
+
+    def read(reply: Reply) -> Metrics:
+        return read_metrics(reply.body, parse)
+
+    return PlainRequest("/metrics", read, checked_timeout(timeout), needs=_NEEDS)
+
+
+def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = None) -> Metrics:
+    """Reads Prometheus' text format.
+
+    Args:
+        body: The text.
+        parse: The parser; by default that of the package prometheus-client.
+
+    Raises:
+        ResponseError: It is something else.
+        ImportError: The parser is not installed.
+    """
+    parse = parse or _parser()
+    types: dict[str, tuple[str, str]] = {}
+    samples: dict[str, list[MetricSample]] = {}
+    try:
+        for metric in parse(body.decode("utf-8")):
+            # A number without a description comes as a family of its own, each time.
+            types.setdefault(metric.name, (metric.type, metric.documentation))
+            samples.setdefault(metric.name, []).extend(
+                MetricSample(each.name, each.labels, float(each.value)) for each in metric.samples
+            )
+    except (ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise not_this("metrics in Prometheus' text format", body, reason) from error
+    return Metrics(
+        MetricFamily(name, _TYPES.get(kind, "untyped"), about, tuple(samples[name]))
+        for name, (kind, about) in types.items()
+    )
+
+
+_TYPES: dict[str, MetricType] = {
+    "counter": "counter",
+    "gauge": "gauge",
+    "histogram": "histogram",
+    "summary": "summary",
+}
+
+
+def _parser() -> Callable[[str], Iterable[Metric]]:
+    try:
+        from prometheus_client.parser import text_string_to_metric_families
+    except ImportError as error:
+        raise ImportError(
+            "metrics() needs the package prometheus-client: pip install 'vllmchat[metrics]'"
+        ) from error
+    return text_string_to_metric_families

@@ -1,0 +1,165 @@
+"""The server itself: which version it is, how it is, whether it is ready, how loaded it is."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from vllmchat.checking.limits import checked_timeout
+from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
+from vllmchat.http.call import Call, Reply
+from vllmchat.http.clock import Clock
+from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
+from vllmchat.http.timeout import Timeout
+from vllmchat.models import ModelList, models_call
+from vllmchat.request import PlainRequest
+from vllmchat.wire import WireModel, decode
+
+_NEEDS: Final = "Any vLLM server has it: check base_url."
+
+_ILL: Final = frozenset({500, 503})
+"""How servers say that their engine has died: 500 before vLLM 0.11."""
+
+_PASSING: Final = RETRIED_STATUSES | {500}
+"""Errors of a server that starts, or of the proxy in front of it."""
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_LONGEST_WAIT: Final = 10.0
+"""Seconds that one question may take. A server that is ready answers in less, and one that hangs is asked again."""
+
+
+class _Version(WireModel):
+    version: str
+
+
+class _Load(WireModel):
+    server_load: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsRequest:
+    """The request for a server's models."""
+
+    timeout: float | Timeout | None = None
+
+    needs_model: ClassVar[bool] = False
+
+    def call(self, model: str, timeout: Timeout) -> Call[ModelList]:
+        """The call; the model is of no interest."""
+        return models_call(Timeout.of(checked_timeout(self.timeout), timeout))
+
+
+def version_request(timeout: float | Timeout | None = None) -> PlainRequest[str]:
+    """The request for a server's version."""
+    return PlainRequest("/version", _read_version, checked_timeout(timeout), needs=_NEEDS)
+
+
+def health_request(timeout: float | Timeout | None = None) -> PlainRequest[bool]:
+    """The request for a server's health."""
+    return PlainRequest("/health", _read_health, checked_timeout(timeout), needs=_NEEDS, answers=_ILL)
+
+
+def load_request(timeout: float | Timeout | None = None) -> PlainRequest[int]:
+    """The request for a server's load."""
+    return PlainRequest("/load", _read_load, checked_timeout(timeout), needs=_NEEDS)
+
+
+def _read_version(reply: Reply) -> str:
+    return decode(_Version, reply.body, "a version").version
+
+
+def _read_health(reply: Reply) -> bool:
+    return reply.head.status not in _ILL
+
+
+def _read_load(reply: Reply) -> int:
+    return decode(_Load, reply.body, "a load").server_load
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Waiting for a server until it is well and serves a model.
+
+    Attributes:
+        model: The model; None for any.
+        seconds: How long to wait.
+        limits: The provider's limits.
+    """
+
+    model: str | None
+    seconds: float
+    limits: Timeout
+
+    @property
+    def timeout(self) -> Timeout:
+        """The limits of the whole, and of each question in it."""
+        return Timeout(
+            self.limits.connect,
+            min(self.limits.first_token or _LONGEST_WAIT, _LONGEST_WAIT),
+            min(self.limits.idle or _LONGEST_WAIT, _LONGEST_WAIT),
+            self.seconds,
+        )
+
+    def flow(self, target: Target, clock: Clock) -> Flow[None]:
+        """Asks until the answer is yes, with growing pauses.
+
+        Raises:
+            APITimeoutError: The answer was not yes in time. The message tells the last one.
+            APIStatusError: An error that waiting does not cure, such as a wrong key.
+        """
+        state = "it has not answered"
+        cause: Exception | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                missing = yield from self._missing(target, clock)
+            except APITimeoutError as error:
+                # That the time is up says less than what came before.
+                if error.limit != "total":
+                    state, cause = error.message, error
+            except APIConnectionError as error:
+                state, cause = error.message, error
+            except APIStatusError as error:
+                if error.status_code not in _PASSING:
+                    raise
+                state, cause = error.message, error
+            else:
+                if missing is None:
+                    return
+                state, cause = missing, None
+            left = clock.total_seconds()
+            if left > 0:
+                yield Sleep(min(pause, left))
+                left = clock.total_seconds()
+            if left <= 0:
+                raise APITimeoutError(
+                    f"{target.base} was not ready within {self.seconds:g} s. When it was asked last: {state}",
+                    limit="total",
+                    seconds=self.seconds,
+                    url=str(target.base),
+                ) from cause
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _missing(self, target: Target, clock: Clock) -> Flow[str | None]:
+        """What the server lacks, in words, or None when it is ready."""
+        timeout = self.timeout
+        # The loop is what tries again.
+        health = Call(
+            "/health",
+            _read_health,
+            timeout,
+            method="GET",
+            outside_v1=True,
+            max_retries=0,
+            needs=_NEEDS,
+            answers=_ILL,
+        )
+        if not (yield from reply_flow(target, health, clock)):
+            return "/health said that its engine does not run"
+        models = yield from reply_flow(target, models_call(timeout, max_retries=0), clock)
+        names = [card.id for card in models.data]
+        if self.model in names or (self.model is None and names):
+            return None
+        wanted = f", not {self.model}" if self.model is not None else ""
+        return f"it was well and served {', '.join(names) or 'no model'}{wanted}"
