@@ -153,6 +153,8 @@ class Options:
     """Serve the token-in, token-out routes (`/inference/v1/generate`, `/v1/chat/completions/render`)."""
     dev_mode: bool = False
     """Serve the administration routes (`/reset_prefix_cache`, `/server_info`, ...)."""
+    lora: bool = False
+    """Let LoRA adapters be loaded and unloaded while it runs."""
     extra_args: tuple[str, ...] = ()
     """Further arguments for vLLM's own command line; they come last and win."""
     log: Path | None = None
@@ -187,6 +189,8 @@ def server_command(python: Path, options: Options, port: int) -> list[str]:
         ]
     if options.scale_out:
         command.append("--enable-scale-out")
+    if options.lora:
+        command += ["--enable-lora", "--max-lora-rank", "8"]
     return [*command, *options.extra_args]
 
 
@@ -212,6 +216,8 @@ def server_environment(options: Options, environ: Mapping[str, str] = os.environ
         env["VLLM_API_KEY"] = options.api_key
     if options.dev_mode:
         env["VLLM_SERVER_DEV_MODE"] = "1"
+    if options.lora:
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return env
 
 
@@ -552,6 +558,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument("--pooling", action="store_true", help="serve embeddings instead of text")
         command.add_argument("--scale-out", action="store_true", help="serve the token-in, token-out routes")
         command.add_argument("--dev-mode", action="store_true", help="serve the administration routes")
+        command.add_argument("--lora", action="store_true", help="load LoRA adapters while it runs")
         command.add_argument("--log", type=Path, metavar="FILE", help="default: in the cache folder")
         command.add_argument(
             "--timeout", type=float, default=START_TIMEOUT, metavar="SECONDS", help="for the start"
@@ -583,6 +590,7 @@ def options_from(arguments: argparse.Namespace) -> Options:
         pooling=arguments.pooling,
         scale_out=arguments.scale_out,
         dev_mode=arguments.dev_mode,
+        lora=arguments.lora,
         extra_args=arguments.extra_args,
         log=arguments.log,
     )

@@ -68,6 +68,17 @@ def keyed_server(start_server: StartServer) -> Iterator[LiveServer]:
 
 
 @pytest.fixture(scope="session")
+def admin_server(start_server: StartServer) -> Iterator[LiveServer]:
+    """The same model on a server that asks for the key and has every route of administration, LoRA's among them.
+
+    Tests that put it to sleep, pause it or load something leave it as they found it.
+    """
+    options = Options(api_key=API_KEY, scale_out=True, dev_mode=True, lora=True)
+    with start_server("admin", options) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def pooling_server(start_server: StartServer) -> Iterator[LiveServer]:
     """The same model on a server that gives embeddings, scores and classes instead of text."""
     with start_server("pooling", Options(pooling=True)) as server:

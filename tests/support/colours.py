@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -70,6 +71,12 @@ class Colour:
             return Stream(cast("ChatStream", llm.stream(messages, model=model, **params)), None)
         stream = cast("AsyncChatStream", llm.astream(messages, model=model, **params))
         return Stream(stream, self.portal)
+
+    def do(self, llm: object, verb: str, *args: object, **params: object) -> Any:
+        """Does a verb that waits, named without its `a`."""
+        if self.portal is None:
+            return getattr(llm, verb)(*args, **params)
+        return self.portal.call(partial(getattr(llm, f"a{verb}"), *args, **params))
 
     def close(self, llm: VLLMProvider | AsyncProvider) -> None:
         """Does `close` or `aclose`."""

@@ -131,6 +131,12 @@ class TestCommandLine:
         assert env["VLLM_API_KEY"] == "very-secret"
         assert env["VLLM_SERVER_DEV_MODE"] == "1"
 
+    def test_adapters_need_an_argument_and_a_variable(self) -> None:
+        options = Options(lora=True)
+        assert "--enable-lora" in vllm_server.server_command(Path("python"), options, 1)
+        assert vllm_server.server_environment(options, {})["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+        assert "--enable-lora" not in vllm_server.server_command(Path("python"), Options(), 1)
+
     def test_settings_of_clients_do_not_reach_the_server(self) -> None:
         ambient = {"PATH": "/bin", "VLLM_API_KEY": "client", "PYTHONPATH": "src", "VIRTUAL_ENV": ".venv"}
         env = vllm_server.server_environment(Options(), ambient)
@@ -195,10 +201,11 @@ class TestState:
         others = [
             Options(api_key="k"),
             Options(dev_mode=True),
+            Options(lora=True),
             Options(pooling=True),
             Options(extra_args=("x",)),
         ]
-        assert len({options.digest() for options in [Options(), *others]}) == 5
+        assert len({options.digest() for options in [Options(), *others]}) == 6
         assert "very-secret" not in Options(api_key="very-secret").digest()
 
 
