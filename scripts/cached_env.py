@@ -55,8 +55,11 @@ def log_end(path: Path, lines: int = 30) -> str:
 
 
 @contextlib.contextmanager
-def lock(path: Path, say: Say, busy: str) -> Generator[None, None, None]:
-    """Hold an exclusive lock, which the system releases however this process ends; say `busy` if it waits."""
+def lock(path: Path, say: Say, busy: str) -> Generator[int, None, None]:
+    """Hold an exclusive lock, which the system releases however this process ends; say `busy` if it waits.
+
+    It gives the lock's file descriptor: a child process that inherits it holds the lock too.
+    """
     import fcntl  # not on Windows, where this module can still be imported
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ def lock(path: Path, say: Say, busy: str) -> Generator[None, None, None]:
         except BlockingIOError:
             say(busy)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Builder:
     folder: Path
     say: Say
     log: IO[str]
+    held: tuple[int, ...] = ()
+    """The lock on the folder. Commands hold it too: they may outlive this process, when it is killed."""
 
     @property
     def python(self) -> Path:
@@ -98,6 +103,7 @@ class Builder:
             words,
             cwd=self.folder.parent,
             env=env,
+            pass_fds=self.held,
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -160,14 +166,14 @@ class CachedEnvironment:
             raise InstallError(f"{self.title} cannot be installed on Windows; use WSL")
         folder = self.folder
         busy = f"another process is installing {self.title}; waiting for it ..."
-        with lock(folder.with_name(f"{folder.name}.lock"), say, busy):
+        with lock(folder.with_name(f"{folder.name}.lock"), say, busy) as held:
             if (python := self.installed_python()) is not None:
                 return python
             begun = time.monotonic()
             shutil.rmtree(folder, ignore_errors=True)
             with folder.with_name(f"{folder.name}.install.log").open("w", encoding="utf-8") as log:
                 say(f"installing {self.title}, once a machine ({self.cost}); log: {log.name}")
-                builder = Builder(self.title, folder, say, log)
+                builder = Builder(self.title, folder, say, log, (held,))
                 builder.must("making a virtual environment", sys.executable, "-m", "venv", folder)
                 self.build(builder)
             (folder / _MARKER).touch()
