@@ -40,13 +40,20 @@ def nothing_complains(caplog: pytest.LogCaptureFixture) -> Any:
     assert [text for text in records if not text.startswith("Executing <")] == []
 
 
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
 @pytest.fixture(params=["http", "https"])
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def server(
+    request: pytest.FixtureRequest, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Any:
     """A server that answers anything, with TLS and without."""
-    authority = Authority() if request.param == "https" else None
-    if authority is not None:
+    secure = request.param == "https"
+    if secure:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path).ca))
-    with ScriptedServer(tls=authority.server_context() if authority else None) as server:
+    with ScriptedServer(tls=authority.server_context() if secure else None) as server:
         server.always(answer_any)
         yield server
 
