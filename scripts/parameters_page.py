@@ -45,8 +45,9 @@ PAGE = ROOT / "docs" / "parameters.md"
 BEGIN = "<!-- Written by scripts/parameters_page.py from here on. -->"
 END = "<!-- Written by scripts/parameters_page.py up to here. -->"
 
-COMMON = ("ChatParamsBase", "PlainChatParams")
-TOP = (*COMMON, "CommonChatParams", "ChatParams", "VLLMChatParams")
+COMMON = ("SamplingBase", "TopPBase", "SeveralBase", "ChatParamsBase", "PlainChatParams", "CallBase")
+VLLM = ("VLLMSamplingBase", "VLLMDecodingBase", "VLLMPromptingBase", "VLLMRenderingBase", "VLLMChatParams")
+TOP = (*COMMON, *VLLM, "CommonChatParams", "ChatParams")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ class Described:
     name: str
     doc: str
     texts: tuple[Text, ...]
+
+    def only(self, group: str) -> Described:
+        """The keys of one group."""
+        return Described(self.name, self.doc, tuple(text for text in self.texts if text.group == group))
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -227,17 +232,16 @@ def written_page(page: str, source: str) -> str:
 
 def _tables(classes: dict[str, Described]) -> str:
     own = {text.name for text in classes["ChatParams"].texts}
-    doubled = [text.name for text in classes["PlainChatParams"].texts if text.name in own]
+    doubled = [text.name for name in COMMON for text in classes[name].texts if text.name in own]
     pieces = [
         "## What every provider takes",
         f"{_names(doubled)} are taken in a wider form by `OpenAIProvider`: see its own table.",
         _table(classes[name] for name in COMMON),
         "## What `VLLMProvider` takes besides",
     ]
-    vllm = classes["VLLMChatParams"]
-    for group in dict.fromkeys(text.group for text in vllm.texts):
-        texts = tuple(text for text in vllm.texts if text.group == group)
-        pieces += [f"### {group}", _table([Described(vllm.name, vllm.doc, texts)])]
+    vllm = [classes[name] for name in VLLM]
+    for group in dict.fromkeys(text.group for one in vllm for text in one.texts):
+        pieces += [f"### {group}", _table(one.only(group) for one in vllm)]
     pieces += [
         "## What `OpenAIProvider` takes besides",
         "vLLM has no use for these: a name that is only here is refused by `VLLMProvider`.",

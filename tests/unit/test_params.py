@@ -107,7 +107,9 @@ def test_every_key_of_every_class_is_described() -> None:
         written = {text.name for text in one.texts}
         assert written == set(getattr(params, name).__annotations__) & written
         bases = {
-            text.name for base in ("ChatParamsBase", "PlainChatParams") for text in DESCRIBED[base].texts
+            text.name
+            for base in (*parameters_page.COMMON, *parameters_page.VLLM)
+            for text in DESCRIBED[base].texts
         }
         inherited = bases if name in parameters_page.TOP else set[str]()
         assert set(one.fields) <= written | inherited

@@ -10,11 +10,12 @@ value that is sent overrides what the model's own `generation_config.json` recom
 
 How the classes stand beside each other is decided by what type checkers accept::
 
-    ChatParamsBase                      open: what all have, written once
-    ├── ChatParams            closed    OpenAIProvider
-    └── PlainChatParams                 open: the common fields in their narrower form ├── CommonChatParams
-        closed    the Provider protocol: what every provider takes └── VLLMChatParams    closed
-        VLLMProvider
+    CallBase, SamplingBase, SeveralBase     open: what other endpoints take as well, written once
+    └── ChatParamsBase                      open: what all chats have
+        ├── ChatParams              closed  OpenAIProvider
+        └── PlainChatParams                 open: the common fields in their narrower form
+            ├── CommonChatParams    closed  the Provider protocol: what every provider takes
+            └── VLLMChatParams      closed  VLLMProvider; with the bases named VLLM...Base
 
 A method that takes `Unpack[ChatParams]` or `Unpack[VLLMChatParams]` satisfies a protocol whose method takes
 `Unpack[CommonChatParams]`, under mypy and under pyright, because all three are closed (PEP 728): a closed
@@ -46,6 +47,7 @@ __all__ = [
     "AllowedToolsChoice",
     "ApproximateLocation",
     "AudioOutput",
+    "CallBase",
     "ChatParams",
     "ChatParamsBase",
     "CommonChatParams",
@@ -74,7 +76,9 @@ __all__ = [
     "ReasoningEffort",
     "RepetitionDetection",
     "ResponseFormat",
+    "SamplingBase",
     "ServiceTier",
+    "SeveralBase",
     "StreamOptions",
     "StructuralTagFormat",
     "StructuralTagPassage",
@@ -82,8 +86,13 @@ __all__ = [
     "TextFormat",
     "TextInputFormat",
     "TextPiece",
+    "TopPBase",
     "UserLocation",
     "VLLMChatParams",
+    "VLLMDecodingBase",
+    "VLLMPromptingBase",
+    "VLLMRenderingBase",
+    "VLLMSamplingBase",
     "WebSearchOptions",
 ]
 
@@ -517,8 +526,25 @@ class WebSearchOptions(TypedDict, total=False, closed=True):
 # The parameters
 
 
-class ChatParamsBase(TypedDict, total=False):
-    """What every chat request takes, in one form everywhere. A base: take one of the closed classes below."""
+class CallBase(TypedDict, total=False):
+    """What every verb takes that sends a request to a model. A base."""
+
+    extra_body: Mapping[str, object] | None
+    """Fields for the request body as they are: the unchecked door, for servers that know more.
+
+    Merged last, over everything else.
+    """
+    extra_headers: Mapping[str, str] | None
+    """Headers for this request, over the provider's own."""
+    timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
+    """How long to wait for this call, over the provider's own. A number limits the whole call, in seconds.
+
+    Range: greater than 0.
+    """
+
+
+class SamplingBase(TypedDict, total=False):
+    """How to sample: what every endpoint that generates takes, in one form everywhere. A base."""
 
     frequency_penalty: Annotated[
         float | None,
@@ -544,6 +570,56 @@ class ChatParamsBase(TypedDict, total=False):
     Ids may be numbers or strings of digits, and must be in the model's vocabulary. The server cuts each bias to
     the range from -100 to 100.
     """
+    seed: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("random")]
+    """Seed of the sampling, for the same reply again. vLLM takes -1 for "random".
+
+    Range: between `-2**63` and `2**63 - 1`. Default: random.
+    """
+    stop: Annotated[str, Length(1)] | Sequence[Annotated[str, Length(1)]] | None
+    """Text, or texts, at which generation ends. They are not part of the reply.
+
+    vLLM 0.28 and newer take at most 4 (the server's `VLLM_MAX_STOP_STRINGS`); older ones any number. The
+    server decides: it answers more of them with a `BadRequestError`.
+
+    Range: not empty; each not empty.
+    """
+    temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("1.0, or the model's generation config")]
+    """How freely to sample: 0 always takes the most likely token, higher values choose more widely.
+
+    vLLM raises values between 0 and 0.01 to 0.01. Before 0.24 it has no upper bound: `extra_body` reaches it.
+
+    Range: between 0 and 2. Default: 1.0, or the model's generation config.
+    """
+
+
+class TopPBase(TypedDict, total=False):
+    """`top_p` as vLLM takes it; OpenAI's protocol allows 0 as well. A base."""
+
+    top_p: Annotated[float | None, Bounds(gt=0, le=1), Default("1.0, or the model's generation config")]
+    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them.
+
+    Range: greater than 0 and at most 1. Default: 1.0, or the model's generation config.
+    """
+
+
+class SeveralBase(TypedDict, total=False):
+    """Several replies, and streams of them: chats, completions and tokens. A base."""
+
+    n: Annotated[int | None, Bounds(ge=1), Default("1")]
+    """How many replies to generate for one prompt: `completion.choices` holds them.
+
+    Greedy decoding (`temperature=0`) makes them all equal, and vLLM refuses it with more than one. The most a
+    vLLM server allows is its `VLLM_MAX_N_SEQUENCES`, 16384.
+
+    Range: at least 1. Default: 1.
+    """
+    stream_options: StreamOptions | None
+    """What a stream carries beside the text. Only for streams."""
+
+
+class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
+    """What every chat request takes, in one form everywhere. A base: take one of the closed classes below."""
+
     logprobs: Annotated[bool | None, Default("False")]
     """Return the log probability of each generated token. How many alternatives: `top_logprobs`.
 
@@ -577,72 +653,24 @@ class ChatParamsBase(TypedDict, total=False):
 
     Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
     """
-    n: Annotated[int | None, Bounds(ge=1), Default("1")]
-    """How many replies to generate for one prompt: `completion.choices` holds them.
-
-    Greedy decoding (`temperature=0`) makes them all equal, and vLLM refuses it with more than one. The most a
-    vLLM server allows is its `VLLM_MAX_N_SEQUENCES`, 16384.
-
-    Range: at least 1. Default: 1.
-    """
     response_format: ResponseFormat | None
     """Hold the reply to JSON, to a JSON schema or to a structural tag.
 
     `{"type": "json_schema", "json_schema": {"name": "person", "schema": {...}}}` works on every vLLM and on
     most other servers. Structural tags are a vLLM extension.
     """
-    seed: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("random")]
-    """Seed of the sampling, for the same reply again. vLLM takes -1 for "random".
-
-    Range: between `-2**63` and `2**63 - 1`. Default: random.
-    """
-    stop: Annotated[str, Length(1)] | Sequence[Annotated[str, Length(1)]] | None
-    """Text, or texts, at which generation ends. They are not part of the reply.
-
-    vLLM 0.28 and newer take at most 4 (the server's `VLLM_MAX_STOP_STRINGS`); older ones any number. The
-    server decides: it answers more of them with a `BadRequestError`.
-
-    Range: not empty; each not empty.
-    """
-    temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("1.0, or the model's generation config")]
-    """How freely to sample: 0 always takes the most likely token, higher values choose more widely.
-
-    vLLM raises values between 0 and 0.01 to 0.01. Before 0.24 it has no upper bound: `extra_body` reaches it.
-
-    Range: between 0 and 2. Default: 1.0, or the model's generation config.
-    """
     parallel_tool_calls: Annotated[bool | None, Default("True; vLLM before 0.12: not enforced")]
     """Whether one reply may hold several tool calls. False keeps the first only.
 
     Default: True; vLLM before 0.12: not enforced.
     """
-    stream_options: StreamOptions | None
-    """What a stream carries beside the text. Only for streams."""
     user: str | None
     """A name for the end user. vLLM ignores it."""
 
-    extra_body: Mapping[str, object] | None
-    """Fields for the request body as they are: the unchecked door, for servers that know more.
 
-    Merged last, over everything else.
-    """
-    extra_headers: Mapping[str, str] | None
-    """Headers for this request, over the provider's own."""
-    timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
-    """How long to wait for this call, over the provider's own. A number limits the whole call, in seconds.
-
-    Range: greater than 0.
-    """
-
-
-class PlainChatParams(ChatParamsBase, total=False):
+class PlainChatParams(ChatParamsBase, TopPBase, total=False):
     """The other common fields, in the form that vLLM takes. A base: take one of the closed classes below."""
 
-    top_p: Annotated[float | None, Bounds(gt=0, le=1), Default("1.0, or the model's generation config")]
-    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them.
-
-    Range: greater than 0 and at most 1. Default: 1.0, or the model's generation config.
-    """
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
     """How much to reason before the reply, for models whose chat template reads it.
 
@@ -744,8 +772,8 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     """Whether a function must be called: the old form of `tool_choice`."""
 
 
-class VLLMChatParams(PlainChatParams, total=False, closed=True):
-    """What `VLLMProvider` takes: every field of vLLM's chat completions request."""
+class VLLMSamplingBase(TypedDict, total=False):
+    """What every endpoint of vLLM that generates takes: chats, completions, responses and tokens. A base."""
 
     # Sampling
 
@@ -766,11 +794,6 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
 
     Range: greater than 0. Default: 1.0, or the model's generation config.
     """
-    min_tokens: Annotated[int | None, Bounds(ge=0), Default("0")]
-    """Shortest reply, in tokens; at most `max_tokens`. Until then no end and no stop is sampled.
-
-    Range: at least 0. Default: 0.
-    """
     stop_token_ids: Annotated[
         Sequence[Annotated[int, Bounds(ge=0)]] | None, Default("none; the model's own always end")
     ]
@@ -787,31 +810,6 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     """Generate on after the model's end token, until `max_tokens`: for measurements.
 
     Default: False.
-    """
-    bad_words: Annotated[Sequence[Annotated[str, Length(1)]] | None, Default("none"), Since("0.9.2")]
-    """Texts the model must not write. The server turns them into at most 128 token sequences.
-
-    Range: each not empty. Default: none. Since: vLLM 0.9.2.
-    """
-    allowed_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(1), Since("0.9.1")]
-    """Only these tokens may be generated.
-
-    Range: not empty; each at least 0. Since: vLLM 0.9.1.
-    """
-    use_beam_search: Annotated[bool | None, Default("False")]
-    """Search with a beam of width `n` instead of sampling. Most sampling parameters mean nothing then.
-
-    Default: False.
-    """
-    length_penalty: Annotated[float | None, Default("1.0")]
-    """How beam search scores length: the sum of log probabilities is divided by length to this power.
-
-    Default: 1.0.
-    """
-    repetition_detection: Annotated[RepetitionDetection | None, Since("0.17")]
-    """End a reply that repeats itself; its finish reason is then `"repetition"`.
-
-    Since: vLLM 0.17.
     """
     structured_outputs: Annotated[
         StructuredOutputs | None,
@@ -849,6 +847,207 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
     """
 
+    # Prompt and template
+
+    cache_salt: Annotated[str | None, Length(1, 128), Without("@/\\\0"), Since("0.9")]
+    """Share the prefix cache only with requests that send the same salt, so that timing tells others nothing.
+
+    Long random text, such as 43 characters of base64, with `-` and `_` for `+` and `/`.
+
+    Range: 1 to 128 characters; without `@`, `/`, backslash, NUL. Since: vLLM 0.9.
+    """
+
+    # What comes back
+
+    skip_special_tokens: Annotated[bool | None, Default("True")]
+    """Leave special tokens out of the text.
+
+    Default: True.
+    """
+
+    # Scheduling and transfer
+
+    priority: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("0")]
+    """Which request runs earlier: the one with the lower number.
+
+    Servers without `--scheduling-policy priority` refuse what is not 0.
+
+    Range: between `-2**63` and `2**63 - 1`. Default: 0.
+    """
+    request_id: Annotated[str | None, Default("random")]
+    """The id of the request in the server's logs and, after a prefix such as `chatcmpl-`, of the reply.
+
+    Default: random.
+    """
+    kv_transfer_params: Annotated[Mapping[str, object] | None, Since("0.9")]
+    """Where the key-value cache comes from or goes to, when prefill and decode run on different servers.
+
+    Since: vLLM 0.9.
+    """
+    ec_transfer_params: Annotated[Mapping[str, object] | None, Since("0.26")]
+    """Where encoder outputs come from or go to, when the encoder runs on a different server.
+
+    Since: vLLM 0.26.
+    """
+
+
+class VLLMDecodingBase(TypedDict, total=False):
+    """What chats, completions and tokens take besides. A base."""
+
+    # Sampling
+
+    min_tokens: Annotated[int | None, Bounds(ge=0), Default("0")]
+    """Shortest reply, in tokens; at most `max_tokens`. Until then no end and no stop is sampled.
+
+    Range: at least 0. Default: 0.
+    """
+    bad_words: Annotated[Sequence[Annotated[str, Length(1)]] | None, Default("none"), Since("0.9.2")]
+    """Texts the model must not write. The server turns them into at most 128 token sequences.
+
+    Range: each not empty. Default: none. Since: vLLM 0.9.2.
+    """
+    allowed_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(1), Since("0.9.1")]
+    """Only these tokens may be generated.
+
+    Range: not empty; each at least 0. Since: vLLM 0.9.1.
+    """
+    repetition_detection: Annotated[RepetitionDetection | None, Since("0.17")]
+    """End a reply that repeats itself; its finish reason is then `"repetition"`.
+
+    Since: vLLM 0.17.
+    """
+
+    # Reasoning
+
+    thinking_token_budget: Annotated[int | None, Bounds(ge=-1), Default("unlimited"), Since("0.19")]
+    """Most tokens of reasoning; then it is ended and the reply begins. -1 means no limit.
+
+    Needs a server with a reasoning parser.
+
+    Range: at least -1. Default: unlimited. Since: vLLM 0.19.
+    """
+
+    # What comes back
+
+    prompt_logprobs: Annotated[int | None, Bounds(ge=-1)]
+    """Return the log probabilities of the prompt's tokens, with this many alternatives. Not in streams.
+
+    The server caps it at `--max-logprobs`. -1 means the whole vocabulary, on vLLM 0.10.2 or newer.
+
+    Range: at least -1.
+    """
+    logprob_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(0, 128), Since("0.26")]
+    """Return the log probabilities of these tokens at each position.
+
+    Only together with `logprobs`, and not with beam search.
+
+    Range: at most 128 items; each at least 0. Since: vLLM 0.26.
+    """
+    spaces_between_special_tokens: Annotated[bool | None, Default("True")]
+    """Put spaces between special tokens, where they are shown.
+
+    Default: True.
+    """
+    return_token_ids: Annotated[bool | None, Default("False"), Since("0.10.2")]
+    """Return the token ids of the prompt and of the reply.
+
+    Default: False. Since: vLLM 0.10.2.
+    """
+    routed_experts_prompt_start: Annotated[int | None, Bounds(ge=0), Default("0"), Since("0.28")]
+    """First prompt token whose routing to experts is returned, on servers that return it.
+
+    Range: at least 0. Default: 0. Since: vLLM 0.28.
+    """
+    stream_interval: Annotated[int | None, Bounds(ge=1), Default("as the server is set"), Since("0.27")]
+    """How many tokens go into one chunk of a stream. It can only raise the server's own value.
+
+    Range: at least 1. Default: as the server is set. Since: vLLM 0.27.
+    """
+
+
+class VLLMRenderingBase(TypedDict, total=False):
+    """What chats, completions and responses take besides. A base."""
+
+    # What comes back
+
+    mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32")]
+    """What the render route returns for media.
+
+    Default: `"tensors"`. Since: vLLM 0.32.
+    """
+    return_mm_kwargs: Annotated[bool | None, Since("0.32")]
+    """The older form of `mm_payload`, deprecated on the server: False means `"none"`.
+
+    Since: vLLM 0.32.
+    """
+
+    # Scheduling and transfer
+
+    session_id: Annotated[str | None, Since("0.28")]
+    """Name of the conversation, for routing to where its cache is.
+
+    Since: vLLM 0.28.
+    """
+
+
+class VLLMPromptingBase(TypedDict, total=False):
+    """What chats and completions take besides. A base."""
+
+    # Sampling
+
+    use_beam_search: Annotated[bool | None, Default("False")]
+    """Search with a beam of width `n` instead of sampling. Most sampling parameters mean nothing then.
+
+    Default: False.
+    """
+    length_penalty: Annotated[float | None, Default("1.0")]
+    """How beam search scores length: the sum of log probabilities is divided by length to this power.
+
+    Default: 1.0.
+    """
+
+    # Prompt and template
+
+    truncate_prompt_tokens: Annotated[int | None, Bounds(ge=-1, le=INT64_MAX), Default("no truncation")]
+    """Longest prompt, in tokens; what is longer is cut at the side that `truncation_side` names.
+
+    -1 means the model's context, on vLLM 0.10.2 or newer.
+
+    Range: between -1 and `2**63 - 1`. Default: no truncation.
+    """
+    truncation_side: Annotated[
+        Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.22")
+    ]
+    """Which side `truncate_prompt_tokens` cuts off: `"left"` keeps the end of the prompt, `"right"` its beginning.
+
+    Default: as the tokenizer is set. Since: vLLM 0.22.
+    """
+
+    # What comes back
+
+    return_tokens_as_token_ids: Annotated[bool | None, Default("as the server is set")]
+    """Write the tokens of log probabilities as `token_id:123`, for tokens that are no valid text.
+
+    Default: as the server is set.
+    """
+    return_token_offsets: Annotated[bool | None, Default("False"), Since("0.25")]
+    """Return where each prompt token stands in the text. Only the render route answers it.
+
+    Default: False. Since: vLLM 0.25.
+    """
+
+
+class VLLMChatParams(
+    PlainChatParams,
+    VLLMSamplingBase,
+    VLLMDecodingBase,
+    VLLMRenderingBase,
+    VLLMPromptingBase,
+    total=False,
+    closed=True,
+):
+    """What `VLLMProvider` takes: every field of vLLM's chat completions request."""
+
     # Reasoning
 
     enable_thinking: bool | None
@@ -857,13 +1056,6 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
     Qwen3's template and several others read it. DeepSeek's reads `thinking`:
     `chat_template_kwargs={"thinking": True}`. It wins over what `reasoning_effort` implies. An
     `enable_thinking` of another value in `chat_template_kwargs` is a contradiction and is refused.
-    """
-    thinking_token_budget: Annotated[int | None, Bounds(ge=-1), Default("unlimited"), Since("0.19")]
-    """Most tokens of reasoning; then it is ended and the reply begins. -1 means no limit.
-
-    Needs a server with a reasoning parser.
-
-    Range: at least -1. Default: unlimited. Since: vLLM 0.19.
     """
     include_reasoning: Annotated[bool | None, Default("True"), Since("0.10.1")]
     """False: the model reasons, but its reasoning is left out of the answer.
@@ -914,27 +1106,6 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
 
     Default: False.
     """
-    truncate_prompt_tokens: Annotated[int | None, Bounds(ge=-1, le=INT64_MAX), Default("no truncation")]
-    """Longest prompt, in tokens; what is longer is cut at the side that `truncation_side` names.
-
-    -1 means the model's context, on vLLM 0.10.2 or newer.
-
-    Range: between -1 and `2**63 - 1`. Default: no truncation.
-    """
-    truncation_side: Annotated[
-        Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.22")
-    ]
-    """Which side `truncate_prompt_tokens` cuts off: `"left"` keeps the end of the prompt, `"right"` its beginning.
-
-    Default: as the tokenizer is set. Since: vLLM 0.22.
-    """
-    cache_salt: Annotated[str | None, Length(1, 128), Without("@/\\\0"), Since("0.9")]
-    """Share the prefix cache only with requests that send the same salt, so that timing tells others nothing.
-
-    Long random text, such as 43 characters of base64, with `-` and `_` for `+` and `/`.
-
-    Range: 1 to 128 characters; without `@`, `/`, backslash, NUL. Since: vLLM 0.9.
-    """
     media_io_kwargs: Annotated[
         Mapping[str, Mapping[str, object]] | None,
         Since("0.18"),
@@ -954,102 +1125,13 @@ class VLLMChatParams(PlainChatParams, total=False, closed=True):
 
     # What comes back
 
-    prompt_logprobs: Annotated[int | None, Bounds(ge=-1)]
-    """Return the log probabilities of the prompt's tokens, with this many alternatives. Not in streams.
-
-    The server caps it at `--max-logprobs`. -1 means the whole vocabulary, on vLLM 0.10.2 or newer.
-
-    Range: at least -1.
-    """
-    logprob_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(0, 128), Since("0.26")]
-    """Return the log probabilities of these tokens at each position.
-
-    Only together with `logprobs=True`, and not with beam search.
-
-    Range: at most 128 items; each at least 0. Since: vLLM 0.26.
-    """
-    skip_special_tokens: Annotated[bool | None, Default("True")]
-    """Leave special tokens out of the text.
-
-    Default: True.
-    """
-    spaces_between_special_tokens: Annotated[bool | None, Default("True")]
-    """Put spaces between special tokens, where they are shown.
-
-    Default: True.
-    """
-    return_tokens_as_token_ids: Annotated[bool | None, Default("as the server is set")]
-    """Write the tokens of log probabilities as `token_id:123`, for tokens that are no valid text.
-
-    Default: as the server is set.
-    """
-    return_token_ids: Annotated[bool | None, Default("False"), Since("0.10.2")]
-    """Return the token ids of the prompt and of the reply.
-
-    Default: False. Since: vLLM 0.10.2.
-    """
     return_prompt_text: Annotated[bool | None, Default("False"), Since("0.21")]
     """Return the prompt as the chat template rendered it.
 
     Default: False. Since: vLLM 0.21.
     """
-    return_token_offsets: Annotated[bool | None, Default("False"), Since("0.25")]
-    """Return where each prompt token stands in the text. Only the render route answers it.
-
-    Default: False. Since: vLLM 0.25.
-    """
     return_weight_versions: Annotated[bool | None, Default("False"), Since("0.33")]
     """Return which version of the weights generated what, for servers that update them while they run.
 
     Default: False. Since: vLLM 0.33.
-    """
-    routed_experts_prompt_start: Annotated[int | None, Bounds(ge=0), Default("0"), Since("0.28")]
-    """First prompt token whose routing to experts is returned, on servers that return it.
-
-    Range: at least 0. Default: 0. Since: vLLM 0.28.
-    """
-    mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32")]
-    """What the render route returns for media.
-
-    Default: `"tensors"`. Since: vLLM 0.32.
-    """
-    return_mm_kwargs: Annotated[bool | None, Since("0.32")]
-    """The older form of `mm_payload`, deprecated on the server: False means `"none"`.
-
-    Since: vLLM 0.32.
-    """
-    stream_interval: Annotated[int | None, Bounds(ge=1), Default("as the server is set"), Since("0.27")]
-    """How many tokens go into one chunk of a stream. It can only raise the server's own value.
-
-    Range: at least 1. Default: as the server is set. Since: vLLM 0.27.
-    """
-
-    # Scheduling and transfer
-
-    priority: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("0")]
-    """Which request runs earlier: the one with the lower number.
-
-    Servers without `--scheduling-policy priority` refuse what is not 0.
-
-    Range: between `-2**63` and `2**63 - 1`. Default: 0.
-    """
-    request_id: Annotated[str | None, Default("random")]
-    """The id of the request in the server's logs and, after `chatcmpl-`, of the reply.
-
-    Default: random.
-    """
-    session_id: Annotated[str | None, Since("0.28")]
-    """Name of the conversation, for routing to where its cache is.
-
-    Since: vLLM 0.28.
-    """
-    kv_transfer_params: Annotated[Mapping[str, object] | None, Since("0.9")]
-    """Where the key-value cache comes from or goes to, when prefill and decode run on different servers.
-
-    Since: vLLM 0.9.
-    """
-    ec_transfer_params: Annotated[Mapping[str, object] | None, Since("0.26")]
-    """Where encoder outputs come from or go to, when the encoder runs on a different server.
-
-    Since: vLLM 0.26.
     """
