@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
-from typing_extensions import is_typeddict
+from typing_extensions import TypeForm, is_typeddict
 
 from vllmchat.chat import params
 from vllmchat.checking.rules import (
@@ -31,6 +31,7 @@ from vllmchat.checking.rules import (
     Without,
     enforced,
     fields_of,
+    is_python,
     members,
     unwrap,
 )
@@ -190,6 +191,8 @@ def allowed(field: Field) -> str:
     for kind in members(field.type):
         bare, metadata = unwrap(kind)
         rules = (*field.rules, *enforced(metadata))
+        if is_python(bare):
+            continue
         if get_origin(bare) is not None and get_origin(bare) is not Literal and not is_typeddict(bare):
             parts.extend(_rule(rule, "items") for rule in rules if isinstance(rule, Length))
             for item in members(unwrap(get_args(bare)[-1])[0]):
@@ -293,6 +296,8 @@ def kind(hint: object) -> str:
         return ", ".join(f'`"{word}"`' if isinstance(word, str) else f"`{word}`" for word in get_args(bare))
     if bare is Timeout:
         return "`Timeout`"
+    if is_python(bare):
+        return "a type" if get_origin(bare) is TypeForm else "a function"
     if is_typeddict(bare) and isinstance(bare, type):
         return f"[`{bare.__name__}`](#{bare.__name__.lower()})"
     origin, inner = get_origin(bare), get_args(bare)

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Final, cast
 
 from vllmchat.chat.params import ChatParams, VLLMChatParams
-from vllmchat.checking.dialect import Between, CheckedParams, Dialect
+from vllmchat.checking.dialect import Between, CheckedParams, Convert, Dialect
 from vllmchat.checking.rules import fields_of
-from vllmchat.checking.words import show, suggest
+from vllmchat.checking.words import as_list, as_mapping, show, suggest
 from vllmchat.errors import Problem
 
 __all__ = ["OPENAI_CHAT_NAMES", "VLLM_CHAT_NAMES", "CheckedParams", "check_openai", "check_vllm", "suggest"]
@@ -265,6 +265,39 @@ _BETWEEN_ALL: Final[dict[str, Between]] = {
     "stream_options": _stream_options,
 }
 
+
+def _convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+    if as_mapping(value) is not None:
+        return value, ()
+    from vllmchat.chat.schema import convert_response_format  # only those who give types need it
+
+    return convert_response_format(value, path)
+
+
+def _convert_structured_outputs(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+    kind = (as_mapping(value) or {}).get("json")
+    if kind is None or isinstance(kind, str) or as_mapping(kind) is not None:
+        return value, ()
+    from vllmchat.chat.schema import convert_structured_outputs
+
+    return convert_structured_outputs(value, path)
+
+
+def _convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+    tools = as_list(value)
+    if tools is None or not any(map(callable, tools)):
+        return value, ()
+    from vllmchat.chat.tools import convert_tools
+
+    return convert_tools(tools, path)
+
+
+_CONVERT: Final[dict[str, Convert]] = {
+    "tools": _convert_tools,
+    "response_format": _convert_response_format,
+    "structured_outputs": _convert_structured_outputs,
+}
+
 _OPENAI: Final = Dialect(
     "OpenAIProvider",
     ChatParams,
@@ -272,6 +305,7 @@ _OPENAI: Final = Dialect(
     unknown=_unknown("OpenAIProvider", ChatParams, VLLMChatParams),
     hint=_with_hint,
     finish=_as_sent,
+    convert=_CONVERT,
 )
 _VLLM: Final = Dialect(
     "VLLMProvider",
@@ -293,4 +327,5 @@ _VLLM: Final = Dialect(
     unknown=_unknown("VLLMProvider", VLLMChatParams, ChatParams),
     hint=_with_hint,
     finish=_as_sent,
+    convert=_CONVERT,
 )

@@ -24,10 +24,10 @@ TypedDict in the protocol, pyright assumes that any further keyword may come and
 """
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Required, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Required, TypeAlias
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, TypeForm
 
 from vllmchat.checking.rules import (
     Bounds,
@@ -113,8 +113,8 @@ class StructuredOutputs(TypedDict, total=False, closed=True):
     starts.
     """
 
-    json: Annotated[str | Mapping[str, object] | None, NotBlank()]
-    """A JSON schema, as a mapping or as a JSON string.
+    json: Annotated[str | Mapping[str, object] | TypeForm[Any] | None, NotBlank()]
+    """A JSON schema, as a mapping or as a JSON string; or a type that has one, such as a pydantic model.
 
     Range: not blank.
     """
@@ -653,8 +653,11 @@ class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
 
     Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
     """
-    response_format: ResponseFormat | None
+    response_format: ResponseFormat | TypeForm[Any] | None
     """Hold the reply to JSON, to a JSON schema or to a structural tag.
+
+    A type stands for its JSON schema: a pydantic model, a dataclass, a TypedDict, `list[int]`,
+    `Literal["yes", "no"]`. The verb `parse` also makes the value of it.
 
     `{"type": "json_schema", "json_schema": {"name": "person", "schema": {...}}}` works on every vLLM and on
     most other servers. Structural tags are a vLLM extension.
@@ -680,8 +683,10 @@ class PlainChatParams(ChatParamsBase, TopPBase, total=False):
 
     Since: vLLM 0.10.1.
     """
-    tools: Annotated[Sequence[FunctionTool] | None, Length(1)]
-    """The functions the model may call.
+    tools: Annotated[Sequence[FunctionTool | Callable[..., object]] | None, Length(1)]
+    """The functions the model may call: Python functions, a `Tool` of one, or mappings that describe one.
+
+    A function is described by its name, annotations and docstring. The verb `run_tools` also calls it.
 
     Without a `tool_choice` they mean `"auto"`, which needs the server's `--enable-auto-tool-choice` and
     `--tool-call-parser`.
@@ -715,8 +720,10 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     """
     reasoning_effort: ReasoningEffort | str | None
     """How much to reason before the reply. Servers may know further words."""
-    tools: Annotated[Sequence[FunctionTool | CustomTool] | None, Length(1)]
+    tools: Annotated[Sequence[FunctionTool | CustomTool | Callable[..., object]] | None, Length(1)]
     """The tools the model may call: functions, and custom tools where the server knows them.
+
+    A Python function is described by its name, annotations and docstring. The verb `run_tools` also calls it.
 
     Range: not empty.
     """

@@ -31,6 +31,7 @@ from vllmchat.checking.rules import (
     enforced,
     fields_of,
     is_generic,
+    is_python,
     members,
     unwrap,
 )
@@ -142,7 +143,7 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
             words.extend(get_args(bare))
         elif bare is Timeout:
             by_shape["object"] = _instance(Timeout, what)
-        else:
+        elif not is_python(bare):
             by_shape[_shape_of(bare)] = _one(kind, rules)
     if tagged:
         by_shape["mapping"] = typed_dict_checker(tagged[0]) if len(tagged) == 1 else _tagged(tagged)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
 """A rule between parameters: it gets the right ones, whether it is a stream, and the names of the wrong ones."""
 
+Convert: TypeAlias = "Callable[[object, str], tuple[object, Sequence[Problem]]]"
+"""Makes what is sent of types and functions of Python: it gets a value and its path, and gives the value to check
+and what is wrong already."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedParams:
@@ -47,6 +51,7 @@ class Dialect:
         unknown: Makes the problem of a name that is none of the parameters.
         hint: Improves the problem of a parameter, given its name and the value.
         finish: Brings the checked fields into the form that the server takes, in place.
+        convert: For parameters that take types or functions, what makes mappings of them before the check.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Dialect:
         unknown: Callable[[str, object], Problem] | None = None,
         hint: Callable[[Problem, str, object], Problem] | None = None,
         finish: Callable[[dict[str, object]], None] | None = None,
+        convert: Mapping[str, Convert] | None = None,
     ) -> None:
         self.owner = owner
         self.params = params
@@ -65,6 +71,7 @@ class Dialect:
         self._unknown = unknown or self._not_a_parameter
         self._hint = hint
         self._finish = finish
+        self._convert = convert or {}
         self._checkers: dict[str, Checker] | None = None
 
     @property
@@ -89,7 +96,7 @@ class Dialect:
             InvalidRequestError: With every problem found.
         """
         checkers = self.checkers
-        between = self._between
+        between, convert = self._between, self._convert
         fields: dict[str, object] = {}
         problems: list[Problem] = []
         rules: list[Between] = []
@@ -97,14 +104,17 @@ class Dialect:
             checker = checkers.get(name)
             if checker is None:
                 problems.append(self._unknown(name, value))
-            elif value is None:
                 continue
-            elif found := checker(value, name):
+            if value is None:
+                continue
+            sent, found = convert[name](value, name) if name in convert else (value, OK)
+            found = found or checker(sent, name)
+            if found:
                 problems.extend(self._hint(each, name, value) if self._hint else each for each in found)
-            else:
-                fields[name] = value
-                if name in between:
-                    rules.append(between[name])
+                continue
+            fields[name] = sent
+            if name in between:
+                rules.append(between[name])
         if rules:
             wrong = frozenset(_top(problem.parameter) for problem in problems)
             for rule in rules:

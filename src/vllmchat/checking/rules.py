@@ -7,12 +7,13 @@ for readers only; the other words are enforced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, NotRequired, Required, Union, get_args, get_origin
 
-from typing_extensions import get_type_hints
+from typing_extensions import TypeForm, get_type_hints
 
 # Plain classes: a dataclass costs half a millisecond of import each.
 
@@ -177,6 +178,11 @@ def is_generic(bare: object, kind: type) -> bool:
     """Whether a type is a generic of this kind, as `Sequence[str]` is of `Sequence`."""
     origin: object = get_origin(bare)
     return isinstance(origin, type) and issubclass(origin, kind)
+
+
+def is_python(bare: object) -> bool:
+    """Whether a type stands for types or functions of Python, which become mappings before they are checked."""
+    return get_origin(bare) in (TypeForm, Callable)
 
 
 def enforced(metadata: tuple[object, ...]) -> tuple[Rule, ...]:

@@ -7,9 +7,9 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast, get_args, get_origin
 
-from typing_extensions import is_typeddict
+from typing_extensions import TypeForm, is_typeddict
 
-from vllmchat.checking.rules import is_generic, members, unwrap
+from vllmchat.checking.rules import is_generic, is_python, members, unwrap
 from vllmchat.errors import Problem
 from vllmchat.http.timeout import Timeout
 
@@ -77,6 +77,8 @@ def _singular(hint: object) -> str:
     bare, _ = unwrap(hint)
     if bare is Timeout:
         return "a Timeout"
+    if is_python(bare):
+        return "a type" if get_origin(bare) is TypeForm else "a function"
     if is_typeddict(bare) or is_generic(bare, Mapping):
         return "a mapping"
     if is_generic(bare, Sequence):
@@ -94,7 +96,20 @@ def plural(hint: object) -> str:
         return one_of(get_args(bare))
     if get_origin(bare) is None and not is_typeddict(bare):
         return {int: "integers", float: "numbers", str: "strings"}[cast("type", bare)]
-    return "mappings" if _singular(bare) == "a mapping" else "lists"
+    one = _singular(bare)
+    return "lists" if one.startswith("a list") else f"{one.removeprefix('a ')}s"
+
+
+def as_mapping(value: object) -> Mapping[object, object] | None:
+    """A value as a mapping, or None when it is something else."""
+    return cast("Mapping[object, object]", value) if isinstance(value, Mapping) else None
+
+
+def as_list(value: object) -> Sequence[object] | None:
+    """A value as a list, or None when it is something else; text is no list."""
+    if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
+        return None
+    return cast("Sequence[object]", value)
 
 
 def kind_of(value: object) -> str:
@@ -112,7 +127,7 @@ def kind_of(value: object) -> str:
 
 def _hint(value: object, what: str) -> str | None:
     """How to turn what was given into what is wanted, where that is plain."""
-    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+    if isinstance(value, type) and hasattr(value, "model_json_schema") and "mapping" in what:
         return f"Take its schema: {value.__name__}.model_json_schema()."
     if hasattr(value, "model_dump") and "mapping" in what:
         return "Write .model_dump() after it."
@@ -124,9 +139,13 @@ def _hint(value: object, what: str) -> str | None:
         return "Write it without quotes." if _reads_as(value, what) else None
     if isinstance(value, (set, frozenset)) and "list" in what:
         return "Write sorted(...) or list(...) around it: a set has no order."
-    if isinstance(value, (str, Mapping)) and what.startswith("a list"):
+    if what.startswith("a list") and _is_single(value):
         return "Write [...] around it."
     return None
+
+
+def _is_single(value: object) -> bool:
+    return callable(value) or isinstance(value, (str, Mapping))
 
 
 def _reads_as(text: str, what: str) -> bool:

@@ -1,0 +1,142 @@
+"""What a docstring says of a function and of its parameters: Google's, NumPy's and reST's styles."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Docstring:
+    """A docstring, taken apart.
+
+    Attributes:
+        text: What the function does: all but the sections on parameters, results and errors.
+        parameters: What is said of each parameter, in one line.
+    """
+
+    text: str
+    parameters: dict[str, str]
+
+
+def parse(docstring: str | None) -> Docstring:
+    """Takes a docstring apart. What it does not understand stays in the text."""
+    kept: list[str] = []
+    parameters: dict[str, str] = {}
+    for heading, lines in _sections(inspect.cleandoc(docstring or "").splitlines()):
+        if heading is None:
+            kept += lines
+        elif heading in _PARAMETERS:
+            parameters.update(_items(lines))
+    text, fields = _fields(kept)
+    return Docstring(text.strip(), {**fields, **parameters})
+
+
+_PARAMETERS: Final = frozenset(
+    {"args", "arguments", "parameters", "params", "keyword args", "keyword arguments", "other parameters"}
+)
+_DROPPED: Final = frozenset({"returns", "return", "yields", "yield", "raises", "warns", "receives"})
+_GOOGLE: Final = re.compile(r"(\w[\w ]*):\s*")
+_RULE: Final = re.compile(r"-{3,}\s*")
+_GOOGLE_ITEM: Final = re.compile(r"\*{0,2}(\w+)\s*(?:\(.*?\))?\s*:(?:\s+(.*)|\s*)")
+_NUMPY_ITEM: Final = re.compile(r"(\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?")
+_FIELD: Final = re.compile(r":(\w+)((?:\s+[^:\s][^:]*)?):\s*(.*)")
+
+
+def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
+    """The sections that are known, each with its heading in small letters, and what is between them."""
+    rest: list[str] = []
+    at = 0
+    while at < len(lines):
+        heading, begin = _heading(lines, at)
+        if heading is None:
+            rest.append(lines[at])
+            at += 1
+            continue
+        yield None, rest
+        rest = []
+        numpy = begin == at + 2
+        end = begin
+        while end < len(lines) and not _ends(lines, end, numpy=numpy):
+            end += 1
+        yield heading, lines[begin:end]
+        at = end
+    yield None, rest
+
+
+def _heading(lines: list[str], at: int) -> tuple[str | None, int]:
+    """The known heading that stands here, and where its section begins."""
+    line = lines[at]
+    if at + 1 < len(lines) and _RULE.fullmatch(lines[at + 1]):
+        name = line.strip().lower()
+        return (name, at + 2) if name in _PARAMETERS | _DROPPED else (None, at)
+    match = _GOOGLE.fullmatch(line)
+    name = match[1].lower() if match is not None else ""
+    return (name, at + 1) if name in _PARAMETERS | _DROPPED else (None, at)
+
+
+def _ends(lines: list[str], at: int, *, numpy: bool) -> bool:
+    """Whether a section's lines end before this one."""
+    if numpy:  # any heading ends it, also an unknown one
+        return at + 1 < len(lines) and bool(lines[at].strip()) and bool(_RULE.fullmatch(lines[at + 1]))
+    return bool(lines[at].strip()) and not lines[at].startswith((" ", "\t"))
+
+
+def _items(lines: list[str]) -> dict[str, str]:
+    """The items of a section on parameters."""
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        return {}
+    indent = _indent(filled[0])
+    found: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in filled:
+        if _indent(line) > indent:
+            for name in names:
+                found[name].append(line.strip())
+            continue
+        item = line.strip()
+        # Google's items are indented, NumPy's are not.
+        match = _GOOGLE_ITEM.fullmatch(item) if indent else _NUMPY_ITEM.fullmatch(item)
+        names = [name.strip(" *") for name in match[1].split(",")] if match is not None else []
+        for name in names:
+            found[name] = [match[2]] if match is not None and indent and match[2] else []
+    return {name: " ".join(said) for name, said in found.items() if said}
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _fields(lines: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The text without reST's fields, and what they say of parameters."""
+    kept: list[str] = []
+    found: dict[str, list[str]] = {}
+    said: list[str] | None = None
+    for line in lines:
+        match = _FIELD.fullmatch(line)
+        if match is not None and match[1] in _REST:
+            # `:param str name: text` or `:param name: text`
+            name = match[2].split()[-1].lstrip("*") if match[2] else ""
+            said = [match[3]] if match[3] else []
+            if match[1] in ("param", "parameter", "arg", "argument", "key", "keyword") and name:
+                found[name] = said
+        elif said is not None and line.startswith((" ", "\t")):
+            said.append(line.strip())
+        else:
+            said = None
+            kept.append(line)
+    return "\n".join(kept), {name: " ".join(words) for name, words in found.items() if words}
+
+
+_REST: Final = frozenset(
+    {
+        "param", "parameter", "arg", "argument", "key", "keyword", "type", "return", "returns", "rtype", "raise",
+        "raises", "yield", "yields", "ytype",
+    }
+)  # fmt: skip

@@ -1,0 +1,357 @@
+"""Python functions as tools: described for the model, and called with what it answers."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, Required, cast, get_args, get_origin
+from weakref import WeakKeyDictionary
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import from_json, to_json, to_jsonable_python
+from typing_extensions import TypedDict, get_type_hints
+
+from vllmchat.chat import docstrings
+from vllmchat.checking.words import as_mapping, kind_of
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.wire import as_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vllmchat.chat.params import FunctionTool
+
+_EMPTY: Final = inspect.Parameter.empty
+
+
+class Tool:
+    """A Python function as a tool.
+
+    A plain function in `tools=` becomes one by itself. Made by hand, it has another name or another description, or
+    a JSON schema where the function's own signature says too little:
+
+        weather = Tool(lookup, name="get_weather", description="Current weather in a city.")
+
+    The name is the function's, the description its docstring's, without the sections on parameters, results and
+    errors; of the parameters it has the annotations (through pydantic) and what the docstring says of each, in
+    Google's, NumPy's or reST's style. What `Annotated[..., Field(description=...)]` says goes before the docstring.
+    A parameter without an annotation takes anything. `**kwargs` is left out.
+
+    Args:
+        function: A function, a bound method, a `functools.partial` or any object that can be called; synchronous or
+            asynchronous.
+        name: What the model calls it.
+        description: What it does and when to call it: the model reads this.
+        parameters: A JSON schema of its arguments, an object schema, in place of the signature's. The arguments are
+            then passed on as keywords as they come.
+
+    Raises:
+        InvalidRequestError: The function cannot be described; the message says why.
+    """
+
+    __slots__ = ("__weakref__", "_signature", "description", "function", "name", "parameters")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        try:
+            _check(function)
+            self._signature = None if parameters is not None else _signature_of(function)
+            self.name = name or _name_of(function)
+        except _UndescribableError as error:
+            raise InvalidRequestError([error.problem("function")]) from error.__cause__
+        self.function = function
+        self.description = description if description is not None else _description_of(function)
+        self.parameters = parameters if self._signature is None else self._signature.schema
+
+    @property
+    def definition(self) -> FunctionTool:
+        """The tool as a request's `tools` has it."""
+        function: dict[str, object] = {"name": self.name}
+        if self.description:
+            function["description"] = self.description
+        function["parameters"] = self.parameters
+        return cast("FunctionTool", {"type": "function", "function": function})
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is known to be asynchronous."""
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - of an object, whose method it is
+        )
+
+    def bind(self, arguments: str) -> Callable[[], object]:
+        """The call of the function with arguments as the model wrote them, not made yet.
+
+        Args:
+            arguments: JSON text; empty means none.
+
+        Raises:
+            ValueError: They are no JSON object, or do not fit the parameters: then it is pydantic's
+                `ValidationError`.
+        """
+        text = arguments if arguments.strip() else "{}"
+        if self._signature is None:
+            given = as_object(from_json(text))
+            if given is None:
+                raise ValueError("not a JSON object")
+            return functools.partial(self.function, **given)
+        return self._signature.bind(self.function, text)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Calls the function."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+
+def text_of(result: object) -> str:
+    """What a tool gave, as text for the model: a `str` as it is, anything else as JSON."""
+    if isinstance(result, str):
+        return result
+    return to_json(result, fallback=str, inf_nan_mode="constants").decode()
+
+
+def convert_tools(tools: Sequence[object], path: str) -> tuple[list[object], list[Problem]]:
+    """Tools with functions among them, as the mappings that are sent; and what is wrong with the functions."""
+    sent: list[object] = []
+    problems: list[Problem] = []
+    for place, item in enumerate(tools):
+        if callable(item) and as_mapping(item) is None:
+            try:
+                sent.append(as_tool(item).definition)
+            except InvalidRequestError as error:
+                problems += [
+                    Problem(f"{path}[{place}]", each.value, each.rule, each.suggestion)
+                    for each in error.problems
+                ]
+        else:
+            sent.append(item)
+    return sent, problems
+
+
+def as_tool(function: Callable[..., object]) -> Tool:
+    """The function as a tool, unless it is one."""
+    return function if isinstance(function, Tool) else Tool(function)
+
+
+# Describing
+
+
+class _UndescribableError(Exception):
+    def __init__(self, function: object, rule: str, suggestion: str | None = None) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.suggestion = suggestion
+        self.function = function
+
+    def problem(self, path: str) -> Problem:
+        name = getattr(self.function, "__qualname__", None) or kind_of(self.function)
+        return Problem(path, f"<{name.replace('<locals>.', '')}>", self.rule, self.suggestion)
+
+
+class _Schema(GenerateJsonSchema):
+    # The title of a property is its name over again, and the model would read it each time.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own way
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """The parameters of a function.
+
+    Attributes:
+        schema: Their JSON schema.
+        adapter: What validates arguments.
+        positional: Those that are passed by position, each with its default.
+        defaults: What pydantic's `Field(...)`, as a default, stands for.
+    """
+
+    schema: dict[str, object]
+    adapter: TypeAdapter[dict[str, object]]
+    positional: tuple[tuple[str, object], ...]
+    defaults: dict[str, FieldInfo]
+
+    def bind(self, function: Callable[..., object], arguments: str) -> Callable[[], object]:
+        given = self.adapter.validate_json(arguments)
+        for name, field in self.defaults.items():
+            if name not in given:
+                given[name] = field.get_default(call_default_factory=True)
+        positions: list[object] = []
+        for name, default in self.positional:
+            if name not in given and default is _EMPTY:  # pragma: no cover - validation insists on it
+                break
+            positions.append(given.pop(name, default))
+        return functools.partial(function, *positions, **given)
+
+
+def _check(function: object) -> None:
+    if not callable(function):
+        raise _UndescribableError(function, f"must be a function, not {kind_of(function)}.")
+    if isinstance(function, type):
+        hint = "Write a function; to describe data only, a mapping with the schema of the class."
+        raise _UndescribableError(function, "is a class, not a function.", hint)
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    inner: object = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    name = getattr(inner, "__name__", None) or type(inner).__name__
+    if not isinstance(name, str) or name == "<lambda>":
+        raise _UndescribableError(function, "has no name.", 'Write Tool(..., name="...").')
+    return name
+
+
+def _description_of(function: Callable[..., object]) -> str:
+    return docstrings.parse(_doc_of(function)).text
+
+
+def _doc_of(function: Callable[..., object]) -> str | None:
+    inner: object = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.isroutine(inner):
+        return inspect.getdoc(inner)
+    # Of an object: what its call says, else its class.
+    return inspect.getdoc(type(inner).__call__) or inspect.getdoc(type(inner))
+
+
+_FUNCTIONS: Final[WeakKeyDictionary[FunctionType, _Signature]] = WeakKeyDictionary()
+_METHODS: Final[WeakKeyDictionary[FunctionType, _Signature]] = WeakKeyDictionary()
+
+
+def _signature_of(function: Callable[..., object]) -> _Signature:
+    """The parameters of a function. Plain functions and methods are taken apart once: it takes a millisecond."""
+    plain: object = function
+    kept = _FUNCTIONS
+    if isinstance(function, MethodType):
+        plain, kept = function.__func__, _METHODS
+    if not isinstance(plain, FunctionType):
+        return _read_signature(function)
+    known = kept.get(plain)
+    if known is None:
+        known = kept[plain] = _read_signature(function)
+    return known
+
+
+def _read_signature(function: Callable[..., object]) -> _Signature:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (ValueError, TypeError) as error:
+        raise _UndescribableError(function, f"has no signature ({error}).", _BY_HAND) from error
+    hints = _hints_of(function)
+    # What a partial sets is its maker's choice and may be a secret: the model is not to see it.
+    given = _keywords_of(function)
+    said = docstrings.parse(_doc_of(function)).parameters
+    fields: dict[str, object] = {}
+    defaults: dict[str, FieldInfo] = {}
+    texts: dict[str, str] = {}
+    positional: list[tuple[str, object]] = []
+    shown: dict[str, object] = {}
+    for place, (name, parameter) in enumerate(parameters.items()):
+        if parameter.kind is parameter.VAR_KEYWORD or name in given:
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            rule = f"takes *{name}, arguments without names."
+            raise _UndescribableError(function, rule, "Give it a parameter that is a list.")
+        if place == 0 and name in ("self", "cls") and name not in hints:
+            rule = f"is a method without its object: its first parameter is {name}."
+            raise _UndescribableError(function, rule, "Take it from the object: thing.method.")
+        hint, default = hints.get(name, Any), parameter.default
+        if (text := _text_in(hint) or said.get(name)) is not None:
+            texts[name] = text
+        if isinstance(default, FieldInfo):
+            defaults[name] = default
+            hint = Annotated[hint, default]
+            default = _EMPTY if default.is_required() else default
+        elif default is not _EMPTY:
+            shown[name] = default
+        fields[name] = Required[hint] if default is _EMPTY else NotRequired[hint]
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append((name, default))
+    kind = TypedDict("Arguments", fields)  # type: ignore[misc] # pyright: ignore # made of a signature
+    kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    optional = {name: field for name, field in defaults.items() if not field.is_required()}
+    try:
+        adapter: TypeAdapter[dict[str, object]] = TypeAdapter(cast("Any", kind))
+        made = adapter.json_schema(schema_generator=_Schema)
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
+        reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".")
+        raise _UndescribableError(function, f"has no JSON schema: {reason}.", _BY_HAND) from error
+    return _Signature(_finished(made, texts, shown), adapter, tuple(positional), optional)
+
+
+_BY_HAND: Final = "Write Tool(..., parameters={...}) with a schema of your own."
+
+
+def _hints_of(function: Callable[..., object]) -> dict[str, Any]:
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner):
+        inner = type(inner).__call__
+    try:
+        return get_type_hints(inspect.unwrap(inner), include_extras=True)
+    except Exception as error:  # evaluating an annotation may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        hint = (
+            "Names in annotations must be importable where the function stands, not only for type checkers."
+        )
+        raise _UndescribableError(
+            function, f"has annotations that cannot be read ({reason}).", hint
+        ) from error
+
+
+def _keywords_of(function: object) -> set[str]:
+    given: set[str] = set()
+    while isinstance(function, functools.partial):
+        given.update(function.keywords)
+        function = function.func
+    return given
+
+
+def _text_in(hint: object) -> str | None:
+    """What `Annotated[..., "text"]` or `Annotated[..., Doc("text")]` says."""
+    if get_origin(hint) is not Annotated:
+        return None
+    for word in get_args(hint)[1:]:
+        text = word if isinstance(word, str) else getattr(word, "documentation", None)
+        if isinstance(text, str):
+            return text
+    return None
+
+
+def _finished(
+    schema: dict[str, Any], texts: dict[str, str], defaults: dict[str, object]
+) -> dict[str, object]:
+    """The schema with descriptions and defaults, in the order in which people write it."""
+    properties: dict[str, dict[str, object]] = schema.get("properties", {})
+    for name, text in texts.items():
+        properties[name].setdefault("description", text)
+    for name, default in defaults.items():
+        try:
+            properties[name]["default"] = to_jsonable_python(default)
+        except ValueError:
+            continue  # it has no JSON form, and is not needed: what is left out has it
+    finished: dict[str, object] = {"type": "object", "properties": properties}
+    for name in ("required", "additionalProperties", "$defs"):
+        if name in schema:
+            finished[name] = schema[name]
+    return finished
