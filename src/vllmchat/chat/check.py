@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Final, cast
 
 from vllmchat.chat.params import ChatParams, VLLMChatParams
+from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
 from vllmchat.checking.dialect import Between, CheckedParams, Convert, Dialect
 from vllmchat.checking.rules import fields_of
-from vllmchat.checking.words import as_list, as_mapping, show, suggest
+from vllmchat.checking.words import as_mapping, show, suggest
 from vllmchat.errors import Problem
 
 __all__ = ["OPENAI_CHAT_NAMES", "VLLM_CHAT_NAMES", "CheckedParams", "check_openai", "check_vllm", "suggest"]
@@ -54,13 +55,7 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
 
 def _as_sent(fields: dict[str, object]) -> None:
     """The checked fields in the form that the server takes."""
-    if "enable_thinking" in fields:
-        thinking = fields.pop("enable_thinking")
-        given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
-        fields["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
-    if fields.get("continue_final_message") is True:
-        # The server's default, True, would only fail later, in the chat template.
-        fields["add_generation_prompt"] = False
+    fold_template(fields)
     if "logit_bias" in fields:
         biases = cast("Mapping[object, object]", fields["logit_bias"])
         fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
@@ -195,12 +190,6 @@ def _structured_outputs(
         yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
 
 
-def _continue(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if fields["continue_final_message"] is True and fields.get("add_generation_prompt") is True:
-        rule = "does not go with add_generation_prompt=True: one goes on writing, the other begins anew."
-        yield Problem("continue_final_message", "True", rule, "Leave add_generation_prompt out.")
-
-
 def _repetition_detection(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
@@ -212,39 +201,6 @@ def _repetition_detection(
     if most > 0 and given.get("min_count", 0) < 2:
         rule = "must be at least 2 when max_pattern_size is greater than 0."
         yield Problem("repetition_detection.min_count", show(given.get("min_count", 0)), rule)
-
-
-def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    given = cast("Mapping[str, object]", fields["chat_template_kwargs"])
-    if "chat_template" in given:
-        rule = "is refused by the server."
-        hint = "Write the parameter chat_template=... instead."
-        yield Problem("chat_template_kwargs.chat_template", show(given["chat_template"]), rule, hint)
-    if "tokenize" in given:
-        rule = "is refused by the server, which always tokenizes."
-        yield Problem("chat_template_kwargs.tokenize", show(given["tokenize"]), rule, "Leave it out.")
-    for name in ("add_generation_prompt", "continue_final_message"):
-        if name in given:
-            rule = "has no effect: the server puts the parameter of the same name over it."
-            hint = f"Write the parameter {name}=... instead."
-            yield Problem(f"chat_template_kwargs.{name}", show(given[name]), rule, hint)
-
-
-def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    thinking = fields["enable_thinking"]
-    given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
-    if given is not None and given is not thinking:
-        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {show(given)}}}.'
-        yield Problem("enable_thinking", show(thinking), rule, "Keep one of the two.")
-    extra = cast("Mapping[str, object]", fields.get("extra_body", {})).get("chat_template_kwargs")
-    same = (
-        isinstance(extra, Mapping) and cast("Mapping[str, object]", extra).get("enable_thinking") is thinking
-    )
-    if extra is not None and not same:
-        rule = 'would be lost: extra_body["chat_template_kwargs"] is merged over it.'
-        yield Problem(
-            "enable_thinking", show(thinking), rule, "Write chat_template_kwargs=... instead of extra_body."
-        )
 
 
 def _vllm_stream_options(
@@ -283,17 +239,8 @@ def _convert_structured_outputs(value: object, path: str) -> tuple[object, Seque
     return convert_structured_outputs(value, path)
 
 
-def _convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
-    tools = as_list(value)
-    if tools is None or not any(map(callable, tools)):
-        return value, ()
-    from vllmchat.chat.tools import convert_tools
-
-    return convert_tools(tools, path)
-
-
 _CONVERT: Final[dict[str, Convert]] = {
-    "tools": _convert_tools,
+    "tools": convert_tools,
     "response_format": _convert_response_format,
     "structured_outputs": _convert_structured_outputs,
 }
@@ -312,6 +259,7 @@ _VLLM: Final = Dialect(
     VLLMChatParams,
     {
         **_BETWEEN_ALL,
+        **TEMPLATE_RULES,
         "stream_options": _vllm_stream_options,
         "n": _greedy,
         "min_tokens": _min_tokens,
@@ -319,10 +267,7 @@ _VLLM: Final = Dialect(
         "logprob_token_ids": _logprob_token_ids,
         "response_format": _response_format,
         "structured_outputs": _structured_outputs,
-        "continue_final_message": _continue,
         "repetition_detection": _repetition_detection,
-        "chat_template_kwargs": _template_kwargs,
-        "enable_thinking": _enable_thinking,
     },
     unknown=_unknown("VLLMProvider", VLLMChatParams, ChatParams),
     hint=_with_hint,

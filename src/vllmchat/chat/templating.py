@@ -1,0 +1,103 @@
+"""How a conversation becomes a prompt: what all endpoints take that render one, and the rules for it."""
+
+# No `from __future__ import annotations` here: the annotations are read at run time.
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Final, cast
+
+from typing_extensions import TypedDict
+
+from vllmchat.checking.dialect import Between
+from vllmchat.checking.rules import Default, Needs, Since
+from vllmchat.checking.words import as_list, show
+from vllmchat.errors import Problem
+
+
+class TemplatingBase(TypedDict, total=False):
+    """What endpoints take that render a conversation without answering it. A base."""
+
+    enable_thinking: bool | None
+    """Whether the prompt lets the model reason: sent as `chat_template_kwargs={"enable_thinking": ...}`.
+
+    Qwen3's template and several others read it. DeepSeek's reads `thinking`:
+    `chat_template_kwargs={"thinking": True}`. Only for conversations.
+    """
+    chat_template: Annotated[
+        str | None, Default("the model's own"), Needs("--trust-request-chat-template (0.11 or newer)")
+    ]
+    """A chat template in Jinja, in place of the model's own. Only for conversations."""
+    chat_template_kwargs: Mapping[str, object] | None
+    """Variables for the chat template, such as `{"enable_thinking": False}`. Only for conversations."""
+    media_io_kwargs: Annotated[
+        Mapping[str, Mapping[str, object]] | None,
+        Since("0.18"),
+        Needs("--trust-request-mm-kwargs (0.31 or newer)"),
+    ]
+    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`. Only for conversations."""
+
+
+def fold_template(fields: dict[str, object]) -> None:
+    """Brings the checked fields into the form that the server takes, in place."""
+    if "enable_thinking" in fields:
+        thinking = fields.pop("enable_thinking")
+        given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
+        fields["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
+    if fields.get("continue_final_message") is True:
+        # The server's default, True, would only fail later, in the chat template.
+        fields["add_generation_prompt"] = False
+
+
+def _continue(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["continue_final_message"] is True and fields.get("add_generation_prompt") is True:
+        rule = "does not go with add_generation_prompt=True: one goes on writing, the other begins anew."
+        yield Problem("continue_final_message", "True", rule, "Leave add_generation_prompt out.")
+
+
+def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    given = cast("Mapping[str, object]", fields["chat_template_kwargs"])
+    if "chat_template" in given:
+        rule = "is refused by the server."
+        hint = "Write the parameter chat_template=... instead."
+        yield Problem("chat_template_kwargs.chat_template", show(given["chat_template"]), rule, hint)
+    if "tokenize" in given:
+        rule = "is refused by the server, which always tokenizes."
+        yield Problem("chat_template_kwargs.tokenize", show(given["tokenize"]), rule, "Leave it out.")
+    for name in ("add_generation_prompt", "continue_final_message"):
+        if name in given:
+            rule = "has no effect: the server puts the parameter of the same name over it."
+            hint = f"Write the parameter {name}=... instead."
+            yield Problem(f"chat_template_kwargs.{name}", show(given[name]), rule, hint)
+
+
+def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    thinking = fields["enable_thinking"]
+    given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
+    if given is not None and given is not thinking:
+        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {show(given)}}}.'
+        yield Problem("enable_thinking", show(thinking), rule, "Keep one of the two.")
+    extra = cast("Mapping[str, object]", fields.get("extra_body", {})).get("chat_template_kwargs")
+    same = (
+        isinstance(extra, Mapping) and cast("Mapping[str, object]", extra).get("enable_thinking") is thinking
+    )
+    if extra is not None and not same:
+        rule = 'would be lost: extra_body["chat_template_kwargs"] is merged over it.'
+        yield Problem(
+            "enable_thinking", show(thinking), rule, "Write chat_template_kwargs=... instead of extra_body."
+        )
+
+
+def convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+    """What is sent of the tools, and what is wrong with them: see `Convert`."""
+    tools = as_list(value)
+    if tools is None or not any(map(callable, tools)):
+        return value, ()
+    from vllmchat.chat import tools as functions  # only those who give functions need it
+
+    return functions.convert_tools(tools, path)
+
+
+TEMPLATE_RULES: Final[dict[str, Between]] = {
+    "continue_final_message": _continue,
+    "chat_template_kwargs": _template_kwargs,
+    "enable_thinking": _enable_thinking,
+}
+"""The rules between the parameters that a template reads, each under the name that calls for it."""
