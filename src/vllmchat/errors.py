@@ -25,12 +25,15 @@ Every error pickles, keeps its cause and never holds an API key.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vllmchat.chat.completion import ChatCompletion
+
+    Partial: TypeAlias = ChatCompletion
+    """What a stream adds up to. All of these have a `text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class VLLMChatError(Exception):
         partial: What had been generated when the error came, or None when nothing had.
     """
 
-    def __init__(self, message: str, *, partial: ChatCompletion | None = None) -> None:
+    def __init__(self, message: str, *, partial: Partial | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.partial = partial
@@ -165,7 +168,7 @@ class APIConnectionError(VLLMChatError):
         *,
         url: str = "",
         request_id: str | None = None,
-        partial: ChatCompletion | None = None,
+        partial: Partial | None = None,
     ) -> None:
         super().__init__(message, partial=partial)
         self.url = url
@@ -188,7 +191,7 @@ class APITimeoutError(APIConnectionError):
         seconds: float,
         url: str = "",
         request_id: str | None = None,
-        partial: ChatCompletion | None = None,
+        partial: Partial | None = None,
     ) -> None:
         super().__init__(message, url=url, request_id=request_id, partial=partial)
         self.limit = limit
@@ -222,7 +225,7 @@ class APIStatusError(VLLMChatError):
         body: object = None,
         request_id: str | None = None,
         response: ErrorResponse | None = None,
-        partial: ChatCompletion | None = None,
+        partial: Partial | None = None,
     ) -> None:
         super().__init__(message, partial=partial)
         self.status_code = status_code
@@ -302,7 +305,7 @@ class StreamError(VLLMChatError):
         message: str,
         *,
         request_id: str | None = None,
-        partial: ChatCompletion | None = None,
+        partial: Partial | None = None,
     ) -> None:
         super().__init__(message, partial=partial)
         self.request_id = request_id
@@ -328,7 +331,7 @@ class ResponseError(VLLMChatError):
         status_code: int | None = None,
         body: str | None = None,
         request_id: str | None = None,
-        partial: ChatCompletion | None = None,
+        partial: Partial | None = None,
     ) -> None:
         super().__init__(message, partial=partial)
         self.status_code = status_code

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, from_json
 
 from vllmchat.errors import ResponseError
 
@@ -167,3 +167,42 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join(str(part) for part in first["loc"] if part != _MEMBER)
     return f"{path}: {first['msg']}" if path else first["msg"]
+
+
+def chunk_or_error(data: bytes, decode: Callable[[bytes], M]) -> M | JsonObject:
+    """Read the data of one server-sent event: a chunk, or the body of the error that it tells.
+
+    An error is a JSON object whose `error` is not null, also beside choices, or the flat
+    `{"object": "error", "message": ...}`.
+
+    Args:
+        data: The data of the event.
+        decode: Makes a chunk of it.
+
+    Raises:
+        ResponseError: The data is neither: not JSON, or JSON of another shape.
+    """
+    # Only an event that is unlike vLLM's chunks is looked at twice.
+    try:
+        chunk = decode(data)
+    except ResponseError:
+        error = find_error(data)
+        if error is None:
+            raise
+        return error
+    if chunk.__pydantic_extra__ and (error := find_error(data)) is not None:
+        return error
+    return chunk
+
+
+def find_error(data: bytes) -> JsonObject | None:
+    """The body of the error that an event tells, or None when it tells none."""
+    if b'"error"' not in data:
+        return None
+    try:
+        body = as_object(from_json(data))
+    except ValueError:
+        return None
+    if body is not None and (body.get("error") is not None or body.get("object") == "error"):
+        return body
+    return None

@@ -14,9 +14,9 @@ from vllmchat.chat.chunk import (
     Delta,
     decode_chunk,
     decode_event,
-    find_error,
 )
 from vllmchat.errors import ResponseError
+from vllmchat.wire import find_error
 
 STREAMS = recordings.names("stream*")
 NOT_CHUNKS = [

@@ -11,7 +11,8 @@ from support.chats import completion
 from vllmchat import InvalidRequestError, Timeout
 from vllmchat.chat.check import CheckedParams
 from vllmchat.chat.completion import decode_completion
-from vllmchat.chat.request import ChatRequest, encode_json
+from vllmchat.chat.request import ChatRequest
+from vllmchat.encoding import encode_json
 from vllmchat.http.call import Head, Reply
 
 if TYPE_CHECKING:

@@ -9,10 +9,8 @@ compiled code; what a field means as a whole is said in `completion`.
 from typing import Annotated
 
 from pydantic import AliasChoices, Field, ValidationError
-from pydantic_core import from_json
 
 from vllmchat.chat.completion import ChoiceLogprobs, FinishReason, RequestMetrics, Usage
-from vllmchat.errors import ResponseError
 from vllmchat.wire import (
     Content,
     Items,
@@ -21,8 +19,8 @@ from vllmchat.wire import (
     Text,
     Whole,
     WireModel,
-    as_object,
     build,
+    chunk_or_error,
     first_problem,
     not_this,
     null_as,
@@ -169,17 +167,7 @@ def decode_event(data: bytes) -> ChatCompletionChunk | JsonObject:
     Raises:
         ResponseError: The data is neither: not JSON, or JSON of another shape.
     """
-    # Only an event that is unlike vLLM's chunks is looked at twice.
-    try:
-        chunk = decode_chunk(data)
-    except ResponseError:
-        error = find_error(data)
-        if error is None:
-            raise
-        return error
-    if chunk.__pydantic_extra__ and (error := find_error(data)) is not None:
-        return error
-    return chunk
+    return chunk_or_error(data, decode_chunk)
 
 
 def decode_chunk(data: bytes) -> ChatCompletionChunk:
@@ -201,19 +189,6 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
         if choice.delta.__pydantic_extra__:
             _take_old_reasoning(choice.delta)
     return chunk
-
-
-def find_error(data: bytes) -> JsonObject | None:
-    """The body of the error that an event tells, or None when it tells none."""
-    if b'"error"' not in data:
-        return None
-    try:
-        body = as_object(from_json(data))
-    except ValueError:
-        return None
-    if body is not None and (body.get("error") is not None or body.get("object") == "error"):
-        return body
-    return None
 
 
 def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:

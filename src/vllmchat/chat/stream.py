@@ -7,64 +7,46 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.accumulate import Accumulator
-from vllmchat.chat.chunk import ChatCompletionChunk, decode_event
+from vllmchat.chat.chunk import decode_event
 from vllmchat.chat.events import EventMaker
-from vllmchat.http.stream import AsyncEventStream, ErrorEvent, EventReader, EventStream
+from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
+    from vllmchat.chat.chunk import ChatCompletionChunk
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.events import Event
-    from vllmchat.errors import VLLMChatError
-    from vllmchat.http.client import AsyncExchange, SyncExchange
-    from vllmchat.http.sse import ServerSentEvent
+    from vllmchat.http.stream import ReplyReader
 
 
-class ChatReader(EventReader[ChatCompletionChunk]):
+class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
     """Reads the events of `/v1/chat/completions`."""
 
     def __init__(self, choices: int = 1) -> None:
         super().__init__()
         self.accumulator = Accumulator(expected=choices)
-        self._started = False
 
-    def read_event(self, event: ServerSentEvent) -> ChatCompletionChunk | None:
-        """Makes a chunk of an event."""
-        data = event.data
-        if data.startswith(b"[DONE]"):
-            self.done = True
-            return None
-        if not data.strip():
-            # Some proxies keep a connection alive with empty events.
-            return None
-        chunk = decode_event(data)
-        if isinstance(chunk, dict):
-            raise ErrorEvent(chunk)
-        return chunk
+    def decode(self, data: bytes) -> ChatCompletionChunk | dict[str, object]:
+        """Makes a chunk of an event's data, or finds the error that it tells."""
+        return decode_event(data)
 
-    def accept(self, item: ChatCompletionChunk) -> None:
+    def add(self, item: ChatCompletionChunk) -> None:
         """Adds the chunk to the completion."""
-        self._started = True
         self.accumulator.add(item)
 
     def end_is_proven(self) -> bool:
         """Whether every choice has its finish reason."""
         return self.accumulator.finished
 
-    def keep(self, error: VLLMChatError) -> None:
-        """Gives the completion so far to an error, if anything came."""
-        if self._started:
-            error.partial = self.completion()
-
-    def completion(self) -> ChatCompletion:
+    def reply(self) -> ChatCompletion:
         """The completion so far, also an empty one."""
         if self.head is not None:
             self.accumulator.request_id = self.head.request_id
         return self.accumulator.completion()
 
 
-class ChatStream(EventStream[ChatCompletionChunk]):
+class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
     """The chunks of one reply as they come, blocking.
 
     Iterate over it, once; or over `events()`, for text and tool calls sorted out. Used as a context manager it is
@@ -87,26 +69,10 @@ class ChatStream(EventStream[ChatCompletionChunk]):
     All of them carry what had arrived as `partial`.
     """
 
-    def __init__(self, reader: ChatReader, open_exchange: Callable[[], SyncExchange]) -> None:
-        super().__init__(reader, open_exchange)
-        self._reader = reader
-
     @property
     def completion(self) -> ChatCompletion:
         """The whole reply as far as it has been handed out; at the end what it would be without streaming."""
-        return self._reader.completion()
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None before the stream is open."""
-        head = self._reader.head
-        return head.request_id if head is not None else None
-
-    def until_done(self) -> ChatCompletion:
-        """Reads the rest and gives the whole reply."""
-        for _ in self:
-            pass
-        return self.completion
+        return self._reader.reply()
 
     def events(self) -> Iterator[Event]:
         """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
@@ -121,7 +87,7 @@ class ChatStream(EventStream[ChatCompletionChunk]):
             self.close()
 
 
-class AsyncChatStream(AsyncEventStream[ChatCompletionChunk]):
+class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"]):
     """The chunks of one reply as they come, awaiting.
 
     Iterate over it, once; or over `events()`, for text and tool calls sorted out. Used as a context manager it is
@@ -144,26 +110,10 @@ class AsyncChatStream(AsyncEventStream[ChatCompletionChunk]):
     All of them carry what had arrived as `partial`.
     """
 
-    def __init__(self, reader: ChatReader, open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
-        super().__init__(reader, open_exchange)
-        self._reader = reader
-
     @property
     def completion(self) -> ChatCompletion:
         """The whole reply as far as it has been handed out; at the end what it would be without streaming."""
-        return self._reader.completion()
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None before the stream is open."""
-        head = self._reader.head
-        return head.request_id if head is not None else None
-
-    async def until_done(self) -> ChatCompletion:
-        """Reads the rest and gives the whole reply."""
-        async for _ in self:
-            pass
-        return self.completion
+        return self._reader.reply()
 
     def events(self) -> AsyncChatEvents:
         """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
@@ -175,7 +125,9 @@ class AsyncChatEvents(AsyncIterator["Event"]):
 
     # A class and not an asynchronous generator: one that is left early lives on until the event loop ends it.
 
-    def __init__(self, stream: AsyncChatStream, reader: ChatReader) -> None:
+    def __init__(
+        self, stream: AsyncChatStream, reader: ReplyReader[ChatCompletionChunk, ChatCompletion]
+    ) -> None:
         self._stream = aiter(stream)
         self._reader = reader
         self._maker = EventMaker()

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from vllmchat.errors import (
     APIStatusError,
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.errors import VLLMChatError
+    from vllmchat.errors import Partial, VLLMChatError
     from vllmchat.http.call import Head
     from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.clock import Clock
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Partial")
 
 
 class EventReader(ABC, Generic[T]):
@@ -43,7 +44,10 @@ class EventReader(ABC, Generic[T]):
     Attributes:
         done: Whether the last item has come.
         failure: What went wrong, to be raised after the items before it.
+        kept_in: The attribute of the stream that holds what has arrived.
     """
+
+    kept_in: ClassVar[str] = "completion"
 
     def __init__(self) -> None:
         self.done = False
@@ -129,6 +133,58 @@ class EventReader(ABC, Generic[T]):
         return error
 
 
+class ReplyReader(EventReader[T], Generic[T, R]):
+    """Reads events that add up to a reply."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = False
+
+    @abstractmethod
+    def add(self, item: T) -> None:
+        """Adds an item to the reply."""
+
+    @abstractmethod
+    def reply(self) -> R:
+        """The reply so far, also an empty one."""
+
+    def accept(self, item: T) -> None:
+        """Adds the item to the reply."""
+        self._started = True
+        self.add(item)
+
+    def keep(self, error: VLLMChatError) -> None:
+        """Gives the reply so far to an error, if anything came."""
+        if self._started:
+            error.partial = self.reply()
+
+
+class ChunkReader(ReplyReader[T, R]):
+    """Reads events that are chunks of a reply, up to `[DONE]`."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> T | dict[str, object]:
+        """Makes a chunk of an event's data, or finds the body of the error that it tells.
+
+        Raises:
+            ResponseError: The data is neither.
+        """
+
+    def read_event(self, event: ServerSentEvent) -> T | None:
+        """Makes a chunk of an event."""
+        data = event.data
+        if data.startswith(b"[DONE]"):
+            self.done = True
+            return None
+        if not data.strip():
+            # Some proxies keep a connection alive with empty events.
+            return None
+        chunk = self.decode(data)
+        if isinstance(chunk, dict):
+            raise ErrorEvent(cast("dict[str, object]", chunk))
+        return chunk
+
+
 class ErrorEvent(Exception):  # noqa: N818 - it never leaves this package
     """An event that reports an error instead of an item.
 
@@ -163,7 +219,7 @@ class _Core(Generic[T]):
         if self.closed:
             error = StreamError(
                 "this stream has been read or closed: a stream can be iterated over once. What it brought is in "
-                ".completion; for another one, make the call again",
+                f".{self.reader.kept_in}; for another one, make the call again",
                 request_id=self.reader.head.request_id if self.reader.head is not None else None,
             )
             self.reader.keep(error)
@@ -366,3 +422,45 @@ class AsyncEventStream(AsyncIterator[T]):
         exchange = getattr(self, "_exchange", None)
         if exchange is not None:
             exchange.abort()
+
+
+class ReplyStream(EventStream[T], Generic[T, R]):
+    """A stream of what adds up to a reply, blocking."""
+
+    def __init__(self, reader: ReplyReader[T, R], open_exchange: Callable[[], SyncExchange]) -> None:
+        super().__init__(reader, open_exchange)
+        self._reader = reader
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the answer, else the one that was sent; None before the stream is open."""
+        head = self._reader.head
+        return head.request_id if head is not None else None
+
+    def until_done(self) -> R:
+        """Reads the rest and gives the whole reply."""
+        for _ in self:
+            pass
+        return self._reader.reply()
+
+
+class AsyncReplyStream(AsyncEventStream[T], Generic[T, R]):
+    """A stream of what adds up to a reply, awaiting."""
+
+    def __init__(
+        self, reader: ReplyReader[T, R], open_exchange: Callable[[], Awaitable[AsyncExchange]]
+    ) -> None:
+        super().__init__(reader, open_exchange)
+        self._reader = reader
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the answer, else the one that was sent; None before the stream is open."""
+        head = self._reader.head
+        return head.request_id if head is not None else None
+
+    async def until_done(self) -> R:
+        """Reads the rest and gives the whole reply."""
+        async for _ in self:
+            pass
+        return self._reader.reply()

@@ -1,0 +1,84 @@
+"""What most endpoints are sent: a JSON body for a model, of a subject and checked parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from vllmchat.encoding import encode_json
+from vllmchat.http.call import Call
+from vllmchat.http.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.http.call import Reply
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Post(Generic[T]):
+    """A request that has been checked, before it is known which model it goes to.
+
+    Attributes:
+        path: The route.
+        subject: What the request is about, such as its messages.
+        params: The checked parameters.
+        read: Makes the result of the answer.
+        stream: Whether the answer is to be streamed.
+        ask_usage: Whether a stream is asked for the usage, unless the parameters say so.
+        outside_v1: Whether the route stands beside `/v1`.
+        needs: As of `Call`.
+    """
+
+    path: str
+    subject: Mapping[str, object]
+    params: CheckedParams
+    read: Callable[[Reply], T]
+    stream: bool = False
+    ask_usage: bool = False
+    outside_v1: bool = False
+    needs: str | None = None
+
+    needs_model: ClassVar[bool] = True
+
+    def call(self, model: str, timeout: Timeout) -> Call[T]:
+        """The call to a model.
+
+        Args:
+            model: Its name.
+            timeout: The provider's limits; the call's own go before them.
+
+        Raises:
+            InvalidRequestError: Something in the request has no JSON form.
+        """
+        body: dict[str, object] = {"model": model, **self.subject, **self.params.fields}
+        if self.stream:
+            body["stream"] = True
+            if self.ask_usage and "stream_options" not in body:
+                # Explicitly, since the default has changed between servers.
+                body["stream_options"] = {"include_usage": True}
+        if self.params.extra_body is not None:
+            body.update(self.params.extra_body)
+        request_id = body.get("request_id")
+        return Call(
+            self.path,
+            self.read,
+            Timeout.of(self.params.timeout, timeout),
+            body=encode_json(body),
+            headers=self.params.extra_headers or {},
+            accept="text/event-stream" if self.stream else "application/json",
+            request_id=request_id if isinstance(request_id, str) else None,
+            outside_v1=self.outside_v1,
+            needs=self.needs,
+        )
+
+
+def replies_wanted(params: CheckedParams) -> int:
+    """How many replies to one prompt a request asks for, by its `n`."""
+    n = params.fields.get("n", 1)
+    if params.extra_body is not None:
+        n = params.extra_body.get("n", n)
+    return max(n, 1) if isinstance(n, int) else 1
