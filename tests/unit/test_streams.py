@@ -28,7 +28,6 @@ from support.scripted import (
 )
 from vllmchat import (
     APIStatusError,
-    AsyncChatStream,
     BadRequestError,
     ContextWindowExceededError,
     Finished,
@@ -44,6 +43,7 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.http import stream as stream_module
+from vllmchat.http.client import SyncExchange
 from vllmchat.http.sse import SSEDecoder
 
 if TYPE_CHECKING:
@@ -402,29 +402,35 @@ def test_a_stream_that_is_forgotten_closes(scripted: ScriptedServer, stream: Mak
 
 
 def test_an_interrupt_while_waiting_closes_the_connection(
-    scripted: ScriptedServer, stream: Make, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, llm: VLLMProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted.stream([chunk("a"), gate := Gate(), *chunks("b")])
-    talk = stream()
-    next(talk)
+    def interrupted(_: SyncExchange) -> bytes:
+        raise KeyboardInterrupt
 
-    exchange = talk.inner._exchange  # pyright: ignore[reportPrivateUsage] # an interrupt has no public way in
-    assert exchange is not None
-    monkeypatch.setattr(type(exchange), "read", _interrupted_read(isinstance(talk.inner, AsyncChatStream)))
+    scripted.stream([chunk("a"), never])
+    talk = llm.stream("Hi")
+    next(talk)
+    monkeypatch.setattr(SyncExchange, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(talk)
-    gate.wait_reached()
     assert scripted.wait_client_closed()
+    with pytest.raises(StopIteration):
+        next(talk)
 
 
-def _interrupted_read(awaiting: bool) -> Callable[[object], object]:
-    async def aread(_self: object) -> bytes:
-        raise KeyboardInterrupt
-
-    def read(_self: object) -> bytes:
-        raise KeyboardInterrupt
-
-    return aread if awaiting else read
+@pytest.mark.anyio
+async def test_cancellation_while_waiting_closes_the_connection(
+    scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
+    scripted.stream([chunk("a"), never])
+    talk = llm.astream("Hi")
+    await anext(talk)
+    with anyio.move_on_after(0.01) as scope:
+        await anext(talk)
+    assert scope.cancelled_caught
+    assert await in_thread(scripted.wait_client_closed)
+    with pytest.raises(StopAsyncIteration):
+        await anext(talk)
 
 
 # ------------------------------------------------------------------------------------------------
