@@ -113,10 +113,11 @@ class Metrics(Mapping[str, MetricFamily]):
             name: The metric's, or the sample's own: `vllm:prompt_tokens` and `vllm:prompt_tokens_total` give the same.
             **labels: Labels that a number must have. It may have others.
         """
-        for family in (name, name.removesuffix("_total"), *_owners(name)):
-            if family in self._families:
-                found = self._families[family].samples
-                exact = [each for each in found if each.name in (name, f"{name}_total")]
+        for owner in (name, f"{name}_total", name.removesuffix("_total"), *_owners(name)):
+            family = self._families.get(owner)
+            found = family.samples if family is not None else ()
+            exact = [each for each in found if each.name in (name, f"{name}_total")]
+            if exact:
                 return [each for each in exact if labels.items() <= each.labels.items()]
         return []
 

@@ -1,0 +1,337 @@
+"""What a server says of itself, and waiting for it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import recordings
+from support.scripted import Gate
+from vllmchat import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenAIProvider,
+    ResponseError,
+    Timeout,
+    VLLMProvider,
+)
+from vllmchat.http import clock as clock_module
+from vllmchat.http.call import Head
+from vllmchat.http.clock import Clock
+from vllmchat.http.failure import TransportFailure
+from vllmchat.http.flow import Send, Sleep, Target
+from vllmchat.http.url import BaseURL
+from vllmchat.server import Readiness
+
+if TYPE_CHECKING:
+    from support.colours import Colour
+    from support.scripted import ScriptedServer
+
+MODELS = {"object": "list", "data": [{"id": "m", "max_model_len": 2048}, {"id": "a", "parent": "m"}]}
+
+# Questions
+
+
+@pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
+def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply(recordings.load("models").body)
+    llm = cls("any", base_url=scripted.base_url)
+    models = colour.do(llm, "models")
+    colour.close(llm)
+    [request] = scripted.requests
+    assert (request.method, request.path, request.body) == ("GET", "/v1/models", b"")
+    [card] = models.data
+    assert (card.id, card.max_model_len, card.owned_by) == ("tiny-qwen3", 2048, "vllm")
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "result"),
+    [("version", "/version", "0.32.0"), ("load", "/load", 0), ("health", "/health", True)],
+)
+def test_questions_beside_v1(
+    verb: str, path: str, result: object, scripted: ScriptedServer, colour: Colour
+) -> None:
+    for prefix in ("", "/team-a", "/team-a/v1"):
+        scripted.reply(recordings.load(verb).body)
+        llm = VLLMProvider(base_url=scripted.url(prefix))
+        assert colour.do(llm, verb) == result
+        colour.close(llm)
+    assert [request.method for request in scripted.requests] == ["GET"] * 3
+    assert [request.path for request in scripted.requests] == [path, f"/team-a{path}", f"/team-a{path}"]
+
+
+@pytest.mark.parametrize("verb", ["version", "load", "models"])
+def test_another_answer_is_no_answer(verb: str, scripted: ScriptedServer) -> None:
+    scripted.reply("<html>Welcome!</html>")
+    with pytest.raises(ResponseError):
+        getattr(VLLMProvider(base_url=scripted.base_url), verb)()
+
+
+@pytest.mark.parametrize("verb", ["version", "load", "health", "metrics"])
+def test_a_server_that_is_no_vllm_has_no_such_route(verb: str, scripted: ScriptedServer) -> None:
+    scripted.reply({"detail": "Not Found"}, 404)
+    with pytest.raises(NotFoundError, match="Any vLLM server has it: check base_url"):
+        getattr(VLLMProvider(base_url=scripted.base_url), verb)()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_ill_is_an_answer_and_not_asked_for_twice(
+    status: int, scripted: ScriptedServer, colour: Colour
+) -> None:
+    scripted.reply(status=status)
+    llm = VLLMProvider(base_url=scripted.base_url)
+    assert colour.do(llm, "health") is False
+    colour.close(llm)
+    assert len(scripted.requests) == 1
+
+
+def test_no_answer_about_health_is_an_error(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider(base_url="http://127.0.0.1:1", max_retries=0)
+    with pytest.raises(APIConnectionError, match="Is the server running"):
+        colour.do(llm, "health")
+    llm = VLLMProvider(base_url=scripted.base_url, max_retries=0)
+    scripted.reply(status=502)
+    with pytest.raises(APIStatusError, match="502"):
+        colour.do(llm, "health")
+    colour.close(llm)
+
+
+def test_the_connection_of_an_ill_server_is_used_again(scripted: ScriptedServer) -> None:
+    scripted.reply({"no": "health"}, 503)
+    scripted.reply()
+    with VLLMProvider(base_url=scripted.base_url) as llm:
+        assert (llm.health(), llm.health()) == (False, True)
+    assert [request.connection for request in scripted.requests] == [0, 0]
+
+
+@pytest.mark.parametrize("verb", ["models", "version", "health", "load", "metrics", "is_sleeping"])
+def test_a_limit_for_one_call(verb: str, scripted: ScriptedServer, colour: Colour) -> None:
+    gate = Gate()
+    scripted.script(gate)
+    llm = VLLMProvider(base_url=scripted.base_url)
+    with pytest.raises(APITimeoutError) as caught:
+        colour.do(llm, verb, timeout=Timeout(first_token=0.05))
+    gate.release()
+    colour.close(llm)
+    assert (caught.value.limit, caught.value.seconds) == ("first_token", 0.05)
+    with pytest.raises(InvalidRequestError, match="timeout=0: must be greater than 0"):
+        colour.do(llm, verb, timeout=0)
+
+
+def test_metrics(scripted: ScriptedServer, colour: Colour) -> None:
+    recorded = recordings.load("metrics")
+    scripted.reply(recorded.body, headers={"content-type": recorded.headers["content-type"]})
+    llm = VLLMProvider(base_url=scripted.base_url)
+    metrics = colour.do(llm, "metrics")
+    colour.close(llm)
+    assert scripted.requests[0].path == "/metrics"
+    assert metrics.prompt_tokens == 72
+
+
+def test_metrics_without_their_parser(monkeypatch: pytest.MonkeyPatch, scripted: ScriptedServer) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
+    with pytest.raises(ImportError, match=r"pip install 'vllmchat\[metrics\]'"):
+        VLLMProvider(base_url=scripted.base_url).metrics()
+    assert scripted.requests == []
+
+
+# Waiting, in both colours
+
+
+def test_ready(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply(status=503)
+    scripted.reply()
+    scripted.reply({"object": "list", "data": []})
+    scripted.reply()
+    scripted.reply(MODELS)
+    llm = VLLMProvider("a", base_url=scripted.url("/team-a"))
+    assert colour.do(llm, "ready", 5) is None
+    colour.close(llm)
+    assert [request.path.removeprefix("/team-a") for request in scripted.requests] == [
+        "/health",
+        "/health",
+        "/v1/models",
+        "/health",
+        "/v1/models",
+    ]
+
+
+def test_never_ready(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(lambda request: _served(request.path))
+    llm = VLLMProvider("other", base_url=scripted.base_url)
+    with pytest.raises(APITimeoutError) as caught:
+        colour.do(llm, "ready", 0.15, model="another")
+    colour.close(llm)
+    assert caught.value.message == (
+        f"{scripted.base_url} was not ready within 0.15 s. When it was asked last: "
+        "it was well and served m, a, not another"
+    )
+    assert (caught.value.limit, caught.value.seconds, caught.value.url) == ("total", 0.15, scripted.base_url)
+
+
+def _served(path: str) -> Any:
+    from support.scripted import reply
+
+    return reply(MODELS if path == "/v1/models" else None)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "5", None, float("inf"), True])
+def test_a_time_that_is_none(timeout: Any, colour: Colour) -> None:
+    with pytest.raises(InvalidRequestError, match="timeout="):
+        colour.do(VLLMProvider("m"), "ready", timeout)
+
+
+# Waiting, driven by hand: no sockets, no sleeping
+
+TARGET = Target(BaseURL.parse("http://h:8000", add_v1=True), {}, max_retries=2)
+LIMITS = Timeout(1, None, 300, None)
+
+Outcome = tuple[int, bytes] | Exception
+
+
+@dataclass
+class Waited:
+    """How a wait went.
+
+    Attributes:
+        sends: The routes that were asked.
+        pauses: The pauses between, in seconds.
+        error: What it ended with.
+    """
+
+    sends: list[str] = field(default_factory=list[str])
+    pauses: list[float] = field(default_factory=list[float])
+    error: Exception | None = None
+
+
+def wait(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, *outcomes: Outcome, model: str | None = None
+) -> Waited:
+    """Waits, with these outcomes of requests in turn, the last one for ever."""
+    now = 0.0
+    monkeypatch.setattr(clock_module, "monotonic", lambda: now)
+    readiness = Readiness(model, seconds, LIMITS)
+    flow = readiness.flow(TARGET, Clock(readiness.timeout))
+    waited = Waited()
+    waiting = list(outcomes)
+    body = b""
+    try:
+        step = next(flow)
+        while True:
+            if isinstance(step, Sleep):
+                waited.pauses.append(step.seconds)
+                now += step.seconds
+                step = flow.send(None)
+            elif isinstance(step, Send):
+                waited.sends.append(step.target)
+                outcome = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+                if isinstance(outcome, Exception):
+                    now += seconds if outcome is LATE else 0.0
+                    step = flow.throw(outcome)
+                else:
+                    status, body = outcome
+                    step = flow.send(Head(status, {}, "id"))
+            else:
+                step = flow.send(body)
+    except StopIteration:
+        pass
+    except Exception as error:
+        waited.error = error
+    return waited
+
+
+WELL: Outcome = (200, b"")
+ANY: Outcome = (200, b'{"data": [{"id": "m"}]}')
+LATE = TransportFailure("timeout", TimeoutError(), ("total", 1.0))
+REFUSED = TransportFailure("refused", ConnectionRefusedError("Connection refused"))
+
+
+def test_a_ready_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = wait(monkeypatch, 10, WELL, ANY, model="m")
+    assert (waited.sends, waited.pauses, waited.error) == (["/health", "/v1/models"], [], None)
+
+
+def test_pauses_grow_up_to_a_bound_and_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = wait(monkeypatch, 10, REFUSED)
+    assert waited.pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 0.9])
+    assert sum(waited.pauses) == pytest.approx(10)
+    # One attempt each: the flow of a single call does not try again.
+    assert len(waited.sends) == len(waited.pauses)
+
+
+def test_the_error_tells_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = wait(monkeypatch, 3, REFUSED).error
+    assert isinstance(error, APITimeoutError)
+    assert error.message.startswith(
+        "http://h:8000/v1 was not ready within 3 s. When it was asked last: no connection to"
+    )
+    assert "Connection refused" in error.message
+    assert isinstance(error.__cause__, APIConnectionError)
+    ill = wait(monkeypatch, 3, REFUSED, (503, b"")).error
+    assert str(ill).endswith("When it was asked last: /health said that its engine does not run")
+    assert ill is not None
+    assert ill.__cause__ is None
+    busy = wait(monkeypatch, 3, WELL, (502, b"<title>Bad Gateway</title>")).error
+    assert str(busy).endswith("When it was asked last: 502: Bad Gateway")
+    none = wait(monkeypatch, 3, WELL, (200, b'{"data": []}'), WELL, (200, b'{"data": []}'), (503, b"")).error
+    assert "engine does not run" in str(none)
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "state"),
+    [
+        (None, b'{"data": []}', "it was well and served no model"),
+        ("x", b'{"data": []}', "it was well and served no model, not x"),
+        ("x", b'{"data": [{"id": "m"}, {"id": "n"}]}', "it was well and served m, n, not x"),
+    ],
+)
+def test_what_is_served_matters(
+    model: str | None, body: bytes, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = [WELL, (200, body)] * 20
+    error = wait(monkeypatch, 3, *outcomes, model=model).error
+    assert isinstance(error, APITimeoutError)
+    assert error.message.endswith(state)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_errors_of_a_server_that_starts_are_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = wait(monkeypatch, 10, WELL, (status, b""), WELL, ANY)
+    assert (waited.sends, waited.error) == (["/health", "/v1/models"] * 2, None)
+
+
+@pytest.mark.parametrize(("status", "error"), [(401, AuthenticationError), (404, NotFoundError)])
+def test_errors_that_waiting_does_not_cure_are_raised(
+    status: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = wait(monkeypatch, 10, WELL, (status, b'{"error":"Unauthorized"}'))
+    assert isinstance(waited.error, error)
+    assert waited.pauses == []
+
+
+def test_what_is_no_server_of_this_kind_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = wait(monkeypatch, 10, WELL, (200, b"<html>"))
+    assert isinstance(waited.error, ResponseError)
+
+
+def test_one_question_does_not_take_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Readiness("m", 600, LIMITS).timeout == Timeout(1, 10, 10, 600)
+    assert Readiness("m", 600, Timeout(None, 3, 2)).timeout == Timeout(None, 3, 2, 600)
+    hung = TransportFailure("timeout", TimeoutError(), ("first_token", 10.0))
+    waited = wait(monkeypatch, 20, hung, WELL, ANY)
+    assert waited.error is None
+    assert waited.sends == ["/health", "/health", "/v1/models"]
+
+
+def test_the_end_of_the_time_tells_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = wait(monkeypatch, 1, (503, b""), LATE)
+    assert "engine does not run" in str(waited.error)
+    assert waited.pauses == [0.1]
+    assert str(wait(monkeypatch, 1, LATE).error).endswith("When it was asked last: it has not answered")
