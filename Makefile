@@ -7,10 +7,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types unit format docs docs-serve server stop clean
+.PHONY: help demo massgen-demo test check lint types unit format docs docs-serve server stop clean
 
 help:
 	@echo "make demo     see it talk to a real vLLM server (the first time installs it: a few minutes)"
+	@echo "make massgen-demo  see three agents of MassGen's agree, on a real vLLM server"
 	@echo "make test     every test, the real server included, with coverage"
 	@echo "make check    the fast loop: format, lint, types, unit tests"
 	@echo "make format   format the code and fix what can be fixed"
@@ -20,6 +21,9 @@ help:
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python scripts/demo.py
+
+massgen-demo: $(VENV)/.runtime
+	@$(BIN)/python scripts/massgen_demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --cov
