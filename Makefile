@@ -10,14 +10,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .PHONY: help demo massgen-demo test check lint types unit format docs docs-serve server stop clean
 
 help:
-	@echo "make demo     see it talk to a real vLLM server (the first time installs it: a few minutes)"
-	@echo "make massgen-demo  see three agents of MassGen's agree, on a real vLLM server"
-	@echo "make test     every test, the real server included, with coverage"
-	@echo "make check    the fast loop: format, lint, types, unit tests"
-	@echo "make format   format the code and fix what can be fixed"
-	@echo "make docs     build the documentation into site/ (docs-serve: show it while you write)"
-	@echo "make server   a real vLLM server to play with (make stop ends it)"
-	@echo "make clean    remove what make made in this folder"
+	@echo "make demo         see it talk to a real vLLM server (the first time installs it: a few minutes)"
+	@echo "make massgen-demo see three agents of MassGen's agree, on a real vLLM server"
+	@echo "make test         every test, the real server included, with coverage"
+	@echo "make check        the fast loop: format, lint, types, unit tests"
+	@echo "make format       format the code and fix what can be fixed"
+	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
+	@echo "make server       a real vLLM server to play with (make stop ends it)"
+	@echo "make clean        remove what make made in this folder"
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python scripts/demo.py

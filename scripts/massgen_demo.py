@@ -108,10 +108,10 @@ def main() -> int:
     screen = Screen(sys.stdout, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
     try:
         python = massgen_env.install()
-        with (
-            running(Options(name=f"massgen-demo-{os.getpid()}")) as server,
-            tempfile.TemporaryDirectory() as folder,
-        ):
+        options = Options(
+            name=f"massgen-demo-{os.getpid()}", log=cache_dir() / "servers" / "massgen-demo.log"
+        )
+        with running(options) as server, tempfile.TemporaryDirectory() as folder:
             screen.line(
                 f"MassGen {massgen_env.MASSGEN_VERSION} on vllmchat, with vLLM {VLLM_VERSION} at {server.base_url}",
                 screen.BOLD,
