@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from vllmchat.encoding import encode_json
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
+from vllmchat.versions import fit, must_ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vllmchat.checking.dialect import CheckedParams
     from vllmchat.http.call import Reply
+    from vllmchat.versions import Version
+
+_COMPLETIONS = "/completions"
 
 T = TypeVar("T")
 
@@ -44,6 +48,20 @@ class Post(Generic[T]):
 
     needs_model: ClassVar[bool] = True
 
+    @property
+    def needs_version(self) -> bool:
+        """Whether it is written differently for some versions of the server."""
+        return must_ask(self.params.fields, completions=self.path == _COMPLETIONS)
+
+    def for_version(self, version: Version) -> Post[T]:
+        """The request as a server of a version reads it.
+
+        Raises:
+            InvalidRequestError: That server is too old for it.
+        """
+        fields = fit(self.params.fields, version, completions=self.path == _COMPLETIONS)
+        return replace(self, params=replace(self.params, fields=fields))
+
     def call(self, model: str, timeout: Timeout) -> Call[T]:
         """The call to a model.
 
@@ -55,6 +73,8 @@ class Post(Generic[T]):
             InvalidRequestError: Something in the request has no JSON form.
         """
         body: dict[str, object] = {"model": model, **self.subject, **self.params.fields}
+        if body.get("top_k") == 0:
+            body["top_k"] = -1  # vLLM 0.8 knows no other word for "off", and later ones know both
         if self.stream:
             body["stream"] = True
             if self.ask_usage and "stream_options" not in body:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeGuard, TypeVar
 
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
@@ -33,6 +33,28 @@ class Request(Protocol[T]):
             InvalidRequestError: Something in the request has no JSON form.
         """
         ...
+
+
+class VersionedRequest(Request[T], Protocol[T]):
+    """A request that may have to be written differently for some versions of the server."""
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether it has to be."""
+        ...
+
+    def for_version(self, version: tuple[int, int, int]) -> Request[T]:
+        """The request as a server of a version reads it.
+
+        Raises:
+            InvalidRequestError: That server is too old for it.
+        """
+        ...
+
+
+def asks_version(request: Request[T]) -> TypeGuard[VersionedRequest[T]]:
+    """Whether the server's version must be known before a request is sent."""
+    return getattr(request, "needs_version", False) is True
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:
 @contextlib.contextmanager
 def hold_locks(llm: VLLMProvider) -> Generator[None]:
     """Has another thread hold every lock that blocking calls use, as it may when a process is forked."""
-    locks = (sync_pool(llm)._lock, llm._connections.blocking.state().model_lock)
+    locks = (sync_pool(llm)._lock, llm._connections.blocking.state().model.lock)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

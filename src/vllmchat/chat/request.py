@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
 from vllmchat.post import Post, replies_wanted
+from vllmchat.versions import fit, must_ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vllmchat.checking.dialect import CheckedParams
     from vllmchat.http.call import Call, Reply
     from vllmchat.http.timeout import Timeout
+    from vllmchat.versions import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,19 @@ class ChatRequest:
     def choices(self) -> int:
         """How many choices are asked for."""
         return replies_wanted(self.params)
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether it is written differently for some versions of the server."""
+        return must_ask(self.params.fields)
+
+    def for_version(self, version: Version) -> ChatRequest:
+        """The request as a server of a version reads it.
+
+        Raises:
+            InvalidRequestError: That server is too old for it.
+        """
+        return replace(self, params=replace(self.params, fields=fit(self.params.fields, version)))
 
     def call(self, model: str, timeout: Timeout) -> Call[ChatCompletion]:
         """The call to a model.

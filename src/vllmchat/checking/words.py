@@ -127,6 +127,7 @@ def kind_of(value: object) -> str:
 
 def _hint(value: object, what: str) -> str | None:
     """How to turn what was given into what is wanted, where that is plain."""
+    single = _is_single(value)
     if isinstance(value, type) and hasattr(value, "model_json_schema") and "mapping" in what:
         return f"Take its schema: {value.__name__}.model_json_schema()."
     if hasattr(value, "model_dump") and "mapping" in what:
@@ -139,7 +140,7 @@ def _hint(value: object, what: str) -> str | None:
         return "Write it without quotes." if _reads_as(value, what) else None
     if isinstance(value, (set, frozenset)) and "list" in what:
         return "Write sorted(...) or list(...) around it: a set has no order."
-    if what.startswith("a list") and _is_single(value):
+    if single and what.startswith("a list"):
         return "Write [...] around it."
     return None
 

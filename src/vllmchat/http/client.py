@@ -19,7 +19,7 @@ from vllmchat.http.failure import TransportFailure, classify
 from vllmchat.http.flow import ReadBody, Send, open_flow, reply_flow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from vllmchat.http.call import Call
     from vllmchat.http.flow import Flow, Outcome, Sleep, Target
@@ -334,35 +334,103 @@ class AsyncClient:
         return state
 
 
+class _Asking:
+    """What a server is asked once, whoever wants to know it."""
+
+    __slots__ = ("_asked", "_failure")
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._failure: Exception | None = None
+
+    def _begin(self, asked: int) -> None:
+        # Those who waited while another asked take its failure, instead of asking one by one.
+        if self._asked != asked and self._failure is not None:
+            raise self._failure
+        self._asked += 1
+        self._failure = None
+
+
+class SyncQuestion(_Asking):
+    """A question to the server, blocking.
+
+    Attributes:
+        lock: Held while the server is asked.
+    """
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def once(self, known: Callable[[], T | None], ask: Callable[[], T]) -> T:
+        """The answer: the known one, else what `ask` gives; it also has to make it known."""
+        if (answer := known()) is not None:
+            return answer
+        asked = self._asked
+        with self.lock:
+            if (answer := known()) is not None:
+                return answer
+            self._begin(asked)
+            try:
+                return ask()
+            except Exception as error:
+                self._failure = error
+                raise
+
+
+class AsyncQuestion(_Asking):
+    """A question to the server, awaiting; attributes as of `SyncQuestion`."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = anyio.Lock()
+
+    async def once(self, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer: the known one, else what `ask` gives; it also has to make it known."""
+        if (answer := known()) is not None:
+            return answer
+        asked = self._asked
+        async with self.lock:
+            if (answer := known()) is not None:
+                return answer
+            self._begin(asked)
+            try:
+                return await ask()
+            except Exception as error:
+                self._failure = error
+                raise
+
+
 class SyncState:
     """What a `SyncClient` holds in one process.
 
     Attributes:
         sender: The connections.
-        model_lock: Held while the server is asked which model it serves.
-        model_failure: What came of it when it was asked last, if that was an error.
-        model_asked: How often it was asked.
+        model: Which model the server serves.
+        version: Which version it is.
     """
 
-    __slots__ = ("model_asked", "model_failure", "model_lock", "sender")
+    __slots__ = ("model", "sender", "version")
 
     def __init__(self, sender: SyncSender) -> None:
         self.sender = sender
-        self.model_lock = threading.Lock()
-        self.model_failure: Exception | None = None
-        self.model_asked = 0
+        self.model = SyncQuestion()
+        self.version = SyncQuestion()
 
 
 class AsyncState:
     """What an `AsyncClient` holds on one event loop; attributes as of `SyncState`."""
 
-    __slots__ = ("model_asked", "model_failure", "model_lock", "sender")
+    __slots__ = ("model", "sender", "version")
 
     def __init__(self, sender: AsyncSender) -> None:
         self.sender = sender
-        self.model_lock = anyio.Lock()
-        self.model_failure: Exception | None = None
-        self.model_asked = 0
+        self.model = AsyncQuestion()
+        self.version = AsyncQuestion()
 
 
 class _Loop:

@@ -29,6 +29,7 @@ class Connections:
         blocking: Runs calls blocking.
         awaiting: Runs calls awaiting.
         model: The model that the server said it serves, once it was asked.
+        version: The version that it said it is, or counts as, once it was asked.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Connections:
                 raise TypeError(f"{name}= has no effect on a client of your own: set it on that client")
         _check_verify(verify)
         self.model: str | None = None
+        self.version: tuple[int, int, int] | None = None
         if http_client is not None:
             self.blocking = SyncClient(partial(UserSyncClient, http_client))
         elif async_http_client is not None:

@@ -8,13 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
-from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, ResponseError
 from vllmchat.http.connections import Connections
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.url import BaseURL
 from vllmchat.http.user_client import USER_AGENT, sends_authorization, timeout_of
 from vllmchat.models import models_call, the_only_model
+from vllmchat.request import asks_version
+from vllmchat.server import version_request
+from vllmchat.versions import read_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +25,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from vllmchat.chat.request import ChatRequest
-    from vllmchat.http.client import AsyncExchange, AsyncState, SyncExchange, SyncState
+    from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
     from vllmchat.http.flow import Flow
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
     from vllmchat.request import Request
+    from vllmchat.versions import Version
 
 T = TypeVar("T")
 
@@ -42,6 +46,7 @@ class ProviderBase:
     _api_key_default: str | None = None
     _routes_below_v1 = False
     _asks_for_model = False
+    _has_version = False
 
     def __init__(
         self,
@@ -148,19 +153,23 @@ class ProviderBase:
     # that a flow sends as it sees fit.
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
-        call = request.call(self._model_for(request, model), self._blocking_timeout)
+        model = self._model_for(request, model)
+        call = self._suited(request).call(model, self._blocking_timeout)
         return self._connections.blocking.run(self._target, call)
 
     async def _arun(self, request: Request[T], model: str | None = None) -> T:
-        call = request.call(await self._amodel_for(request, model), self._awaiting_timeout)
+        model = await self._amodel_for(request, model)
+        call = (await self._asuited(request)).call(model, self._awaiting_timeout)
         return await self._connections.awaiting.run(self._target, call)
 
     def _open(self, request: Request[T], model: str | None = None) -> SyncExchange:
-        call = request.call(self._model_for(request, model), self._blocking_timeout)
+        model = self._model_for(request, model)
+        call = self._suited(request).call(model, self._blocking_timeout)
         return self._connections.blocking.open(self._target, call)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
-        call = request.call(await self._amodel_for(request, model), self._awaiting_timeout)
+        model = await self._amodel_for(request, model)
+        call = (await self._asuited(request)).call(model, self._awaiting_timeout)
         return await self._connections.awaiting.open(self._target, call)
 
     def _stream_chat(self, request: ChatRequest, model: str | None) -> ChatStream:
@@ -182,36 +191,26 @@ class ProviderBase:
         if known is not None:
             return known
         shared = self._connections
-        state = shared.blocking.state()
-        asked = state.model_asked
-        with state.model_lock:
-            if shared.model is None:
-                _share_failure(state, asked)
-                try:
-                    models = shared.blocking.run(self._target, models_call(self._blocking_timeout))
-                    shared.model = the_only_model(models)
-                except Exception as error:
-                    state.model_failure = error
-                    raise
-        return shared.model
+
+        def ask() -> str:
+            models = shared.blocking.run(self._target, models_call(self._blocking_timeout))
+            shared.model = the_only_model(models)
+            return shared.model
+
+        return shared.blocking.state().model.once(lambda: shared.model, ask)
 
     async def _amodel_for(self, request: Request[T], model: str | None) -> str:
         known = self._known_model(model) if request.needs_model else ""
         if known is not None:
             return known
         shared = self._connections
-        state = await shared.awaiting.state()
-        asked = state.model_asked
-        async with state.model_lock:
-            if shared.model is None:
-                _share_failure(state, asked)
-                try:
-                    models = await shared.awaiting.run(self._target, models_call(self._awaiting_timeout))
-                    shared.model = the_only_model(models)
-                except Exception as error:
-                    state.model_failure = error
-                    raise
-        return shared.model
+
+        async def ask() -> str:
+            models = await shared.awaiting.run(self._target, models_call(self._awaiting_timeout))
+            shared.model = the_only_model(models)
+            return shared.model
+
+        return await (await shared.awaiting.state()).model.once(lambda: shared.model, ask)
 
     def _known_model(self, model: str | None) -> str | None:
         known = _checked_model(model) or self.model
@@ -227,6 +226,41 @@ class ProviderBase:
                 ]
             )
         return known
+
+    # Which version.
+
+    def _suited(self, request: Request[T]) -> Request[T]:
+        """The request as this server reads it."""
+        if not (self._has_version and asks_version(request)):
+            return request
+        shared = self._connections
+
+        def ask() -> Version:
+            try:
+                text = shared.blocking.run(self._target, version_request().call("", self._blocking_timeout))
+            except (APIStatusError, ResponseError) as error:
+                text = _no_version(error)
+            shared.version = read_version(text)
+            return shared.version
+
+        return request.for_version(shared.blocking.state().version.once(lambda: shared.version, ask))
+
+    async def _asuited(self, request: Request[T]) -> Request[T]:
+        if not (self._has_version and asks_version(request)):
+            return request
+        shared = self._connections
+
+        async def ask() -> Version:
+            try:
+                call = version_request().call("", self._awaiting_timeout)
+                text = await shared.awaiting.run(self._target, call)
+            except (APIStatusError, ResponseError) as error:
+                text = _no_version(error)
+            shared.version = read_version(text)
+            return shared.version
+
+        state = await shared.awaiting.state()
+        return request.for_version(await state.version.once(lambda: shared.version, ask))
 
     # The end.
 
@@ -260,12 +294,11 @@ class ProviderBase:
         await self.aclose()
 
 
-def _share_failure(state: SyncState | AsyncState, asked: int) -> None:
-    """Those who waited while another call asked for the model take its failure, instead of asking one by one."""
-    if state.model_asked != asked and state.model_failure is not None:
-        raise state.model_failure
-    state.model_asked += 1
-    state.model_failure = None
+def _no_version(error: APIStatusError | ResponseError) -> str:
+    """What stands for the version of a server that tells none: another server than vLLM, or a proxy before it."""
+    if isinstance(error, APIStatusError) and error.status_code >= 500:
+        raise error  # it is vLLM, perhaps, and only not well
+    return ""
 
 
 def _check_cap(max_connections: object) -> None:

@@ -8,6 +8,7 @@ from vllmchat.chat.check import check_vllm
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.admin_verbs import AdminVerbs
 from vllmchat.providers.server_verbs import ServerVerbs
+from vllmchat.providers.token_verbs import TokenVerbs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class VLLMProvider(ServerVerbs, AdminVerbs):
+class VLLMProvider(TokenVerbs, ServerVerbs, AdminVerbs):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections
@@ -57,6 +58,7 @@ class VLLMProvider(ServerVerbs, AdminVerbs):
     _api_key_default = "EMPTY"
     _routes_below_v1 = True
     _asks_for_model = True
+    _has_version = True
 
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
