@@ -61,7 +61,7 @@ VERBS = pytest.mark.parametrize("verb", [chat, read_stream, read_events, leave_s
 def nothing_complains(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Nothing is left behind that asyncio would tell of, such as an exception that nobody took."""
     yield
-    gc.collect()
+    gc.collect(1)
     assert [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"] == []
 
 

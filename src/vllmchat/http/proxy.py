@@ -90,7 +90,7 @@ def proxy_for(base: BaseURL) -> Proxy | None:
     if not proxy or proxy_bypass(f"{host}:{base.port}") or proxy_bypass(base.host):
         return None
     parsed = Proxy.parse(proxy)
-    if not parsed.is_http and find_spec("socksio") is None:
+    if not parsed.is_http and not find_spec("socksio"):
         raise ValueError(
             f"the environment names the SOCKS proxy {parsed.url}, for which a package is missing: install "
             "httpx[socks], or except the server from it with NO_PROXY"

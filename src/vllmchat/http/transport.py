@@ -436,10 +436,7 @@ class _SyncAnswer:
         if not self._open:
             return b""
         try:
-            if self._inflate is not None:
-                data = self._inflate.next_piece(lambda: next(self._pieces, b""))
-            else:
-                data = next(self._pieces, b"")
+            data = self._next() if self._inflate is None else self._inflate.next_piece(self._next)
             if data:
                 return data
             self._response.close()
@@ -448,6 +445,10 @@ class _SyncAnswer:
             raise
         self._finish()
         return b""
+
+    def _next(self) -> bytes:
+        # Mocks send empty pieces, too; they are not the end.
+        return next(filter(None, self._pieces), b"")
 
     def close(self) -> None:
         self._finish(broken=True)
@@ -479,10 +480,8 @@ class _AsyncAnswer:
         if not self._open:
             return b""
         try:
-            if self._inflate is not None:
-                data = await self._inflate.next_piece_async(lambda: anext(self._pieces, b""))
-            else:
-                data = await anext(self._pieces, b"")
+            inflate = self._inflate
+            data = await (self._next() if inflate is None else inflate.next_piece_async(self._next))
             if data:
                 return data
             await self._response.aclose()
@@ -490,6 +489,13 @@ class _AsyncAnswer:
             self._finish(broken=True)
             raise
         self._finish()
+        return b""
+
+    async def _next(self) -> bytes:
+        # Mocks send empty pieces, too; they are not the end.
+        async for data in self._pieces:
+            if data:
+                return data
         return b""
 
     async def aclose(self) -> None:

@@ -1,0 +1,289 @@
+"""Proxies that the environment names."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.chats import answer_any, chunk
+from support.pools import held, pool_of
+from support.proxy import ForwardProxy
+from support.scripted import ScriptedServer, close, never, refusing_origin, unanswering_origin
+from support.tls import Authority
+from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
+from vllmchat.http import proxy as proxy_module
+from vllmchat.http.proxy import Proxy, proxy_for
+from vllmchat.http.url import BaseURL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.colours import Colour
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def secure(authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedServer]:
+    """A server with TLS whom the clients trust, for a name that does not exist."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path).ca))
+    with ScriptedServer(tls=authority.server_context("vllm.example")) as server:
+        server.always(answer_any)
+        yield server
+
+
+PLAIN = pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+
+
+@PLAIN
+def test_a_plain_server(
+    variable: str, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(answer_any)
+    with ForwardProxy(scripted) as proxy:
+        monkeypatch.setenv(variable, proxy.origin)
+        llm = VLLMProvider("m", base_url="http://vllm.example:8000", api_key="key")
+        assert colour.chat(llm).text == "Hi"
+        assert colour.stream(llm).texts() == ["H", "i"]
+        assert proxy.requests[0].target == "http://vllm.example:8000/v1/chat/completions"
+        assert scripted.requests[0].headers["host"] == "vllm.example:8000"
+        assert scripted.requests[0].headers["authorization"] == "Bearer key"
+        colour.close(llm)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
+def test_a_server_with_tls(
+    variable: str, secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy(secure) as proxy:
+        monkeypatch.setenv(variable, proxy.origin)
+        llm = VLLMProvider(
+            "m", base_url="https://vllm.example", api_key="hunter2", headers={"x-key": "hunter2"}
+        )
+        for _ in range(3):
+            assert colour.chat(llm).text == "Hi"
+            assert colour.stream(llm).texts() == ["H", "i"]
+        assert proxy.tunnels == ["vllm.example:443"]
+        assert (proxy.connections, secure.connections) == (1, 1)
+        assert held(pool_of(colour, llm)) == (1, 0, 0)
+        # The proxy has seen nothing of the request but where it goes.
+        assert "hunter2" not in repr(proxy.requests)
+        assert secure.requests[0].headers["authorization"] == "Bearer hunter2"
+        colour.close(llm)
+        assert proxy.wait_client_closed()
+        assert secure.wait_client_closed()
+
+
+def test_a_proxy_with_tls(
+    authority: Authority, secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy(secure, tls=authority.server_context()) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        llm = VLLMProvider("m", base_url="https://vllm.example")
+        assert colour.chat(llm).text == "Hi"
+        assert proxy.tunnels == ["vllm.example:443"]
+        colour.close(llm)
+        assert proxy.wait_client_closed()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_credentials(
+    scheme: str,
+    scripted: ScriptedServer,
+    secure: ScriptedServer,
+    colour: Colour,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = scripted if scheme == "http" else secure
+    server.always(answer_any)
+    with ForwardProxy(server, credentials=("u@x", "p:ü")) as proxy:
+        base_url = f"{scheme}://vllm.example"
+        monkeypatch.setenv("ALL_PROXY", proxy.origin)
+        with pytest.raises(Exception, match="407"):
+            colour.chat(VLLMProvider("m", base_url=base_url, max_retries=0))
+        monkeypatch.setenv("ALL_PROXY", proxy.origin.replace("://", "://u%40x:p%3A%C3%BC@"))
+        assert colour.chat(VLLMProvider("m", base_url=base_url)).text == "Hi"
+        assert "proxy-authorization" not in server.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "direct"),
+    [
+        ("127.0.0.1", True),
+        ("*", True),
+        ("example.com,127.0.0.1", True),
+        ("example.com", False),
+        ("", False),
+    ],
+)
+def test_no_proxy(
+    no_proxy: str, direct: bool, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(answer_any)
+    with ForwardProxy(scripted) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        llm = VLLMProvider("m", base_url=scripted.base_url)
+        assert colour.chat(llm).text == "Hi"
+        assert bool(proxy.requests) is not direct
+        colour.close(llm)
+
+
+def test_a_callers_own_client_decides_for_itself(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    scripted.always(answer_any)
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://")
+    with httpx.Client(trust_env=False) as client:
+        assert VLLMProvider("m", base_url=scripted.base_url, http_client=client).chat("Hi").text == "Hi"
+
+
+# ------------------------------------------------------------------------------------------------
+# The pool is the same one
+# ------------------------------------------------------------------------------------------------
+
+
+def test_leaving_a_stream(secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForwardProxy(secure) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        llm = VLLMProvider("m", base_url="https://vllm.example", max_connections=1)
+        secure.stream([chunk("a"), never])
+        with colour.stream(llm) as opened:
+            assert next(iter(opened)).text == "a"
+        assert secure.wait_client_closed()
+        assert proxy.wait_client_closed()
+        assert colour.chat(llm).text == "Hi"
+        colour.close(llm)
+        assert colour.chat(llm).text == "Hi"
+        colour.close(llm)
+        assert secure.wait_open(0)
+
+
+def test_limits_hold(scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted.always(answer_any)
+    with ForwardProxy(scripted) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        llm = VLLMProvider("m", base_url="http://vllm.example", max_connections=1, timeout=Timeout(idle=0.1))
+        with colour.stream(llm):
+            with pytest.raises(APITimeoutError) as caught:
+                colour.chat(llm, timeout=0.05)
+            assert caught.value.limit == "total"
+        scripted.stream([chunk("a"), never])
+        with pytest.raises(APITimeoutError) as caught:
+            colour.stream(llm).texts()
+        assert caught.value.limit == "idle"
+        assert scripted.wait_open(0)
+
+
+def test_a_stale_connection(secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForwardProxy(secure) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        llm = VLLMProvider("m", base_url="https://vllm.example")
+        colour.chat(llm)
+        secure.script(close)
+        assert colour.chat(llm).text == "Hi"
+        assert secure.connections == 2
+        colour.close(llm)
+
+
+# ------------------------------------------------------------------------------------------------
+# Failures
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_that_refuses(
+    secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy(secure, status=403) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        with pytest.raises(APIConnectionError, match="403"):
+            colour.chat(VLLMProvider("m", base_url="https://vllm.example", max_retries=0))
+        assert proxy.wait_open(0)
+
+
+def test_a_proxy_that_is_not_there(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+    with refusing_origin() as origin:
+        monkeypatch.setenv("ALL_PROXY", origin)
+        with pytest.raises(APIConnectionError, match="no connection"):
+            colour.chat(VLLMProvider("m", base_url="http://vllm.example", max_retries=0))
+
+
+@pytest.mark.parametrize("silent", ["proxy", "tunnel"])
+def test_a_proxy_that_hangs(silent: str, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for a tunnel is a part of connecting: it has no 600 s."""
+    with unanswering_origin() as origin, ScriptedServer() as mute:
+        mute.always(lambda _: pytest.fail("no answer is asked for"))
+        mute.script(never)
+        monkeypatch.setenv("HTTPS_PROXY", origin if silent == "proxy" else mute.origin)
+        timeout = Timeout(connect=0.1)
+        llm = VLLMProvider("m", base_url="https://vllm.example", max_retries=0, timeout=timeout)
+        with pytest.raises(APITimeoutError) as caught:
+            colour.chat(llm)
+        assert (caught.value.limit, caught.value.seconds) == ("connect", 0.1)
+        assert mute.wait_open(0)
+
+
+def test_connecting_ends_with_the_tunnel(
+    secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the tunnel stands, `connect` does not hold any more."""
+    secure.script(never)
+    with ForwardProxy(secure) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        timeout = Timeout(connect=0.5, first_token=0.8)
+        llm = VLLMProvider("m", base_url="https://vllm.example", max_retries=0, timeout=timeout)
+        with pytest.raises(APITimeoutError) as caught:
+            colour.chat(llm)
+        assert caught.value.limit == "first_token"
+
+
+@pytest.mark.parametrize(
+    "value", ["ftp://user:hunter2@proxy", "http://", "http://user:hunter2@proxy:port", "http://[::1"]
+)
+def test_what_is_no_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", value)
+    with pytest.raises(
+        ValueError, match=r"HTTP_PROXY.*cannot be used: write it as http://HOST:PORT"
+    ) as caught:
+        VLLMProvider("m", base_url="http://x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_socks(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = BaseURL.parse("http://x", add_v1=True)
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:hunter2@proxy")
+    installed: list[str] = []
+    monkeypatch.setattr(proxy_module, "find_spec", installed.count)
+    with pytest.raises(ValueError, match=r"SOCKS proxy socks5://proxy:1080.*httpx\[socks\]"):
+        proxy_for(base)
+    installed.append("socksio")
+    proxy = proxy_for(base)
+    assert proxy == Proxy("socks5", "proxy", 1080, (b"user", b"hunter2"))
+    assert repr(proxy) == "Proxy('socks5://proxy:1080')"
+
+
+def test_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Proxy.parse("proxy:3128") == Proxy("http", "proxy", 3128)
+    assert Proxy.parse("http://proxy") == Proxy("http", "proxy", 80)
+    assert Proxy.parse("https://u@proxy") == Proxy("https", "proxy", 443, (b"u", b""))
+    assert Proxy.parse("http://[::1]:3128").url == "http://[::1]:3128"
+    base = BaseURL.parse("http://[::1]:8000", add_v1=True)
+    assert proxy_for(base) is None
+    monkeypatch.setenv("HTTP_PROXY", "proxy:1")
+    assert proxy_for(base) == Proxy("http", "proxy", 1)
+    monkeypatch.setenv("NO_PROXY", "::1")
+    assert proxy_for(base) is None
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the system's settings are asked there")
+def test_nothing_is_imported_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "urllib.request", None)
+    assert proxy_for(BaseURL.parse("http://x", add_v1=True)) is None

@@ -1,0 +1,329 @@
+"""What must not leak, and what a hostile server must not be able to do."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import pickle
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from support.chats import answer_any, chunk, completion
+from support.proxy import ForwardProxy
+from support.scripted import (
+    ScriptedServer,
+    close,
+    forever,
+    head,
+    never,
+    refusing_origin,
+    reply,
+    reset,
+)
+from support.tls import Authority
+from vllmchat import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    OpenAIProvider,
+    ResponseError,
+    StreamInterruptedError,
+    VLLMChatError,
+    VLLMProvider,
+)
+from vllmchat.http import flow, transport
+from vllmchat.http.flow import ReadBody
+from vllmchat.http.status import MAX_ERROR_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.colours import Colour
+
+KEY = "hunter2-is-the-key"
+
+
+def no_key_in(error: BaseException | None) -> None:
+    """The key is nowhere in the error, its causes included."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for text in (str(error), repr(error), repr(error.__dict__), repr(error.args)):
+            assert KEY not in text
+        if isinstance(error, VLLMChatError):
+            assert KEY.encode() not in pickle.dumps(error)
+        error = error.__cause__ or error.__context__
+
+
+# ------------------------------------------------------------------------------------------------
+# The key
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given", [{"api_key": KEY}, {"headers": {"authorization": KEY}}, {"headers": {"x-api-key": KEY}}], ids=str
+)
+def test_the_key_in_no_error(given: dict[str, Any], scripted: ScriptedServer, colour: Colour) -> None:
+    # A server that answers with what it was sent is the caller's own trouble; these do not.
+    scripted.script(close)
+    scripted.script(reset)
+    scripted.script(never)
+    scripted.script(b"nonsense\r\n\r\n")
+    scripted.busy()
+    scripted.reply({"error": {"message": "bad"}}, 401)
+    scripted.reply(b"<html>", 200)
+    scripted.reply(None, 302, {"location": "http://elsewhere/"})
+    llm = OpenAIProvider("m", base_url=scripted.base_url, max_retries=0, **given)
+    for _ in range(8):
+        with pytest.raises(VLLMChatError) as failed:
+            colour.chat(llm, timeout=0.2)
+        no_key_in(failed.value)
+    scripted.stream([chunk("a"), reset])
+    scripted.stream([{"error": {"message": "broken", "code": 500}}])
+    for _ in range(2):
+        with pytest.raises(VLLMChatError) as failed:
+            colour.stream(llm).texts()
+        no_key_in(failed.value)
+    with pytest.raises(VLLMChatError) as failed:
+        colour.chat(llm, extra_headers={"authorization": KEY}, temperature=99)
+    no_key_in(failed.value)
+    with refusing_origin() as origin, pytest.raises(APIConnectionError) as refused:
+        colour.chat(OpenAIProvider("m", base_url=f"{origin}/v1", max_retries=0, **given))
+    no_key_in(refused.value)
+
+
+@pytest.mark.parametrize("through", ["pool", "proxy", "tunnel", "client"])
+def test_the_key_in_no_log(
+    through: str,
+    scripted: ScriptedServer,
+    colour: Colour,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("httpx", "httpcore", "httpcore.http11", "httpcore.connection", "httpcore.proxy", "asyncio"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    authority = Authority()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path).ca))
+    with (
+        ScriptedServer(tls=authority.server_context("vllm.example")) as secure,
+        ForwardProxy(secure if through == "tunnel" else scripted) as proxy,
+    ):
+        base_url, options = scripted.base_url, dict[str, Any]()
+        if through == "proxy":
+            base_url = "http://vllm.example"
+        elif through == "tunnel":
+            base_url = "https://vllm.example"
+        if through in ("proxy", "tunnel"):
+            monkeypatch.setenv("ALL_PROXY", proxy.origin.replace("://", f"://user:{KEY}@"))
+        if through == "client":
+            options["http_client"] = httpx.Client(trust_env=False)
+            options["async_http_client"] = httpx.AsyncClient(trust_env=False)
+        for server in (scripted, secure):
+            server.add(answer_any, answer_any, reply({"error": {"message": "bad"}}, 401))
+        llm = VLLMProvider("m", base_url=base_url, api_key=KEY, headers={"x-key": KEY}, **options)
+        assert colour.chat(llm, extra_headers={"x-other": KEY}).text == "Hi"
+        assert colour.stream(llm).texts() == ["H", "i"]
+        with pytest.raises(APIStatusError):
+            colour.chat(llm)
+        colour.close(llm)
+        if through == "client":
+            options["http_client"].close()
+            if colour.portal is not None:
+                colour.portal.call(options["async_http_client"].aclose)
+    assert len(caplog.records) > 10
+    for record in caplog.records:
+        assert KEY not in record.getMessage() + repr(record.args) + repr(record.__dict__)
+
+
+def test_redirects_are_not_followed(scripted: ScriptedServer, colour: Colour) -> None:
+    with ScriptedServer() as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            scripted.reply(None, status, {"location": elsewhere.url("/v1/chat/completions?key=" + KEY)})
+            with pytest.raises(APIStatusError, match="Redirects are not followed") as caught:
+                colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+            assert caught.value.status_code == status
+            assert KEY not in str(caught.value)
+        assert elsewhere.connections == 0
+
+
+def test_cookies_are_not_kept(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    scripted.reply(completion(), headers={"set-cookie": "a=b"})
+    scripted.reply(completion())
+    for _ in range(2):
+        colour.chat(llm)
+    assert "cookie" not in scripted.requests[1].headers
+    colour.close(llm)
+
+
+def test_netrc_is_not_read(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    scripted.always(answer_any)
+    llm = OpenAIProvider("m", base_url=scripted.base_url)
+    colour.chat(llm)
+    assert "authorization" not in scripted.requests[0].headers
+    colour.close(llm)
+
+
+# ------------------------------------------------------------------------------------------------
+# Too much
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_bodies(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The bound of a whole reply, lowered; the test needs no 512 MB."""
+    bound = 3_000_000
+
+    def read_body(limit: int, *, cut: bool = False) -> ReadBody:
+        return ReadBody(min(limit, bound), cut)
+
+    monkeypatch.setattr(flow, "ReadBody", read_body)
+    return bound
+
+
+def test_a_reply_without_end(scripted: ScriptedServer, colour: Colour, small_bodies: int) -> None:
+    scripted.script(head(200), forever(b"x" * 100_000))
+    with pytest.raises(ResponseError, match="more than 3,000,000 bytes") as caught:
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+    assert caught.value.status_code == 200
+    assert caught.value.body == "x" * 2000
+    assert scripted.wait_client_closed()
+
+
+def test_a_bomb(
+    scripted: ScriptedServer, colour: Colour, small_bodies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 kB that unpack to 100 MB: unpacked in steps, and given up at the bound."""
+    packer = zlib.compressobj(wbits=31)
+    body = b"".join([*(packer.compress(b"x" * 1_000_000) for _ in range(100)), packer.flush()])
+    assert len(body) < 200_000
+    steps: list[int] = []
+    inflater: Any = getattr(transport, "_Inflater")  # noqa: B009 - it is private
+    step = inflater._step
+
+    def counting(self: Any, source: bytes) -> bytes:
+        data: bytes = step(self, source)
+        steps.append(len(data))
+        return data
+
+    monkeypatch.setattr(inflater, "_step", counting)
+    scripted.reply(body, headers={"content-encoding": "gzip"})
+    with pytest.raises(ResponseError, match="more than 3,000,000 bytes"):
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+    assert max(steps) <= 1024 * 1024
+    assert sum(steps) < small_bodies + 2 * 1024 * 1024
+
+
+def test_an_error_without_end(scripted: ScriptedServer, colour: Colour) -> None:
+    sent = 0
+
+    def endless(connection: Any) -> None:
+        nonlocal sent
+        for _ in range(1000):
+            connection.send(b"x" * 100_000)
+            sent += 100_000
+
+    scripted.script(head(400, {"content-length": "100000000"}), endless)
+    with pytest.raises(APIStatusError) as caught:
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+    assert caught.value.body == "x" * MAX_ERROR_BYTES
+    assert len(str(caught.value)) < 1000
+    assert scripted.wait_client_closed()
+    assert sent < 50_000_000
+
+
+@pytest.mark.parametrize("kind", ["one header", "many headers", "status line"])
+def test_a_head_without_end(kind: str, scripted: ScriptedServer, colour: Colour) -> None:
+    start = {
+        "one header": b"HTTP/1.1 200 OK\r\nx: ",
+        "many headers": b"HTTP/1.1 200 OK\r\n",
+        "status line": b"HTTP/1.1 200 ",
+    }[kind]
+    scripted.script(start, forever(b"x: y\r\n" * 1000 if kind == "many headers" else b"x" * 10_000))
+    with pytest.raises(APIConnectionError, match="broke"):
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
+    assert scripted.wait_client_closed()
+
+
+def test_a_stream_of_comments(scripted: ScriptedServer, colour: Colour) -> None:
+    """Bytes that say nothing are no progress, and are not piled up."""
+    scripted.stream([forever(b": keep-alive\n\n" * 100)])
+    with pytest.raises(APITimeoutError):
+        colour.stream(VLLMProvider("m", base_url=scripted.base_url, timeout=0.2)).texts()
+    assert scripted.wait_client_closed()
+
+
+# ------------------------------------------------------------------------------------------------
+# Compression that nobody asked for
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "identity", ""])
+def test_codings(coding: str, scripted: ScriptedServer, colour: Colour) -> None:
+    body = b'{"choices": [{"message": {"content": "packed"}}]}'
+    if "gzip" in coding:
+        body = gzip.compress(body)
+    elif coding == "deflate":
+        body = zlib.compress(body)
+    scripted.reply(body, headers={"content-encoding": coding})
+    scripted.stream([chunk("a"), chunk("b", "stop")], gzip=True)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert colour.chat(llm).text == "packed"
+    assert scripted.requests[0].headers["accept-encoding"] == "identity"
+    assert colour.stream(llm).texts() == ["a", "b"]
+    assert scripted.connections == 1
+    colour.close(llm)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "words"),
+    [
+        (b"no gzip", "gzip", "the compressed body is broken"),
+        (gzip.compress(b"x" * 1000)[:-10], "gzip", "the compressed body ends too early"),
+        (b"x", "br", "content-encoding 'br', which was not asked for"),
+    ],
+)
+def test_codings_that_cannot_be_undone(
+    body: bytes, coding: str, words: str, scripted: ScriptedServer, colour: Colour
+) -> None:
+    scripted.reply(body, headers={"content-encoding": coding})
+    with pytest.raises(APIConnectionError, match=words):
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
+    assert scripted.wait_client_closed()
+
+
+def test_a_compressed_stream_that_breaks(scripted: ScriptedServer, colour: Colour) -> None:
+    packer = zlib.compressobj(wbits=31)
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    packed = packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH)
+    headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
+    scripted.script(head(200, headers), packed, close)
+    with pytest.raises(StreamInterruptedError, match="ends too early") as caught:
+        colour.stream(VLLMProvider("m", base_url=scripted.base_url)).texts()
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "a"
+
+
+def test_an_empty_error_that_claims_to_be_packed(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply(None, 400, {"content-encoding": "gzip"})
+    with pytest.raises(APIStatusError) as caught:
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+    assert caught.value.status_code == 400
+
+
+def test_headers_of_a_call_are_checked(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with pytest.raises(VLLMChatError, match="extra_headers"):
+        colour.chat(llm, extra_headers={"x": "a\r\nx-injected: b"})
+    assert scripted.connections == 0

@@ -1,0 +1,196 @@
+"""TLS: whom a provider trusts, how it shows itself, and what a failed handshake says."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.chats import answer_any
+from support.scripted import Gate, ScriptedServer, close, never, stream
+from support.tls import Authority, Files
+from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.colours import Colour
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def files(authority: Authority, tmp_path: Path) -> Files:
+    return authority.write(tmp_path)
+
+
+@pytest.fixture
+def server(authority: Authority) -> Iterator[ScriptedServer]:
+    with ScriptedServer(tls=authority.server_context()) as server:
+        server.always(answer_any)
+        yield server
+
+
+def test_the_environment_names_the_authority(
+    server: ScriptedServer, files: Files, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+    llm = VLLMProvider("m", base_url=server.base_url)
+    assert colour.chat(llm).text == "Hi"
+    assert colour.stream(llm).texts() == ["H", "i"]
+    assert server.connections == 1
+    colour.close(llm)
+    assert server.wait_client_closed()
+
+
+@pytest.mark.parametrize("how", ["path", "str", "context"])
+def test_verify_names_the_authority(
+    how: str, server: ScriptedServer, authority: Authority, files: Files, colour: Colour
+) -> None:
+    ways: dict[str, Path | str | ssl.SSLContext] = {
+        "path": files.ca,
+        "str": str(files.ca),
+        "context": authority.client_context(),
+    }
+    llm = VLLMProvider("m", base_url=server.base_url, verify=ways[how])
+    assert colour.chat(llm).text == "Hi"
+    colour.close(llm)
+
+
+def test_verify_names_a_folder_of_authorities(
+    server: ScriptedServer,
+    authority: Authority,
+    tmp_path: Path,
+    colour: Colour,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def create(**options: object) -> ssl.SSLContext:
+        # Such a folder has its files named by a hash that only OpenSSL's own tool makes.
+        asked.append(options)
+        return authority.client_context()
+
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    llm = VLLMProvider("m", base_url=server.base_url, verify=tmp_path)
+    assert colour.chat(llm).text == "Hi"
+    assert asked == [{"capath": tmp_path}]
+    colour.close(llm)
+
+
+def test_an_authority_that_is_not_trusted(server: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=server.base_url, max_retries=2)
+    with pytest.raises(
+        APIConnectionError, match=r"no TLS connection to https://.*SSL_CERT_FILE.*verify="
+    ) as caught:
+        colour.chat(llm)
+    assert "certificate verify failed" in str(caught.value)
+    # A certificate does not get better by asking again.
+    assert server.wait_open(0)
+    assert server.connections == 1
+
+
+def test_nobody_is_asked_who_they_are(server: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=server.base_url, verify=False)
+    assert colour.chat(llm).text == "Hi"
+    colour.close(llm)
+
+
+def test_a_certificate_for_another_name(server: ScriptedServer, files: Files, colour: Colour) -> None:
+    # The certificate has 127.0.0.1 and localhost in it.
+    llm = VLLMProvider("m", base_url=f"https://127.0.0.2:{server.port}", verify=files.ca, max_retries=0)
+    with pytest.raises(APIConnectionError):
+        colour.chat(llm)
+
+
+def test_client_certificates(authority: Authority, files: Files, colour: Colour) -> None:
+    with ScriptedServer(tls=authority.server_context(client_certificates=True)) as server:
+        server.always(answer_any)
+        without = VLLMProvider("m", base_url=server.base_url, verify=files.ca, max_retries=0)
+        with pytest.raises(APIConnectionError):
+            colour.chat(without)
+        context = ssl.create_default_context(cafile=str(files.ca))
+        context.load_cert_chain(files.certificate, files.key)
+        llm = VLLMProvider("m", base_url=server.base_url, verify=context)
+        assert colour.chat(llm).text == "Hi"
+        colour.close(llm)
+
+
+def test_a_server_without_tls(scripted: ScriptedServer, files: Files, colour: Colour) -> None:
+    base_url = scripted.base_url.replace("http:", "https:")
+    # What the handshake looks like to the server is no request that it could answer.
+    scripted.at_connect(close)
+    llm = VLLMProvider("m", base_url=base_url, verify=files.ca, max_retries=0)
+    with pytest.raises(APIConnectionError, match=r"no TLS connection|no connection"):
+        colour.chat(llm)
+
+
+def test_the_handshake_counts_as_connecting(authority: Authority, files: Files, colour: Colour) -> None:
+    with ScriptedServer(tls=authority.server_context()) as server:
+        server.at_connect(gate := Gate())
+        timeout = Timeout(connect=0.1)
+        llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca, max_retries=0, timeout=timeout)
+        with pytest.raises(APITimeoutError) as caught:
+            colour.chat(llm)
+        assert (caught.value.limit, caught.value.seconds) == ("connect", 0.1)
+        gate.release()
+        assert server.wait_open(0)
+
+
+def test_leaving_a_stream_is_noticed_at_once(server: ScriptedServer, files: Files, colour: Colour) -> None:
+    """A closing handshake would have to wait for the server, which is busy generating."""
+    server.always(stream([{"choices": []}, never]))
+    llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca)
+    with colour.stream(llm) as opened:
+        next(iter(opened))
+    assert server.wait_client_closed()
+
+
+def test_limits_hold(server: ScriptedServer, files: Files, colour: Colour) -> None:
+    server.always(stream([{"choices": []}, never]))
+    llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca, timeout=Timeout(idle=0.1))
+    with pytest.raises(APITimeoutError) as caught:
+        colour.stream(llm).texts()
+    assert caught.value.limit == "idle"
+    assert server.wait_client_closed()
+
+
+def test_no_context_without_tls(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer to make than all the rest of a provider."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a TLS context was made")
+
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with monkeypatch.context() as patched:
+        patched.setattr(ssl, "create_default_context", fail)
+        patched.setattr("httpx.create_ssl_context", fail)
+        assert colour.chat(llm).text == "Hi"
+    colour.close(llm)
+
+
+def test_one_context_for_many_connections(
+    server: ScriptedServer, files: Files, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    create = ssl.create_default_context
+
+    def counting(cafile: str | None = None) -> ssl.SSLContext:
+        made.append(cafile)
+        return create(cafile=cafile)
+
+    monkeypatch.setattr(ssl, "create_default_context", counting)
+    llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca)
+    for _ in range(3):
+        colour.chat(llm)
+        colour.close(llm)
+    assert server.connections == 3
+    assert made == [files.ca]
