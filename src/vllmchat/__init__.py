@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from vllmchat.providers.openai import OpenAIProvider
     from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
     from vllmchat.providers.vllm import VLLMProvider
+    from vllmchat.tokens import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
 
 _HOMES = {
@@ -111,6 +112,7 @@ _HOMES = {
     "vllmchat.providers.openai": ("OpenAIProvider",),
     "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
     "vllmchat.providers.vllm": ("VLLMProvider",),
+    "vllmchat.tokens": ("CountTokensParams", "DetokenizeParams", "Tokenization", "TokenizeParams"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -132,8 +134,10 @@ __all__ = [
     "CommonChatParams",
     "ConflictError",
     "ContextWindowExceededError",
+    "CountTokensParams",
     "Delta",
     "DeltaToolCall",
+    "DetokenizeParams",
     "Event",
     "Finished",
     "FunctionTool",
@@ -161,6 +165,8 @@ __all__ = [
     "SyncProvider",
     "TextDelta",
     "Timeout",
+    "Tokenization",
+    "TokenizeParams",
     "ToolCall",
     "ToolCallDelta",
     "ToolCallDone",

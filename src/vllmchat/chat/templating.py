@@ -2,14 +2,19 @@
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Final, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 from typing_extensions import TypedDict
 
+from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.dialect import Between
 from vllmchat.checking.rules import Default, Needs, Since
 from vllmchat.checking.words import as_list, show
-from vllmchat.errors import Problem
+from vllmchat.errors import InvalidRequestError, Problem
+
+if TYPE_CHECKING:
+    from vllmchat.chat.messages import Messages
 
 
 class TemplatingBase(TypedDict, total=False):
@@ -33,6 +38,22 @@ class TemplatingBase(TypedDict, total=False):
         Needs("--trust-request-mm-kwargs (0.31 or newer)"),
     ]
     """How media are loaded, by modality: `{"video": {"num_frames": 40}}`. Only for conversations."""
+
+
+def judge_conversation(messages: object, path: str) -> tuple[list[Mapping[str, object]], Sequence[Problem]]:
+    """The messages of a conversation as they are sent, and what is wrong with them.
+
+    Args:
+        messages: The conversation.
+        path: The parameter that it is, for the problems.
+    """
+    try:
+        return encode_messages(cast("Messages", messages)), ()
+    except InvalidRequestError as error:
+        return [], [
+            replace(problem, parameter=f"{path}{problem.parameter.removeprefix('messages')}")
+            for problem in error.problems
+        ]
 
 
 def fold_template(fields: dict[str, object]) -> None:

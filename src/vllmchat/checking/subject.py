@@ -1,0 +1,84 @@
+"""What a verb is about, such as the text to embed, judged together with its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+from vllmchat.checking.checkers import Checker, checker_of
+from vllmchat.checking.rules import Bounds, Field
+from vllmchat.checking.words import show, suggest
+from vllmchat.errors import InvalidRequestError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from vllmchat.checking.dialect import CheckedParams, Dialect
+
+
+def check_all(
+    found: Sequence[Problem], dialect: Dialect, params: Mapping[str, object], *, stream: bool = False
+) -> CheckedParams:
+    """Check the parameters of a call whose subject has been judged.
+
+    Args:
+        found: What is wrong with the subject.
+        dialect: The rules of the parameters.
+        params: The keyword arguments of the call.
+        stream: Whether the answer is to be streamed.
+
+    Raises:
+        InvalidRequestError: With every problem found, those of the subject first.
+    """
+    try:
+        checked = dialect.check(params, stream=stream)
+    except InvalidRequestError as error:
+        if not found:
+            raise
+        raise InvalidRequestError([*found, *error.problems]) from None
+    if found:
+        raise InvalidRequestError(found)
+    return checked
+
+
+def unknown(
+    owner: str, known: Collection[str], said: Mapping[str, tuple[str, str | None]]
+) -> Callable[[str, object], Problem]:
+    """What a `Dialect` says of a name that is none of its parameters.
+
+    Args:
+        owner: Who takes the parameters, such as `embed`.
+        known: The names that it takes, for suggestions.
+        said: Of some names, what is wrong with them and what to write instead.
+    """
+
+    def problem(name: str, value: object) -> Problem:
+        if name in said:
+            return Problem(name, show(value), *said[name])
+        meant = suggest(name, known)
+        hint = f"Did you mean `{meant}`?" if meant else None
+        return Problem(name, show(value), f"is not a parameter of {owner}.", hint)
+
+    return problem
+
+
+def judge_tokens(value: object, path: str) -> Sequence[Problem]:
+    """What is wrong with a list of token ids: no more than a few problems of thousands."""
+    return _tokens()(value, path)
+
+
+@cache
+def _tokens() -> Checker:
+    return checker_of(
+        Field(
+            "tokens",
+            Sequence[Annotated[int, Bounds(ge=0, le=2**63 - 1)]],
+            nullable=False,
+            required=True,
+            rules=(),
+            default=None,
+            since=None,
+            needs=None,
+        )
+    )

@@ -1,0 +1,192 @@
+"""Text and conversations as tokens, and tokens as text: `/tokenize` and `/detokenize`."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final, TypeAlias, TypeVar, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from vllmchat.answers import Answer, read_answer
+from vllmchat.chat.completion import ChatMessage
+from vllmchat.chat.messages import Message, Messages
+from vllmchat.chat.params import CallBase, FunctionTool
+from vllmchat.chat.templating import (
+    TEMPLATE_RULES,
+    TemplatingBase,
+    convert_tools,
+    fold_template,
+    judge_conversation,
+)
+from vllmchat.checking.dialect import CheckedParams, Dialect
+from vllmchat.checking.rules import Default, Length, Needs, Since, fields_of
+from vllmchat.checking.subject import check_all, judge_tokens, unknown
+from vllmchat.http.call import Reply
+from vllmchat.post import Post
+from vllmchat.wire import Items, Whole, WireModel, decode
+
+T = TypeVar("T")
+
+Tokenizable: TypeAlias = str | Sequence[Message | ChatMessage]
+"""A text as it is, or a conversation, of which the model's chat template makes the prompt."""
+
+
+class SpecialTokensBase(TypedDict, total=False):
+    """The tokenizer's own tokens. A base."""
+
+    add_special_tokens: Annotated[bool | None, Default("True for a text, False for a conversation")]
+    """Add the tokenizer's special tokens, such as the beginning of the sequence.
+
+    Chat templates usually write them themselves.
+
+    Default: True for a text, False for a conversation.
+    """
+
+
+class TokenTextsBase(TypedDict, total=False):
+    """What comes back. A base."""
+
+    return_token_strs: Annotated[bool | None, Default("False"), Since("0.9.1")]
+    """Also return each token as the tokenizer writes it: `token_strs`.
+
+    Default: False. Since: vLLM 0.9.1.
+    """
+
+
+class ConversationBase(TemplatingBase, total=False):
+    """What only a conversation takes. A base."""
+
+    tools: Annotated[Sequence[FunctionTool | Callable[..., object]] | None, Length(1), Since("0.9")]
+    """The functions that the model is told of, as in `chat`. Only for conversations.
+
+    Range: not empty. Since: vLLM 0.9.
+    """
+    add_generation_prompt: Annotated[bool | None, Default("True")]
+    """Open the assistant's turn at the end of the prompt, as `chat` does. Only for conversations.
+
+    Default: True.
+    """
+    continue_final_message: Annotated[bool | None, Default("False")]
+    """Leave the last message open, to be written on. Only for conversations.
+
+    Default: False.
+    """
+    mm_processor_kwargs: Annotated[
+        Mapping[str, object] | None, Needs("--trust-request-mm-kwargs (0.31 or newer)")
+    ]
+    """Arguments for the model's image, audio and video processor. Only for conversations.
+
+    Needs: --trust-request-mm-kwargs (0.31 or newer).
+    """
+
+
+class TokenizeParams(TokenTextsBase, SpecialTokensBase, ConversationBase, CallBase, total=False, closed=True):
+    """What `VLLMProvider.tokenize` takes."""
+
+
+class CountTokensParams(SpecialTokensBase, ConversationBase, CallBase, total=False, closed=True):
+    """What `VLLMProvider.count_tokens` takes."""
+
+
+class DetokenizeParams(CallBase, total=False, closed=True):
+    """What `VLLMProvider.detokenize` takes."""
+
+
+class _TextParams(TokenTextsBase, SpecialTokensBase, CallBase, total=False, closed=True):
+    """What `tokenize` takes with a text."""
+
+
+class Tokenization(Answer):
+    """A text or a prompt as tokens."""
+
+    count: Whole = 0
+    """How many tokens there are."""
+
+    max_model_len: int | None = None
+    """The model's context, prompt and reply together, in tokens."""
+
+    tokens: Items[int] = Field(default_factory=list[int])
+    """The token ids."""
+
+    token_strs: list[str] | None = None
+    """Each token as the tokenizer writes it, with `return_token_strs=True`: `Ġworld` is ` world`. Since vLLM 0.9.1."""
+
+
+class _Text(WireModel):
+    prompt: str
+
+
+_NEEDS: Final = (
+    "Every vLLM server has it, beside /v1, not below: check base_url, and what proxies let through."
+)
+
+_FOR_CONVERSATIONS: Final[tuple[str, str]] = (
+    "is for conversations, which a template makes a prompt of; this is a text, taken as it is.",
+    'Write [{"role": "user", "content": TEXT}] to make it a conversation.',
+)
+
+_TEXT: Final = Dialect(
+    "tokenize",
+    _TextParams,
+    unknown=unknown(
+        "tokenize",
+        fields_of(TokenizeParams),
+        dict.fromkeys(fields_of(ConversationBase), _FOR_CONVERSATIONS),
+    ),
+)
+_CONVERSATION: Final = Dialect(
+    "tokenize", TokenizeParams, TEMPLATE_RULES, finish=fold_template, convert={"tools": convert_tools}
+)
+_COUNT: Final = Dialect(
+    "count_tokens", CountTokensParams, TEMPLATE_RULES, finish=fold_template, convert={"tools": convert_tools}
+)
+_DETOKENIZE: Final = Dialect("detokenize", DetokenizeParams)
+
+
+def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokenization]:
+    """The request for the tokens of a text or of a conversation.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    if isinstance(cast("object", prompt), str):
+        return _tokenize({"prompt": prompt}, check_all((), _TEXT, params), _read_tokens)
+    messages, found = judge_conversation(prompt, "prompt")
+    return _tokenize({"messages": messages}, check_all(found, _CONVERSATION, params), _read_tokens)
+
+
+def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
+    """The request for the number of tokens of a conversation's prompt.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    encoded, found = judge_conversation(messages, "messages")
+    return _tokenize({"messages": encoded}, check_all(found, _COUNT, params), _read_count)
+
+
+def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[str]:
+    """The request for the text of tokens.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    checked = check_all(judge_tokens(tokens, "tokens"), _DETOKENIZE, params)
+    return Post("/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, needs=_NEEDS)
+
+
+def _tokenize(subject: Mapping[str, object], params: CheckedParams, read: Callable[[Reply], T]) -> Post[T]:
+    return Post("/tokenize", subject, params, read, outside_v1=True, needs=_NEEDS)
+
+
+def _read_tokens(reply: Reply) -> Tokenization:
+    return read_answer(Tokenization, reply, "a list of tokens", holds="tokens")
+
+
+def _read_count(reply: Reply) -> int:
+    return read_answer(Tokenization, reply, "a list of tokens", holds="count").count
+
+
+def _read_text(reply: Reply) -> str:
+    return decode(_Text, reply.body, "a text").prompt

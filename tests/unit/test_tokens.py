@@ -1,0 +1,185 @@
+"""Text, conversations and tokens: what is sent, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import recordings
+from vllmchat import (
+    ChatMessage,
+    InvalidRequestError,
+    NotFoundError,
+    ResponseError,
+    Tokenization,
+    VLLMProvider,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.colours import Colour
+    from support.scripted import ScriptedServer
+
+CHAT = [{"role": "user", "content": "Hello"}]
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture
+def llm(scripted: ScriptedServer, colour: Colour) -> Iterator[VLLMProvider]:
+    provider = VLLMProvider("m", base_url=scripted.base_url)
+    yield provider
+    colour.close(provider)
+
+
+def refused(colour: Colour, llm: VLLMProvider, verb: str, *args: object, **params: object) -> list[str]:
+    with pytest.raises(InvalidRequestError) as caught:
+        colour.do(llm, verb, *args, **params)
+    return [str(problem) for problem in caught.value.problems]
+
+
+# Text to tokens
+
+
+def test_a_text_is_taken_as_it_is(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    recorded = recordings.load("tokenize")
+    scripted.reply(recorded.body)
+    result: Tokenization = colour.do(llm, "tokenize", "Hello world", return_token_strs=True)
+    [request] = scripted.requests
+    assert (request.method, request.path) == ("POST", "/tokenize")
+    assert request.json() == {"model": "m", "prompt": "Hello world", "return_token_strs": True}
+    assert (result.count, result.max_model_len) == (5, 2048)
+    assert result.tokens == [421, 350, 276, 78, 70]
+    assert result.token_strs == ["Hello", "Ġw", "or", "l", "d"]
+    assert result.request_id == request.headers["x-request-id"]
+
+
+def test_a_conversation_goes_through_the_template(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.reply(recordings.load("tokenize_chat").body)
+    messages = [*CHAT, ChatMessage(content="Hi!")]
+    params: Any = {
+        "tools": [WEATHER],
+        "enable_thinking": False,
+        "chat_template_kwargs": {"x": 1},
+        "continue_final_message": True,
+        "extra_body": {"new": 2},
+        "extra_headers": {"x-trace": "t"},
+    }
+    result: Tokenization = colour.do(llm, "tokenize", messages, model="other", **params)
+    assert (result.count, result.token_strs) == (24, None)
+    [request] = scripted.requests
+    assert request.headers["x-trace"] == "t"
+    assert request.json() == {
+        "model": "other",
+        "messages": [*CHAT, {"role": "assistant", "content": "Hi!"}],
+        "tools": [WEATHER],
+        "chat_template_kwargs": {"x": 1, "enable_thinking": False},
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+        "new": 2,
+    }
+
+
+def test_python_functions_are_tools(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return city
+
+    scripted.reply(recordings.load("tokenize_chat").body)
+    colour.do(llm, "tokenize", CHAT, tools=[weather])
+    body: Any = scripted.requests[0].json()
+    [tool] = body["tools"]
+    assert tool["function"]["name"] == "weather"
+    assert tool["function"]["description"] == "Tell the weather."
+
+
+def test_what_is_for_conversations_is_refused_with_a_text(colour: Colour, llm: VLLMProvider) -> None:
+    first, second, third = refused(
+        colour, llm, "tokenize", "Hello", tools=[WEATHER], enable_thinking=True, return_token_str=True
+    )
+    assert first.startswith("tools=")
+    assert "is for conversations" in first
+    assert second.startswith("enable_thinking=True: is for conversations")
+    assert third == (
+        "return_token_str=True: is not a parameter of tokenize. Did you mean `return_token_strs`?"
+    )
+
+
+def test_every_problem_is_told_at_once(colour: Colour, llm: VLLMProvider) -> None:
+    found = refused(colour, llm, "tokenize", [{"content": "x"}, 3], add_special_tokens="yes", prompts=1)
+    assert [text.partition(":")[0].partition("=")[0] for text in found] == [
+        "prompt[0].role",
+        "prompt[1]",
+        "add_special_tokens",
+        "prompts",
+    ]
+    assert refused(colour, llm, "tokenize", 3) == ["prompt: must be a str or a list of messages, not an int."]
+
+
+def test_rules_of_templates_hold(colour: Colour, llm: VLLMProvider) -> None:
+    [one] = refused(colour, llm, "tokenize", CHAT, continue_final_message=True, add_generation_prompt=True)
+    assert one.startswith("continue_final_message=True: does not go with add_generation_prompt=True")
+    [two] = refused(colour, llm, "count_tokens", CHAT, chat_template_kwargs={"tokenize": True})
+    assert two.startswith("chat_template_kwargs.tokenize=True: is refused by the server")
+
+
+@pytest.mark.parametrize("body", [b'{"count": 3}', b"[]", b"no", b'{"tokens": "x"}'])
+def test_other_answers_are_no_tokens(
+    body: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.reply(body)
+    with pytest.raises(ResponseError, match="not a list of tokens") as caught:
+        colour.do(llm, "tokenize", "x")
+    assert caught.value.request_id == scripted.requests[0].headers["x-request-id"]
+
+
+def test_a_server_without_the_route(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.reply({"detail": "Not Found"}, 404)
+    with pytest.raises(NotFoundError, match="beside /v1, not below: check base_url"):
+        colour.do(llm, "tokenize", "x")
+
+
+# Counting
+
+
+def test_a_text_to_count_is_a_message(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.reply(recordings.load("tokenize_chat").body)
+    assert colour.do(llm, "count_tokens", "Hello", add_special_tokens=False) == 24
+    assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "add_special_tokens": False}
+
+
+def test_counting_has_no_texts_of_tokens(colour: Colour, llm: VLLMProvider) -> None:
+    [problem] = refused(colour, llm, "count_tokens", "Hello", return_token_strs=True)
+    assert problem == "return_token_strs=True: is not a parameter of count_tokens."
+    [problem] = refused(colour, llm, "count_tokens", None)
+    assert problem == "messages: must be a str or a list of messages, not None."
+
+
+# Tokens to text
+
+
+def test_tokens_become_text(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.reply(recordings.load("detokenize").body)
+    assert colour.do(llm, "detokenize", (39, 68, 300), timeout=5) == "Eb ca"
+    [request] = scripted.requests
+    assert (request.path, request.json()) == ("/detokenize", {"model": "m", "tokens": [39, 68, 300]})
+
+
+def test_what_is_no_token(colour: Colour, llm: VLLMProvider) -> None:
+    assert refused(colour, llm, "detokenize", [1, -1, 2.0], timeout=0) == [
+        "tokens[1]=-1: must be between 0 and 2**63 - 1.",
+        "tokens[2]=2.0: must be an integer, not a float. Write 2.",
+        "timeout=0: must be greater than 0.",
+    ]
+    assert refused(colour, llm, "detokenize", "Hello") == [
+        "tokens='Hello': must be a list of integers, not a str."
+    ]
+
+
+def test_an_answer_without_text(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.reply({"tokens": []})
+    with pytest.raises(ResponseError, match="is not a text"):
+        colour.do(llm, "detokenize", [1])
