@@ -1,0 +1,202 @@
+"""A real server run by its verbs. Each test leaves the server awake and as it was.
+
+On the CPU there is no memory to free, so sleeping is only standing still; the server says the same words.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from support.vllm import API_KEY
+from vllmchat import BadRequestError, NotFoundError, VLLMProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.vllm import LiveServer
+
+Adapter = Callable[[str], "Path"]
+
+
+@pytest.fixture
+def llm(admin_server: LiveServer) -> Iterator[VLLMProvider]:
+    provider = VLLMProvider(admin_server.model, base_url=admin_server.base_url, api_key=API_KEY)
+    with provider:
+        yield provider
+        # Whatever a test has failed at, the next one finds the server awake.
+        provider.wake_up()
+        provider.resume()
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_sleep_and_wake_up(level: int, llm: VLLMProvider) -> None:
+    assert (llm.is_sleeping(), llm.is_paused()) == (False, False)
+    llm.sleep(level, mode="wait")
+    assert (llm.is_sleeping(), llm.is_paused()) == (True, True)
+    # It is asleep and well, and not less ready than before: a request waits.
+    assert llm.health() is True
+    assert llm.wake_up() is True
+    assert (llm.is_sleeping(), llm.is_paused()) == (False, False)
+    assert llm.chat("Hello", temperature=0).text.strip() == "Hello! How can I help you today?"
+
+
+def test_parts_wake_up_one_by_one(llm: VLLMProvider) -> None:
+    llm.sleep(1)
+    assert llm.wake_up("weights") is False
+    assert llm.is_sleeping() is True
+    assert llm.wake_up(["kv_cache", "scheduling"]) is True
+    assert llm.is_sleeping() is False
+
+
+def test_metrics_tell_of_sleep(llm: VLLMProvider) -> None:
+    assert llm.metrics().value("vllm:engine_sleep_state", sleep_state="awake") == 1
+    llm.sleep(1)
+    assert llm.metrics().value("vllm:engine_sleep_state", sleep_state="weights_offloaded") == 1
+    llm.wake_up()
+    assert llm.metrics().value("vllm:engine_sleep_state", sleep_state="awake") == 1
+
+
+def test_the_prefix_cache_is_emptied(llm: VLLMProvider) -> None:
+    # Only whole blocks are kept, so the prompt must be a long one.
+    text = "Tell me more. " * 100
+    llm.chat(text, max_tokens=1)
+    hits = llm.metrics().prefix_cache_hits
+    llm.chat(text, max_tokens=1)
+    assert llm.metrics().prefix_cache_hits != hits
+    assert llm.reset_prefix_cache(reset_running_requests=True, reset_external=False) is True
+    hits = llm.metrics().prefix_cache_hits
+    llm.chat(text, max_tokens=1)
+    assert llm.metrics().prefix_cache_hits == hits
+    assert llm.reset_prefix_cache() is True
+
+
+@pytest.mark.anyio
+async def test_pause_and_resume(admin_server: LiveServer, llm: VLLMProvider) -> None:
+    async with VLLMProvider(admin_server.model, base_url=admin_server.base_url, api_key=API_KEY) as alone:
+        stream = alone.astream("Hello", max_tokens=1500, min_tokens=1500, ignore_eos=True)
+        async with stream:
+            first = await anext(aiter(stream))
+            await alone.apause(mode="keep", clear_cache=False)
+            assert await alone.ais_paused() is True
+            with anyio.move_on_after(0.3) as waited:
+                await alone.achat("Hello", max_tokens=1)
+            assert waited.cancelled_caught
+            await alone.aresume()
+            assert await alone.ais_paused() is False
+            # It goes on where it stood; then it is ended from outside.
+            await anext(aiter(stream))
+            assert await alone.aabort(first.id) == 1
+            reply = await stream.until_done()
+        assert reply.finish_reason == "abort"
+        assert (await alone.achat("Hello", max_tokens=1)).finish_reason == "length"
+
+
+def test_a_pause_ends_what_runs(llm: VLLMProvider) -> None:
+    with llm.stream("Hello", max_tokens=1500, min_tokens=1500, ignore_eos=True) as stream:
+        next(iter(stream))
+        llm.pause()
+        assert stream.until_done().finish_reason == "abort"
+    llm.resume()
+
+
+def test_abort_all(llm: VLLMProvider) -> None:
+    assert llm.abort_all() == 0
+    with llm.stream("Hello", max_tokens=1500, min_tokens=1500, ignore_eos=True) as stream:
+        next(iter(stream))
+        assert llm.abort_all() == 1
+        assert stream.until_done().finish_reason == "abort"
+    # The server counts ids, known or not.
+    assert llm.abort(["no-such-request", "nor-this"]) == 2
+
+
+# LoRA
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Adapter:
+    """Makes an adapter that spoils the attention of every layer, without the libraries that do so usually."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        tensors: dict[str, Any] = {}
+        data = b""
+        for layer in range(4):
+            for part, rows, columns, value in (("lora_A", 2, 256, 0.3), ("lora_B", 256, 2, 0.5)):
+                start = len(data)
+                data += struct.pack(f"<{rows * columns}f", *([value] * (rows * columns)))
+                tensors[f"base_model.model.model.layers.{layer}.self_attn.q_proj.{part}.weight"] = {
+                    "dtype": "F32",
+                    "shape": [rows, columns],
+                    "data_offsets": [start, len(data)],
+                }
+        head = json.dumps(tensors).encode()
+        (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none"}
+        (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def test_an_adapter_comes_and_goes(llm: VLLMProvider, admin_server: LiveServer, adapter: Adapter) -> None:
+    path = str(adapter("spoiled"))
+    llm.load_lora("spoiled", path)
+    base, card = llm.models().data
+    assert (base.id, base.parent) == (admin_server.model, None)
+    assert (card.id, card.parent, card.root, card.max_model_len) == ("spoiled", base.id, path, None)
+    llm.ready(10, model="spoiled")
+    sound = llm.chat("Hello", temperature=0, max_tokens=10, enable_thinking=False)
+    spoiled = llm.chat("Hello", model="spoiled", temperature=0, max_tokens=10, enable_thinking=False)
+    assert spoiled.model == "spoiled"
+    assert spoiled.text != sound.text
+    with pytest.raises(BadRequestError, match="has already been loaded"):
+        llm.load_lora("spoiled", path)
+    llm.load_lora("spoiled", path, load_inplace=True, is_3d_lora_weight=False)
+    llm.unload_lora("spoiled")
+    assert [model.id for model in llm.models().data] == [admin_server.model]
+    with pytest.raises(NotFoundError, match="'spoiled' cannot be found"):
+        llm.unload_lora("spoiled")
+
+
+@pytest.mark.anyio
+async def test_an_adapter_comes_and_goes_awaited(admin_server: LiveServer, adapter: Adapter) -> None:
+    async with VLLMProvider(admin_server.model, base_url=admin_server.base_url, api_key=API_KEY) as llm:
+        await llm.aload_lora("mine", str(adapter("mine")))
+        assert [model.id for model in (await llm.amodels()).data] == [admin_server.model, "mine"]
+        await llm.aunload_lora("mine")
+
+
+def test_an_adapter_that_is_not_there(llm: VLLMProvider) -> None:
+    with pytest.raises(NotFoundError, match="No adapter found for /nowhere") as caught:
+        llm.load_lora("mine", "/nowhere")
+    assert "no such route" not in caught.value.message
+
+
+# What a server lacks that was started without all this
+
+
+@pytest.mark.parametrize(
+    "verb", ["sleep", "wake_up", "is_sleeping", "reset_prefix_cache", "pause", "abort_all"]
+)
+def test_a_server_without_administration_says_what_it_needs(verb: str, keyed_server: LiveServer) -> None:
+    with (
+        VLLMProvider(base_url=keyed_server.base_url, api_key=API_KEY) as llm,
+        pytest.raises(NotFoundError, match="VLLM_SERVER_DEV_MODE=1"),
+    ):
+        getattr(llm, verb)()
+
+
+def test_a_server_without_adapters_says_what_it_needs(keyed_server: LiveServer) -> None:
+    with VLLMProvider(base_url=keyed_server.base_url, api_key=API_KEY) as llm:
+        with pytest.raises(NotFoundError, match="--enable-lora"):
+            llm.load_lora("a", "/a")
+        with pytest.raises(NotFoundError, match="--enable-lora"):
+            llm.unload_lora("a")

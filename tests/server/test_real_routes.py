@@ -1,0 +1,146 @@
+"""Every route of the running servers has a verb, or a reason why not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from vllmchat import VLLMProvider
+
+if TYPE_CHECKING:
+    from support.vllm import LiveServer
+
+COVERED: dict[str, str] = {
+    "GET /health": "health",
+    "GET /is_paused": "is_paused",
+    "GET /is_sleeping": "is_sleeping",
+    "GET /load": "load",
+    "GET /metrics": "metrics",
+    "GET /v1/models": "models",
+    "GET /version": "version",
+    "POST /abort_requests": "abort",
+    "POST /pause": "pause",
+    "POST /reset_prefix_cache": "reset_prefix_cache",
+    "POST /resume": "resume",
+    "POST /sleep": "sleep",
+    "POST /v1/chat/completions": "chat",
+    "POST /v1/load_lora_adapter": "load_lora",
+    "POST /v1/unload_lora_adapter": "unload_lora",
+    "POST /wake_up": "wake_up",
+}
+"""The verb of each route."""
+
+NOT_YET: dict[str, str] = {
+    "POST /classify": "classify",
+    "POST /detokenize": "detokenize",
+    "POST /inference/v1/generate": "generate",
+    "POST /pooling": "pool",
+    "POST /rerank": "rerank",
+    "POST /score": "score",
+    "POST /tokenize": "tokenize",
+    "POST /v1/audio/transcriptions": "transcribe",
+    "POST /v1/audio/translations": "translate",
+    "POST /v1/chat/completions/batch": "chat_batch",
+    "POST /v1/chat/completions/render": "render",
+    "POST /v1/completions": "complete",
+    "POST /v1/embeddings": "embed",
+    "POST /v1/responses": "respond",
+}
+"""The verb that a route will have, once its part of the library is there. Then its line goes to `COVERED`."""
+
+ELSEWHERE: dict[str, str] = {
+    "POST /classify": "a model that classifies",
+    "POST /v1/audio/transcriptions": "a model that transcribes",
+    "POST /v1/audio/translations": "a model that transcribes",
+}
+"""What a server must have loaded for routes that none of those here has."""
+
+_WEIGHTS = (
+    "for training loops: it moves weights between processes, with a process group that HTTP does not carry"
+)
+_SAME = "the same under another name"
+_RENDER = (
+    "for a frontend that is a server itself: it makes another server's request or reply, and needs no client"
+)
+
+WITHOUT: dict[str, str] = {
+    "DELETE /adapters/{adapter_name}": f"{_SAME}: SageMaker's for /v1/unload_lora_adapter",
+    "GET /get_world_size": _WEIGHTS,
+    "GET /kv_event_sources": "for routers that follow the KV cache's events over ZMQ",
+    "GET /ping": f"{_SAME}: SageMaker's for /health",
+    "GET /server_info": "a dump of the server's configuration for bug reports, without a fixed form",
+    "GET /v1/responses/{response_id}": "only with the store, which vLLM calls experimental and which is never emptied",
+    "GET /weight_info": _WEIGHTS,
+    "POST /adapters": f"{_SAME}: SageMaker's for /v1/load_lora_adapter",
+    "POST /collective_rpc": "calls any method of the workers by its name: nothing that could be typed",
+    "POST /finish_weight_update": _WEIGHTS,
+    "POST /generative_scoring": "scores by the probability of tokens; `chat` with logprob_token_ids tells the same",
+    "POST /inference/v1/abort_requests": f"{_SAME}: for /abort_requests, without its answer",
+    "POST /init_weight_transfer_engine": _WEIGHTS,
+    "POST /invocations": f"{_SAME}: SageMaker's for the route that the body fits",
+    "POST /is_scaling_elastic_ep": "for the controller of an elastic deployment",
+    "POST /ping": f"{_SAME}: SageMaker's for /health",
+    "POST /release_kv_cache_memory": _WEIGHTS,
+    "POST /reset_encoder_cache": "answers nothing, and no model with an encoder is at hand to test it",
+    "POST /reset_mm_cache": "answers nothing, and no model with media is at hand to test it",
+    "POST /scale_elastic_ep": "for the controller of an elastic deployment",
+    "POST /shutdown_weight_transfer_engine": _WEIGHTS,
+    "POST /start_draft_weight_update": _WEIGHTS,
+    "POST /start_weight_update": _WEIGHTS,
+    "POST /update_weight_version": _WEIGHTS,
+    "POST /update_weights": _WEIGHTS,
+    "POST /v1/chat/completions/derender": _RENDER,
+    "POST /v1/completions/derender": _RENDER,
+    "POST /v1/completions/render": _RENDER,
+    "POST /v1/messages": "Anthropic's protocol: its own client speaks it",
+    "POST /v1/messages/count_tokens": "Anthropic's protocol: its own client speaks it",
+    "POST /v1/messages/render": "Anthropic's protocol: its own client speaks it",
+    "POST /v1/rerank": f"{_SAME}: for /rerank",
+    "POST /v1/responses/render": _RENDER,
+    "POST /v1/responses/{response_id}/cancel": "only with the store, which vLLM calls experimental",
+    "POST /v1/score": f"{_SAME}: for /score",
+    "POST /v1/systemone": "new in 0.32, renamed in 0.33, and answered by few models",
+    "POST /v2/embed": "Cohere's protocol: its own client speaks it; `embed` gives the same vectors",
+    "POST /v2/rerank": f"{_SAME}: for /rerank",
+    "POST /weight_checker": _WEIGHTS,
+}
+"""Why a route has none."""
+
+
+def routes_of(server: LiveServer) -> set[str]:
+    answer = httpx.get(f"{server.url}/openapi.json")
+    paths: dict[str, dict[str, object]] = answer.json()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+@pytest.mark.parametrize("fixture", ["vllm_server", "admin_server", "pooling_server"])
+def test_every_route_is_accounted_for(fixture: str, request: pytest.FixtureRequest) -> None:
+    server: LiveServer = request.getfixturevalue(fixture)
+    routes = routes_of(server)
+    assert len(routes) > 15
+    unknown = routes - set(COVERED) - set(NOT_YET) - set(WITHOUT)
+    assert not unknown, f"neither covered nor explained: {', '.join(sorted(unknown))}"
+
+
+def test_every_route_of_the_tables_exists(admin_server: LiveServer, pooling_server: LiveServer) -> None:
+    routes = routes_of(admin_server) | routes_of(pooling_server)
+    gone = (set(COVERED) | set(NOT_YET) | set(WITHOUT)) - routes
+    assert gone == set(ELSEWHERE)
+
+
+def test_no_route_is_in_two_tables() -> None:
+    assert not COVERED.keys() & NOT_YET.keys()
+    assert not (COVERED.keys() | NOT_YET.keys()) & WITHOUT.keys()
+
+
+@pytest.mark.parametrize(("route", "verb"), COVERED.items())
+def test_what_is_covered_has_its_verb(route: str, verb: str) -> None:
+    assert callable(getattr(VLLMProvider, verb, None)), route
+    assert callable(getattr(VLLMProvider, f"a{verb}", None)), route
+
+
+@pytest.mark.parametrize(("route", "verb"), NOT_YET.items())
+def test_what_is_not_yet_there_has_none(route: str, verb: str) -> None:
+    assert not hasattr(VLLMProvider, verb), f"{verb} is there: move {route!r} to COVERED"
