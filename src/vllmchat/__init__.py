@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from vllmchat.providers.openai import OpenAIProvider
     from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
     from vllmchat.providers.vllm import VLLMProvider
+    from vllmchat.text.completion import TextCompletion, TextCompletionChunk
+    from vllmchat.text.params import CompletionParams, VLLMCompletionParams
+    from vllmchat.text.stream import AsyncTextStream, TextStream
     from vllmchat.tokens import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
 
@@ -112,6 +115,18 @@ _HOMES = {
     "vllmchat.providers.openai": ("OpenAIProvider",),
     "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
     "vllmchat.providers.vllm": ("VLLMProvider",),
+    "vllmchat.text.completion": (
+        "TextCompletion",
+        "TextCompletionChunk",
+    ),
+    "vllmchat.text.params": (
+        "CompletionParams",
+        "VLLMCompletionParams",
+    ),
+    "vllmchat.text.stream": (
+        "AsyncTextStream",
+        "TextStream",
+    ),
     "vllmchat.tokens": ("CountTokensParams", "DetokenizeParams", "Tokenization", "TokenizeParams"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -122,6 +137,7 @@ __all__ = [
     "APITimeoutError",
     "AsyncChatStream",
     "AsyncProvider",
+    "AsyncTextStream",
     "AuthenticationError",
     "BadRequestError",
     "ChatCompletion",
@@ -132,6 +148,7 @@ __all__ = [
     "Choice",
     "ChunkChoice",
     "CommonChatParams",
+    "CompletionParams",
     "ConflictError",
     "ContextWindowExceededError",
     "CountTokensParams",
@@ -163,7 +180,10 @@ __all__ = [
     "StreamError",
     "StreamInterruptedError",
     "SyncProvider",
+    "TextCompletion",
+    "TextCompletionChunk",
     "TextDelta",
+    "TextStream",
     "Timeout",
     "Tokenization",
     "TokenizeParams",
@@ -175,6 +195,7 @@ __all__ = [
     "Usage",
     "VLLMChatError",
     "VLLMChatParams",
+    "VLLMCompletionParams",
     "VLLMProvider",
     "__version__",
     "audio_part",

@@ -17,7 +17,9 @@
     │       └── ServiceUnavailableError          503
     ├── StreamError                              a stream ended wrongly; `.partial` holds what had arrived
     │   └── StreamInterruptedError               the bytes stopped before the end
-    └── ResponseError                            the answer is not this protocol
+    ├── ResponseError                            the answer is not this protocol
+    ├── StructuredOutputError                    the reply is not of the type asked for; `.completion` holds it
+    └── MaxTurnsError                            the model still calls tools; `.messages` holds the history
 
 Every error pickles, keeps its cause and never holds an API key.
 """
@@ -25,14 +27,16 @@ Every error pickles, keeps its cause and never holds an API key.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.completion import ChatCompletion, ChatMessage
+    from vllmchat.chat.messages import Message
+    from vllmchat.text.completion import TextCompletion
 
-    Partial: TypeAlias = ChatCompletion
+    Partial: TypeAlias = ChatCompletion | TextCompletion
     """What a stream adds up to. All of these have a `text`."""
 
 
@@ -337,3 +341,46 @@ class ResponseError(VLLMChatError):
         self.status_code = status_code
         self.body = body
         self.request_id = request_id
+
+
+class StructuredOutputError(VLLMChatError):
+    """The reply is not the value that was asked for, though the server answered well.
+
+    Where it does not match, `__cause__` is pydantic's `ValidationError`.
+
+    Attributes:
+        reason: `"cut"` when generation ended too early, `"refused"` when the model declined, `"mismatch"` when
+            the text does not make the value.
+        completion: The reply.
+    """
+
+    def __init__(
+        self, message: str, *, reason: Literal["cut", "refused", "mismatch"], completion: ChatCompletion
+    ) -> None:
+        super().__init__(message, partial=completion)
+        self.reason = reason
+        self.completion = completion
+
+
+class MaxTurnsError(VLLMChatError):
+    """A run with tools came to no answer: after the last turn that it may take, the model still calls tools.
+
+    Attributes:
+        max_turns: How many turns it may take.
+        messages: The whole history. The calls of its last message have not been executed; a run that is given this
+            history begins with them.
+        completions: The replies, one a turn.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        max_turns: int,
+        messages: Sequence[Message | ChatMessage],
+        completions: Sequence[ChatCompletion],
+    ) -> None:
+        super().__init__(message, partial=completions[-1] if completions else None)
+        self.max_turns = max_turns
+        self.messages = list(messages)
+        self.completions = tuple(completions)

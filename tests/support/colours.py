@@ -78,6 +78,11 @@ class Colour:
             return getattr(llm, verb)(*args, **params)
         return self.portal.call(partial(getattr(llm, f"a{verb}"), *args, **params))
 
+    def open(self, llm: object, verb: str, *args: object, **params: object) -> Stream:
+        """Does a verb that streams, named without its `a`."""
+        name = verb if self.portal is None else f"a{verb}"
+        return Stream(getattr(llm, name)(*args, **params), self.portal)
+
     def close(self, llm: VLLMProvider | AsyncProvider) -> None:
         """Does `close` or `aclose`."""
         if self.portal is None:

@@ -239,11 +239,21 @@ def _convert_structured_outputs(value: object, path: str) -> tuple[object, Seque
     return convert_structured_outputs(value, path)
 
 
-_CONVERT: Final[dict[str, Convert]] = {
-    "tools": convert_tools,
+CONSTRAINT_CONVERT: Final[dict[str, Convert]] = {
     "response_format": _convert_response_format,
     "structured_outputs": _convert_structured_outputs,
 }
+"""What makes schemas of the types that constrain a reply."""
+
+_CONVERT: Final[dict[str, Convert]] = {"tools": convert_tools, **CONSTRAINT_CONVERT}
+
+GENERATION_RULES: Final[dict[str, Between]] = {
+    "n": _greedy,
+    "response_format": _response_format,
+    "structured_outputs": _structured_outputs,
+    "repetition_detection": _repetition_detection,
+}
+"""Rules that hold wherever text is generated, not only in chats."""
 
 _OPENAI: Final = Dialect(
     "OpenAIProvider",
@@ -261,13 +271,10 @@ _VLLM: Final = Dialect(
         **_BETWEEN_ALL,
         **TEMPLATE_RULES,
         "stream_options": _vllm_stream_options,
-        "n": _greedy,
+        **GENERATION_RULES,
         "min_tokens": _min_tokens,
         "prompt_logprobs": _prompt_logprobs,
         "logprob_token_ids": _logprob_token_ids,
-        "response_format": _response_format,
-        "structured_outputs": _structured_outputs,
-        "repetition_detection": _repetition_detection,
     },
     unknown=_unknown("VLLMProvider", VLLMChatParams, ChatParams),
     hint=_with_hint,

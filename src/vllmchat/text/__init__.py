@@ -1,0 +1,1 @@
+"""Completions: text goes on where a prompt ends, without messages and without a chat template."""

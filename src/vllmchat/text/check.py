@@ -1,0 +1,208 @@
+"""What a completion request may hold. The rules of single values stand at the parameters, those between them here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
+from vllmchat.chat.check import CONSTRAINT_CONVERT, GENERATION_RULES, OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
+from vllmchat.checking.dialect import Between, CheckedParams, Dialect
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.words import show
+from vllmchat.errors import Problem
+from vllmchat.text.params import CompletionParams, VLLMCompletionParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+DEFAULT_MAX_TOKENS: Final = 16
+"""What completions stop at where nothing else is said."""
+
+
+def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    """Check the parameters of a completion by any OpenAI-compatible server.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _OPENAI.check(params, stream=stream)
+
+
+def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    """Check the parameters of a completion by a vLLM server, by vLLM's own rules.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _VLLM.check(params, stream=stream)
+
+
+def _unknown(
+    provider: str, params: type, others: type, chat: frozenset[str]
+) -> Callable[[str, object], Problem]:
+    def problem(name: str, value: object) -> Problem:
+        from vllmchat.chat.elsewhere import elsewhere  # needed only for a request that is refused
+
+        if name == "stream":
+            hint = "Call .stream_complete(...) for a stream, .complete(...) for the whole."
+            return Problem(name, show(value), "is not a parameter: the verb decides.", hint)
+        if name in ("messages", "input"):
+            rule = "is not a parameter: what the model reads is the first argument of the verb."
+            return Problem(
+                name, show(value), rule, "Write complete(prompt, ...), or call .chat(messages, ...)."
+            )
+        if name == "max_completion_tokens":
+            rule = "is not what this parameter is called here."
+            return Problem(name, show(value), rule, f"Write `max_tokens={show(value)}`.")
+        if name == "top_logprobs":
+            rule = "is not what this parameter is called here."
+            return Problem(name, show(value), rule, f"Write `logprobs={show(value)}`.")
+        if name in chat:
+            rule = "is a parameter of chats: a completion has neither messages nor a template."
+            return Problem(name, show(value), rule, "Call .chat(...), or leave it out.")
+        return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
+
+    return problem
+
+
+def _with_hint(problem: Problem, name: str, value: object) -> Problem:
+    if name == "cache_salt":
+        return replace(problem, value="")  # who knows another's salt can time its cache
+    if name == "logprobs" and isinstance(value, bool):
+        hint = "Write logprobs=0 for the generated tokens alone, logprobs=5 for five likely ones beside each."
+        return replace(problem, suggestion=hint)
+    return problem
+
+
+# Rules between parameters, each under the name that calls for it. They see only values that are right alone.
+
+
+def _max_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["max_tokens"] == 0 and fields.get("echo") is not True and "echo" not in wrong:
+        yield Problem("max_tokens", "0", "must be at least 1, unless echo=True asks for the prompt alone.")
+
+
+def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    most = cast("int", fields.get("max_tokens", DEFAULT_MAX_TOKENS))
+    if "max_tokens" in wrong or cast("int", fields["min_tokens"]) <= most:
+        return
+    hint = (
+        None if "max_tokens" in fields else "Set `max_tokens` too: completions stop at 16 tokens by default."
+    )
+    yield Problem("min_tokens", show(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint)
+
+
+def _suffix(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    shown = show(fields["suffix"])
+    if fields.get("echo") is True:
+        yield Problem("suffix", shown, "does not go with echo=True.")
+    for name in ("prompt_embeds", "truncate_prompt_tokens"):
+        if name in fields:
+            yield Problem("suffix", shown, f"does not go with `{name}`.")
+
+
+def _echo(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["echo"] is not True:
+        return
+    if "prompt_embeds" in fields:
+        yield Problem("echo", "True", "does not go with `prompt_embeds`: they have no text.")
+    if fields.get("use_beam_search") is True and "logprobs" in fields:
+        rule = "does not go with `logprobs` in a beam search, which has none for the prompt."
+        yield Problem("echo", "True", rule)
+
+
+def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if stream and fields["use_beam_search"] is True:
+        hint = "Call .complete(...) or .acomplete(...)."
+        yield Problem(
+            "use_beam_search", "True", "is not for streams: the best beam is known at the end.", hint
+        )
+
+
+def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    shown = show(fields["prompt_logprobs"])
+    if stream and fields["prompt_logprobs"] != 0:
+        hint = "Call .complete(...) or .acomplete(...)."
+        yield Problem("prompt_logprobs", shown, "is not for streams.", hint)
+    if "prompt_embeds" in fields:
+        yield Problem("prompt_logprobs", shown, "does not go with `prompt_embeds`.")
+
+
+def _logprob_token_ids(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    if not fields["logprob_token_ids"]:
+        return
+    shown = show(fields["logprob_token_ids"])
+    if "logprobs" not in fields and "logprobs" not in wrong:
+        yield Problem("logprob_token_ids", shown, "needs `logprobs`.", "Write logprobs=0 beside it.")
+    if fields.get("use_beam_search") is True:
+        yield Problem("logprob_token_ids", shown, "does not go with use_beam_search=True.")
+    if fields.get("echo") is True and fields.get("max_tokens") == 0:
+        rule = "does not go with max_tokens=0: no token is generated."
+        yield Problem("logprob_token_ids", shown, rule)
+
+
+def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if not stream and fields["stream_options"]:
+        hint = "Call .stream_complete(...) or .astream_complete(...)."
+        yield Problem("stream_options", show(fields["stream_options"]), "is only for streams.", hint)
+
+
+def _vllm_stream_options(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    yield from _stream_options(fields, stream, wrong)
+    given = cast("Mapping[str, object]", fields["stream_options"]).get("include_obfuscation")
+    if given is not None:
+        rule = "is an option of OpenAI's own server; vLLM ignores it without a word."
+        yield Problem("stream_options.include_obfuscation", show(given), rule, "Leave it out.")
+
+
+def _best_of(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if stream and cast("int", fields["best_of"]) > 1:
+        yield Problem("best_of", show(fields["best_of"]), "is not for streams.")
+    n = fields.get("n", 1)
+    if cast("int", fields["best_of"]) < cast("int", n) and "n" not in wrong:
+        yield Problem("best_of", show(fields["best_of"]), f"must be at least n={n}.")
+
+
+def _as_sent(fields: dict[str, object]) -> None:
+    """The checked fields in the form that the server takes."""
+    if "logit_bias" in fields:
+        biases = cast("Mapping[object, object]", fields["logit_bias"])
+        fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+
+
+_OF_ALL: Final[dict[str, Between]] = {
+    "max_tokens": _max_tokens,
+    "suffix": _suffix,
+    "stream_options": _stream_options,
+}
+
+_OPENAI: Final = Dialect(
+    "OpenAIProvider.complete",
+    CompletionParams,
+    {**_OF_ALL, "best_of": _best_of},
+    unknown=_unknown("OpenAIProvider", CompletionParams, VLLMCompletionParams, OPENAI_CHAT_NAMES),
+    hint=_with_hint,
+    finish=_as_sent,
+)
+_VLLM: Final = Dialect(
+    "VLLMProvider.complete",
+    VLLMCompletionParams,
+    {
+        **GENERATION_RULES,
+        **_OF_ALL,
+        "stream_options": _vllm_stream_options,
+        "min_tokens": _min_tokens,
+        "echo": _echo,
+        "use_beam_search": _beam_search,
+        "prompt_logprobs": _prompt_logprobs,
+        "logprob_token_ids": _logprob_token_ids,
+    },
+    unknown=_unknown("VLLMProvider", VLLMCompletionParams, CompletionParams, VLLM_CHAT_NAMES),
+    hint=_with_hint,
+    finish=_as_sent,
+    convert=CONSTRAINT_CONVERT,
+)

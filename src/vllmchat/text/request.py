@@ -1,0 +1,72 @@
+"""A completion as a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.post import Post, replies_wanted
+from vllmchat.text.completion import decode_completion
+from vllmchat.text.prompt import count_prompts, encode_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.http.call import Reply
+    from vllmchat.text.completion import TextCompletion
+    from vllmchat.text.prompt import Prompt
+
+PATH = "/completions"
+
+
+def complete_request(
+    prompt: Prompt | None, params: CheckedParams, *, stream: bool, ask_usage: bool = False
+) -> Post[TextCompletion]:
+    """The request for a completion.
+
+    Args:
+        prompt: What to go on from; None when the parameters hold `prompt_embeds`.
+        params: The checked parameters.
+        stream: Whether the answer is to be streamed.
+        ask_usage: Whether a stream is asked for the usage.
+
+    Raises:
+        InvalidRequestError: There is no prompt, or it is none.
+    """
+    return Post(PATH, completion_subject(prompt, params), params, _read, stream, ask_usage)
+
+
+def completion_subject(prompt: Prompt | None, params: CheckedParams) -> dict[str, object]:
+    """The part of the body that says what to complete.
+
+    Raises:
+        InvalidRequestError: There is no prompt, or it is none.
+    """
+    if prompt is not None:
+        encoded = encode_prompt(prompt)
+        if "suffix" in params.fields and not _is_text(encoded):
+            rule = "needs a prompt of text: tokens cannot be put into the model's form for it."
+            raise InvalidRequestError([Problem("suffix", "", rule)])
+        return {"prompt": encoded}
+    if "prompt_embeds" not in params.fields and "prompt_embeds" not in (params.extra_body or {}):
+        raise InvalidRequestError([Problem("prompt", "None", "is required.")])
+    return {}
+
+
+def choices_wanted(request: Post[TextCompletion]) -> int:
+    """How many choices the answer to a completion request has."""
+    prompt = cast("str | Sequence[object] | None", request.subject.get("prompt"))
+    embeds = cast("str | Sequence[object] | None", request.params.fields.get("prompt_embeds"))
+    prompts = count_prompts(prompt) if prompt is not None else 0
+    if embeds is not None:
+        prompts += 1 if isinstance(embeds, str) else len(embeds)
+    return max(prompts, 1) * replies_wanted(request.params)
+
+
+def _is_text(prompt: str | Sequence[object]) -> bool:
+    return isinstance(prompt, str) or isinstance(prompt[0], str)
+
+
+def _read(reply: Reply) -> TextCompletion:
+    return decode_completion(reply.body, request_id=reply.head.request_id)
