@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     )
     from vllmchat.chat.params import ChatParams, CommonChatParams, FunctionTool, VLLMChatParams
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
+    from vllmchat.chat.structured import AsyncParseStream, Parsed, ParseStream, PartialValue
+    from vllmchat.chat.tools import Tool
     from vllmchat.errors import (
         APIConnectionError,
         APIStatusError,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         ContextWindowExceededError,
         InternalServerError,
         InvalidRequestError,
+        MaxTurnsError,
         NotFoundError,
         PermissionDeniedError,
         Problem,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
         ServiceUnavailableError,
         StreamError,
         StreamInterruptedError,
+        StructuredOutputError,
         UnprocessableEntityError,
         VLLMChatError,
     )
@@ -88,6 +92,13 @@ _HOMES = {
     ),
     "vllmchat.chat.params": ("ChatParams", "CommonChatParams", "FunctionTool", "VLLMChatParams"),
     "vllmchat.chat.stream": ("AsyncChatStream", "ChatStream"),
+    "vllmchat.chat.structured": (
+        "AsyncParseStream",
+        "ParseStream",
+        "Parsed",
+        "PartialValue",
+    ),
+    "vllmchat.chat.tools": ("Tool",),
     "vllmchat.errors": (
         "APIConnectionError",
         "APIStatusError",
@@ -98,6 +109,7 @@ _HOMES = {
         "ContextWindowExceededError",
         "InternalServerError",
         "InvalidRequestError",
+        "MaxTurnsError",
         "NotFoundError",
         "PermissionDeniedError",
         "Problem",
@@ -106,6 +118,7 @@ _HOMES = {
         "ServiceUnavailableError",
         "StreamError",
         "StreamInterruptedError",
+        "StructuredOutputError",
         "UnprocessableEntityError",
         "VLLMChatError",
     ),
@@ -136,6 +149,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncChatStream",
+    "AsyncParseStream",
     "AsyncProvider",
     "AsyncTextStream",
     "AuthenticationError",
@@ -160,6 +174,7 @@ __all__ = [
     "FunctionTool",
     "InternalServerError",
     "InvalidRequestError",
+    "MaxTurnsError",
     "Message",
     "Messages",
     "MetricFamily",
@@ -170,6 +185,9 @@ __all__ = [
     "ModelList",
     "NotFoundError",
     "OpenAIProvider",
+    "ParseStream",
+    "Parsed",
+    "PartialValue",
     "PermissionDeniedError",
     "Problem",
     "Provider",
@@ -179,6 +197,7 @@ __all__ = [
     "ServiceUnavailableError",
     "StreamError",
     "StreamInterruptedError",
+    "StructuredOutputError",
     "SyncProvider",
     "TextCompletion",
     "TextCompletionChunk",
@@ -187,6 +206,7 @@ __all__ = [
     "Timeout",
     "Tokenization",
     "TokenizeParams",
+    "Tool",
     "ToolCall",
     "ToolCallDelta",
     "ToolCallDone",

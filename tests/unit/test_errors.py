@@ -23,10 +23,12 @@ from vllmchat import (
     ContextWindowExceededError,
     InternalServerError,
     InvalidRequestError,
+    MaxTurnsError,
     Problem,
     ResponseError,
     StreamError,
     StreamInterruptedError,
+    StructuredOutputError,
     VLLMChatError,
     VLLMProvider,
     errors,
@@ -44,7 +46,7 @@ KEY = "sk-0123456789-secret"
 
 def every_class() -> list[type[VLLMChatError]]:
     found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, VLLMChatError)]
-    assert len(found) == 18
+    assert len(found) == 20
     return found
 
 
@@ -80,6 +82,11 @@ def example(cls: type[VLLMChatError]) -> VLLMChatError:
         return cls("m", request_id="id-1", partial=partial())
     if issubclass(cls, ResponseError):
         return cls("m", status_code=200, body="<html>", request_id="id-1", partial=partial())
+    if issubclass(cls, StructuredOutputError):
+        return cls("m", reason="cut", completion=partial())
+    if issubclass(cls, MaxTurnsError):
+        history = [{"role": "user", "content": "Hello"}, partial().message]
+        return cls("m", max_turns=1, messages=history, completions=[partial()])
     return cls("m", partial=partial())
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vllmchat.chat.check import check_openai
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.server_verbs import ModelVerbs
+from vllmchat.providers.structured_verbs import OpenAIStructuredVerbs
 from vllmchat.providers.text_verbs import OpenAITextVerbs
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class OpenAIProvider(OpenAITextVerbs, ModelVerbs):
+class OpenAIProvider(OpenAIStructuredVerbs, OpenAITextVerbs, ModelVerbs):
     """Chats with any OpenAI-compatible server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections

@@ -8,6 +8,7 @@ from vllmchat.chat.check import check_vllm
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.admin_verbs import AdminVerbs
 from vllmchat.providers.server_verbs import ServerVerbs
+from vllmchat.providers.structured_verbs import StructuredVerbs
 from vllmchat.providers.text_verbs import TextVerbs
 from vllmchat.providers.token_verbs import TokenVerbs
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class VLLMProvider(TextVerbs, TokenVerbs, ServerVerbs, AdminVerbs):
+class VLLMProvider(StructuredVerbs, TextVerbs, TokenVerbs, ServerVerbs, AdminVerbs):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections

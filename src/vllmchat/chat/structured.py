@@ -1,0 +1,523 @@
+"""Replies as values of Python types: whole, growing, and chosen among options."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+from typing_extensions import TypeAliasType
+
+from vllmchat.chat.completion import CUT_REASONS
+from vllmchat.chat.schema import (
+    SchemaError,
+    adapter_of,
+    is_type,
+    name_of,
+    response_format_of,
+    schema_of,
+    shown,
+)
+from vllmchat.checking.words import as_list, kind_of, show
+from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
+from vllmchat.wire import as_object, first_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from pydantic import TypeAdapter
+    from typing_extensions import TypeForm
+
+    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.stream import AsyncChatStream, ChatStream
+
+T = TypeVar("T")
+S = TypeVar("S", bound=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[T]):
+    """A reply as a value.
+
+    Attributes:
+        value: The value.
+        completion: The reply that it was made of.
+    """
+
+    value: T
+    completion: ChatCompletion
+
+
+class PartialValue(Generic[T]):
+    """A reply that is still growing, as far as it has come.
+
+    Attributes:
+        data: The JSON so far: dicts and lists that grow, strings that may be cut, numbers only when they are whole.
+        complete: Whether this is all; then `value` is the value.
+    """
+
+    __slots__ = ("_make", "_value", "complete", "data")
+
+    def __init__(self, data: object, make: Callable[[], T | None], *, complete: bool = False) -> None:
+        self.data = data
+        self.complete = complete
+        self._make: Callable[[], T | None] | None = make
+        self._value: T | None = None
+
+    @property
+    def value(self) -> T | None:
+        """The value as far as it has come, or None as long as nothing that is valid has.
+
+        What is not whole at its end is left out where the type allows no less: the last item of a list whose
+        required fields have not all come, for example. It is made when it is asked for.
+        """
+        if self._make is not None:
+            self._value, self._make = self._make(), None
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"PartialValue({self.data!r}, complete={self.complete})"
+
+
+class Shape(Generic[T]):
+    """A type that a reply is to be of.
+
+    Args:
+        kind: The type.
+        wrap: Whether the server takes only objects, so that anything else is put into one.
+
+    Raises:
+        InvalidRequestError: The type has no JSON schema.
+
+    Attributes:
+        response_format: What asks for it.
+    """
+
+    __slots__ = ("_adapter", "_name", "_wrapped", "response_format")
+
+    def __init__(self, kind: TypeForm[T], *, wrap: bool) -> None:
+        self._name = shown(kind)
+        try:
+            self._adapter: TypeAdapter[T] = adapter_of(kind)
+            schema = schema_of(self._adapter)
+        except SchemaError as error:
+            raise InvalidRequestError(
+                [Problem("kind", self._name, f"has no JSON schema: {error}.")]
+            ) from error.__cause__
+        self._wrapped = wrap and schema.get("type") != "object"
+        self.response_format = response_format_of(
+            name_of(kind), _in_object(schema) if self._wrapped else schema
+        )
+
+    def asked(self, params: Mapping[str, object]) -> dict[str, object]:
+        """The parameters of a call that asks for it.
+
+        Raises:
+            InvalidRequestError: They ask for something else already.
+        """
+        check_single(params)
+        return {**params, "response_format": self.response_format}
+
+    def read(self, completion: ChatCompletion) -> Parsed[T]:
+        """The value of a reply.
+
+        Raises:
+            StructuredOutputError: The reply was cut, is a refusal, or does not match.
+        """
+        check_whole(completion, f"a whole {self._name}")
+        try:
+            return Parsed(self._adapter.validate_json(self._inner(completion.text)), completion)
+        except ValidationError as error:
+            raise mismatch(completion, f"is no {self._name} ({first_problem(error)})") from error
+        except ValueError as error:
+            raise mismatch(completion, f"is no {self._name} ({error})") from error
+
+    def data(self, text: str) -> object:
+        """The JSON of a text that has begun.
+
+        Raises:
+            ValueError: Nothing can be said yet, or it is no JSON.
+        """
+        data = _partial_json(text)
+        if self._wrapped:
+            data = (as_object(data) or {}).get(_KEY, _NOTHING)
+            if data is _NOTHING:
+                raise ValueError("nothing yet")
+        return data
+
+    def begun(self, text: str) -> T | None:
+        """The value of a text that has begun, without what is not whole at its end; None if that leaves nothing."""
+        data = self.data(text)
+        while True:
+            try:
+                return self._adapter.validate_json(to_json(data))
+            except ValidationError:
+                if not _without_end(data):
+                    return None
+
+    def _inner(self, text: str) -> str | bytes:
+        if not self._wrapped:
+            return text
+        data = as_object(from_json(text))
+        if data is None or _KEY not in data:
+            raise ValueError(f"it has no {_KEY!r}")
+        return to_json(data[_KEY])
+
+
+_KEY: Final = "value"
+_NOTHING: Final = object()
+
+
+def _in_object(schema: Mapping[str, object]) -> dict[str, object]:
+    """The schema of an object that holds a value."""
+    inner = dict(schema)
+    outer: dict[str, object] = {
+        "type": "object",
+        "properties": {_KEY: inner},
+        "required": [_KEY],
+        "additionalProperties": False,
+    }
+    if "$defs" in inner:  # they are referred to from the root
+        outer["$defs"] = inner.pop("$defs")
+    return outer
+
+
+def check_single(params: Mapping[str, object]) -> None:
+    """Check that a verb that makes one value of a reply can be called with some parameters.
+
+    Raises:
+        InvalidRequestError: It cannot.
+    """
+    problems = [
+        Problem(
+            name, "", "follows from what is asked for and cannot be given here.", "Call .chat(...) with it."
+        )
+        for name in ("response_format", "structured_outputs")
+        if params.get(name) is not None
+    ]
+    n = params.get("n")
+    if n is not None and n != 1:
+        problems.append(Problem("n", show(n), "must be 1 where one value is made of the reply."))
+    if problems:
+        raise InvalidRequestError(problems)
+
+
+def check_whole(completion: ChatCompletion, what: str) -> None:
+    """Check that a reply came to its end.
+
+    Raises:
+        StructuredOutputError: It was cut, or it is a refusal.
+    """
+    refusal = completion.message.refusal
+    reason = completion.finish_reason
+    if refusal or reason == "content_filter":
+        said = f": {refusal}" if refusal else f" (finish reason {reason!r})"
+        raise StructuredOutputError(f"the model refused{said}", reason="refused", completion=completion)
+    if reason in CUT_REASONS:
+        hint = ": give max_tokens more room" if reason == "length" else ""
+        raise StructuredOutputError(
+            f"the reply was cut before it was {what} (finish reason {reason!r}){hint}; {_excerpt(completion)}",
+            reason="cut",
+            completion=completion,
+        )
+
+
+def mismatch(completion: ChatCompletion, why: str) -> StructuredOutputError:
+    """The error of a reply that came to its end and is something else."""
+    if completion.tool_calls and not completion.text.strip():
+        names = ", ".join(call.name for call in completion.tool_calls)
+        why = f"is no answer: the model called {names}"
+    return StructuredOutputError(
+        f"the reply {why}; {_excerpt(completion)}", reason="mismatch", completion=completion
+    )
+
+
+def _excerpt(completion: ChatCompletion) -> str:
+    text = completion.text
+    if not text.strip():
+        return "it has no text, only reasoning" if completion.reasoning else "it has no text"
+    return f"it is: {text}" if len(text) <= 200 else f"it starts with: {text[:200]}…"
+
+
+# What has begun
+
+
+def _partial_json(text: str) -> object:
+    data: object = from_json(text, allow_partial="trailing-strings")
+    end = text[-1:]
+    if end.isdigit() and not _goes_on(text):
+        # A number at the end may have more digits to come.
+        data = from_json(text.rstrip("0123456789+-.eE"), allow_partial="trailing-strings")
+    return data
+
+
+def _goes_on(text: str) -> bool:
+    """Whether any character may come next: the text ends within a string."""
+    try:
+        from_json(text + "x", allow_partial="trailing-strings")
+    except ValueError:
+        return False
+    return True
+
+
+def _without_end(data: object) -> bool:
+    """Takes the innermost last thing out of nested data; False when there is none."""
+    holder: dict[str, object] | list[object] | None = None
+    inner = data
+    while isinstance(inner, dict | list) and inner:
+        holder = cast("dict[str, object] | list[object]", inner)
+        inner = holder[-1] if isinstance(holder, list) else next(reversed(holder.values()))
+    if isinstance(holder, dict):
+        holder.popitem()
+    elif holder is not None:
+        holder.pop()
+    return holder is not None
+
+
+class PartialReader(Generic[T]):
+    """Makes growing values of the pieces of a text."""
+
+    __slots__ = ("_data", "_next", "_shape", "_text")
+
+    def __init__(self, shape: Shape[T]) -> None:
+        self._shape = shape
+        self._text = ""
+        self._data: object = _NOTHING
+        self._next = 0
+
+    def feed(self, piece: str) -> PartialValue[T] | None:
+        """The value so far, if the piece changed it."""
+        self._text += piece
+        # A long text is not read again for each piece: then the cost would grow with its square.
+        if len(self._text) < self._next:
+            return None
+        try:
+            data = self._shape.data(self._text)
+        except ValueError:
+            return None
+        self._next = len(self._text) + len(self._text) // 256
+        if data == self._data:
+            return None
+        self._data = data
+        return PartialValue(data, partial(self._shape.begun, self._text))
+
+    def finish(self, parsed: Parsed[T]) -> PartialValue[T]:
+        """The last value."""
+        return PartialValue(self._shape.data(parsed.completion.text), lambda: parsed.value, complete=True)
+
+
+class ParseStream(Iterator[PartialValue[T]]):
+    """A reply that grows into a value, blocking.
+
+    Iterate over it, once. What it gives grows; the last one is `complete`, validated as a whole. Used as a context
+    manager it is closed in the end, also when you leave early, and the server stops generating:
+
+        with llm.stream_parse("Write JSON for a user named Ada, age 36.", User) as stream:
+            for partial in stream:
+                print(partial.data)
+        print(stream.until_done().value)
+
+    Raises:
+        StructuredOutputError: The reply was cut, is a refusal, or does not match; at its end.
+        APIStatusError: The server answered with an error, at first or inside the stream.
+        APIConnectionError: No answer came, or a limit of `Timeout` passed.
+        StreamInterruptedError: The bytes stopped before the end was proven.
+    """
+
+    def __init__(self, shape: Shape[T], stream: ChatStream) -> None:
+        self._shape = shape
+        self._stream = stream
+        self._reader = PartialReader(shape)
+        self._parsed: Parsed[T] | None = None
+        self._closed = False
+
+    @property
+    def completion(self) -> ChatCompletion:
+        """The whole reply as far as it has been handed out."""
+        return self._stream.completion
+
+    def __iter__(self) -> Self:
+        iter(self._stream)  # says so if it was read or closed
+        return self
+
+    def __next__(self) -> PartialValue[T]:
+        while not self._closed:
+            chunk = next(self._stream, None)
+            if chunk is None:
+                self._closed = True
+                self._parsed = self._shape.read(self._stream.completion)
+                return self._reader.finish(self._parsed)
+            if (value := self._reader.feed(chunk.text)) is not None:
+                return value
+        raise StopIteration
+
+    def until_done(self) -> Parsed[T]:
+        """Reads the rest and gives the value."""
+        if self._parsed is None:
+            for _ in self:
+                pass
+        assert self._parsed is not None
+        return self._parsed
+
+    def close(self) -> None:
+        """Ends the stream. If it had not come to its end, the server stops."""
+        self._closed = True
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncParseStream(AsyncIterator[PartialValue[T]]):
+    """A reply that grows into a value, awaiting.
+
+    Iterate over it, once. What it gives grows; the last one is `complete`, validated as a whole. Used as a context
+    manager it is closed in the end, also when you leave early, and the server stops generating:
+
+        async with llm.astream_parse("Write JSON for a user named Ada, age 36.", User) as stream:
+            async for partial in stream:
+                print(partial.data)
+        print((await stream.until_done()).value)
+
+    Raises:
+        StructuredOutputError: The reply was cut, is a refusal, or does not match; at its end.
+        APIStatusError: The server answered with an error, at first or inside the stream.
+        APIConnectionError: No answer came, or a limit of `Timeout` passed.
+        StreamInterruptedError: The bytes stopped before the end was proven.
+    """
+
+    def __init__(self, shape: Shape[T], stream: AsyncChatStream) -> None:
+        self._shape = shape
+        self._stream = stream
+        self._reader = PartialReader(shape)
+        self._parsed: Parsed[T] | None = None
+        self._closed = False
+
+    @property
+    def completion(self) -> ChatCompletion:
+        """The whole reply as far as it has been handed out."""
+        return self._stream.completion
+
+    def __aiter__(self) -> Self:
+        aiter(self._stream)  # says so if it was read or closed
+        return self
+
+    async def __anext__(self) -> PartialValue[T]:
+        while not self._closed:
+            chunk = await anext(self._stream, None)
+            if chunk is None:
+                self._closed = True
+                self._parsed = self._shape.read(self._stream.completion)
+                return self._reader.finish(self._parsed)
+            if (value := self._reader.feed(chunk.text)) is not None:
+                return value
+        raise StopAsyncIteration
+
+    async def until_done(self) -> Parsed[T]:
+        """Reads the rest and gives the value."""
+        if self._parsed is None:
+            async for _ in self:
+                pass
+        assert self._parsed is not None
+        return self._parsed
+
+    async def aclose(self) -> None:
+        """Ends the stream. If it had not come to its end, the server stops."""
+        self._closed = True
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+# Options
+
+
+class Options(Generic[S]):
+    """The options that a reply is chosen among.
+
+    Args:
+        options: A list of strings, a `Literal` of strings, or an enumeration of strings.
+
+    Raises:
+        InvalidRequestError: They are something else, or there are none.
+
+    Attributes:
+        names: What the model chooses among.
+    """
+
+    __slots__ = ("_by_name", "names")
+
+    def __init__(self, options: Sequence[S] | TypeForm[S]) -> None:
+        self._by_name = {_text_of(option): cast("S", option) for option in _members(options)}
+        self.names = list(self._by_name)
+        if not self.names:
+            raise _no_options("must not be empty.")
+
+    def read(self, completion: ChatCompletion) -> S:
+        """The option that a reply is.
+
+        Raises:
+            StructuredOutputError: It is none, or it was cut and may have become another one.
+        """
+        text = completion.text
+        name = text if text in self._by_name else text.strip()
+        longer = any(other != name and other.startswith(name) for other in self.names)
+        if name not in self._by_name or longer:
+            check_whole(completion, "one of the options")
+        if name not in self._by_name:
+            raise mismatch(completion, f"is none of {', '.join(map(repr, self.names))}")
+        return self._by_name[name]
+
+    @property
+    def literal(self) -> TypeForm[str]:
+        """The type of the names."""
+        return cast("Any", Literal)[tuple(self.names)]  # type: ignore[no-any-return] # made of a list
+
+    def named(self, name: str) -> S:
+        """The option of a name."""
+        return self._by_name[name]
+
+
+def _members(given: object) -> Sequence[object]:
+    options: object = given.__value__ if isinstance(given, TypeAliasType) else given
+    if get_origin(options) is Literal:
+        return get_args(options)
+    members = _members_of_enum(options) or as_list(options)
+    if members is None:
+        what = shown(given) if is_type(given) else kind_of(given)
+        raise _no_options(f"must be a list of strings, a Literal or an enumeration, not {what}.")
+    return members
+
+
+def _members_of_enum(options: object) -> Sequence[object] | None:
+    return list(options) if isinstance(options, type) and issubclass(options, Enum) else None
+
+
+def _text_of(option: object) -> str:
+    text = option.value if isinstance(option, Enum) else option
+    if not isinstance(text, str):
+        raise _no_options(f"must be strings; {show(option)} is {kind_of(option)}.")
+    return str(text)
+
+
+def _no_options(rule: str) -> InvalidRequestError:
+    return InvalidRequestError([Problem("options", "", rule)])
