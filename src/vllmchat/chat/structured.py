@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -249,21 +250,13 @@ def _excerpt(completion: ChatCompletion) -> str:
 
 
 def _partial_json(text: str) -> object:
-    data: object = from_json(text, allow_partial="trailing-strings")
-    end = text[-1:]
-    if end.isdigit() and not _goes_on(text):
+    if text[-1:].isdigit() and '"' not in _STRING.sub("", text):
         # A number at the end may have more digits to come.
-        data = from_json(text.rstrip("0123456789+-.eE"), allow_partial="trailing-strings")
-    return data
+        text = text.rstrip("0123456789+-.eE")
+    return from_json(text, allow_partial="trailing-strings")
 
 
-def _goes_on(text: str) -> bool:
-    """Whether any character may come next: the text ends within a string."""
-    try:
-        from_json(text + "x", allow_partial="trailing-strings")
-    except ValueError:
-        return False
-    return True
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def _without_end(data: object) -> bool:
