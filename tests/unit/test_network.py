@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +29,7 @@ from support.scripted import (
     refusing_origin,
     reply,
     reset,
+    script,
     unanswering_origin,
 )
 from vllmchat import (
@@ -39,6 +41,7 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.http import network
+from vllmchat.http.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,11 +171,8 @@ def test_an_address_that_does_not_answer(colour: Colour) -> None:
 
 
 @pytest.mark.anyio
-async def test_one_timer_serves_many_reads(
-    scripted: ScriptedServer, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if anyio_backend != "asyncio":
-        pytest.skip("trio's own streams have no timers")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's own streams have no timers
+async def test_one_timer_serves_many_reads(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     set_timers: list[float] = []
     call_at = loop.call_at
@@ -500,6 +500,64 @@ def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
         await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+def test_limits_of_the_blocking_stream_alone(scripted: ScriptedServer) -> None:
+    """A limit that has passed before the wait begins. A socket would take 0 s as "do not wait"."""
+    scripted.always(script(never))
+    wire = network.SyncWire()
+    wire.abort()
+    opened = wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
+    wire.clock = Clock(Timeout(total=1e-9))
+    with pytest.raises(httpcore.ReadTimeout):
+        opened.read(10)
+    with pytest.raises(httpcore.WriteTimeout):
+        opened.write(b"x")
+    wire.begin_opening(0.0)
+    with pytest.raises(httpcore.ConnectTimeout):
+        opened.start_tls(ssl.create_default_context())
+    opened.close()
+    assert scripted.wait_client_closed()
+
+
+def test_a_connection_that_is_lost_as_its_handshake_ends(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(script(never))
+
+    async def main() -> None:
+        async def start_tls(*_: object, **__: object) -> None:
+            return None
+
+        wire = network.AsyncWire()
+        opened = await wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
+        monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
+        with pytest.raises(httpcore.ConnectError, match="closed the connection during the TLS handshake"):
+            await opened.start_tls(ssl.create_default_context())
+        await opened.aclose()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_a_stream_before_its_connection() -> None:
+    async def main() -> None:
+        stream_class: Any = getattr(network, "_AsyncioStream")  # noqa: B009 - it is private
+        unconnected = stream_class(network.AsyncWire(), asyncio.get_running_loop())
+        assert unconnected.get_extra_info("socket") is None
+        unconnected.set_options(network.TCP_OPTIONS)
+        with pytest.raises(httpcore.WriteError):
+            await unconnected.write(b"x")
+
+    asyncio.run(main())
+
+
+def test_socket_options_that_the_platform_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: Any = getattr(network, "_keep_alive_options")  # noqa: B009 - it is private
+    assert len(options()) > 2
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+        monkeypatch.delattr(socket, name, raising=False)
+    assert len(options()) == 2
 
 
 # ------------------------------------------------------------------------------------------------

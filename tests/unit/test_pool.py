@@ -19,8 +19,10 @@ from support.pools import async_pool, held, hold_locks, idle_lines, pool_of, syn
 from support.scripted import Answer, Gate, ScriptedServer, close, in_thread, never, reply, script
 from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeout, VLLMProvider
 from vllmchat.http import transport
-from vllmchat.http.clock import monotonic
-from vllmchat.http.transport import KEEP_ALIVE_SECONDS
+from vllmchat.http.clock import Clock, monotonic
+from vllmchat.http.flow import Send
+from vllmchat.http.transport import KEEP_ALIVE_SECONDS, SyncPool
+from vllmchat.http.url import BaseURL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -541,6 +543,54 @@ def test_a_child_process_has_connections_of_its_own(
     assert used["one"] == used["Hi"]
     assert used["three"] == used["four"]
     assert len({used["one"], used["two"], used["three"]}) == 3
+
+
+def test_what_a_parent_process_opened_is_let_go_of(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same, seen from inside: the pool of another process takes nothing back, and waits for no lock."""
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    stream = llm.stream("Hi")
+    stream.__enter__()
+    pool = sync_pool(llm)
+    with hold_locks(llm):
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        stream.close()
+        assert scripted.wait_client_closed()
+        assert llm.chat("Ho").text == "Ho"
+        pool.close()
+        assert held(pool) == (0, 1, 0)
+        assert held(sync_pool(llm)) == (1, 0, 0)
+        llm.close()
+        assert scripted.wait_open(0)
+
+
+def test_an_answer_that_has_ended_gives_nothing_more(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.reply(completion())
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    pool = pool_of(colour, llm)
+    step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
+    if isinstance(pool, SyncPool):
+        answer = pool.send(step, Clock(Timeout()))
+        while answer.read():
+            pass
+        assert answer.read() == b""
+        answer.close()
+    else:
+
+        async def main() -> None:
+            answer = await pool.send(step, Clock(Timeout()))
+            while await answer.read():
+                pass
+            assert await answer.read() == b""
+            answer.abort()
+            await answer.aclose()
+
+        assert colour.portal is not None
+        colour.portal.call(main)
+    assert held(pool) == (1, 0, 0)
+    colour.close(llm)
 
 
 def test_a_connection_that_fails_is_not_kept(scripted: ScriptedServer, colour: Colour) -> None:

@@ -291,6 +291,7 @@ def test_codings(coding: str, scripted: ScriptedServer, colour: Colour) -> None:
     [
         (b"no gzip", "gzip", "the compressed body is broken"),
         (gzip.compress(b"x" * 1000)[:-10], "gzip", "the compressed body ends too early"),
+        (gzip.compress(b"{}") + b"x", "gzip", "the compressed body goes on after its end"),
         (b"x", "br", "content-encoding 'br', which was not asked for"),
     ],
 )
@@ -299,6 +300,13 @@ def test_codings_that_cannot_be_undone(
 ) -> None:
     scripted.reply(body, headers={"content-encoding": coding})
     with pytest.raises(APIConnectionError, match=words):
+        colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
+    assert scripted.wait_client_closed()
+
+
+def test_bytes_without_end_after_a_compressed_body(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.script(head(200, {"content-encoding": "gzip"}), gzip.compress(b"{}"), forever(b"x" * 10_000))
+    with pytest.raises(APIConnectionError, match="goes on after its end"):
         colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
     assert scripted.wait_client_closed()
 

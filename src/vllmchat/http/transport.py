@@ -549,6 +549,9 @@ class _Inflater:
 
     def _step(self, source: bytes) -> bytes:
         self._begun = self._begun or bool(source)
+        if self._inflate.eof and (source or self._inflate.unused_data):
+            # Without end, perhaps, and no byte of it would count.
+            raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
         try:
             data = self._inflate.decompress(source, self._STEP)
         except zlib.error as error:
@@ -591,7 +594,7 @@ def _request(route: Route, step: Send, clock: Clock) -> httpcore.Request:
 
 
 class _Body:
-    """The body of a request, in one piece, for both colours.
+    """The body of a request, in one piece, to be read once, in either colour.
 
     httpcore's own is an asynchronous generator, which nobody ends when the request breaks off; trio complains then.
     """
@@ -599,22 +602,12 @@ class _Body:
     __slots__ = ("_body",)
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
+        self._body: bytes | None = body
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._body
+        yield self._body or b""
 
-    def __aiter__(self) -> _BodyPieces:
-        return _BodyPieces(self._body)
-
-
-class _BodyPieces:
-    __slots__ = ("_body",)
-
-    def __init__(self, body: bytes | None) -> None:
-        self._body = body
-
-    def __aiter__(self) -> _BodyPieces:
+    def __aiter__(self) -> _Body:
         return self
 
     async def __anext__(self) -> bytes:
