@@ -120,6 +120,11 @@ def test_a_wrong_value_is_reported_before_the_first_request() -> None:
     assert line == "agents[1].backend.temperature: 3 must be between 0 and 2."
 
 
+def test_a_contradiction_is_reported_before_the_first_request() -> None:
+    (line,) = lines({**BLOCK, "min_tokens": 10, "max_tokens": 5})
+    assert line == "agents[1].backend.min_tokens: 10 must be at most max_tokens: 5."
+
+
 def test_suggestions_are_in_the_notation_of_yaml() -> None:
     (line,) = lines({**BLOCK, "max_new_tokens": 5})
     assert "`max_tokens: 5`" in line

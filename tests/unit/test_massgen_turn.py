@@ -82,6 +82,15 @@ def test_a_reply_of_reasoning_alone_ends_it() -> None:
     assert kinds(chunks + turn.end() + turn.handed_over()) == ["reasoning", "reasoning_done", "done"]
 
 
+@pytest.mark.parametrize(
+    "names", [("reasoning",), ("reasoning_content",), ("reasoning", "reasoning_content")]
+)
+def test_reasoning_is_told_once_whatever_the_server_calls_it(names: tuple[str, ...]) -> None:
+    turn, chunks = told(dict.fromkeys(names, "Hm."), {"content": "42"})
+    assert kinds(chunks) == ["reasoning", "reasoning_done", "content"]
+    assert turn.reasoning == "Hm."
+
+
 def test_reasoning_can_begin_again() -> None:
     turn, chunks = told({"reasoning": "a"}, {"content": "b"}, {"reasoning": "c"}, {"content": "d"})
     assert kinds(chunks) == ["reasoning", "reasoning_done", "content"] * 2

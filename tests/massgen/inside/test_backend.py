@@ -194,6 +194,10 @@ async def test_an_error_inside_the_stream_is_an_error(backend: VLLMBackend, stag
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["content", "error", "complete_message", "done"]
     assert "EngineCore died" in (only(chunks, "error").error or "")
+    assert backend.token_usage.output_tokens > 0
+    (timed,) = backend.get_api_call_history()
+    assert timed.success is False
+    assert "EngineCore died" in (timed.error_message or "")
 
 
 async def test_an_overflow_is_compressed_and_tried_again(

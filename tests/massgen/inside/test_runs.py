@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anyio import to_thread
 from massgen.cli import EXIT_CONFIG_ERROR, EXIT_EXECUTION_ERROR
 
 import massgen
 from support.scripted import ScriptedServer, refusing_origin
 from support.stage import StagedVLLM, plays_along, recorder, refusal
-from vllmchat.adapters.massgen import install, uninstall
+from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
 from vllmchat.adapters.massgen.launcher import main
 
 if TYPE_CHECKING:
@@ -171,6 +175,35 @@ def test_every_flag_is_massgens(run: Any) -> None:
     assert code == 0
     for flag in ("--config", "--automation", "--no-display", "--skip-validation"):
         assert flag in out
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["interrupt", "close"])
+async def test_the_real_server_stops_generating(how: str) -> None:
+    backend = VLLMBackend(model=MODEL, base_url=SERVER, temperature=0, ignore_eos=True, max_tokens=1900)
+    chunks = backend.stream_with_tools([{"role": "user", "content": "Count from 1 to 100."}], [])
+    for _ in range(10):
+        await anext(chunks)
+    assert await to_thread.run_sync(running_requests) == 1
+    began = time.monotonic()
+    if how == "interrupt":
+        await backend.interrupt()
+    else:
+        await chunks.aclose()
+    while await to_thread.run_sync(running_requests):
+        assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 0.1
+    await chunks.aclose()
+
+
+def running_requests() -> int:
+    """How many requests the real server is working on."""
+    with urllib.request.urlopen(SERVER.removesuffix("/v1") + "/metrics") as response:
+        text = response.read().decode()
+    return sum(
+        int(float(count))
+        for count in re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", text, re.MULTILINE)
+    )
 
 
 def test_nothing_of_the_price_list_is_printed(run: Any, real: ScriptedServer) -> None:

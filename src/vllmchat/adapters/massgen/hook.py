@@ -100,9 +100,8 @@ def _validate_backend(
         for problem in settings.check(block, own=massgen_names() | _backend.parameter_names):
             if problem.parameter in settings.REPORTED_BY_MASSGEN:
                 continue
-            line = settings.report([problem], location)[0]
-            place, _, message = line.partition(" ")
-            result.add_error(message, place.removesuffix(":"))
+            (line,) = settings.report([problem], location)
+            result.add_error(line.removeprefix(f"{location}."), f"{location}.{problem.parameter}")
 
 
 def _create_vllm_config(cls: type[AgentConfig], /, model: str | None = None, **kwargs: Any) -> AgentConfig:
