@@ -310,13 +310,11 @@ def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to
     python = install(say=say)
     with lock(cache_dir() / "servers" / "start.lock", say, "waiting for another start ..."):
         server, process = _find_or_launch(python, options, say)
-    if process is not None:
-        _left_running.append(process)
     return _wait_until_ready(server, process, timeout, say)
 
 
-_left_running: list[subprocess.Popen[bytes]] = []
-"""Kept for their own sake: Python warns when it collects the object of a process that still runs."""
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""The servers that this process started and has not stopped."""
 
 
 def _find_or_launch(
@@ -353,6 +351,7 @@ def _launch(python: Path, options: Options, say: Say) -> tuple[Server, subproces
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _children[process.pid] = process
     server = Server(
         name=options.name,
         pid=process.pid,
@@ -445,7 +444,8 @@ def stop(server: Server, *, grace: float = STOP_GRACE) -> bool:
             time.sleep(0.05)
         if _group_lives(server):
             _signal_group(server.pid, signal.SIGKILL)
-            _reap(server.pid, wait=True)
+            if (child := _children.pop(server.pid, None)) is not None:
+                child.wait()
     current = load(server.name)
     if current is not None and current.pid == server.pid:
         state_file(server.name).unlink(missing_ok=True)
@@ -475,10 +475,10 @@ def _group_lives(server: Server) -> bool:
     return any(stat[2] == str(server.pid) and stat[0] != "Z" for stat in stats if stat is not None)
 
 
-def _reap(pid: int, *, wait: bool = False) -> None:
-    """Collect a child of ours that has ended, so that it no longer counts as a member of its group."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0 if wait else os.WNOHANG)
+def _reap(pid: int) -> None:
+    """Collect a child of ours if it has ended, so that it no longer counts as a member of its group."""
+    if (child := _children.get(pid)) is not None and child.poll() is not None:
+        del _children[pid]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -513,7 +513,6 @@ def running(
         yield _wait_until_ready(server, process, timeout, say)
     finally:
         stop(server)
-        process.wait()
         guard.communicate()
 
 
