@@ -503,7 +503,7 @@ def test_the_wrong_kind_of_client(cls: Either) -> None:
             cls("m", async_http_client=blocking)  # type: ignore[arg-type] # that is the point
     wanted = r"http_client must be a blocking client .*; pass this httpx.AsyncClient as async_http_client="
     with pytest.raises(TypeError, match=wanted):
-        cls("m", http_client=httpx.AsyncClient(trust_env=False))
+        cls("m", http_client=httpx.AsyncClient(trust_env=False))  # type: ignore[arg-type] # that is the point
     with pytest.raises(TypeError, match=r"not the class httpx\.Client: make an instance"):
         cls("m", http_client=httpx.Client)  # type: ignore[arg-type] # that is the point
     with pytest.raises(

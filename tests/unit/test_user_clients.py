@@ -36,8 +36,11 @@ from vllmchat import (
     Timeout,
     VLLMProvider,
 )
+from vllmchat.http.clock import Clock
+from vllmchat.http.flow import Send
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
-from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
+from vllmchat.http.url import BaseURL
+from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient, UserAsyncClient
 from vllmchat.version import VERSION
 
 if TYPE_CHECKING:
@@ -413,6 +416,24 @@ async def test_cancelled(module: Any, scripted: ScriptedServer) -> None:
             assert await in_thread(scripted.wait_client_closed)
         scripted.always(answer_any)
         assert (await llm.achat("Hi")).text == "Hi"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("module", [httpx, httpx2])
+async def test_an_answer_that_is_thrown_away(module: Any, scripted: ScriptedServer) -> None:
+    scripted.stream([chunk("a"), never])
+    async with module.AsyncClient(trust_env=False) as client:
+        step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
+        answer = await UserAsyncClient(client).send(step, Clock(Timeout()))
+        assert await answer.read()
+        del answer
+        gc.collect(1)
+        assert await in_thread(scripted.wait_client_closed)
+        scripted.reply({})
+        answer = await UserAsyncClient(client).send(step, Clock(Timeout()))
+        await answer.aclose()
+        answer.abort()
+        await answer.aclose()
 
 
 def test_the_end_of_a_finished_stream_is_not_waited_for_long(

@@ -19,7 +19,7 @@ from vllmchat.http.timeout import Timeout
 from vllmchat.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
@@ -29,17 +29,55 @@ USER_AGENT = f"vllmchat/{VERSION}"
 """How this library names itself."""
 
 
+class HTTPResponse(Protocol):
+    """What both colours need of an answer."""
+
+    @property
+    def status_code(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, under names in any case."""
+        ...
+
+
+class SyncHTTPResponse(HTTPResponse, Protocol):
+    """What a `SyncHTTPClient` gives back."""
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """The body as it comes, decompressed."""
+        ...
+
+    def close(self) -> None:
+        """Ends the exchange, also in the middle of the body."""
+        ...
+
+
+class AsyncHTTPResponse(HTTPResponse, Protocol):
+    """What an `AsyncHTTPClient` gives back."""
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """The body as it comes, decompressed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends the exchange, also in the middle of the body."""
+        ...
+
+
 @runtime_checkable
 class SyncHTTPClient(Protocol):
     """What a client given as `http_client=` must offer; `httpx.Client` and `httpx2.Client` do."""
 
-    # Requests and responses are the client's own types: they only pass through. `*args` and `**options` of `Any` match
-    # any further parameters; one of them alone would not.
+    # Requests are of the client's own type: they only pass through. `*args` and `**options` of `Any` match any further
+    # parameters; one of them alone would not.
     def build_request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
         """Makes a request of `content`, `headers` and `extensions`."""
         ...
 
-    def send(self, request: Any, *, stream: bool = False) -> Any:
+    def send(self, request: Any, *, stream: bool = False) -> SyncHTTPResponse:
         """Sends it; with `stream`, the body is read later."""
         ...
 
@@ -52,7 +90,7 @@ class AsyncHTTPClient(Protocol):
         """Makes a request of `content`, `headers` and `extensions`."""
         ...
 
-    async def send(self, request: Any, *, stream: bool = False) -> Any:
+    async def send(self, request: Any, *, stream: bool = False) -> AsyncHTTPResponse:
         """Sends it; with `stream`, the body is read later."""
         ...
 
@@ -167,11 +205,11 @@ class UserSyncAnswer:
 
     __slots__ = ("_pieces", "_response", "headers", "status")
 
-    def __init__(self, response: Any) -> None:
-        self.status: int = response.status_code
+    def __init__(self, response: SyncHTTPResponse) -> None:
+        self.status = response.status_code
         self.headers = _headers(response)
         self._response = response
-        self._pieces: Iterator[bytes] = response.iter_bytes()
+        self._pieces = response.iter_bytes()
 
     def read(self) -> bytes:
         """The next bytes of the body; empty at the end."""
@@ -194,13 +232,13 @@ class UserAsyncAnswer:
 
     __slots__ = ("_clock", "_home", "_open", "_pieces", "_response", "headers", "status")
 
-    def __init__(self, response: Any, clock: Clock, home: Home) -> None:
-        self.status: int = response.status_code
+    def __init__(self, response: AsyncHTTPResponse, clock: Clock, home: Home) -> None:
+        self.status = response.status_code
         self.headers = _headers(response)
         self._response = response
         self._clock = clock
         self._home = home
-        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self._pieces = response.aiter_bytes()
         self._open = True
 
     async def read(self) -> bytes:
@@ -243,7 +281,7 @@ class ReadTimeout(Exception):  # noqa: N818 - the name by which transports' time
     """A wait for bytes ended here, not in the client."""
 
 
-async def _leave(response: Any, pieces: AsyncIterator[bytes]) -> None:
+async def _leave(response: AsyncHTTPResponse, pieces: AsyncIterator[bytes]) -> None:
     """Closes an answer in the middle of its body."""
     try:
         await response.aclose()

@@ -272,7 +272,9 @@ class ProviderBase:
     async def aclose(self) -> None:
         """Closes the connections that calls on the running event loop have opened. Another call opens new ones.
 
-        Those that other event loops have opened are closed with their loop.
+        Those that other event loops have opened are closed with their loop, by `asyncio.run`, `asyncio.Runner`,
+        `trio.run` and `anyio.run` alike. Only a loop that is closed by hand, without `shutdown_asyncgens()`, tells
+        nobody of its end: call this before.
         """
         if self._owner:
             await self._connections.awaiting.aclose()
