@@ -5,14 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vllmchat.batch import batch_request
 from vllmchat.providers.base import ProviderBase
 from vllmchat.text.check import check_openai, check_vllm
 from vllmchat.text.request import complete_request
 from vllmchat.text.stream import AsyncTextStream, TextReader, TextStream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Unpack
 
+    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.messages import Messages
+    from vllmchat.chat.params import VLLMChatParams
     from vllmchat.post import Post
     from vllmchat.text.completion import TextCompletion
     from vllmchat.text.params import CompletionParams, VLLMCompletionParams
@@ -99,6 +105,35 @@ class TextVerbs(_TextStreams):
         """Sends a prompt as it is and gives how the model goes on, in pieces, awaiting. See `stream_complete`."""
         params_ = check_vllm(params, stream=True)
         return self._astream_text(complete_request(prompt, params_, stream=True, ask_usage=True), model)
+
+    def chat_batch(
+        self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
+    ) -> ChatCompletion:
+        """Sends many conversations at once, and gives one reply to each. Needs vLLM 0.19 or newer.
+
+        The replies come together, when the last is finished, as the choices of one answer:
+        `reply.choices[i].message` answers `conversations[i]`. One conversation that fails fails them all.
+
+        Args:
+            conversations: The conversations, each as for `chat`.
+            model: The model, or the name of a LoRA adapter, for this call.
+            **params: See `VLLMChatParams`; they hold for all of the conversations. Tools, several replies (`n`), beam
+                search and what the server would not tell (`prompt_logprobs`, `return_prompt_text`) are refused.
+
+        Raises:
+            InvalidRequestError: A conversation or a parameter is wrong; nothing was sent.
+            NotFoundError: The server is older than vLLM 0.19.
+            APIStatusError: The server answered with another error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no chat completion.
+        """
+        return self._run(batch_request(conversations, params), model)
+
+    async def achat_batch(
+        self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
+    ) -> ChatCompletion:
+        """Sends many conversations at once, and gives one reply to each, awaiting. See `chat_batch`."""
+        return await self._arun(batch_request(conversations, params), model)
 
 
 class OpenAITextVerbs(_TextStreams):

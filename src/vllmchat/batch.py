@@ -1,0 +1,121 @@
+"""Many conversations in one request: `/v1/chat/completions/batch`.
+
+The route takes a chat's body, and some of what a chat takes it reads as something else or drops without a word. What
+that would be is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, cast
+
+from vllmchat.chat.check import check_vllm
+from vllmchat.chat.completion import decode_completion
+from vllmchat.chat.messages import encode_messages
+from vllmchat.checking.words import kind_of, show
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.post import Post
+
+if TYPE_CHECKING:
+    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.messages import Messages
+    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.http.call import Reply
+
+NEEDS: Final = "Batches of chats need vLLM 0.19 or newer, and a model that generates."
+
+_ONE_BY_ONE: Final = "Send the conversations one by one, with .chat(...)."
+_TOOLS: Final = "is not for batches: the server would offer no tool and read no call."
+
+
+def batch_request(conversations: Sequence[Messages], params: Mapping[str, object]) -> Post[ChatCompletion]:
+    """The request for replies to many conversations.
+
+    Args:
+        conversations: The conversations.
+        params: The keyword arguments of the call: `VLLMChatParams`.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    problems: list[Problem] = []
+    checked: CheckedParams | None = None
+    try:
+        checked = check_vllm(params, stream=False)
+    except InvalidRequestError as error:
+        problems += error.problems
+    refused = _not_for_batches(params)
+    names = {problem.parameter for problem in refused}
+    problems = [each for each in problems if each.parameter.partition("[")[0].partition(".")[0] not in names]
+    messages, wrong = _encoded(conversations)
+    problems = [*wrong, *problems, *refused]
+    if problems or checked is None:
+        raise InvalidRequestError(problems)
+    return Post("/chat/completions/batch", {"messages": messages}, checked, _read, needs=NEEDS)
+
+
+def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], list[Problem]]:
+    given = conversations
+    if isinstance(conversations, (str, bytes, Mapping)) or not isinstance(conversations, Sequence):
+        rule = f"must be a list of conversations, not {kind_of(given)}."
+        return [], [Problem("conversations", "", rule, "For one conversation, call .chat(...).")]
+    encoded: list[list[Mapping[str, object]]] = []
+    problems: list[Problem] = []
+    for place, conversation in enumerate(cast("Sequence[object]", conversations)):
+        path = f"conversations[{place}]"
+        if isinstance(conversation, Mapping) or hasattr(conversation, "to_request"):
+            rule = "must be a text or a list of messages, not one message."
+            hint = "For one conversation, call .chat(...); for several, put each into a list."
+            problems.append(Problem(path, "", rule, hint))
+            break
+        try:
+            messages = encode_messages(cast("Messages", conversation))
+        except InvalidRequestError as error:
+            problems += [
+                Problem(
+                    f"{path}{each.parameter.removeprefix('messages')}", each.value, each.rule, each.suggestion
+                )
+                for each in error.problems
+            ]
+            continue
+        if not messages:
+            problems.append(Problem(path, "[]", "must not be empty."))
+        encoded.append(messages)
+    if not encoded and not problems:
+        problems.append(Problem("conversations", "[]", "must not be empty."))
+    return encoded, problems
+
+
+def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
+    problems: list[Problem] = []
+
+    def refuse(name: str, rule: str, hint: str = _ONE_BY_ONE) -> None:
+        problems.append(Problem(name, show(params[name]), rule, hint))
+
+    if params.get("tools") is not None:
+        refuse("tools", _TOOLS)
+    if params.get("tool_choice") not in (None, "none"):
+        refuse("tool_choice", _TOOLS)
+    if params.get("n") not in (None, 1):
+        refuse("n", "must be 1 in a batch: each conversation gets one reply.")
+    if params.get("use_beam_search") is True:
+        refuse("use_beam_search", "is not for batches.")
+    if params.get("prompt_logprobs") not in (None, 0):
+        refuse("prompt_logprobs", "is not for batches: the server would compute them and not tell.")
+    if params.get("return_prompt_text") is True:
+        refuse("return_prompt_text", "is not for batches: the server would not tell it.")
+    transfer = params.get("kv_transfer_params")
+    if isinstance(transfer, Mapping) and "prompt_token_ids" in transfer:
+        refuse("kv_transfer_params", "cannot hold the tokens of one prompt: there are several.")
+    extra = params.get("extra_body")
+    if isinstance(extra, Mapping):
+        problems += [
+            Problem(f"extra_body.{name}", "", _TOOLS, _ONE_BY_ONE)
+            for name in ("tools", "tool_choice")
+            if name in extra
+        ]
+    return problems
+
+
+def _read(reply: Reply) -> ChatCompletion:
+    return decode_completion(reply.body, request_id=reply.head.request_id)

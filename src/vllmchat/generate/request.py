@@ -1,0 +1,111 @@
+"""Rendering a prompt, and generating from one, as requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from vllmchat.chat.messages import encode_messages
+from vllmchat.checking.words import not_a, show
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.generate.generation import decode_generation
+from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
+from vllmchat.post import Post
+from vllmchat.text.prompt import token_problems
+from vllmchat.text.request import completion_subject
+
+if TYPE_CHECKING:
+    from vllmchat.chat.messages import Messages
+    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.generate.generation import Generation
+    from vllmchat.http.call import Reply
+    from vllmchat.text.prompt import Prompt
+
+NEEDS: Final = (
+    "Rendering and generating from tokens need a server with a generating model that was started with "
+    "--enable-scale-out; before vLLM 0.30 they need no option, but 0.15 or newer to render and 0.11.1 to generate."
+)
+
+TokenPrompt: TypeAlias = Sequence[int] | RenderedPrompt
+"""The ids of a prompt's tokens, or a prompt from `render`."""
+
+
+def render_request(messages: Messages, params: CheckedParams) -> Post[RenderedPrompt]:
+    """The request for a conversation in tokens.
+
+    Raises:
+        InvalidRequestError: The messages are no conversation.
+    """
+    subject = {"messages": encode_messages(messages)}
+    return Post("/chat/completions/render", subject, params, _read_rendered, needs=NEEDS)
+
+
+def render_completion_request(prompt: Prompt | None, params: CheckedParams) -> Post[list[RenderedPrompt]]:
+    """The request for prompts of a completion in tokens.
+
+    Raises:
+        InvalidRequestError: There is no prompt, or it is none.
+    """
+    subject = completion_subject(prompt, params)
+    return Post("/completions/render", subject, params, _read_all_rendered, needs=NEEDS)
+
+
+def generate_request(prompt: TokenPrompt, params: CheckedParams, *, stream: bool) -> Post[Generation]:
+    """The request for what follows after a prompt in tokens.
+
+    Args:
+        prompt: The prompt. What is asked for in `params` goes over what was rendered into it.
+        params: The checked parameters.
+        stream: Whether the answer is to be streamed.
+
+    Raises:
+        InvalidRequestError: The prompt is none.
+    """
+    subject = _encoded(prompt)
+    sampling = {
+        **cast("Mapping[str, object]", subject["sampling_params"]),
+        **cast("Mapping[str, object]", params.fields["sampling_params"]),
+    }
+    return Post(
+        "/inference/v1/generate",
+        {**subject, **params.fields, "sampling_params": sampling},
+        replace(params, fields={}),
+        _read,
+        stream,
+        ask_usage=True,
+        outside_v1=True,
+        needs=NEEDS,
+    )
+
+
+def _encoded(prompt: object) -> dict[str, object]:
+    subject: dict[str, object] = prompt.to_request() if isinstance(prompt, RenderedPrompt) else {}
+    path = "prompt.token_ids" if subject else "prompt"
+    ids = _ids(subject.get("token_ids", prompt))
+    problems = token_problems(ids, path) if ids else [Problem(path, "[]", "must not be empty.")]
+    if problems:
+        raise InvalidRequestError(problems)
+    return {"sampling_params": {}, **subject, "token_ids": ids}
+
+
+def _ids(value: object) -> Sequence[object]:
+    what, given = "a list of token ids or a RenderedPrompt", value
+    if isinstance(value, str):
+        hint = "Call .complete(text, ...), or make tokens of it with .tokenize(text) or .render_completion(text)."
+        raise InvalidRequestError([Problem("prompt", show(value), f"must be {what}, not a text.", hint)])
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return cast("Sequence[object]", value)
+    raise InvalidRequestError([not_a(given, "prompt", what)])
+
+
+def _read(reply: Reply) -> Generation:
+    return decode_generation(reply.body)
+
+
+def _read_rendered(reply: Reply) -> RenderedPrompt:
+    return decode_rendered(reply.body)
+
+
+def _read_all_rendered(reply: Reply) -> list[RenderedPrompt]:
+    return decode_all_rendered(reply.body)

@@ -1,0 +1,106 @@
+"""The stream of a generation from tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from vllmchat.generate.generation import Generation, decode_event
+from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
+from vllmchat.text.accumulate import Pieces
+from vllmchat.wire import build
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllmchat.generate.generation import GenerationChunk
+    from vllmchat.post import Post
+
+_GROWING = frozenset({"token_ids", "text", "logprobs", "sampling_mask"})
+_HEAD = frozenset({"request_id", "output_mode", "prompt_token_ids", "mm_placeholders", "metrics"})
+
+
+class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
+    """Reads the events of `/inference/v1/generate`."""
+
+    kept_in = "generation"
+
+    def __init__(self, request: Post[Generation]) -> None:
+        super().__init__()
+        n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
+        wanted = max(n, 1) if isinstance(n, int) else 1
+        self._pieces = Pieces(expected=wanted, share=wanted, growing=_GROWING, head=_HEAD)
+
+    def decode(self, data: bytes) -> GenerationChunk | dict[str, object]:
+        """Makes a chunk of an event's data, or finds the error that it tells."""
+        return decode_event(data)
+
+    def add(self, item: GenerationChunk) -> None:
+        """Adds the chunk to the generation."""
+        self._pieces.add(item, item.choices, item.usage)
+
+    def end_is_proven(self) -> bool:
+        """Whether every choice has its finish reason."""
+        return self._pieces.finished
+
+    def reply(self) -> Generation:
+        """The generation so far, also an empty one."""
+        build(Generation)
+        return Generation.model_validate(self._pieces.whole())
+
+
+class GenerationStream(ReplyStream["GenerationChunk", "Generation"]):
+    """The chunks of a generation from tokens as they come, blocking.
+
+    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
+    server stops generating:
+
+        with llm.stream_generate(prompt, max_tokens=100) as stream:
+            for chunk in stream:
+                tokens += chunk.token_ids
+        print(stream.generation.usage)
+
+    Nothing is sent before it is iterated over or entered. It belongs to one thread.
+
+    Raises:
+        APIStatusError: The server answered with an error, at first or inside the stream.
+        APIConnectionError: No answer came, or a limit of `Timeout` passed.
+        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
+            every choice.
+        ResponseError: Something else than chunks came.
+
+    All of them carry what had arrived as `partial`.
+    """
+
+    @property
+    def generation(self) -> Generation:
+        """The whole generation as far as it has been handed out."""
+        return self._reader.reply()
+
+
+class AsyncGenerationStream(AsyncReplyStream["GenerationChunk", "Generation"]):
+    """The chunks of a generation from tokens as they come, awaiting.
+
+    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
+    server stops generating:
+
+        async with llm.astream_generate(prompt, max_tokens=100) as stream:
+            async for chunk in stream:
+                tokens += chunk.token_ids
+        print(stream.generation.usage)
+
+    Nothing is sent before it is iterated over or entered.
+
+    Raises:
+        APIStatusError: The server answered with an error, at first or inside the stream.
+        APIConnectionError: No answer came, or a limit of `Timeout` passed.
+        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
+            every choice.
+        ResponseError: Something else than chunks came.
+
+    All of them carry what had arrived as `partial`.
+    """
+
+    @property
+    def generation(self) -> Generation:
+        """The whole generation as far as it has been handed out."""
+        return self._reader.reply()

@@ -1,0 +1,127 @@
+"""Many conversations at once: what is sent, and what the route would misread."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import recordings
+from support.scripted import ScriptedServer, reply
+from vllmchat import InvalidRequestError, NotFoundError, VLLMProvider
+from vllmchat.batch import batch_request
+from vllmchat.http.timeout import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from support.colours import Colour
+
+Object = dict[str, Any]
+
+TWO: list[Any] = ["Hello", [{"role": "user", "content": "What is the capital of France?"}]]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def refused(conversations: Any = TWO, **params: Any) -> list[str]:
+    with pytest.raises(InvalidRequestError) as caught:
+        batch_request(conversations, params)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_one_reply_to_each(colour: Colour, scripted: ScriptedServer) -> None:
+    recorded = recordings.load("batch")
+    scripted.add(reply(json.loads(recorded.body)))
+    llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
+    answer = colour.do(llm, "chat_batch", TWO, temperature=0, max_tokens=40)
+    assert [choice.message.content.strip() for choice in answer.choices] == [
+        "Hello! How can I help you today?",
+        "The capital of France is Paris.",
+    ]
+    assert answer.choices[1].message.reasoning.strip().startswith("The user asks")
+    assert answer.usage.total_tokens == 106
+    assert scripted.requests[0].path == recorded.path
+    assert scripted.requests[0].json() == recorded.request
+
+
+def test_an_old_server_has_no_such_route(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.add(reply({"detail": "Not Found"}, 404))
+    with pytest.raises(NotFoundError, match=r"Batches of chats need vLLM 0\.19 or newer"):
+        colour.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
+
+
+def test_what_a_batch_takes_is_sent() -> None:
+    params = {
+        "n": 1,
+        "tool_choice": "none",
+        "use_beam_search": False,
+        "prompt_logprobs": 0,
+        "enable_thinking": False,
+    }
+    request = batch_request(
+        TWO, {**params, "return_prompt_text": False, "kv_transfer_params": {"a": 1}, "tools": None}
+    )
+    body = json.loads(request.call("m", DEFAULT_TIMEOUT).body or b"")
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body["messages"] == [[{"role": "user", "content": "Hello"}], TWO[1]]
+    assert "stream" not in body
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        (
+            {"tools": TOOLS},
+            "the server would offer no tool and read no call. Send the conversations one by one",
+        ),
+        ({"n": 2}, "n=2: must be 1 in a batch"),
+        ({"use_beam_search": True}, "use_beam_search=True: is not for batches."),
+        ({"prompt_logprobs": 5}, "would compute them and not tell"),
+        ({"return_prompt_text": True}, "would not tell it"),
+        ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "cannot hold the tokens of one prompt"),
+        ({"extra_body": {"tools": TOOLS}}, "extra_body.tools: is not for batches"),
+        ({"stream_options": {"include_usage": True}}, "is only for streams"),
+        ({"temperature": 3}, "temperature=3: must be between 0 and 2."),
+        ({"stream": True}, "the verb decides"),
+    ],
+)
+def test_what_the_route_would_misread_is_refused(params: Object, said: str) -> None:
+    (problem,) = refused(**params)
+    assert said in problem
+
+
+def test_each_name_is_named_once_and_all_of_them() -> None:
+    problems = refused(["Hello", 5], tools="x", tool_choice="required", n=0, temperature=3)
+    assert [each.partition("=")[0].partition(":")[0] for each in problems] == [
+        "conversations[1]",
+        "temperature",
+        "tools",
+        "tool_choice",
+        "n",
+    ]
+
+
+NOTHING: list[Object] = []
+
+
+@pytest.mark.parametrize(
+    ("conversations", "said"),
+    [
+        (
+            "Hello",
+            "conversations: must be a list of conversations, not a str. For one conversation, call .chat(...).",
+        ),
+        ({"role": "user"}, "must be a list of conversations, not a dict."),
+        (5, "must be a list of conversations, not an int."),
+        (NOTHING, "conversations=[]: must not be empty."),
+        (["Hello", NOTHING], "conversations[1]=[]: must not be empty."),
+        (
+            [{"role": "user", "content": "Hi"}],
+            "conversations[0]: must be a text or a list of messages, not one message",
+        ),
+        ([[{"content": "Hi"}]], "conversations[0][0]"),
+        ([None], "conversations[0]: must be a str or a list of messages, not None."),
+    ],
+)
+def test_what_is_no_batch(conversations: Any, said: str) -> None:
+    (problem,) = refused(conversations)
+    assert said in problem

@@ -1,0 +1,338 @@
+"""Tokens in, tokens out: rendering, generating, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import recordings
+from support.scripted import ScriptedServer, reply, stream
+from vllmchat import (
+    Generation,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RenderedPrompt,
+    ResponseError,
+    StreamInterruptedError,
+    VLLMProvider,
+)
+from vllmchat.checking.rules import fields_of
+from vllmchat.generate.check import NAMES, OUTSIDE, check_generate
+from vllmchat.generate.generation import decode_event, decode_generation
+from vllmchat.generate.params import GenerateParams
+from vllmchat.generate.rendered import decode_all_rendered, decode_rendered
+from vllmchat.generate.request import generate_request
+from vllmchat.generate.stream import GenerationReader
+from vllmchat.http.timeout import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from support.colours import Colour
+
+Object = dict[str, Any]
+
+NOTHING: list[int] = []
+SCALE_OUT = {
+    "error": {
+        "message": "Scale-out endpoints are disabled.",
+        "type": "PermissionDeniedError",
+        "param": None,
+        "code": 403,
+    }
+}
+
+
+def sent(prompt: Any, *, streamed: bool = False, **params: Any) -> Object:
+    request = generate_request(prompt, check_generate(params, stream=streamed), stream=streamed)
+    body: Object = json.loads(request.call("m", DEFAULT_TIMEOUT).body or b"")
+    return body
+
+
+def rendered(**fields: Any) -> RenderedPrompt:
+    return RenderedPrompt.model_validate(
+        {"token_ids": [1, 2], "sampling_params": {"temperature": 0.5}, **fields}
+    )
+
+
+def chunk(*tokens: int, index: int = 0, finish: str | None = None, **fields: Any) -> Object:
+    choice = {"index": index, "token_ids": list(tokens), "finish_reason": finish, "logprobs": None}
+    return {
+        "request_id": "generate-tokens-1",
+        "output_mode": "tokens",
+        "usage": None,
+        "choices": [choice],
+        **fields,
+    }
+
+
+# Parameters
+
+
+def test_names_and_their_places() -> None:
+    assert set(fields_of(GenerateParams)) == NAMES
+    assert OUTSIDE < NAMES
+
+
+def test_sampling_goes_into_its_own_object() -> None:
+    body = sent(
+        [1, 2],
+        temperature=0,
+        top_k=5,
+        logit_bias={7: 1.0},
+        vllm_xargs={"a": 1},
+        extra_sampling_params={"flat_logprobs": True},
+        output_mode="text",
+        priority=3,
+        request_id="mine",
+        extra_body={"beyond": 1},
+    )
+    assert body == {
+        "model": "m",
+        "token_ids": [1, 2],
+        "sampling_params": {
+            "temperature": 0,
+            "top_k": 5,
+            "logit_bias": {"7": 1.0},
+            "extra_args": {"a": 1},
+            "flat_logprobs": True,
+        },
+        "output_mode": "text",
+        "priority": 3,
+        "request_id": "mine",
+        "beyond": 1,
+    }
+
+
+def test_sampling_params_are_there_also_when_empty() -> None:
+    assert sent([1])["sampling_params"] == {}
+    assert sent((1, 2))["token_ids"] == [1, 2]
+
+
+def test_chosen_log_probabilities_are_asked_for_by_their_number() -> None:
+    assert sent([1], logprob_token_ids=[5, 6])["sampling_params"] == {
+        "logprob_token_ids": [5, 6],
+        "logprobs": 2,
+    }
+    assert sent([1], logprob_token_ids=NOTHING, logprobs=3)["sampling_params"]["logprobs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"stream": True}, "the verb decides. Call .stream_generate(...)"),
+        ({"max_completion_tokens": 5}, "Write `max_tokens=5`."),
+        ({"top_logprobs": 5}, "Write `logprobs=5`."),
+        ({"sampling_params": {}}, "Write its fields as parameters"),
+        ({"response_format": {"type": "json_object"}}, 'Write structured_outputs={"json": ...}.'),
+        ({"tools": NOTHING}, "Give it to .render(...)."),
+        ({"temprature": 0}, "Did you mean `temperature`?"),
+        ({"whatever": 0}, 'write extra_sampling_params={"whatever": ...}.'),
+        ({"max_tokens": 0}, "must be at least 1."),
+        ({"min_tokens": 5, "max_tokens": 4}, "must be at most max_tokens=4."),
+        ({"min_tokens": 17}, "must be at most max_tokens=16. Set `max_tokens` too."),
+        ({"prompt_logprobs": 1, "streamed": True}, "is not for streams. Call .generate(...)"),
+        ({"stream_options": {"include_usage": True}}, "is only for streams. Call .stream_generate(...)"),
+        ({"detokenize": False, "output_mode": "text"}, 'does not go with output_mode="text".'),
+        ({"detokenize": False, "stop": "x"}, "does not go with `stop`. Write `stop_token_ids`."),
+        ({"content_parts": [{"type": "text"}], "features": {"a": 1}}, "does not go with `features`"),
+        ({"logprob_token_ids": [5], "logprobs": 0}, "does not go with logprobs=0"),
+        ({"n": 2, "temperature": 0}, "must be 1 with temperature=0"),
+        ({"structured_outputs": {}}, "needs exactly one of"),
+        ({"cache_salt": "a/b"}, "cache_salt: must not contain"),
+    ],
+)
+def test_what_is_refused_and_what_is_said(params: Object, said: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_generate(params, stream=params.pop("streamed", False))
+    (problem,) = caught.value.problems
+    assert said in str(problem)
+
+
+def test_what_the_server_takes_is_taken() -> None:
+    check_generate({"detokenize": True, "stop": "x", "content_parts": [{"type": "text"}]}, stream=False)
+    check_generate({"detokenize": False, "prompt_logprobs": 0, "stream_options": {}}, stream=True)
+    check_generate({"min_tokens": 20, "extra_sampling_params": {"max_tokens": 30}}, stream=False)
+    check_generate({"min_tokens": 3, "max_tokens": 3}, stream=False)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("Hello", "not a text. Call .complete(text, ...)"),
+        (NOTHING, "prompt=[]: must not be empty."),
+        ([1, -1], "prompt[1]=-1: must be at least 0."),
+        ([[1]], "prompt[0]=[1]: must be a token id"),
+        (5, "must be a list of token ids or a RenderedPrompt, not an int."),
+        (b"ab", "not a bytes."),
+        (rendered(token_ids=NOTHING), "prompt.token_ids=[]: must not be empty."),
+        (rendered(token_ids=[-1]), "prompt.token_ids[0]=-1"),
+    ],
+)
+def test_what_is_no_prompt(prompt: Any, said: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        sent(prompt)
+    assert said in str(caught.value)
+
+
+# Rendered prompts
+
+
+def test_a_recorded_prompt_is_read_and_nothing_is_unknown() -> None:
+    body = recordings.load("render").body
+    prompt = decode_rendered(body)
+    assert prompt.model_dump(mode="json") == json.loads(body)
+    assert len(prompt.token_ids) == 24
+    assert prompt.sampling_params["max_tokens"] == 2024
+
+
+def test_what_is_rendered_is_sent_and_what_is_given_goes_over_it() -> None:
+    prompt = decode_rendered(recordings.load("render").body)
+    body = sent(prompt, max_tokens=5, priority=2)
+    assert body["token_ids"] == prompt.token_ids
+    assert body["sampling_params"] == {**prompt.sampling_params, "max_tokens": 5}
+    assert (body["model"], body["priority"], body["reasoning_ended"]) == ("m", 2, False)
+    assert body["reasoning_parser_kwargs"] == prompt.reasoning_parser_kwargs
+    # One prompt can be generated from twice at the same time, by either verb.
+    assert body.keys().isdisjoint({"request_id", "stream", "stream_options", "token_offsets"})
+    assert prompt.sampling_params["max_tokens"] == 2024
+
+
+def test_fields_of_newer_servers_are_sent_back() -> None:
+    assert sent(rendered(of_a_newer_server={"x": 1}, empty=None))["of_a_newer_server"] == {"x": 1}
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}", b"null", b'{"token_ids": "x"}', b"<html>"])
+def test_what_is_no_rendered_prompt(data: bytes) -> None:
+    with pytest.raises(ResponseError):
+        decode_rendered(data)
+    with pytest.raises(ResponseError):
+        decode_all_rendered(b"[" + data + b"]")
+
+
+def test_render_verbs(colour: Colour, scripted: ScriptedServer) -> None:
+    body = json.loads(recordings.load("render").body)
+    scripted.add(reply(body), reply([body, body]))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert colour.do(llm, "render", "Hello", temperature=0).token_ids == body["token_ids"]
+    assert len(colour.do(llm, "render_completion", ["a", "b"], max_tokens=3)) == 2
+    assert [request.path for request in scripted.requests] == [
+        "/v1/chat/completions/render",
+        "/v1/completions/render",
+    ]
+    assert scripted.requests[1].json() == {"model": "m", "prompt": ["a", "b"], "max_tokens": 3}
+
+
+# Generations
+
+
+def test_a_recorded_generation_is_read_and_nothing_is_unknown() -> None:
+    recorded = recordings.load("generate")
+    generation = decode_generation(recorded.body)
+    expected = json.loads(recorded.body)
+    expected["choices"][0]["text"] = ""
+    assert generation.model_dump(mode="json") == expected
+    assert (generation.token_ids, generation.text, generation.finish_reason) == (
+        [14, 615, 3, 14],
+        "",
+        "length",
+    )
+    assert generation.choices[0].weight_versions is not None
+    assert generation.choices[0].weight_versions[0].end == 4
+
+
+def test_a_generation_without_choices_is_empty() -> None:
+    generation = decode_generation(b'{"choices": []}')
+    assert (generation.token_ids, generation.text, generation.finish_reason) == ([], "", None)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}", b"null", b"<html>"])
+def test_what_is_no_generation(data: bytes) -> None:
+    with pytest.raises(ResponseError):
+        decode_generation(data)
+    with pytest.raises(ResponseError):
+        decode_event(data)
+
+
+def test_generate_sends_and_reads(colour: Colour, scripted: ScriptedServer) -> None:
+    recorded = recordings.load("generate")
+    scripted.add(reply(json.loads(recorded.body)))
+    llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
+    generation: Generation = colour.do(llm, "generate", [300, 301, 302], max_tokens=4, temperature=0)
+    assert generation.token_ids == [14, 615, 3, 14]
+    assert scripted.requests[0].path == "/inference/v1/generate"
+    assert scripted.requests[0].json() == recorded.request
+
+
+def test_a_stream_adds_up(colour: Colour, scripted: ScriptedServer) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    first = chunk(1, prompt_token_ids=[7, 8])
+    first["choices"][0]["logprobs"] = {"content": [{"token_id": 1, "logprob": -0.5, "rank": 1}]}
+    last = chunk(2, 3, finish="stop")
+    last["choices"][0]["logprobs"] = {"content": [{"token_id": 2, "logprob": -0.1, "rank": 1}]}
+    end: Object = {"request_id": "generate-tokens-1", "output_mode": "tokens", "choices": [], "usage": usage}
+    scripted.add(stream([first, last, end]))
+    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300], max_tokens=3)
+    pieces: list[Any] = list(got)
+    assert [piece.token_ids for piece in pieces] == [[1], [2, 3], []]
+    assert {piece.text for piece in pieces} == {""}
+    inner: Any = got.inner
+    generation: Generation = inner.generation
+    assert (generation.token_ids, generation.finish_reason) == ([1, 2, 3], "stop")
+    assert generation.usage is not None
+    assert generation.usage.total_tokens == 6
+    assert generation.prompt_token_ids == [7, 8]
+    logprobs = generation.choices[0].logprobs
+    assert logprobs is not None
+    assert [token.token_id for token in logprobs.content or []] == [1, 2]
+    asked: Object = scripted.requests[0].json()
+    assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
+    with pytest.raises(Exception, match=r"What it brought is in \.generation"):
+        list(got)
+
+
+def test_text_adds_up_too() -> None:
+    target = GenerationReader(generate_request([1], check_generate({"n": 2}, stream=True), stream=True))
+    for index, said in ((0, "a"), (1, "x"), (0, "b")):
+        made = chunk(1, index=index)
+        made["choices"][0]["text"] = said
+        made["output_mode"] = "text"
+        item = decode_event(json.dumps(made).encode())
+        assert not isinstance(item, dict)
+        assert item.text == (said if index == 0 else "")
+        target.accept(item)
+    assert [choice.text for choice in target.reply().choices] == ["ab", "x"]
+    assert target.reply().output_mode == "text"
+    assert not target.end_is_proven()
+
+
+def test_a_stream_that_breaks_off_keeps_what_came(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.add(stream([chunk(1, 2)], done=False))
+    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    with pytest.raises(StreamInterruptedError) as caught:
+        got.until_done()
+    assert isinstance(caught.value.partial, Generation)
+    assert caught.value.partial.token_ids == [1, 2]
+
+
+# Servers without the routes
+
+
+@pytest.mark.parametrize(("status", "body"), [(403, SCALE_OUT), (404, {"detail": "Not Found"})])
+@pytest.mark.parametrize("verb", ["render", "render_completion", "generate", "stream_generate"])
+def test_the_error_names_the_option(
+    colour: Colour, scripted: ScriptedServer, verb: str, status: int, body: Object
+) -> None:
+    scripted.add(reply(body, status))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    prompt = [1] if "generate" in verb else "Hello"
+
+    def ask() -> object:
+        return (
+            colour.open(llm, verb, prompt).until_done() if "stream" in verb else colour.do(llm, verb, prompt)
+        )
+
+    with pytest.raises((PermissionDeniedError, NotFoundError), match="--enable-scale-out") as caught:
+        ask()
+    assert caught.value.status_code == status
