@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         video_part,
     )
     from vllmchat.chat.params import ChatParams, CommonChatParams, FunctionTool, VLLMChatParams
+    from vllmchat.chat.run_tools import OnToolError, RunEvent, ToolResult, ToolRun, Turn
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.chat.structured import AsyncParseStream, Parsed, ParseStream, PartialValue
     from vllmchat.chat.tools import Tool
@@ -62,6 +63,14 @@ if TYPE_CHECKING:
     from vllmchat.models import Model, ModelList
     from vllmchat.providers.openai import OpenAIProvider
     from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
+    from vllmchat.providers.run_tools import (
+        AsyncToolRunStream,
+        ToolRunStream,
+        arun_tools,
+        astream_run_tools,
+        run_tools,
+        stream_run_tools,
+    )
     from vllmchat.providers.vllm import VLLMProvider
     from vllmchat.text.completion import TextCompletion, TextCompletionChunk
     from vllmchat.text.params import CompletionParams, VLLMCompletionParams
@@ -91,6 +100,13 @@ _HOMES = {
         "video_part",
     ),
     "vllmchat.chat.params": ("ChatParams", "CommonChatParams", "FunctionTool", "VLLMChatParams"),
+    "vllmchat.chat.run_tools": (
+        "OnToolError",
+        "RunEvent",
+        "ToolResult",
+        "ToolRun",
+        "Turn",
+    ),
     "vllmchat.chat.stream": ("AsyncChatStream", "ChatStream"),
     "vllmchat.chat.structured": (
         "AsyncParseStream",
@@ -127,6 +143,14 @@ _HOMES = {
     "vllmchat.models": ("Model", "ModelList"),
     "vllmchat.providers.openai": ("OpenAIProvider",),
     "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
+    "vllmchat.providers.run_tools": (
+        "AsyncToolRunStream",
+        "ToolRunStream",
+        "arun_tools",
+        "astream_run_tools",
+        "run_tools",
+        "stream_run_tools",
+    ),
     "vllmchat.providers.vllm": ("VLLMProvider",),
     "vllmchat.text.completion": (
         "TextCompletion",
@@ -152,6 +176,7 @@ __all__ = [
     "AsyncParseStream",
     "AsyncProvider",
     "AsyncTextStream",
+    "AsyncToolRunStream",
     "AuthenticationError",
     "BadRequestError",
     "ChatCompletion",
@@ -184,6 +209,7 @@ __all__ = [
     "Model",
     "ModelList",
     "NotFoundError",
+    "OnToolError",
     "OpenAIProvider",
     "ParseStream",
     "Parsed",
@@ -194,6 +220,7 @@ __all__ = [
     "RateLimitError",
     "ReasoningDelta",
     "ResponseError",
+    "RunEvent",
     "ServiceUnavailableError",
     "StreamError",
     "StreamInterruptedError",
@@ -211,6 +238,10 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallDone",
     "ToolCallStart",
+    "ToolResult",
+    "ToolRun",
+    "ToolRunStream",
+    "Turn",
     "UnprocessableEntityError",
     "Usage",
     "VLLMChatError",
@@ -218,8 +249,12 @@ __all__ = [
     "VLLMCompletionParams",
     "VLLMProvider",
     "__version__",
+    "arun_tools",
+    "astream_run_tools",
     "audio_part",
     "image_part",
+    "run_tools",
+    "stream_run_tools",
     "text_part",
     "tool_message",
     "video_part",

@@ -9,6 +9,7 @@ from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.server_verbs import ModelVerbs
 from vllmchat.providers.structured_verbs import OpenAIStructuredVerbs
 from vllmchat.providers.text_verbs import OpenAITextVerbs
+from vllmchat.providers.tool_verbs import OpenAIToolVerbs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class OpenAIProvider(OpenAIStructuredVerbs, OpenAITextVerbs, ModelVerbs):
+class OpenAIProvider(OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, ModelVerbs):
     """Chats with any OpenAI-compatible server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections

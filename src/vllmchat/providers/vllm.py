@@ -11,6 +11,7 @@ from vllmchat.providers.server_verbs import ServerVerbs
 from vllmchat.providers.structured_verbs import StructuredVerbs
 from vllmchat.providers.text_verbs import TextVerbs
 from vllmchat.providers.token_verbs import TokenVerbs
+from vllmchat.providers.tool_verbs import ToolVerbs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class VLLMProvider(StructuredVerbs, TextVerbs, TokenVerbs, ServerVerbs, AdminVerbs):
+class VLLMProvider(StructuredVerbs, ToolVerbs, TextVerbs, TokenVerbs, ServerVerbs, AdminVerbs):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections
