@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -24,17 +25,37 @@ def test_the_names_are_listed() -> None:
         _ = adapter.VLLM  # pyright: ignore[reportAttributeAccessIssue]  # on purpose
 
 
-def test_the_launcher_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def nothing(name: str) -> None:
-        assert name == "massgen"
+def installed(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    """Makes the package index of this environment tell a version of MassGen, or none."""
 
-    monkeypatch.setattr(launcher, "find_spec", nothing)
+    def tell(name: str) -> str:
+        assert name == "massgen"
+        if version is None:
+            raise PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(adapter, "version", tell)
+
+
+@pytest.mark.parametrize(
+    ("version", "part"),
+    [(None, "MassGen is not installed"), ("0.1.12", "MassGen 0.1.12 is too old: 0.1.97 or newer")],
+)
+@pytest.mark.parametrize("name", adapter.__all__)
+def test_a_missing_or_old_massgen_is_named(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, part: str, name: str
+) -> None:
+    installed(monkeypatch, version)
+    with pytest.raises(ImportError, match=part) as caught:
+        getattr(adapter, name)
+    assert "pip install -U 'vllmchat[massgen]'" in str(caught.value)
+
+
+def test_the_launcher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, None)
     with pytest.raises(SystemExit) as caught:
         launcher.main()
-    assert caught.value.code == 1
-    assert "pip install 'vllmchat[massgen]'" in capsys.readouterr().err
+    assert "pip install -U 'vllmchat[massgen]'" in str(caught.value.code)
 
 
 def test_the_command_and_the_extra_are_declared() -> None:
@@ -43,3 +64,4 @@ def test_the_command_and_the_extra_are_declared() -> None:
     ]
     assert project["scripts"]["vllmchat-massgen"] == "vllmchat.adapters.massgen.launcher:main"
     assert project["optional-dependencies"]["massgen"] == ["massgen>=0.1.97"]
+    assert adapter.OLDEST_MASSGEN == (0, 1, 97)

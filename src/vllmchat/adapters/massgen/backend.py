@@ -222,13 +222,13 @@ class VLLMBackend(ChatCompletionsBackend):
         options = {**self.config, **kwargs}
         messages = await self._process_upload_files(current_messages, dict(options))
         model = str(options.get("model") or "")
-        await self._server.learn_size(model)
         may_compress = not _compression_retry
         first = True
         while True:
             # Callers other than agents join the content of all chunks, reasoning would get into their text.
             turn = Turn(reasoning_in_content="agent_id" in kwargs)
             try:
+                await client.wait(lambda: self._server.learn_size(model))
                 request = self._request(tools, kwargs, with_mcp=_with_mcp)
                 async with aclosing(
                     self._one_reply(messages, model, request, turn, client, kwargs)

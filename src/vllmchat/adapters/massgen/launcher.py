@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from massgen.orchestrator import Orchestrator
-
-_NOT_INSTALLED = "MassGen is not installed. Install it beside vllmchat with: pip install 'vllmchat[massgen]'"
 
 
 def main() -> None:
@@ -21,13 +18,11 @@ def main() -> None:
     It exits as MassGen does, and with MassGen's code for a failed run when no agent produced an answer, which MassGen
     itself does not tell by its exit code.
     """
-    if find_spec("massgen") is None:
-        print(_NOT_INSTALLED, file=sys.stderr)  # noqa: T201 - a command line speaks to a person
-        sys.exit(1)
-
+    try:
+        from vllmchat.adapters.massgen import install
+    except ImportError as error:
+        sys.exit(str(error))
     from massgen.cli import EXIT_EXECUTION_ERROR, cli_main
-
-    from vllmchat.adapters.massgen.hook import install
 
     install()
     with _watching() as runs:
