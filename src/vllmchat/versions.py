@@ -1,8 +1,9 @@
 """What differs between vLLM 0.8 and 0.33 on the wire, and what this library does about it.
 
 Nearly everything is said so that every version understands it, or is read so that any answer will do: then nobody asks
-which version a server is. `DIFFERENCES` is the whole list. Where a request must be written differently for old and
-for new servers, the provider asks the server's `/version`, once; `must_ask` says for which requests, `fit` writes them.
+which version a server is. `DIFFERENCES` is the whole list; `docs/versions.md` shows it. Where a request must be written
+differently for old and for new servers, the provider asks the server's `/version`, once; `must_ask` says for which
+requests, `fit` writes them.
 
 A server without `/version`, or with an answer that is no version of vLLM, counts as the newest.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.errors import InvalidRequestError, Problem
 
@@ -47,17 +48,6 @@ def read_version(text: str) -> Version:
     return version if version >= _OLDEST else NEWEST
 
 
-Done: TypeAlias = Literal["asked", "sent", "read", "checked", "left"]
-"""How a difference is dealt with.
-
-- `"asked"`: by the server's `/version`.
-- `"sent"`: what is sent means the same to all of them.
-- `"read"`: all their answers are read.
-- `"checked"`: what any of them would ignore or misread is refused before sending.
-- `"left"`: the server says it loudly enough, with an error.
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One way in which versions differ.
@@ -67,14 +57,12 @@ class Difference:
         what: What it is about.
         change: What changed.
         here: What this library does.
-        done: In one word.
     """
 
     since: str
     what: str
     change: str
     here: str
-    done: Done
 
 
 DIFFERENCES: Final = (
@@ -83,28 +71,24 @@ DIFFERENCES: Final = (
         "`top_k=0`",
         "0 switches it off; before, only -1 does, and 0 is refused",
         "sends -1, which all versions understand",
-        "sent",
     ),
     Difference(
         "0.9",
         "tool calls in streams",
         "`id` and `type` come once, not in every piece",
         "reads all forms",
-        "read",
     ),
     Difference(
         "0.10.1",
         "error bodies",
         "nested under `error`; before, flat",
         "reads four shapes, and none",
-        "read",
     ),
     Difference(
         "0.10.2",
         "`truncate_prompt_tokens=-1`, `prompt_logprobs=-1`",
         "-1 is allowed; before, refused",
         "sends it; an old server answers with a `BadRequestError`",
-        "left",
     ),
     Difference(
         "0.11",
@@ -112,84 +96,72 @@ DIFFERENCES: Final = (
         "new; before, `guided_json`, `guided_regex`, `guided_choice`, `guided_grammar`",
         "asks for the version and writes the form that the server reads; an old server's lack is an "
         "`InvalidRequestError`",
-        "asked",
     ),
     Difference(
         "0.11.1",
         "`response_format` with a JSON schema on `/v1/completions`",
         "works; before, ignored without a word",
         "asks for the version and writes a constraint that the server reads",
-        "asked",
     ),
     Difference(
         "0.11.1",
         "`reasoning`",
         "the name of `reasoning_content`, which 0.16 drops; both at once in between",
         "reads either as `.reasoning`, never both",
-        "read",
     ),
     Difference(
         "0.12",
         "`guided_json` and its kind, `best_of`, `structural_tag` beside the other parameters",
         "removed, and ignored without a word",
         "refuses these names and says what to write",
-        "checked",
     ),
     Difference(
         "0.12",
         "`parallel_tool_calls`",
         "False is obeyed; before, ignored",
         "sends it; read all of `tool_calls`",
-        "sent",
     ),
     Difference(
         "0.18",
         "usage in streams",
         "only where it is asked for; before, always",
         "always says whether it is wanted",
-        "sent",
     ),
     Difference(
         "0.18, 0.21",
         "`reasoning_effort`",
         "`none`, then the other new words; before, refused",
         "sends it; an old server answers with a `BadRequestError`",
-        "left",
     ),
     Difference(
         "0.20",
         "`tools=[]`",
         "refused; before, taken for none",
         "refuses it for all of them",
-        "checked",
     ),
     Difference(
         "0.24",
         "`temperature` above 2",
         "refused; before, without bound",
         "refuses it; `extra_body` reaches old servers",
-        "checked",
     ),
     Difference(
         "0.28",
         "more than four `stop` texts",
         "refused; before, any number",
         "sends them; a new server answers with a `BadRequestError`",
-        "left",
     ),
     Difference(
         "0.32",
         "`max_tokens` beyond the context",
         "cut; before, refused",
         "sends it; an old server answers with a `ContextWindowExceededError`",
-        "left",
     ),
     Difference(
         "0.33",
         "the finish reason of a tool call that `max_tokens` cut",
         "`length`; before, often `tool_calls`",
         "looks at the call itself: `ToolCall.complete`",
-        "read",
     ),
 )
 """Every difference that this library knows and that a caller could notice, oldest first."""

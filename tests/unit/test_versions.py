@@ -1,0 +1,332 @@
+"""What differs between vLLM's versions: who is asked, when, and what is sent to whom."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.chats import answer_any
+from support.scripted import Gate, reply
+from vllmchat import APIStatusError, InvalidRequestError, OpenAIProvider, ResponseError, VLLMProvider
+from vllmchat.versions import DIFFERENCES, NEWEST, fit, must_ask, read_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.colours import Colour
+    from support.scripted import Answer, Answerer, Request, ScriptedServer
+
+Object = dict[str, Any]
+
+SCHEMA: Object = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def vllm(version: object, status: int = 200) -> Callable[[Request], Answer]:
+    """A server that says it is of some version."""
+
+    def answer(request: Request) -> Answer:
+        if request.path != "/version":
+            return answer_any(request)
+        return reply({"version": version} if isinstance(version, str) else version, status)
+
+    return answer
+
+
+def asked(server: ScriptedServer) -> int:
+    return sum(request.path == "/version" for request in server.requests)
+
+
+def sent(server: ScriptedServer) -> Object:
+    """The fields of the last chat, without what is in all of them."""
+    body = server.requests[-1].json()
+    return {
+        name: value
+        for name, value in body.items()
+        if name not in ("model", "messages", "stream", "stream_options")
+    }
+
+
+@pytest.fixture
+def llm(scripted: ScriptedServer) -> VLLMProvider:
+    return VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("0.8.5", (0, 8, 5)),
+        ("0.8.5.post1", (0, 8, 5)),
+        ("0.10.2", (0, 10, 2)),
+        ("0.11.0rc2.dev27+g1a2b3c4", (0, 11, 0)),
+        ("v0.32.0", (0, 32, 0)),
+        ("1.0", (1, 0, 0)),
+        ("0.1.dev1+g1a2b3c4", NEWEST),
+        ("dev", NEWEST),
+        ("", NEWEST),
+    ],
+)
+def test_reading_a_version(text: str, version: tuple[int, int, int]) -> None:
+    assert read_version(text) == version
+
+
+# Constraints
+
+OLD = ["0.8.5", "0.10.2"]
+NEW = ["0.11.0", "0.32.0", "0.33.1rc1", "dev"]
+
+FORMS: list[tuple[Object, Object]] = [
+    ({"regex": "[a-z]+"}, {"guided_regex": "[a-z]+"}),
+    ({"choice": ["a", "b"]}, {"guided_choice": ["a", "b"]}),
+    ({"grammar": 'root ::= "a"'}, {"guided_grammar": 'root ::= "a"'}),
+    ({"json": SCHEMA}, {"guided_json": SCHEMA}),
+    (
+        {"json": SCHEMA, "whitespace_pattern": " ?", "disable_any_whitespace": False, "regex": None},
+        {"guided_json": SCHEMA, "guided_whitespace_pattern": " ?"},
+    ),
+    ({"json_object": True}, {"response_format": {"type": "json_object"}}),
+]
+
+
+@pytest.mark.parametrize(("given", "guided"), FORMS)
+@pytest.mark.parametrize("version", OLD)
+def test_an_old_server_gets_its_own_form(
+    version: str, given: Object, guided: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(vllm(version))
+    colour.do(llm, "chat", "Hi", structured_outputs=given, temperature=0)
+    assert sent(scripted) == {"temperature": 0, **guided}
+
+
+@pytest.mark.parametrize(("given", "guided"), FORMS)
+@pytest.mark.parametrize("version", NEW)
+def test_a_new_server_gets_structured_outputs(
+    version: str, given: Object, guided: Object, scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
+    scripted.always(vllm(version))
+    llm.chat("Hi", structured_outputs=given)  # type: ignore[arg-type] # pyright: ignore # one of many
+    assert sent(scripted) == {"structured_outputs": given}
+
+
+def test_streams_ask_too(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.always(vllm("0.10.2"))
+    stream = colour.open(llm, "stream", "Hi", structured_outputs={"regex": "H.*"})
+    assert "".join(stream.texts()) == "Hi"
+    assert sent(scripted) == {"guided_regex": "H.*"}
+
+
+@pytest.mark.parametrize(
+    "name", ["structural_tag", "disable_any_whitespace", "disable_additional_properties"]
+)
+def test_what_an_old_server_lacks_is_refused(name: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.always(vllm("0.10.2"))
+    given: Object = {"structural_tag": "{}"} if name == "structural_tag" else {"json": SCHEMA, name: True}
+    with pytest.raises(InvalidRequestError) as caught:
+        llm.chat("Hi", structured_outputs=given)  # type: ignore[arg-type] # pyright: ignore # one of many
+    [problem] = caught.value.problems
+    assert problem.parameter == f"structured_outputs.{name}"
+    assert problem.rule == "needs vLLM 0.11 or newer; this server is 0.10.2."
+    assert all(request.path == "/version" for request in scripted.requests)
+
+
+# On completions
+
+FORMAT: Object = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("version", "fields"),
+    [
+        ((0, 8, 5), {"guided_json": SCHEMA}),
+        ((0, 11, 0), {"structured_outputs": {"json": SCHEMA}}),
+        ((0, 11, 1), {"response_format": FORMAT}),
+        (NEWEST, {"response_format": FORMAT}),
+    ],
+)
+def test_a_schema_for_completions(version: tuple[int, int, int], fields: Object) -> None:
+    given: Object = {"response_format": FORMAT, "n": 1}
+    assert must_ask(given, completions=True)
+    assert fit(given, version, completions=True) == {**fields, "n": 1}
+    assert given == {"response_format": FORMAT, "n": 1}
+
+
+@pytest.mark.parametrize("given", [{}, {"n": 1}, {"response_format": {"type": "json_object"}}])
+def test_completions_that_need_no_version(given: Object) -> None:
+    assert not must_ask(given, completions=True)
+    assert fit(given, (0, 8, 5), completions=True) == given
+
+
+def test_a_completion_asks(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    text = {"id": "c", "object": "text_completion", "choices": [{"index": 0, "text": "a"}]}
+
+    def answer(request: Request) -> Answer:
+        return reply({"version": "0.10.2"} if request.path == "/version" else text)
+
+    scripted.always(answer)
+    colour.do(llm, "complete", "Hi", response_format=FORMAT)
+    body = scripted.requests[-1].json()
+    assert body["guided_json"] == SCHEMA
+    assert "response_format" not in body
+
+
+# Who asks, and how often
+
+
+def test_it_is_asked_once(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.always(vllm("0.10.2"))
+    for provider in (llm, llm.with_options(max_retries=1), llm):
+        colour.do(provider, "chat", "Hi", structured_outputs={"regex": "a"})
+    assert asked(scripted) == 1
+    assert scripted.requests[0].path == "/version"
+    assert scripted.requests[0].headers["authorization"] == "Bearer EMPTY"
+
+
+def test_many_at_once_ask_once(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    gate = Gate()
+
+    def answer(request: Request) -> Answer:
+        if request.path == "/version":
+            held = reply({"version": "0.10.2"})
+            return type(held)((gate, *held.steps))
+        return answer_any(request)
+
+    scripted.always(answer)
+
+    def ask(text: str) -> str:
+        return llm.chat(text, structured_outputs={"regex": "a"}).text
+
+    with ThreadPoolExecutor(8) as pool:
+        coming = [pool.submit(ask, str(number)) for number in range(8)]
+        gate.wait_reached()
+        gate.release()
+        assert [each.result() for each in coming] == [str(number) for number in range(8)]
+    assert asked(scripted) == 1
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"response_format": FORMAT},
+        {"response_format": {"type": "json_object"}},
+        {"top_k": 0},
+        {"stop": ["a", "b", "c", "d", "e"]},
+        {"reasoning_effort": "none"},
+        {"extra_body": {"guided_regex": "a"}},
+    ],
+)
+def test_what_is_the_same_for_all_asks_nobody(
+    params: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(vllm("0.8.5"))
+    colour.do(llm, "chat", "Hi", **params)
+    assert asked(scripted) == 0
+
+
+def test_other_servers_than_vllm_are_not_asked(scripted: ScriptedServer, colour: Colour) -> None:
+    scripted.always(vllm("0.8.5"))
+    colour.do(OpenAIProvider("m", base_url=scripted.base_url), "chat", "Hi", response_format=FORMAT)
+    assert asked(scripted) == 0
+
+
+def test_off_is_said_as_all_versions_understand_it(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.always(answer_any)
+    llm.chat("Hi", top_k=0)
+    assert sent(scripted) == {"top_k": -1}
+    llm.chat("Hi", top_k=5)
+    assert sent(scripted) == {"top_k": 5}
+    llm.chat("Hi", extra_body={"top_k": 0})
+    assert sent(scripted) == {"top_k": 0}
+
+
+# Servers that do not tell
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"detail": "Not Found"}, 404),
+        ({"detail": "Method Not Allowed"}, 405),
+        ({"error": "Unauthorized"}, 401),
+        ("<html>", 200),
+        ({"build": 1}, 200),
+        ({"version": "llama.cpp"}, 200),
+    ],
+)
+def test_a_server_that_tells_no_version_counts_as_the_newest(
+    said: object, status: int, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    def answer(request: Request) -> Answer:
+        return reply(said, status) if request.path == "/version" else answer_any(request)
+
+    scripted.always(answer)
+    for _ in range(2):
+        colour.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
+        assert sent(scripted) == {"structured_outputs": {"regex": "a"}}
+    assert asked(scripted) == 1
+
+
+def test_a_server_that_is_not_well_is_asked_again(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    answers: list[Answerer] = [reply({"error": "ill"}, 500), reply({"version": "0.10.2"}), answer_any]
+    for answer in answers:
+        scripted.add(answer)
+    with pytest.raises(APIStatusError):
+        colour.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
+    colour.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
+    assert sent(scripted) == {"guided_regex": "a"}
+
+
+def test_a_reply_that_is_none_is_told_as_ever(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.reply({"version": "0.32.0"})
+    scripted.reply({"version": "0.32.0"})
+    with pytest.raises(ResponseError):
+        llm.chat("Hi", structured_outputs={"regex": "a"})
+
+
+# All of the structure above on the four servers, through the verbs that need it
+
+
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [
+        ("0.8.5", {"guided_choice": ["a", "b"]}),
+        ("0.10.2", {"guided_choice": ["a", "b"]}),
+        ("0.11.0", {"structured_outputs": {"choice": ["a", "b"]}}),
+        ("0.32.0", {"structured_outputs": {"choice": ["a", "b"]}}),
+    ],
+)
+def test_choose_on_all_servers(
+    version: str, field: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(vllm(version))
+    assert colour.do(llm, "choose", "a", ["a", "b"]) == "a"
+    assert sent(scripted) == field
+
+
+@pytest.mark.parametrize("version", [*OLD, *NEW])
+def test_parse_is_the_same_on_all_servers(
+    version: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(vllm(version))
+    assert colour.do(llm, "parse", "[1]", list[int]).value == [1]
+    assert asked(scripted) == 0
+
+
+# The list
+
+
+def test_the_list_is_in_order_and_on_the_page() -> None:
+    def number(since: str) -> tuple[int, int, int]:
+        return read_version(since)
+
+    assert [each.since for each in DIFFERENCES] == sorted((each.since for each in DIFFERENCES), key=number)
+    page = (Path(__file__).parents[2] / "docs/versions.md").read_text(encoding="utf-8")
+    rows = [f"| {each.since} | {each.what} | {each.change} | {each.here} |" for each in DIFFERENCES]
+    assert [line for line in page.splitlines() if line.startswith("| 0.")] == rows
