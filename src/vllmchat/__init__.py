@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     from vllmchat.http.timeout import Timeout
     from vllmchat.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
     from vllmchat.models import Model, ModelList
+    from vllmchat.pooling.embeddings import Embedding, Embeddings
+    from vllmchat.pooling.outputs import Classification, Classifications, PoolingOutput, PoolingOutputs
+    from vllmchat.pooling.params import ClassifyParams, EmbedParams, PoolParams, RerankParams, ScoreParams
+    from vllmchat.pooling.scores import Ranked, Ranking, Score, Scores
+    from vllmchat.pooling.vector import Vector
     from vllmchat.providers.openai import OpenAIProvider
     from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
     from vllmchat.providers.run_tools import (
@@ -141,6 +146,11 @@ _HOMES = {
     "vllmchat.http.timeout": ("Timeout",),
     "vllmchat.metrics": ("MetricFamily", "MetricHistogram", "MetricSample", "Metrics"),
     "vllmchat.models": ("Model", "ModelList"),
+    "vllmchat.pooling.embeddings": ("Embedding", "Embeddings"),
+    "vllmchat.pooling.outputs": ("Classification", "Classifications", "PoolingOutput", "PoolingOutputs"),
+    "vllmchat.pooling.params": ("ClassifyParams", "EmbedParams", "PoolParams", "RerankParams", "ScoreParams"),
+    "vllmchat.pooling.scores": ("Ranked", "Ranking", "Score", "Scores"),
+    "vllmchat.pooling.vector": ("Vector",),
     "vllmchat.providers.openai": ("OpenAIProvider",),
     "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
     "vllmchat.providers.run_tools": (
@@ -186,6 +196,9 @@ __all__ = [
     "ChatStream",
     "Choice",
     "ChunkChoice",
+    "Classification",
+    "Classifications",
+    "ClassifyParams",
     "CommonChatParams",
     "CompletionParams",
     "ConflictError",
@@ -194,6 +207,9 @@ __all__ = [
     "Delta",
     "DeltaToolCall",
     "DetokenizeParams",
+    "EmbedParams",
+    "Embedding",
+    "Embeddings",
     "Event",
     "Finished",
     "FunctionTool",
@@ -215,12 +231,21 @@ __all__ = [
     "Parsed",
     "PartialValue",
     "PermissionDeniedError",
+    "PoolParams",
+    "PoolingOutput",
+    "PoolingOutputs",
     "Problem",
     "Provider",
+    "Ranked",
+    "Ranking",
     "RateLimitError",
     "ReasoningDelta",
+    "RerankParams",
     "ResponseError",
     "RunEvent",
+    "Score",
+    "ScoreParams",
+    "Scores",
     "ServiceUnavailableError",
     "StreamError",
     "StreamInterruptedError",
@@ -248,6 +273,7 @@ __all__ = [
     "VLLMChatParams",
     "VLLMCompletionParams",
     "VLLMProvider",
+    "Vector",
     "__version__",
     "arun_tools",
     "astream_run_tools",

@@ -144,20 +144,21 @@ def build(model: type[BaseModel]) -> None:
             model.model_rebuild()
 
 
-def decode(model: type[M], body: bytes, what: str) -> M:
+def decode(model: type[M], body: bytes, what: str, *, context: object | None = None) -> M:
     """Read one JSON body.
 
     Args:
         model: What to make of it.
         body: The bytes of the body.
         what: What it should be, with its article, for the error.
+        context: What the model's validators must know.
 
     Raises:
         ResponseError: The body is not JSON or not of this shape.
     """
     build(model)
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, context=context)
     except ValidationError as error:
         raise not_this(what, body, first_problem(error)) from error
 

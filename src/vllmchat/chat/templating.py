@@ -29,7 +29,10 @@ class TemplatingBase(TypedDict, total=False):
     chat_template: Annotated[
         str | None, Default("the model's own"), Needs("--trust-request-chat-template (0.11 or newer)")
     ]
-    """A chat template in Jinja, in place of the model's own. Only for conversations."""
+    """A chat template in Jinja, in place of the model's own. Only for conversations.
+
+    Default: the model's own. Needs: --trust-request-chat-template (0.11 or newer).
+    """
     chat_template_kwargs: Mapping[str, object] | None
     """Variables for the chat template, such as `{"enable_thinking": False}`. Only for conversations."""
     media_io_kwargs: Annotated[
@@ -37,7 +40,10 @@ class TemplatingBase(TypedDict, total=False):
         Since("0.18"),
         Needs("--trust-request-mm-kwargs (0.31 or newer)"),
     ]
-    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`. Only for conversations."""
+    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`. Only for conversations.
+
+    Needs: --trust-request-mm-kwargs (0.31 or newer). Since: vLLM 0.18.
+    """
 
 
 def judge_conversation(messages: object, path: str) -> tuple[list[Mapping[str, object]], Sequence[Problem]]:

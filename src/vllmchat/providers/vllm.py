@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.admin_verbs import AdminVerbs
+from vllmchat.providers.pooling_verbs import PoolingVerbs
 from vllmchat.providers.server_verbs import ServerVerbs
 from vllmchat.providers.structured_verbs import StructuredVerbs
 from vllmchat.providers.text_verbs import TextVerbs
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class VLLMProvider(StructuredVerbs, ToolVerbs, TextVerbs, TokenVerbs, ServerVerbs, AdminVerbs):
+class VLLMProvider(StructuredVerbs, ToolVerbs, TextVerbs, TokenVerbs, PoolingVerbs, ServerVerbs, AdminVerbs):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections

@@ -1,0 +1,1 @@
+"""Models that give numbers instead of text: embeddings, classes, scores."""

@@ -1,0 +1,131 @@
+"""Embeddings: `/v1/embeddings`."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from pydantic import Field
+
+from vllmchat.answers import Answer, put_in_order, read_answer, stamped
+from vllmchat.chat.completion import Usage
+from vllmchat.checking.subject import check_all
+from vllmchat.http.call import Reply
+from vllmchat.pooling.inputs import Dialects, judge_input
+from vllmchat.pooling.packed import (
+    is_packed,
+    judge_count,
+    packing_needs_bytes,
+    read_packed,
+    settle_packing,
+    wanted_format,
+)
+from vllmchat.pooling.params import EmbedParams, EmbedTextParams
+from vllmchat.pooling.vector import Packing, Vector, stacked
+from vllmchat.post import Post
+from vllmchat.wire import Items, Text, Whole, WireModel, build
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from vllmchat.pooling.inputs import Inputs
+
+
+class Embedding(WireModel):
+    """The embedding of one input."""
+
+    index: Whole = 0
+    """Which input, from 0."""
+
+    object: Text = "embedding"
+    """Always `"embedding"`."""
+
+    embedding: Vector
+    """The numbers, densely packed. `tolist()` makes a list of floats of them, `numpy()` a numpy array."""
+
+
+class Embeddings(Answer):
+    """The embeddings of all inputs.
+
+    However they were sent, `vectors` has them as lists and `numpy()` as an array, in the order of the inputs.
+    """
+
+    id: Text = ""
+    """The server's name for this answer: `embd-` and the request's id. Empty with `bytes_only`."""
+
+    object: Text = "list"
+    """Always `"list"`."""
+
+    created: Whole = 0
+    """When the server made it, in seconds since 1970."""
+
+    model: Text = ""
+    """The model's first served name, or the LoRA adapter's."""
+
+    data: Items[Embedding] = Field(default_factory=list[Embedding])
+    """The embeddings, in the order of the inputs."""
+
+    usage: Usage | None = None
+    """How many tokens the inputs had. None with `bytes_only`."""
+
+    @property
+    def vectors(self) -> list[list[float]]:
+        """The embeddings as lists of floats, in the order of the inputs."""
+        return [each.embedding.tolist() for each in self.data]
+
+    @property
+    def vector(self) -> list[float]:
+        """The first embedding as a list of floats: the one, for one input."""
+        return self.data[0].embedding.tolist()
+
+    def numpy(self) -> "NDArray[numpy.float32]":
+        """The embeddings as the rows of a numpy array of 32-bit floats, in the order of the inputs.
+
+        Raises:
+            ModuleNotFoundError: numpy is not installed; `vllmchat[numpy]` brings it.
+        """
+        return stacked([each.embedding for each in self.data])
+
+
+_WHAT: Final = "a list of embeddings"
+_NEEDS: Final = (
+    "It exists only for models that embed: start the server with --runner pooling --convert embed "
+    "(before 0.10.1: --task embed)."
+)
+
+_DIALECTS: Final = Dialects(
+    "embed",
+    EmbedParams,
+    EmbedTextParams,
+    {"encoding_format": packing_needs_bytes},
+    {"normalize": ("was removed in vLLM 0.26.", "Write use_activation=... instead.")},
+)
+
+
+def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
+    """The request for the embeddings of some inputs.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    subject = judge_input(inputs, batches=True)
+    form = wanted_format(params, "base64", subject.count, "bytes_only")
+    found = [*subject.problems, *judge_count(form, subject.count, "Write bytes_only or base64.")]
+    checked = check_all(found, _DIALECTS.of(subject), params)
+    packing = settle_packing(checked.fields, form)
+    read = partial(_read, packing=packing, wanted=subject.wanted(checked))
+    return Post("/embeddings", subject.fields, checked, read, needs=_NEEDS)
+
+
+def _read(reply: Reply, *, packing: Packing, wanted: int | None) -> Embeddings:
+    if is_packed(reply):
+        chunks, told = read_packed(reply, packing, wanted, _WHAT)
+        build(Embedding)
+        build(Embeddings)
+        data = [Embedding.model_validate({"index": each.index, "embedding": each.data}) for each in chunks]
+        answer = stamped(Embeddings.model_validate({**told, "data": data}), reply)
+    else:
+        answer = read_answer(Embeddings, reply, _WHAT, holds="data", context=packing)
+    put_in_order(answer.data, wanted, _WHAT, reply)
+    return answer

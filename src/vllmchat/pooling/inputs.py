@@ -1,0 +1,191 @@
+"""What goes into a model that gives numbers: text, tokens or conversations, one or many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from vllmchat.chat.templating import TEMPLATE_RULES, fold_template, judge_conversation
+from vllmchat.checking.dialect import Dialect
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.subject import judge_tokens, unknown
+from vllmchat.checking.words import as_list, kind_of, not_a, show
+from vllmchat.errors import Problem
+from vllmchat.pooling.params import ConversationBase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vllmchat.chat.completion import ChatMessage
+    from vllmchat.chat.messages import Message
+    from vllmchat.checking.dialect import Between, CheckedParams
+
+    Inputs: TypeAlias = (
+        str | Sequence[str | int | Message | ChatMessage | Sequence[int | Message | ChatMessage]]
+    )
+    """A text, a list of texts, the tokens of a text, a list of these, a conversation, or a list of conversations.
+
+    A conversation becomes a text by the model's chat template. Lists of conversations: `embed` only, since vLLM 0.24.
+    """
+    # Written so, and not as six kinds of lists, because mypy finds the messages in a literal only among one kind of
+    # list. That the items are of one kind is checked before anything is sent.
+
+_WHAT: Final = "a text, a list of texts, token ids, a list of these, or a conversation"
+
+_MOST_PROBLEMS: Final = 5
+"""A list of thousands of wrong items is one mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An input that has been judged.
+
+    Attributes:
+        fields: It as it is sent.
+        count: How many results it has.
+        conversation: Whether it goes through a chat template.
+        problems: What is wrong with it.
+    """
+
+    fields: Mapping[str, object]
+    count: int = 1
+    conversation: bool = False
+    problems: Sequence[Problem] = ()
+
+    def wanted(self, params: CheckedParams) -> int | None:
+        """How many results the answer must have; None when `extra_body` may have put another input there."""
+        extra = params.extra_body or {}
+        return None if "input" in extra or "messages" in extra else self.count
+
+
+class Dialects:
+    """What a verb takes, with a text and with a conversation.
+
+    Args:
+        owner: The verb.
+        params: All its parameters.
+        of_texts: Those of them that it takes with a text or with tokens.
+        between: The rules between its parameters.
+        said: Of some other names, what is wrong with them and what to write instead.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        params: type,
+        of_texts: type,
+        between: Mapping[str, Between] | None = None,
+        said: Mapping[str, tuple[str, str | None]] | None = None,
+    ) -> None:
+        self._make: Callable[[bool], Dialect] = lambda conversation: Dialect(
+            owner,
+            params if conversation else of_texts,
+            {**(between or {}), **(TEMPLATE_RULES if conversation else {})},
+            unknown=unknown(
+                owner,
+                fields_of(params),
+                {
+                    **(
+                        {} if conversation else dict.fromkeys(fields_of(ConversationBase), _FOR_CONVERSATIONS)
+                    ),
+                    **(said or {}),
+                },
+            ),
+            finish=fold_template if conversation else None,
+        )
+        self._made: dict[bool, Dialect] = {}
+
+    def of(self, subject: Subject) -> Dialect:
+        """The one for an input."""
+        kind = subject.conversation
+        if kind not in self._made:
+            self._made[kind] = self._make(kind)
+        return self._made[kind]
+
+
+_FOR_CONVERSATIONS: Final = (
+    "is for conversations, which a template makes a text of; this input has none.",
+    None,
+)
+
+
+def judge_input(value: object, *, batches: bool) -> Subject:
+    """An input as it is sent, and what is wrong with it.
+
+    Args:
+        value: The input.
+        batches: Whether it may be a list of conversations.
+    """
+    if isinstance(value, str):
+        return Subject({"input": value})
+    items = as_list(value)
+    if items is None:
+        hint = "Write [...] around it." if _is_message(value) else None
+        return _wrong(not_a(value, "input", _WHAT, hint))
+    if not items:
+        return _wrong(Problem("input", show(value), "must not be empty."))
+    first = items[0]
+    if isinstance(first, str):
+        return _texts(items)
+    if _is_message(first):
+        messages, found = judge_conversation(items, "input")
+        return Subject({"messages": messages}, 1, True, found)
+    inner = as_list(first)
+    if inner is None:
+        return Subject({"input": items}, 1, False, judge_tokens(items, "input"))
+    if inner and _is_message(inner[0]):
+        return _conversations(items, batches=batches)
+    return _token_lists(items)
+
+
+def _wrong(problem: Problem) -> Subject:
+    return Subject({}, problems=(problem,))
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "to_request")
+
+
+def _texts(items: Sequence[object]) -> Subject:
+    problems: Sequence[Problem] = ()
+    if not all(isinstance(item, str) for item in items):
+        wrong = [(place, item) for place, item in enumerate(items) if not isinstance(item, str)]
+        problems = [
+            not_a(item, f"input[{place}]", "a string like the first one")
+            for place, item in wrong[:_MOST_PROBLEMS]
+        ]
+    return Subject({"input": items}, len(items), problems=problems)
+
+
+def _token_lists(items: Sequence[object]) -> Subject:
+    problems: list[Problem] = []
+    for place, item in enumerate(items):
+        path = f"input[{place}]"
+        problems.extend(judge_tokens(item, path))
+        if not problems and not cast("Sequence[object]", item):
+            problems.append(Problem(path, show(item), "must not be empty."))
+        if len(problems) >= _MOST_PROBLEMS:
+            break
+    return Subject({"input": items}, len(items), problems=problems)
+
+
+def _conversations(items: Sequence[object], *, batches: bool) -> Subject:
+    if not batches:
+        rule = "must be one conversation: this route takes no list of them."
+        return _wrong(Problem("input", f"<{kind_of(items)} of {len(items)}>", rule, "Make a call for each."))
+    problems: list[Problem] = []
+    conversations: list[list[Mapping[str, object]]] = []
+    for place, item in enumerate(items):
+        path = f"input[{place}]"
+        if isinstance(item, str):
+            problems.append(not_a(item, path, "a list of messages like the first one"))
+        else:
+            messages, found = judge_conversation(item, path)
+            problems.extend(found)
+            if not found and not messages:
+                problems.append(Problem(path, show(item), "must not be empty."))
+            conversations.append(messages)
+        if len(problems) >= _MOST_PROBLEMS:
+            break
+    return Subject({"messages": conversations}, len(items), True, problems)

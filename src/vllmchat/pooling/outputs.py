@@ -1,0 +1,201 @@
+"""Whatever a pooling model gives, and the classes of a classifier: `/pooling` and `/classify`."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import Field
+
+from vllmchat.answers import Answer, put_in_order, read_answer, stamped
+from vllmchat.chat.completion import Usage
+from vllmchat.checking.subject import check_all
+from vllmchat.http.call import Reply
+from vllmchat.pooling.inputs import Dialects, judge_input
+from vllmchat.pooling.packed import (
+    is_packed,
+    judge_count,
+    packing_needs_bytes,
+    read_packed,
+    settle_packing,
+    wanted_format,
+)
+from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
+from vllmchat.pooling.vector import Packing, Vector, stacked
+from vllmchat.post import Post
+from vllmchat.wire import Items, Text, Whole, WireModel, build
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from vllmchat.pooling.inputs import Inputs
+
+
+class PoolingOutput(WireModel):
+    """What the model gave for one input."""
+
+    index: Whole = 0
+    """Which input, from 0."""
+
+    object: Text = "pooling"
+    """Always `"pooling"`."""
+
+    data: Annotated[Vector | list[Vector], Field(union_mode="left_to_right")]
+    """The numbers, densely packed: one row, or with a token task a list of rows, one for each token."""
+
+    def tolist(self) -> list[float] | list[list[float]]:
+        """The numbers as a list of floats, or with a token task as a list of rows."""
+        if isinstance(self.data, Vector):
+            return self.data.tolist()
+        return [row.tolist() for row in self.data]
+
+    def numpy(self) -> "NDArray[numpy.float32]":
+        """The numbers as a numpy array of 32-bit floats, with one dimension, or two with a token task.
+
+        Raises:
+            ModuleNotFoundError: numpy is not installed; `vllmchat[numpy]` brings it.
+        """
+        return self.data.numpy() if isinstance(self.data, Vector) else stacked(self.data)
+
+
+class PoolingOutputs(Answer):
+    """What the model gave for all inputs."""
+
+    id: Text = ""
+    """The server's name for this answer: `pooling-` and the request's id."""
+
+    object: Text = "list"
+    """Always `"list"`."""
+
+    created: Whole = 0
+    """When the server made it, in seconds since 1970."""
+
+    model: Text = ""
+    """The model's first served name, or the LoRA adapter's."""
+
+    data: Items[PoolingOutput] = Field(default_factory=list[PoolingOutput])
+    """What it gave, in the order of the inputs."""
+
+    usage: Usage | None = None
+    """How many tokens the inputs had."""
+
+
+class Classification(WireModel):
+    """The class of one input."""
+
+    index: Whole = 0
+    """Which input, from 0."""
+
+    label: str | None = None
+    """The name of the likeliest class, where the model's configuration has one."""
+
+    probs: Vector = Field(default_factory=lambda: Vector("d"))
+    """The probability of each class, densely packed; with `use_activation=False` the numbers before."""
+
+    num_classes: Whole = 0
+    """How many classes there are."""
+
+
+class Classifications(Answer):
+    """The classes of all inputs."""
+
+    id: Text = ""
+    """The server's name for this answer: `classify-` and the request's id."""
+
+    object: Text = "list"
+    """Always `"list"`."""
+
+    created: Whole = 0
+    """When the server made it, in seconds since 1970."""
+
+    model: Text = ""
+    """The model's first served name, or the LoRA adapter's."""
+
+    data: Items[Classification] = Field(default_factory=list[Classification])
+    """The classes, in the order of the inputs."""
+
+    usage: Usage | None = None
+    """How many tokens the inputs had."""
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The names of the likeliest classes, in the order of the inputs."""
+        return [each.label for each in self.data]
+
+
+_POOLED: Final = "an answer of a pooling model"
+_POOL_NEEDS: Final = "It exists only for pooling models: start the server with --runner pooling."
+_POOL_DIALECTS: Final = Dialects(
+    "pool",
+    PoolParams,
+    PoolTextParams,
+    {"encoding_format": packing_needs_bytes},
+    {
+        "dimensions": ("is not taken here.", "Call .embed(...) instead."),
+        "normalize": ("was removed in vLLM 0.26.", "Write use_activation=... instead."),
+        "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+        "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+    },
+)
+
+_CLASSES: Final = "a list of classes"
+_CLASSIFY_NEEDS: Final = (
+    "It exists only for models that classify, since vLLM 0.9: start the server with --runner pooling and such a "
+    "model, or with --convert classify."
+)
+_CLASSIFY_DIALECTS: Final = Dialects(
+    "classify",
+    ClassifyParams,
+    ClassifyTextParams,
+    said={
+        "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+        "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+    },
+)
+
+
+def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
+    """The request for what a pooling model gives.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    subject = judge_input(inputs, batches=False)
+    form = wanted_format(params, "float", subject.count, "bytes")
+    hint = "Write float, or make several calls."
+    found = [*subject.problems, *judge_count(form, subject.count, hint)]
+    checked = check_all(found, _POOL_DIALECTS.of(subject), params)
+    packing = settle_packing(checked.fields, form)
+    read = partial(_read_pooled, packing=packing, wanted=subject.wanted(checked))
+    return Post("/pooling", subject.fields, checked, read, outside_v1=True, needs=_POOL_NEEDS)
+
+
+def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classifications]:
+    """The request for the classes of some inputs.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    subject = judge_input(inputs, batches=False)
+    checked = check_all(subject.problems, _CLASSIFY_DIALECTS.of(subject), params)
+    read = partial(_read_classes, wanted=subject.wanted(checked))
+    return Post("/classify", subject.fields, checked, read, outside_v1=True, needs=_CLASSIFY_NEEDS)
+
+
+def _read_pooled(reply: Reply, *, packing: Packing, wanted: int | None) -> PoolingOutputs:
+    if is_packed(reply):
+        chunks, told = read_packed(reply, packing, wanted, _POOLED)
+        build(PoolingOutputs)
+        data = [{"index": each.index, "data": each.data} for each in chunks]
+        answer = stamped(PoolingOutputs.model_validate({**told, "data": data}), reply)
+    else:
+        answer = read_answer(PoolingOutputs, reply, _POOLED, holds="data", context=packing)
+    put_in_order(answer.data, wanted, _POOLED, reply)
+    return answer
+
+
+def _read_classes(reply: Reply, *, wanted: int | None) -> Classifications:
+    answer = read_answer(Classifications, reply, _CLASSES, holds="data")
+    put_in_order(answer.data, wanted, _CLASSES, reply)
+    return answer

@@ -1,0 +1,152 @@
+"""Answers that hold packed numbers: which form is asked for, and how it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from pydantic_core import from_json
+
+from vllmchat.checking.words import show
+from vllmchat.errors import Problem
+from vllmchat.pooling.vector import Packing, Vector
+from vllmchat.wire import as_object, not_this
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vllmchat.http.call import Reply
+    from vllmchat.pooling.vector import EmbedDtype, Endianness
+
+MOST_IN_BYTES: Final = 512
+"""Inputs that `bytes` takes: its answer tells of each in a header, and there is a limit to headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The numbers of one input.
+
+    Attributes:
+        index: Which input.
+        data: They, in rows where they have rows.
+    """
+
+    index: int
+    data: Vector | list[Vector]
+
+
+def wanted_format(params: Mapping[str, object], plain: str, count: int, most: str) -> object:
+    """How numbers are sent.
+
+    Args:
+        params: The parameters of the call, not yet checked.
+        plain: The form unless another is asked for.
+        count: How many inputs there are.
+        most: The form for more inputs than `bytes` takes.
+    """
+    given = params.get("encoding_format")
+    if given is not None:
+        return given
+    if params.get("embed_dtype") in (None, "float32"):
+        return plain
+    # Versions that do not know `embed_dtype` would send something else in silence, but they refuse these.
+    return "bytes" if count <= MOST_IN_BYTES else most
+
+
+def settle_packing(fields: dict[str, object], encoding_format: object) -> Packing:
+    """Puts into the checked fields how numbers are sent, and says how to read them."""
+    fields["encoding_format"] = encoding_format
+    if encoding_format != "float":
+        fields.setdefault("endianness", "little")
+    return Packing(
+        cast("EmbedDtype", fields.get("embed_dtype", "float32")),
+        cast("Endianness", fields.get("endianness", "little")),
+    )
+
+
+def packing_needs_bytes(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    """The rule of `encoding_format`: numbers in JSON have neither a type nor an order of bytes."""
+    if fields["encoding_format"] != "float":
+        return
+    for name in ("embed_dtype", "endianness"):
+        if name in fields:
+            rule = 'has no effect with encoding_format="float".'
+            yield Problem(name, show(fields[name]), rule, "Leave one of them out.")
+
+
+def judge_count(encoding_format: object, count: int, hint: str) -> list[Problem]:
+    """What is wrong with so many inputs in this form."""
+    if encoding_format != "bytes" or count <= MOST_IN_BYTES:
+        return []
+    rule = f"takes at most {MOST_IN_BYTES} inputs, not {count}."
+    return [Problem("encoding_format", show(encoding_format), rule, hint)]
+
+
+def is_packed(reply: Reply) -> bool:
+    """Whether an answer is made of bytes, not of JSON."""
+    return reply.head.headers.get("content-type", "").startswith("application/octet-stream")
+
+
+def read_packed(
+    reply: Reply, packing: Packing, count: int | None, what: str
+) -> tuple[list[Chunk], dict[str, object]]:
+    """Reads an answer made of bytes.
+
+    Args:
+        reply: The answer.
+        packing: What was asked for.
+        count: How many inputs there were; None when that is not known.
+        what: What the answer should be, with its article, for the error.
+
+    Returns:
+        The numbers of each input, and what else is told.
+
+    Raises:
+        ResponseError: The bytes are not what they should be.
+    """
+    told = reply.head.headers.get("metadata")
+    try:
+        if told is not None:
+            return _with_metadata(reply.body, told)
+        return _evenly(reply.body, packing, count), {}
+    except (ValueError, TypeError, KeyError) as error:
+        raise not_this(what, reply.body, str(error)) from error
+
+
+def _with_metadata(body: bytes, told: str) -> tuple[list[Chunk], dict[str, object]]:
+    metadata = as_object(from_json(told))
+    if metadata is None:
+        raise ValueError("its metadata is no object")
+    chunks: list[Chunk] = []
+    for item in cast("list[object]", metadata.pop("data")):
+        each = as_object(item) or {}
+        start, end = cast("int", each["start"]), cast("int", each["end"])
+        if not 0 <= start <= end <= len(body):
+            raise ValueError(f"its metadata names bytes {start} to {end} of {len(body)}")
+        packing = Packing(cast("EmbedDtype", each["embed_dtype"]), cast("Endianness", each["endianness"]))
+        shape = cast("list[int]", each["shape"])
+        chunks.append(Chunk(cast("int", each["index"]), _shaped(body[start:end], packing, shape)))
+    return chunks, metadata
+
+
+def _shaped(data: bytes, packing: Packing, shape: list[int]) -> Vector | list[Vector]:
+    expected = packing.size
+    for length in shape:
+        expected *= length
+    if expected != len(data):
+        raise ValueError(f"{len(data)} bytes are not of shape {shape}")
+    if len(shape) != 2:
+        return packing.unpack(data)
+    step = shape[1] * packing.size
+    return [packing.unpack(data[start : start + step]) for start in range(0, shape[0] * step, step or 1)]
+
+
+def _evenly(body: bytes, packing: Packing, count: int | None) -> list[Chunk]:
+    if not count:
+        raise ValueError("its metadata is missing")
+    if not body or len(body) % (count * packing.size):
+        raise ValueError(f"{len(body)} bytes are not {count} equal parts of {packing.dtype} numbers")
+    size = len(body) // count
+    return [Chunk(place, packing.unpack(body[place * size :][:size])) for place in range(count)]

@@ -1,0 +1,237 @@
+"""How well things go together: `/score` and `/rerank`."""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from vllmchat.answers import Answer, put_in_order, read_answer
+from vllmchat.chat.completion import Usage
+from vllmchat.chat.parts import ContentPart
+from vllmchat.checking.dialect import CheckedParams, Dialect
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.subject import check_all, unknown
+from vllmchat.checking.words import as_list, as_mapping, kind_of, not_a, show
+from vllmchat.errors import Problem
+from vllmchat.http.call import Reply
+from vllmchat.pooling.params import RerankParams, ScoreParams
+from vllmchat.post import Post
+from vllmchat.wire import Items, JsonObject, Text, Whole, WireModel
+
+
+class ScoreContent(TypedDict):
+    """Something to compare that is not only text, for models that see. Since vLLM 0.10."""
+
+    content: Sequence[ContentPart]
+    """Its parts: text, images, video."""
+
+
+Scorable: TypeAlias = str | ScoreContent
+"""A text, or parts of text, images and video."""
+
+
+class Score(WireModel):
+    """How well one pair goes together."""
+
+    index: Whole = 0
+    """Which pair, from 0."""
+
+    object: Text = "score"
+    """Always `"score"`."""
+
+    score: float
+    """The higher, the better. A cross-encoder gives a probability, an embedding model a cosine from -1 to 1."""
+
+
+class Scores(Answer):
+    """How well all pairs go together."""
+
+    id: Text = ""
+    """The server's name for this answer: `score-` and the request's id."""
+
+    object: Text = "list"
+    """Always `"list"`."""
+
+    created: Whole = 0
+    """When the server made it, in seconds since 1970."""
+
+    model: Text = ""
+    """The model's first served name, or the LoRA adapter's."""
+
+    data: Items[Score] = Field(default_factory=list[Score])
+    """The scores, in the order of the pairs."""
+
+    usage: Usage | None = None
+    """How many tokens all of it had."""
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores alone, in the order of the pairs."""
+        return [each.score for each in self.data]
+
+
+class RankedDocument(WireModel):
+    """A document as the server repeats it."""
+
+    text: str | None = None
+    """Its text, if it is one."""
+
+    multi_modal: list[JsonObject] | None = None
+    """Its parts, if it is made of such."""
+
+
+class Ranked(WireModel):
+    """A document and its rank."""
+
+    index: Whole = 0
+    """Which of the documents that were given, from 0."""
+
+    document: RankedDocument = Field(default_factory=RankedDocument)
+    """The document."""
+
+    relevance_score: float
+    """How well it fits the query: the higher, the better."""
+
+
+class Ranking(Answer):
+    """Documents, the most fitting first."""
+
+    id: Text = ""
+    """The server's name for this answer."""
+
+    model: Text = ""
+    """The model's first served name, or the LoRA adapter's."""
+
+    results: Items[Ranked] = Field(default_factory=list[Ranked])
+    """The documents, the most fitting first; `top_n` of them."""
+
+    usage: Usage | None = None
+    """How many tokens all of it had."""
+
+    @property
+    def order(self) -> list[int]:
+        """The places that the documents had in what was given, the most fitting first."""
+        return [each.index for each in self.results]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side of the pairs.
+
+    Attributes:
+        value: It as it is sent.
+        count: How many there are.
+        problems: What is wrong with it.
+    """
+
+    value: object
+    count: int
+    problems: Sequence[Problem] = ()
+
+
+_SCORES: Final = "a list of scores"
+_RANKING: Final = "a ranking"
+_NEEDS: Final = (
+    "It exists only for models that compare: start the server with --runner pooling and a cross-encoder, or any model "
+    "with --convert embed."
+)
+_MOST_PROBLEMS: Final = 5
+
+_RENAMED: Final[dict[str, tuple[str, str | None]]] = {
+    "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+    "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+}
+_SCORE: Final = Dialect("score", ScoreParams, unknown=unknown("score", fields_of(ScoreParams), _RENAMED))
+_RERANK: Final = Dialect("rerank", RerankParams, unknown=unknown("rerank", fields_of(RerankParams), _RENAMED))
+
+
+def score_request(
+    data_1: Scorable | Sequence[Scorable], data_2: Scorable | Sequence[Scorable], params: ScoreParams
+) -> Post[Scores]:
+    """The request for scores.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    left, right = _judge(data_1, "data_1"), _judge(data_2, "data_2")
+    found = [*left.problems, *right.problems]
+    if not found and left.count > 1 and left.count != right.count:
+        rule = f"must be one thing, or as many as data_2 ({right.count}), not {left.count}."
+        found = [Problem("data_1", show(data_1), rule)]
+    checked = check_all(found, _SCORE, params)
+    # The names that every version knows.
+    subject = {"text_1": left.value, "text_2": right.value}
+    wanted = _unless_replaced(right.count, checked, ("text_1", "text_2"))
+    return Post("/score", subject, checked, partial(_read_scores, wanted=wanted), needs=_NEEDS)
+
+
+def rerank_request(query: Scorable, documents: Sequence[Scorable], params: RerankParams) -> Post[Ranking]:
+    """The request for a ranking.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    found = _judge_one(query, "query")
+    several = as_list(documents)
+    if several is None:
+        found = [*found, not_a(documents, "documents", "a list of texts or of mappings with `content`")]
+    else:
+        found = [*found, *_judge(documents, "documents").problems]
+    checked = check_all(found, _RERANK, params)
+    return Post("/rerank", {"query": query, "documents": several}, checked, _read_ranking, needs=_NEEDS)
+
+
+def _unless_replaced(count: int, checked: CheckedParams, names: Sequence[str]) -> int | None:
+    extra: Mapping[str, object] = checked.extra_body or {}
+    return None if any(name in extra for name in names) else count
+
+
+def _judge(value: object, path: str) -> _Side:
+    """One thing, or a list of them."""
+    items = as_list(value)
+    if items is None:
+        return _Side(value, 1, _judge_one(value, path, "or a list of them"))
+    if not items:
+        return _Side(value, 0, [Problem(path, show(value), "must not be empty.")])
+    problems: list[Problem] = []
+    for place, item in enumerate(items):
+        problems.extend(_judge_one(item, f"{path}[{place}]"))
+        if len(problems) >= _MOST_PROBLEMS:
+            break
+    return _Side(items, len(items), problems)
+
+
+def _judge_one(value: object, path: str, more: str = "") -> list[Problem]:
+    if isinstance(value, str):
+        return []
+    mapping = as_mapping(value)
+    if mapping is None:
+        what = f"a text or a mapping with `content`{', ' if more else ''}{more}"
+        return [not_a(value, path, what)]
+    if "role" in mapping:
+        return [
+            Problem(path, show(value), "is a message, and messages are not compared.", "Leave out the role.")
+        ]
+    if set(mapping) != {"content"}:
+        return [Problem(path, show(value), "must have `content` as its only key.")]
+    content = mapping["content"]
+    if as_list(content) is None:
+        hint = "Write the text itself." if isinstance(content, str) else None
+        rule = f"must be a list of parts, not {kind_of(content)}."
+        return [Problem(f"{path}.content", show(content), rule, hint)]
+    return []
+
+
+def _read_scores(reply: Reply, *, wanted: int | None) -> Scores:
+    answer = read_answer(Scores, reply, _SCORES, holds="data")
+    put_in_order(answer.data, wanted, _SCORES, reply)
+    return answer
+
+
+def _read_ranking(reply: Reply) -> Ranking:
+    return read_answer(Ranking, reply, _RANKING, holds="results")

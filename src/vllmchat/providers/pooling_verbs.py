@@ -1,0 +1,204 @@
+"""The verbs of models that give numbers instead of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllmchat.pooling.embeddings import embed_request
+from vllmchat.pooling.outputs import classify_request, pool_request
+from vllmchat.pooling.scores import rerank_request, score_request
+from vllmchat.providers.base import ProviderBase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from vllmchat.pooling.embeddings import Embeddings
+    from vllmchat.pooling.inputs import Inputs
+    from vllmchat.pooling.outputs import Classifications, PoolingOutputs
+    from vllmchat.pooling.params import (
+        ClassifyParams,
+        EmbedParams,
+        PoolParams,
+        RerankParams,
+        ScoreParams,
+    )
+    from vllmchat.pooling.scores import Ranking, Scorable, Scores
+
+
+class PoolingVerbs(ProviderBase):
+    """What a vLLM server with a pooling model does."""
+
+    def embed(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[EmbedParams],
+    ) -> Embeddings:
+        """Embeds texts, tokens or conversations: a vector for each.
+
+        Args:
+            input: A text, a list of texts, the tokens of a text, a list of these, a conversation, or a list of
+                conversations (vLLM 0.24 or newer).
+            model: The model, for this call.
+            **params: See `EmbedParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not embed.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no list of as many embeddings.
+        """
+        return self._run(embed_request(input, params), model)
+
+    async def aembed(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[EmbedParams],
+    ) -> Embeddings:
+        """Embeds texts, tokens or conversations, awaiting. See `embed`."""
+        return await self._arun(embed_request(input, params), model)
+
+    def pool(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[PoolParams],
+    ) -> PoolingOutputs:
+        """Gives what the model's pooler gives for texts, tokens or a conversation: a row of numbers, or one a token.
+
+        Args:
+            input: A text, a list of texts, the tokens of a text, a list of these, or a conversation.
+            model: The model, for this call.
+            **params: See `PoolParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not pool.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is something else.
+        """
+        return self._run(pool_request(input, params), model)
+
+    async def apool(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[PoolParams],
+    ) -> PoolingOutputs:
+        """Gives what the model's pooler gives, awaiting. See `pool`."""
+        return await self._arun(pool_request(input, params), model)
+
+    def classify(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[ClassifyParams],
+    ) -> Classifications:
+        """Classifies texts, tokens or a conversation: a label and the probability of each class. Since vLLM 0.9.
+
+        Args:
+            input: A text or a list of texts; since vLLM 0.15 also the tokens of a text, a list of these, or a
+                conversation.
+            model: The model, for this call.
+            **params: See `ClassifyParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not classify.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no list of as many classes.
+        """
+        return self._run(classify_request(input, params), model)
+
+    async def aclassify(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[ClassifyParams],
+    ) -> Classifications:
+        """Classifies texts, tokens or a conversation, awaiting. See `classify`."""
+        return await self._arun(classify_request(input, params), model)
+
+    def score(
+        self,
+        data_1: Scorable | Sequence[Scorable],
+        data_2: Scorable | Sequence[Scorable],
+        *,
+        model: str | None = None,
+        **params: Unpack[ScoreParams],
+    ) -> Scores:
+        """Scores how well pairs go together: one thing with each of many, or two lists pair by pair.
+
+        Args:
+            data_1: A text, such as a query, or a list of them. Models that see also take mappings with `content`.
+            data_2: A text, such as a document, or a list of them; as many as `data_1` unless that is one.
+            model: The model, for this call.
+            **params: See `ScoreParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not compare.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no list of as many scores.
+        """
+        return self._run(score_request(data_1, data_2, params), model)
+
+    async def ascore(
+        self,
+        data_1: Scorable | Sequence[Scorable],
+        data_2: Scorable | Sequence[Scorable],
+        *,
+        model: str | None = None,
+        **params: Unpack[ScoreParams],
+    ) -> Scores:
+        """Scores how well pairs go together, awaiting. See `score`."""
+        return await self._arun(score_request(data_1, data_2, params), model)
+
+    def rerank(
+        self,
+        query: Scorable,
+        documents: Sequence[Scorable],
+        *,
+        model: str | None = None,
+        **params: Unpack[RerankParams],
+    ) -> Ranking:
+        """Ranks documents by how well they fit a query, the most fitting first.
+
+        Args:
+            query: A text; models that see also take a mapping with `content`.
+            documents: The documents, texts or such mappings.
+            model: The model, for this call.
+            **params: See `RerankParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not compare.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no ranking.
+        """
+        return self._run(rerank_request(query, documents, params), model)
+
+    async def arerank(
+        self,
+        query: Scorable,
+        documents: Sequence[Scorable],
+        *,
+        model: str | None = None,
+        **params: Unpack[RerankParams],
+    ) -> Ranking:
+        """Ranks documents by how well they fit a query, awaiting. See `rerank`."""
+        return await self._arun(rerank_request(query, documents, params), model)
