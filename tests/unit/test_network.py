@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -301,6 +302,19 @@ def test_an_address_that_hangs_leaves_time_for_the_next(
         colour.close(llm)
 
 
+def test_an_address_that_hangs_and_one_that_refuses(
+    colour: Colour, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_HEAD_START", 0.01)
+    with refusing_origin() as origin:
+        port = int(origin.rpartition(":")[2])
+        with unanswering_at("127.0.0.2", port):
+            name_service("127.0.0.2", "127.0.0.1")
+            llm = VLLMProvider("m", base_url=f"http://server.test:{port}", max_retries=0)
+            with pytest.raises(APIConnectionError, match=r"refused|within 0\.2 s"):
+                colour.chat(llm, timeout=Timeout(connect=0.2))
+
+
 @contextlib.contextmanager
 def unanswering_at(address: str, port: int) -> Any:
     """An address where connecting neither succeeds nor fails."""
@@ -354,6 +368,31 @@ def test_the_loser_of_a_race_is_closed(
 
     asyncio.run(main())
     assert scripted.wait_open(0)
+
+
+def test_two_addresses_that_answer_at_the_same_moment() -> None:
+    first: Any = getattr(network, "_first")  # noqa: B009 - it is private
+    aborted: list[str] = []
+
+    async def main() -> str:
+        both = asyncio.Event()
+
+        async def connect(address: str) -> Any:
+            if address == "two":
+                both.set()
+            await both.wait()
+            return SimpleNamespace(name=address, abort=lambda: aborted.append(address))
+
+        chosen = await first(connect, ["one", "two"])
+        await asyncio.sleep(0)
+        return cast("str", chosen.name)
+
+    assert {asyncio.run(main()), *aborted} == {"one", "two"}
+
+
+def test_without_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trio", raising=False)
+    assert not network.on_trio()
 
 
 def test_refused(colour: Colour) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from support.chats import answer_any, chunk, completion
 from support.pools import async_pool, held, hold_locks, idle_lines, pool_of, sync_pool, wait_until
-from support.scripted import Answer, Gate, ScriptedServer, close, in_thread, never, reply, script
+from support.scripted import Answer, Gate, ScriptedServer, close, head, in_thread, never, reply, script
 from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeout, VLLMProvider
 from vllmchat.http import transport
 from vllmchat.http.clock import Clock, monotonic
@@ -564,6 +564,18 @@ def test_what_a_parent_process_opened_is_let_go_of(
         assert held(sync_pool(llm)) == (1, 0, 0)
         llm.close()
         assert scripted.wait_open(0)
+
+
+def test_an_answer_that_is_thrown_away(scripted: ScriptedServer) -> None:
+    scripted.script(head(200), never)
+    with VLLMProvider("m", base_url=scripted.base_url) as llm:
+        step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
+        answer = sync_pool(llm).send(step, Clock(Timeout()))
+        assert answer.status == 200
+        del answer
+        gc.collect(1)
+        assert scripted.wait_client_closed()
+        assert held(sync_pool(llm)) == (0, 0, 0)
 
 
 def test_an_answer_that_has_ended_gives_nothing_more(scripted: ScriptedServer, colour: Colour) -> None:

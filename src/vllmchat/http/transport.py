@@ -486,7 +486,7 @@ class _AsyncAnswer:
                 return data
             await self._response.aclose()
         except BaseException:
-            self._finish(broken=True)
+            await self._break_off()
             raise
         self._finish()
         return b""
@@ -499,8 +499,10 @@ class _AsyncAnswer:
         return b""
 
     async def aclose(self) -> None:
-        if not self._open:
-            return
+        if self._open:
+            await self._break_off()
+
+    async def _break_off(self) -> None:
         self._finish(broken=True)
         with anyio.CancelScope(shield=True):
             await run_out(self._pieces)
