@@ -145,12 +145,7 @@ class Shape(Generic[T]):
         Raises:
             ValueError: Nothing can be said yet, or it is no JSON.
         """
-        data = _partial_json(text)
-        if self._wrapped:
-            data = (as_object(data) or {}).get(_KEY, _NOTHING)
-            if data is _NOTHING:
-                raise ValueError("nothing yet")
-        return data
+        return self._unwrapped(_partial_json(text))
 
     def begun(self, text: str) -> T | None:
         """The value of a text that has begun, without what is not whole at its end; None if that leaves nothing."""
@@ -163,12 +158,23 @@ class Shape(Generic[T]):
                     return None
 
     def _inner(self, text: str) -> str | bytes:
+        return to_json(self.whole(text)) if self._wrapped else text
+
+    def whole(self, text: str) -> object:
+        """The JSON of a text that is whole.
+
+        Raises:
+            ValueError: It is no JSON.
+        """
+        return self._unwrapped(from_json(text))
+
+    def _unwrapped(self, data: object) -> object:
         if not self._wrapped:
-            return text
-        data = as_object(from_json(text))
-        if data is None or _KEY not in data:
+            return data
+        outer = as_object(data) or {}
+        if _KEY not in outer:
             raise ValueError(f"it has no {_KEY!r}")
-        return to_json(data[_KEY])
+        return outer[_KEY]
 
 
 _KEY: Final = "value"
@@ -302,7 +308,7 @@ class PartialReader(Generic[T]):
 
     def finish(self, parsed: Parsed[T]) -> PartialValue[T]:
         """The last value."""
-        return PartialValue(self._shape.data(parsed.completion.text), lambda: parsed.value, complete=True)
+        return PartialValue(self._shape.whole(parsed.completion.text), lambda: parsed.value, complete=True)
 
 
 class ParseStream(Iterator[PartialValue[T]]):
