@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.words import kind_of, show
+from vllmchat.checking.words import as_list, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post
 
@@ -55,13 +55,13 @@ def batch_request(conversations: Sequence[Messages], params: Mapping[str, object
 
 
 def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], list[Problem]]:
-    given = conversations
-    if isinstance(conversations, (str, bytes, Mapping)) or not isinstance(conversations, Sequence):
-        rule = f"must be a list of conversations, not {kind_of(given)}."
+    items = as_list(conversations)
+    if items is None:
+        rule = f"must be a list of conversations, not {kind_of(conversations)}."
         return [], [Problem("conversations", "", rule, "For one conversation, call .chat(...).")]
     encoded: list[list[Mapping[str, object]]] = []
     problems: list[Problem] = []
-    for place, conversation in enumerate(cast("Sequence[object]", conversations)):
+    for place, conversation in enumerate(items):
         path = f"conversations[{place}]"
         if isinstance(conversation, Mapping) or hasattr(conversation, "to_request"):
             rule = "must be a text or a list of messages, not one message."

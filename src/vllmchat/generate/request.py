@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.words import not_a, show
+from vllmchat.checking.words import as_list, not_a, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.generation import decode_generation
 from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
@@ -90,13 +90,14 @@ def _encoded(prompt: object) -> dict[str, object]:
 
 
 def _ids(value: object) -> Sequence[object]:
-    what, given = "a list of token ids or a RenderedPrompt", value
+    what = "a list of token ids or a RenderedPrompt"
     if isinstance(value, str):
         hint = "Call .complete(text, ...), or make tokens of it with .tokenize(text) or .render_completion(text)."
         raise InvalidRequestError([Problem("prompt", show(value), f"must be {what}, not a text.", hint)])
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return cast("Sequence[object]", value)
-    raise InvalidRequestError([not_a(given, "prompt", what)])
+    ids = as_list(value)
+    if ids is None:
+        raise InvalidRequestError([not_a(value, "prompt", what)])
+    return ids
 
 
 def _read(reply: Reply) -> Generation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
-from vllmchat.checking.words import kind_of, not_a, show
+from vllmchat.checking.words import as_list, kind_of, not_a, show
 from vllmchat.errors import InvalidRequestError, Problem
 
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
@@ -32,15 +32,15 @@ def encode_prompt(prompt: Prompt) -> str | Sequence[object]:
         for place, item in enumerate(items):
             if not isinstance(item, str):
                 problems.append(not_a(item, f"prompt[{place}]", "a string, as the first prompt is"))
-    elif _is_sequence(items[0]):
+    elif as_list(items[0]) is not None:
         for place, item in enumerate(items):
-            path = f"prompt[{place}]"
-            if not _is_sequence(item):
+            path, ids = f"prompt[{place}]", as_list(item)
+            if ids is None:
                 problems.append(not_a(item, path, "a list of token ids, as the first prompt is"))
-            elif not item:
+            elif not ids:
                 problems.append(Problem(path, "[]", "must not be empty."))
             else:
-                problems += token_problems(cast("Sequence[object]", item), path)
+                problems += token_problems(ids, path)
     else:
         problems += token_problems(items, "prompt")
     if problems:
@@ -70,14 +70,11 @@ def token_problems(ids: Sequence[object], path: str) -> list[Problem]:
     return problems
 
 
-def _is_sequence(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
-
-
 def _items(value: object, path: str) -> Sequence[object]:
-    if _is_sequence(value):
-        return cast("Sequence[object]", value)
-    what = "a text, a list of token ids, or a list of several prompts"
-    if hasattr(value, "tolist"):
-        raise InvalidRequestError([not_a(value, path, what)])
-    raise InvalidRequestError([Problem(path, "", f"must be {what}, not {kind_of(value)}.")])
+    items = as_list(value)
+    if items is None:
+        what = "a text, a list of token ids, or a list of several prompts"
+        if hasattr(value, "tolist"):
+            raise InvalidRequestError([not_a(value, path, what)])
+        raise InvalidRequestError([Problem(path, "", f"must be {what}, not {kind_of(value)}.")])
+    return items

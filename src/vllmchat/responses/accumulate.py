@@ -1,0 +1,103 @@
+"""The events of a response added up."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from vllmchat.responses.events import (
+    LAST,
+    ResponseArgumentsDelta,
+    ResponseEvent,
+    ResponseItemEvent,
+    ResponsePartEvent,
+    ResponseReasoningDelta,
+    ResponseStateEvent,
+    ResponseTextDelta,
+)
+from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
+from vllmchat.wire import build
+
+
+class ResponseSoFar:
+    """Adds up events. The cost of one does not depend on how many came before it."""
+
+    def __init__(self) -> None:
+        self._state: ModelResponse | None = None
+        self._items: dict[int, _ItemSoFar] = {}
+        self.last: ResponseStateEvent | None = None
+
+    def add(self, event: ResponseEvent) -> None:
+        """Add the next event."""
+        if isinstance(event, ResponseTextDelta):
+            self._item(event.output_index, "message").write(event.content_index, "output_text", event.delta)
+        elif isinstance(event, ResponseReasoningDelta):
+            self._item(event.output_index, "reasoning").write(
+                event.content_index, "reasoning_text", event.delta
+            )
+        elif isinstance(event, ResponseArgumentsDelta):
+            self._item(event.output_index, "function_call").arguments.write(event.delta)
+        elif isinstance(event, ResponseItemEvent):
+            self._item(event.output_index, event.item.type).replace(
+                event.item, whole=event.type == "response.output_item.done"
+            )
+        elif isinstance(event, ResponsePartEvent):
+            if event.type == "response.content_part.added":
+                self._item(event.output_index, "").begin(event.content_index, event.part)
+        elif isinstance(event, ResponseStateEvent):
+            self._state = event.response
+            if event.type in LAST:
+                self.last = event
+
+    def response(self) -> ModelResponse:
+        """The response so far. It shares nothing with what comes later."""
+        if self.last is not None:
+            return self.last.response.model_copy(deep=True)
+        build(ModelResponse)
+        response = ModelResponse() if self._state is None else self._state.model_copy(deep=True)
+        if self._items:
+            response.output = [self._items[index].build() for index in sorted(self._items)]
+        return response
+
+    def _item(self, index: int, kind: str) -> _ItemSoFar:
+        item = self._items.get(index)
+        if item is None:
+            item = self._items[index] = _ItemSoFar(ResponseItem(type=kind, status="in_progress"))
+        return item
+
+
+class _ItemSoFar:
+    """One item as far as it came."""
+
+    __slots__ = ("_item", "_kinds", "_texts", "_whole", "arguments")
+
+    def __init__(self, item: ResponseItem) -> None:
+        self._item = item
+        self._whole = False
+        self._texts: dict[int, StringIO] = {}
+        self._kinds: dict[int, ResponsePart] = {}
+        self.arguments = StringIO()
+
+    def write(self, index: int, kind: str, text: str) -> None:
+        if index not in self._texts:
+            self.begin(index, ResponsePart(type=kind))
+        self._texts[index].write(text)
+
+    def begin(self, index: int, part: ResponsePart) -> None:
+        self._kinds[index] = part
+        self._texts[index] = StringIO()
+
+    def replace(self, item: ResponseItem, *, whole: bool) -> None:
+        self._item, self._whole = item, whole
+
+    def build(self) -> ResponseItem:
+        item = self._item.model_copy(deep=True)
+        if self._whole:
+            return item
+        if self._texts:
+            item.content = [
+                self._kinds[index].model_copy(update={"text": self._texts[index].getvalue()}, deep=True)
+                for index in sorted(self._texts)
+            ]
+        if arguments := self.arguments.getvalue():
+            item.arguments = arguments
+        return item

@@ -1,0 +1,182 @@
+"""The events of a streamed response.
+
+Those that carry text, arguments, items or the response itself have classes of their own; all others are a plain
+`ResponseEvent`, with what they hold in `model_extra`.
+"""
+
+# No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
+
+from pydantic import Field, ValidationError
+from pydantic_core import from_json
+
+from vllmchat.chat.completion import TokenLogprob
+from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
+from vllmchat.wire import JsonText, Text, Whole, WireModel, as_object, build, first_problem, not_this
+
+
+class ResponseEvent(WireModel):
+    """One event of a streamed response."""
+
+    type: Text = ""
+    """What happened, such as `"response.output_text.delta"`."""
+
+    sequence_number: Whole = 0
+    """Its number, from 0."""
+
+    @property
+    def text_delta(self) -> str:
+        """What it adds to the response's text; empty when it adds none."""
+        return ""
+
+    @property
+    def reasoning_delta(self) -> str:
+        """What it adds to the response's reasoning; empty when it adds none."""
+        return ""
+
+
+class ResponseItemEvent(ResponseEvent):
+    """An item began (`response.output_item.added`) or is whole (`response.output_item.done`)."""
+
+    output_index: Whole = 0
+    """Its place in the output, from 0."""
+
+    item: ResponseItem = Field(default_factory=ResponseItem)
+    """The item as far as it is."""
+
+
+class ResponsePartEvent(ResponseEvent):
+    """A part of an item began (`response.content_part.added`) or is whole (`response.content_part.done`)."""
+
+    item_id: str | None = None
+    """Id of the item."""
+
+    output_index: Whole = 0
+    """Place of the item in the output, from 0."""
+
+    content_index: Whole = 0
+    """Place of the part in the item, from 0."""
+
+    part: ResponsePart = Field(default_factory=ResponsePart)
+    """The part as far as it is."""
+
+
+class ResponseTextDelta(ResponseEvent):
+    """A piece of the text: `response.output_text.delta`."""
+
+    item_id: str | None = None
+    """Id of the message."""
+
+    output_index: Whole = 0
+    """Place of the message in the output, from 0."""
+
+    content_index: Whole = 0
+    """Place of the part in the message, from 0."""
+
+    delta: Text = ""
+    """The piece."""
+
+    logprobs: list[TokenLogprob] | None = None
+    """Log probabilities of its tokens, when `include` asked for them."""
+
+    @property
+    def text_delta(self) -> str:
+        """What it adds to the response's text."""
+        return self.delta
+
+
+class ResponseReasoningDelta(ResponseEvent):
+    """A piece of the reasoning: `response.reasoning_text.delta`."""
+
+    item_id: str | None = None
+    """Id of the reasoning."""
+
+    output_index: Whole = 0
+    """Place of the reasoning in the output, from 0."""
+
+    content_index: Whole = 0
+    """Place of the part in the reasoning, from 0."""
+
+    delta: Text = ""
+    """The piece."""
+
+    @property
+    def reasoning_delta(self) -> str:
+        """What it adds to the response's reasoning."""
+        return self.delta
+
+
+class ResponseArgumentsDelta(ResponseEvent):
+    """A piece of a function call's arguments: `response.function_call_arguments.delta`."""
+
+    item_id: str | None = None
+    """Id of the call's item; the answer names its `call_id` instead."""
+
+    output_index: Whole = 0
+    """Place of the call in the output, from 0."""
+
+    delta: JsonText = ""
+    """The piece of JSON text. It need not be valid JSON by itself."""
+
+
+class ResponseStateEvent(ResponseEvent):
+    """The response began (`response.created`, `response.in_progress`) or ended (`response.completed` and others)."""
+
+    response: ModelResponse = Field(default_factory=ModelResponse)
+    """The response as far as it is: at the end the whole of it."""
+
+
+_CLASSES: dict[str, type[ResponseEvent]] = {
+    "response.created": ResponseStateEvent,
+    "response.queued": ResponseStateEvent,
+    "response.in_progress": ResponseStateEvent,
+    "response.completed": ResponseStateEvent,
+    "response.incomplete": ResponseStateEvent,
+    "response.failed": ResponseStateEvent,
+    "response.cancelled": ResponseStateEvent,
+    "response.output_item.added": ResponseItemEvent,
+    "response.output_item.done": ResponseItemEvent,
+    "response.content_part.added": ResponsePartEvent,
+    "response.content_part.done": ResponsePartEvent,
+    "response.output_text.delta": ResponseTextDelta,
+    "response.reasoning_text.delta": ResponseReasoningDelta,
+    "response.function_call_arguments.delta": ResponseArgumentsDelta,
+}
+
+LAST = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+"""The types of which one ends each stream. vLLM ends all of them with `response.completed`."""
+
+_WHAT = "an event of a response"
+
+
+def decode_event(data: bytes, kind: str) -> ResponseEvent:
+    """Read the data of one server-sent event.
+
+    Args:
+        data: The data.
+        kind: The event's name; empty when it has none, and the data must tell.
+
+    Raises:
+        ResponseError: The data is no event of a response.
+    """
+    if not kind.startswith("response."):
+        kind = _kind_of(data)
+    cls = _CLASSES.get(kind, ResponseEvent)
+    if not cls.__pydantic_complete__:
+        build(cls)
+    try:
+        event: ResponseEvent = cls.__pydantic_validator__.validate_json(data)
+    except ValidationError as error:
+        raise not_this(_WHAT, data, first_problem(error)) from error
+    event.type = event.type or kind
+    return event
+
+
+def _kind_of(data: bytes) -> str:
+    try:
+        body = as_object(from_json(data))
+    except ValueError as error:
+        raise not_this(_WHAT, data, str(error)) from error
+    kind = body.get("type") if body is not None else None
+    if not isinstance(kind, str) or not kind.startswith("response."):
+        raise not_this(_WHAT, data, "it has no such type")
+    return kind

@@ -1,0 +1,74 @@
+"""A response as a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from vllmchat.checking.words import as_list, as_mapping, kind_of, show
+from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.post import Post
+from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
+
+if TYPE_CHECKING:
+    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.http.call import Reply
+
+NEEDS: Final = "Responses need vLLM 0.10 or newer, and a model that generates."
+
+ResponseInput: TypeAlias = str | Sequence[Mapping[str, object] | ResponseItem]
+"""A text, or a list of items.
+
+Items are messages (`{"role": "user", "content": "..."}`), answers of tools
+(`{"type": "function_call_output", "call_id": "...", "output": "..."}`), and items of an earlier response as they are.
+"""
+
+
+def respond_request(given: ResponseInput, params: CheckedParams, *, stream: bool) -> Post[ModelResponse]:
+    """The request for a response.
+
+    Raises:
+        InvalidRequestError: The input is none.
+    """
+    return Post("/responses", {"input": encode_input(given)}, params, _read, stream, needs=NEEDS)
+
+
+def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:
+    """The input as it goes into the request body.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if isinstance(given, str):
+        return given
+    items = as_list(given)
+    if items is None:
+        hint = "Write [...] around it." if isinstance(given, Mapping | ResponseItem) else None
+        rule = f"must be a text or a list of items, not {kind_of(given)}."
+        raise InvalidRequestError([Problem("input", "", rule, hint)])
+    encoded: list[Mapping[str, object]] = []
+    problems: list[Problem] = []
+    for place, item in enumerate(items):
+        path = f"input[{place}]"
+        if isinstance(item, ResponseItem):
+            encoded.append(item.to_request())
+        elif (mapping := as_mapping(item)) is not None:
+            encoded.append(cast("Mapping[str, object]", mapping))
+            if "role" not in mapping and "type" not in mapping:
+                problems.append(Problem(path, show(mapping), 'needs a "role" or a "type".'))
+        elif isinstance(item, ModelResponse):
+            problems.append(
+                Problem(path, "", "must be an item, not a response.", "Add its .output to the list.")
+            )
+        else:
+            rule = f"must be a mapping or an item of a response, not {kind_of(item)}."
+            problems.append(Problem(path, show(item), rule))
+    if not encoded and not problems:
+        problems.append(Problem("input", "[]", "must not be empty."))
+    if problems:
+        raise InvalidRequestError(problems)
+    return encoded
+
+
+def _read(reply: Reply) -> ModelResponse:
+    return decode_response(reply.body, request_id=reply.head.request_id)

@@ -1,0 +1,492 @@
+"""Responses: what is asked, what is refused, what is read, whole and in events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import recordings
+from support.nulls import null_and_absent
+from support.scripted import ScriptedServer, reply, stream
+from vllmchat import (
+    BadRequestError,
+    InternalServerError,
+    InvalidRequestError,
+    ModelResponse,
+    NotFoundError,
+    ResponseArgumentsDelta,
+    ResponseError,
+    ResponseEvent,
+    ResponseItemEvent,
+    ResponsePartEvent,
+    ResponseReasoningDelta,
+    ResponseStateEvent,
+    ResponseTextDelta,
+    StreamInterruptedError,
+    VLLMProvider,
+)
+from vllmchat.checking.rules import fields_of
+from vllmchat.http.sse import ServerSentEvent, SSEDecoder
+from vllmchat.http.timeout import DEFAULT_TIMEOUT
+from vllmchat.responses.check import NAMES, check_respond
+from vllmchat.responses.events import decode_event
+from vllmchat.responses.params import ResponseParams
+from vllmchat.responses.request import encode_input, respond_request
+from vllmchat.responses.response import ResponseItem, decode_response
+from vllmchat.responses.stream import ResponseReader
+
+if TYPE_CHECKING:
+    from support.colours import Colour
+
+Object = dict[str, Any]
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
+
+NOTHING: list[Object] = []
+EMPTY: Object = {}
+SEARCH: Object = {"type": "function", "name": "search", "parameters": {"type": "object"}}
+
+
+def get_weather(city: str) -> str:
+    """Tells the weather.
+
+    Args:
+        city: Where.
+    """
+    return city
+
+
+def checked(**params: Any) -> Object:
+    fields = dict(check_respond(params, stream=False).fields)
+    return json.loads(json.dumps(fields)) if fields else {}
+
+
+def named(event: Object) -> bytes:
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+
+
+def events() -> list[bytes]:
+    """The recorded stream, each event as it came."""
+    return [piece + b"\n\n" for piece in recordings.load("responses_stream").body.split(b"\n\n") if piece]
+
+
+def decoded(pieces: list[bytes]) -> list[ServerSentEvent]:
+    return SSEDecoder().feed(b"".join(pieces))
+
+
+def read(target: ResponseReader, *made: Object) -> ModelResponse:
+    for event in made:
+        item = target.read_event(ServerSentEvent(json.dumps(event).encode(), event["type"]))
+        assert item is not None
+        target.accept(item)
+    return target.reply()
+
+
+# Parameters
+
+
+def test_the_parameters_are_the_servers_fields() -> None:
+    assert set(fields_of(ResponseParams)) == NAMES
+    ours = NAMES - {"extra_body", "extra_headers", "timeout", "enable_thinking"}
+    of_the_verb = {"model", "input", "stream"}
+    not_implemented = {"background", "prompt", "service_tier", "prompt_cache_key"}
+    assert ours == set(SERVER["ResponsesRequest"]) - of_the_verb - not_implemented
+
+
+def test_every_parameter_may_be_none() -> None:
+    assert [
+        name for name, field in fields_of(ResponseParams).items() if not field.nullable or field.required
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"stream": True}, "Call .stream_respond(...) for a stream."),
+        ({"messages": NOTHING}, "Write respond(input)."),
+        ({"max_tokens": 5}, "Write `max_output_tokens=5`."),
+        ({"reasoning_effort": "low"}, "Write reasoning={\"effort\": 'low'}."),
+        ({"response_format": {}}, 'Write text={"format": ...}.'),
+        ({"logprobs": True}, 'Write include=["message.output_text.logprobs"].'),
+        ({"stream_options": {}}, "the last event always tells the usage"),
+        ({"background": True}, "there is no verb to fetch it"),
+        ({"prompt": {}}, "vLLM refuses it."),
+        ({"service_tier": "auto"}, "vLLM ignores it. Leave it out."),
+        ({"n": 2}, "is a parameter of chats; vLLM ignores it in responses without a word."),
+        ({"temprature": 0}, "Did you mean `temperature`?"),
+        ({"whatever": 0}, 'write extra_body={"whatever": ...}.'),
+        ({"max_output_tokens": 0}, "must be at least 1."),
+        ({"top_logprobs": 2}, 'needs include=["message.output_text.logprobs"].'),
+        ({"tool_choice": "required"}, "needs `tools`."),
+        ({"tool_choice": {"type": "function", "name": "x"}, "tools": [SEARCH]}, "The tools: search."),
+        (
+            {"tool_choice": {"type": "function", "name": "x"}, "tools": [{"type": "web_search"}]},
+            "must name one of the `tools`.",
+        ),
+        (
+            {"structured_outputs": {"regex": "a"}, "text": {"format": {"type": "text"}}},
+            'does not go with text={"format": ...}',
+        ),
+        (
+            {"previous_input_messages": [{}], "previous_response_id": "r"},
+            "not go with `previous_response_id`.",
+        ),
+        ({"cache_salt": "a/b"}, "cache_salt: must not contain"),
+        ({"chat_template_kwargs": {"enable_thinking": True}, "enable_thinking": False}, "contradicts"),
+        ({"tools": "x"}, "tools='x': must be a list"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema: is required."),
+    ],
+)
+def test_what_is_refused_and_what_is_said(params: Object, said: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_respond(params, stream=False)
+    (problem,) = caught.value.problems
+    assert said in str(problem)
+
+
+def test_tools_in_the_form_of_chats_are_told_how_to_stand_here() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_respond({"tools": [{"type": "function", "function": {"name": "x"}}]}, stream=False)
+    assert 'Write {"type": "function", "name": ..., "parameters": ...}' in str(caught.value)
+
+
+def test_a_wrong_value_calls_for_no_rule_between() -> None:
+    for params in ({"top_logprobs": 2, "include": "x"}, {"tool_choice": "required", "tools": "x"}):
+        with pytest.raises(InvalidRequestError) as caught:
+            check_respond(params, stream=False)
+        assert len(caught.value.problems) == 1
+
+
+def test_what_is_sent() -> None:
+    assert checked(enable_thinking=False, logit_bias={5: 1}, temperature=None) == {
+        "chat_template_kwargs": {"enable_thinking": False},
+        "logit_bias": {"5": 1},
+    }
+    assert checked(
+        tools=[SEARCH], tool_choice={"type": "function", "name": "search"}, structured_outputs={"regex": "a"}
+    )
+    assert checked(
+        top_logprobs=2, include=["message.output_text.logprobs"], text={"format": {"type": "text"}}
+    )
+    assert checked(tool_choice="auto", previous_input_messages=[{}], top_logprobs=0)
+
+
+def test_functions_stand_for_their_description() -> None:
+    tools = checked(tools=[SEARCH, get_weather])["tools"]
+    assert tools[0] == SEARCH
+    assert tools[1]["type"] == "function"
+    assert (tools[1]["name"], tools[1]["description"]) == ("get_weather", "Tells the weather.")
+    assert tools[1]["parameters"]["properties"]["city"]["description"] == "Where."
+    nameless: Any = lambda x: x  # noqa: E731 - that it has no name is the point
+    with pytest.raises(InvalidRequestError, match=r"tools\[0\]"):
+        check_respond({"tools": [nameless]}, stream=False)
+
+
+# Input
+
+
+def test_input_goes_as_it_is() -> None:
+    assert encode_input("Hello") == "Hello"
+    message = {"role": "user", "content": "Hi"}
+    answer = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    assert encode_input([message, answer]) == [message, answer]
+
+
+def test_what_the_model_said_goes_back() -> None:
+    response = decode_response(recordings.load("responses").body)
+    sent = encode_input([{"role": "user", "content": "Hello"}, *response.output])
+    reasoning, message = json.loads(json.dumps(sent[1:]))
+    assert reasoning["content"] == [{"text": "\nA greeting. I greet back.\n", "type": "reasoning_text"}]
+    assert (message["role"], message["type"], message["status"]) == ("assistant", "message", "completed")
+    assert message["content"][0]["annotations"] == []
+    assert "phase" not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (5, "input: must be a text or a list of items, not an int."),
+        ({"role": "user"}, "not a dict. Write [...] around it."),
+        (NOTHING, "input=[]: must not be empty."),
+        ([EMPTY], 'input[0]={}: needs a "role" or a "type".'),
+        ([None], "input[0]=None: must be a mapping or an item of a response, not None."),
+        ([ModelResponse()], "must be an item, not a response. Add its .output to the list."),
+    ],
+)
+def test_what_is_no_input(given: Any, said: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        encode_input(given)
+    assert said in str(caught.value)
+
+
+def test_the_call() -> None:
+    request = respond_request("Hello", check_respond({"request_id": "resp_1"}, stream=True), stream=True)
+    call = request.call("m", DEFAULT_TIMEOUT)
+    assert json.loads(call.body or b"") == {
+        "model": "m",
+        "input": "Hello",
+        "request_id": "resp_1",
+        "stream": True,
+    }
+    assert (call.path, call.request_id, call.accept) == ("/responses", "resp_1", "text/event-stream")
+
+
+# Whole responses
+
+
+def test_a_recorded_response_is_read_and_nothing_is_lost() -> None:
+    body = recordings.load("responses").body
+    response = decode_response(body, request_id="r")
+    sent = json.loads(body)
+    for name, value in sent.items():
+        if name in ("text", "reasoning"):  # what was asked for; what was answered has these names here
+            assert (response.model_extra or {})[name] == value
+        elif name not in ("output", "usage"):
+            assert getattr(response, name) == value
+    assert response.text == "\n\nHello! How can I help you today?"
+    assert response.reasoning == "\nA greeting. I greet back.\n"
+    assert (response.status, response.tool_calls, response.request_id) == ("completed", [], "r")
+    assert response.usage is not None
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (
+        24,
+        25,
+        49,
+    )
+    assert response.usage.output_tokens_details is not None
+    assert response.usage.output_tokens_details.reasoning_tokens == 9
+
+
+def test_null_and_absent_are_the_same() -> None:
+    for null, absent in null_and_absent(json.loads(recordings.load("responses").body)):
+        if "output" not in absent:
+            continue
+        one, other = (decode_response(json.dumps(each).encode()) for each in (null, absent))
+        assert (one.text, one.reasoning, one.status) == (other.text, other.reasoning, other.status)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}", b"null", b"<html>", b'{"output": 5}'])
+def test_what_is_no_response(data: bytes) -> None:
+    with pytest.raises(ResponseError):
+        decode_response(data)
+
+
+def call_item(arguments: str, status: str = "completed") -> Object:
+    return {"type": "function_call", "name": "f", "arguments": arguments, "call_id": "c", "status": status}
+
+
+def test_tool_calls_are_as_those_of_chats() -> None:
+    response = ModelResponse.model_validate({"status": "completed", "output": [call_item('{"a": 1}')]})
+    (call,) = response.tool_calls
+    assert (call.id, call.name, call.parse(), call.complete) == ("c", "f", {"a": 1}, True)
+
+
+@pytest.mark.parametrize(("status", "item"), [("incomplete", "completed"), ("completed", "in_progress")])
+def test_a_call_that_was_cut_is_not_complete(status: str, item: str) -> None:
+    output = [call_item("{}"), call_item("{}", item)]
+    response = ModelResponse.model_validate({"status": status, "output": output})
+    assert [call.complete for call in response.tool_calls] == [True, False]
+
+
+# Events
+
+
+def test_a_recorded_stream_adds_up_to_what_the_server_says() -> None:
+    target = ResponseReader()
+    text = reasoning = ""
+    kinds: set[type] = set()
+    *early, last = decoded(events())
+    for event in early:
+        item = target.read_event(event)
+        assert item is not None
+        target.accept(item)
+        text += item.text_delta
+        reasoning += item.reasoning_delta
+        kinds.add(type(item))
+    before = target.reply()
+    assert not target.done
+    assert not target.end_is_proven()
+    assert before.status == "in_progress"
+    end = target.read_event(last)
+    assert isinstance(end, ResponseStateEvent)
+    target.accept(end)
+    after = target.reply()
+    assert target.done
+    assert target.end_is_proven()
+    assert after == end.response
+    assert before.output == after.output
+    assert (text, reasoning) == (after.text, after.reasoning)
+    assert kinds == {
+        ResponseEvent,
+        ResponseItemEvent,
+        ResponsePartEvent,
+        ResponseReasoningDelta,
+        ResponseStateEvent,
+        ResponseTextDelta,
+    }
+
+
+def test_what_came_so_far_is_right_at_any_time() -> None:
+    target = ResponseReader()
+    text, thought = "", ""
+    for event in decoded(events())[:-1]:
+        item = target.read_event(event)
+        assert item is not None
+        target.accept(item)
+        text += item.text_delta
+        thought += item.reasoning_delta
+        assert (target.reply().text, target.reply().reasoning or "") == (text, thought)
+
+
+def test_a_call_grows() -> None:
+    added = {"type": "response.output_item.added", "output_index": 0, "item": call_item("", "in_progress")}
+    delta = {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"a"'}
+    target = ResponseReader()
+    (call,) = read(target, added, delta, {**delta, "delta": ": 1}"}).tool_calls
+    assert (call.arguments, call.complete) == ('{"a": 1}', False)
+    done = {"type": "response.output_item.done", "output_index": 0, "item": call_item('{"a": 1}')}
+    (call,) = read(target, done).tool_calls
+    assert call.parse() == {"a": 1}
+
+
+def test_pieces_without_the_events_that_announce_them_count_too() -> None:
+    target = ResponseReader()
+    response = read(
+        target,
+        {"type": "response.reasoning_text.delta", "output_index": 0, "delta": "hm"},
+        {"type": "response.output_text.delta", "output_index": 1, "delta": "a"},
+        {"type": "response.output_text.delta", "output_index": 1, "content_index": 1, "delta": "b"},
+        {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": "{}"},
+        {"type": "response.web_search_call.in_progress", "output_index": 3},
+    )
+    assert (response.reasoning, response.text) == ("hm", "ab")
+    assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
+    assert response.output[0].to_request()["content"] == [{"type": "reasoning_text", "text": "hm"}]
+
+
+def test_a_snapshot_shares_nothing_with_what_comes_later() -> None:
+    target = ResponseReader()
+    delta: Object = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
+    before = read(target, delta)
+    kept = before.model_copy(deep=True)
+    assert read(target, delta).text == "aa"
+    assert before == kept
+
+
+def test_events_match_by_their_fields() -> None:
+    event = decode_event(b'{"type":"response.function_call_arguments.delta","delta":"{"}', "")
+    match event:
+        case ResponseArgumentsDelta(delta=piece):
+            assert piece == "{"
+        case _:
+            raise AssertionError
+    assert (event.text_delta, event.reasoning_delta) == ("", "")
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b"<html>", b'{"type": "message_start"}', b'{"choices": []}'])
+def test_what_is_no_event(data: bytes) -> None:
+    with pytest.raises(ResponseError):
+        decode_event(data, "")
+    with pytest.raises(ResponseError):
+        ResponseReader().read_event(ServerSentEvent(data))
+
+
+def test_an_event_of_a_wrong_shape_is_no_event() -> None:
+    with pytest.raises(ResponseError, match="item"):
+        decode_event(b'{"item": 5}', "response.output_item.added")
+    assert decode_event(b'{"delta": "a"}', "response.output_text.delta").type == "response.output_text.delta"
+
+
+# The verbs, in every colour
+
+
+def ask(colour: Colour, server: ScriptedServer, *pieces: bytes | Object, done: bool = False) -> Any:
+    server.add(stream(pieces, done=done))
+    return colour.open(VLLMProvider("m", base_url=server.base_url), "stream_respond", "Hello")
+
+
+def test_respond_sends_and_reads(colour: Colour, scripted: ScriptedServer) -> None:
+    recorded = recordings.load("responses")
+    scripted.add(reply(json.loads(recorded.body)))
+    llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
+    response: ModelResponse = colour.do(llm, "respond", "Hello", temperature=0)
+    assert response.text.strip() == "Hello! How can I help you today?"
+    assert response.request_id
+    assert scripted.requests[0].path == "/v1/responses"
+    assert scripted.requests[0].json() == recorded.request
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_stream_is_read_to_its_end(colour: Colour, scripted: ScriptedServer, done: bool) -> None:
+    got = ask(colour, scripted, *events(), done=done)
+    assert "".join(event.text_delta for event in got).strip() == "Hello! How can I help you today?"
+    assert got.inner.response.usage.total_tokens == 49
+    assert got.inner.response.request_id == got.inner.request_id
+    assert scripted.requests[0].json() == {"model": "m", "input": "Hello", "stream": True}
+    with pytest.raises(Exception, match=r"What it brought is in \.response"):
+        list(got)
+
+
+def test_empty_events_are_passed_over(colour: Colour, scripted: ScriptedServer) -> None:
+    got = ask(colour, scripted, b"data: \n\n", *events())
+    assert got.until_done().status == "completed"
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_stream_without_its_last_event_is_interrupted(
+    colour: Colour, scripted: ScriptedServer, done: bool
+) -> None:
+    with pytest.raises(StreamInterruptedError) as caught:
+        ask(colour, scripted, *events()[:-1], done=done).until_done()
+    assert isinstance(caught.value.partial, ModelResponse)
+    assert caught.value.partial.text.strip() == "Hello! How can I help you today?"
+    assert caught.value.partial.status == "in_progress"
+
+
+@pytest.mark.parametrize("kind", ["response.incomplete", "response.cancelled"])
+def test_other_ends_are_ends_too(colour: Colour, scripted: ScriptedServer, kind: str) -> None:
+    body: Object = {"type": kind, "response": {"status": kind.removeprefix("response."), "output": []}}
+    assert ask(colour, scripted, named(body)).until_done().status == kind.removeprefix("response.")
+
+
+@pytest.mark.parametrize(
+    ("piece", "kind", "said"),
+    [
+        (named({"type": "error", "message": "bad", "code": 400}), BadRequestError, "bad"),
+        ({"type": "error", "message": "bad", "code": "server_error"}, InternalServerError, "bad"),
+        ({"error": {"message": "bad", "type": "x", "code": 400}}, BadRequestError, "bad"),
+        (
+            named(
+                {
+                    "type": "response.failed",
+                    "response": {"output": [], "error": {"message": "bad", "code": "x"}},
+                }
+            ),
+            InternalServerError,
+            "bad",
+        ),
+        (
+            named({"type": "response.failed", "response": {"output": []}}),
+            InternalServerError,
+            "the response failed",
+        ),
+    ],
+)
+def test_errors_inside_the_stream_are_raised(
+    colour: Colour, scripted: ScriptedServer, piece: bytes | Object, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        ask(colour, scripted, *events()[:5], piece).until_done()
+
+
+def test_an_old_server_has_no_such_route(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.add(reply({"detail": "Not Found"}, 404))
+    with pytest.raises(NotFoundError, match=r"Responses need vLLM 0\.10 or newer"):
+        colour.do(VLLMProvider("m", base_url=scripted.base_url), "respond", "Hello")
+
+
+def test_an_item_without_content_has_no_text() -> None:
+    assert ResponseItem(type="message").text == ""
