@@ -370,21 +370,39 @@ async def test_nothing_is_printed(
     assert capfd.readouterr().out == ""
 
 
-async def test_the_context_size_is_the_servers(stage: StagedVLLM, model: str) -> None:
+async def test_the_context_size_is_the_servers(
+    stage: StagedVLLM, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from massgen.backend import _compression_utils
 
-    stage.max_model_len = 2048
-    stage.next(refusal(400, OVERFLOW), says(text="A summary."), says(text="42"))
-    small = VLLMBackend(model=model, base_url=stage.base_url)
-    small.start_round_tracking(0, "initial_answer", "qwen")
+    size_of = _compression_utils._get_context_window_for_backend  # pyright: ignore[reportPrivateUsage]  # MassGen's
+    asked: list[int] = []
+
+    def note(backend: Any) -> tuple[int, str]:
+        asked.append(size_of(backend)[0])
+        return size_of(backend)
+
+    monkeypatch.setattr(_compression_utils, "_get_context_window_for_backend", note)
+    other = StagedVLLM(max_model_len=8192)
+    other.always(says(text="42"))
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *QUESTION]
-    await collected(small.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
-    ended = small.end_round_tracking("answer")
+    with other.server:
+        # Another server of the same model, with another size, is known as well.
+        larger = VLLMBackend(model=model, base_url=other.base_url)
+        await collected(larger.stream_with_tools(QUESTION, WORKFLOW, agent_id="glm"))
+        stage.max_model_len = 2048
+        stage.next(refusal(400, OVERFLOW), says(text="A summary."), says(text="42"))
+        small = VLLMBackend(model=model, base_url=stage.base_url)
+        small.start_round_tracking(0, "initial_answer", "qwen")
+        await collected(small.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
+        ended = small.end_round_tracking("answer")
+        larger.start_round_tracking(0, "initial_answer", "glm")
+        ended_larger = larger.end_round_tracking("answer")
+    assert set(asked) == {2048}
     assert ended is not None
     assert ended.context_window_size == 2048
-    size_of = _compression_utils._get_context_window_for_backend  # pyright: ignore[reportPrivateUsage]  # MassGen's
-    size, _ = size_of(small)
-    assert size == 2048
+    assert ended_larger is not None
+    assert ended_larger.context_window_size == 8192
 
 
 def test_a_monitor_knows_the_size_before_the_first_request(

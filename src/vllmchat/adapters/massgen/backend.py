@@ -7,9 +7,8 @@ from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-import anyio
 from massgen.api_params_handler import ChatCompletionsAPIParamsHandler
 from massgen.backend import _compression_utils
 from massgen.backend.base import StreamChunk
@@ -20,20 +19,20 @@ from massgen.logger_config import logger
 from massgen.structured_logging import trace_llm_api_call
 
 from vllmchat.adapters.massgen import settings
-from vllmchat.adapters.massgen.context import PROVIDER, Calculator, Server
+from vllmchat.adapters.massgen.context import PROVIDER, Calculator, learn_size, serves, serving
 from vllmchat.adapters.massgen.messages import request_messages
+from vllmchat.adapters.massgen.reply import Interrupted, OpenReply
 from vllmchat.adapters.massgen.trouble import explain, is_fatal
 from vllmchat.adapters.massgen.turn import Chunk, Turn
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.errors import ContextWindowExceededError, InvalidRequestError, Problem, VLLMChatError
+from vllmchat.providers.vllm import VLLMProvider
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 
     from vllmchat.chat.messages import Messages
-    from vllmchat.chat.stream import AsyncChatEvents, AsyncChatStream
-
-T = TypeVar("T")
+    from vllmchat.chat.stream import AsyncChatEvents
 
 DEFAULT_BASE_URL: Final = "http://localhost:8000/v1"
 
@@ -81,17 +80,17 @@ class VLLMBackend(ChatCompletionsBackend):
         problems = settings.check(kwargs, own=massgen_names() | self.parameter_names)
         model = kwargs.get("model")
         try:
-            self._server = Server(model, base_url=kwargs["base_url"], api_key=api_key)
+            self._server = VLLMProvider(model, base_url=kwargs["base_url"], api_key=api_key)
         except (TypeError, ValueError) as error:
             problems.append(Problem("base_url", "", f"cannot be used: {error}"))
         if problems:
             raise InvalidRequestError(problems)
         super().__init__(api_key, **kwargs)
-        self.token_calculator = Calculator()
+        self.token_calculator = Calculator(self._server)
         self._charged_to = origin
         self._open_replies: set[OpenReply] = set()
         if isinstance(model, str):
-            self._server.serves(model)
+            serves(self._server, model)
 
     # What MassGen asks about the backend
 
@@ -228,7 +227,7 @@ class VLLMBackend(ChatCompletionsBackend):
             # Callers other than agents join the content of all chunks, reasoning would get into their text.
             turn = Turn(reasoning_in_content="agent_id" in kwargs)
             try:
-                await client.wait(lambda: self._server.learn_size(model))
+                await client.wait(lambda: learn_size(self._server, model))
                 request = self._request(tools, kwargs, with_mcp=_with_mcp)
                 async with aclosing(
                     self._one_reply(messages, model, request, turn, client, kwargs)
@@ -357,7 +356,7 @@ class VLLMBackend(ChatCompletionsBackend):
         """MassGen's own compression, with this server's context size and this backend's key for the summary."""
         from vllmchat.adapters.massgen.hook import installed_for
 
-        with _origin_of_summaries(self), installed_for(type(self)):
+        with _origin_of_summaries(self, self._server), installed_for(type(self)):
             return await super()._compress_messages_for_context_recovery(messages, buffer_content)
 
     # Running tools
@@ -462,68 +461,18 @@ class VLLMBackend(ChatCompletionsBackend):
                 total.cache_creation_tokens += counted["cache_creation_tokens"]
 
 
-class Interrupted(Exception):  # noqa: N818 - it tells the end of a reply that somebody asked for
-    """The reply was ended by `VLLMBackend.interrupt`."""
-
-
-class OpenReply:
-    """The place of the reply that one call of MassGen's is reading. Another task may interrupt it at any time.
-
-    MassGen pulls each chunk in a task of its own, so nothing here may be tied to a task for longer than one wait.
-    """
-
-    def __init__(self) -> None:
-        self._stream: AsyncChatStream | None = None
-        self._waiting: anyio.CancelScope | None = None
-        self._interrupted = False
-
-    async def open(self, make: Callable[[], AsyncChatStream]) -> AsyncChatEvents:
-        """Sends the request and waits for the head of the answer."""
-        stream = self._stream = make()
-        await self.wait(stream.__aenter__)
-        return stream.events()
-
-    async def wait(self, what: Callable[[], Awaitable[T]]) -> T:
-        """Waits for something, until it comes or the reply is interrupted.
-
-        Raises:
-            Interrupted: It was.
-        """
-        if self._interrupted:
-            raise Interrupted
-        try:
-            with anyio.CancelScope() as self._waiting:
-                return await what()
-        finally:
-            self._waiting = None
-        raise Interrupted
-
-    async def interrupt(self) -> None:
-        """Ends the reply: the connection is closed, the server stops generating."""
-        self._interrupted = True
-        if self._waiting is not None:
-            self._waiting.cancel()
-        else:
-            await self.aclose()
-
-    async def aclose(self) -> None:
-        """Ends the reply if it is open."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.aclose()
-
-
 @contextmanager
-def _origin_of_summaries(backend: VLLMBackend) -> Generator[None]:
+def _origin_of_summaries(backend: VLLMBackend, server: VLLMProvider) -> Generator[None]:
     # MassGen's compression asks a calculator of its own for the context size.
     known = _compression_utils._get_token_calculator  # pyright: ignore[reportPrivateUsage]
     if not isinstance(getattr(known, "_instance", None), Calculator):
         setattr(known, "_instance", Calculator())  # noqa: B010 - a function's attribute, which type checkers refuse
-    token = _compressing.set(backend)
+    compressing, served = _compressing.set(backend), serving.set(server)
     try:
         yield
     finally:
-        _compressing.reset(token)
+        _compressing.reset(compressing)
+        serving.reset(served)
 
 
 def _massgen_chunk(chunk: Chunk) -> StreamChunk:
