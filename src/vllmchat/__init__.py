@@ -10,6 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vllmchat.audio.params import (
+        StreamTranscribeParams,
+        StreamTranslateParams,
+        TranscribeParams,
+        TranslateParams,
+    )
+    from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionStream
+    from vllmchat.audio.transcription import Transcription, TranscriptionChunk, TranscriptionSegment
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice, Delta, DeltaToolCall
     from vllmchat.chat.completion import ChatCompletion, ChatMessage, Choice, ToolCall, Usage
     from vllmchat.chat.events import (
@@ -58,6 +66,10 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         VLLMChatError,
     )
+    from vllmchat.generate.generation import Generation, GenerationChunk
+    from vllmchat.generate.params import GenerateParams
+    from vllmchat.generate.rendered import RenderedPrompt
+    from vllmchat.generate.stream import AsyncGenerationStream, GenerationStream
     from vllmchat.http.timeout import Timeout
     from vllmchat.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
     from vllmchat.models import Model, ModelList
@@ -77,6 +89,18 @@ if TYPE_CHECKING:
         stream_run_tools,
     )
     from vllmchat.providers.vllm import VLLMProvider
+    from vllmchat.responses.events import (
+        ResponseArgumentsDelta,
+        ResponseEvent,
+        ResponseItemEvent,
+        ResponsePartEvent,
+        ResponseReasoningDelta,
+        ResponseStateEvent,
+        ResponseTextDelta,
+    )
+    from vllmchat.responses.params import ResponseParams
+    from vllmchat.responses.response import ModelResponse, ResponseItem
+    from vllmchat.responses.stream import AsyncResponseStream, ResponseStream
     from vllmchat.text.completion import TextCompletion, TextCompletionChunk
     from vllmchat.text.params import CompletionParams, VLLMCompletionParams
     from vllmchat.text.stream import AsyncTextStream, TextStream
@@ -84,6 +108,14 @@ if TYPE_CHECKING:
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
 
 _HOMES = {
+    "vllmchat.audio.params": (
+        "StreamTranscribeParams",
+        "StreamTranslateParams",
+        "TranscribeParams",
+        "TranslateParams",
+    ),
+    "vllmchat.audio.stream": ("AsyncTranscriptionStream", "TranscriptionStream"),
+    "vllmchat.audio.transcription": ("Transcription", "TranscriptionChunk", "TranscriptionSegment"),
     "vllmchat.chat.chunk": ("ChatCompletionChunk", "ChunkChoice", "Delta", "DeltaToolCall"),
     "vllmchat.chat.completion": ("ChatCompletion", "ChatMessage", "Choice", "ToolCall", "Usage"),
     "vllmchat.chat.events": (
@@ -153,14 +185,6 @@ _HOMES = {
     "vllmchat.pooling.vector": ("Vector",),
     "vllmchat.providers.openai": ("OpenAIProvider",),
     "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
-    "vllmchat.providers.run_tools": (
-        "AsyncToolRunStream",
-        "ToolRunStream",
-        "arun_tools",
-        "astream_run_tools",
-        "run_tools",
-        "stream_run_tools",
-    ),
     "vllmchat.providers.vllm": ("VLLMProvider",),
     "vllmchat.text.completion": (
         "TextCompletion",
@@ -175,6 +199,42 @@ _HOMES = {
         "TextStream",
     ),
     "vllmchat.tokens": ("CountTokensParams", "DetokenizeParams", "Tokenization", "TokenizeParams"),
+    "vllmchat.generate.generation": (
+        "Generation",
+        "GenerationChunk",
+    ),
+    "vllmchat.generate.params": ("GenerateParams",),
+    "vllmchat.generate.rendered": ("RenderedPrompt",),
+    "vllmchat.generate.stream": (
+        "AsyncGenerationStream",
+        "GenerationStream",
+    ),
+    "vllmchat.providers.run_tools": (
+        "AsyncToolRunStream",
+        "ToolRunStream",
+        "arun_tools",
+        "astream_run_tools",
+        "run_tools",
+        "stream_run_tools",
+    ),
+    "vllmchat.responses.events": (
+        "ResponseArgumentsDelta",
+        "ResponseEvent",
+        "ResponseItemEvent",
+        "ResponsePartEvent",
+        "ResponseReasoningDelta",
+        "ResponseStateEvent",
+        "ResponseTextDelta",
+    ),
+    "vllmchat.responses.params": ("ResponseParams",),
+    "vllmchat.responses.response": (
+        "ModelResponse",
+        "ResponseItem",
+    ),
+    "vllmchat.responses.stream": (
+        "AsyncResponseStream",
+        "ResponseStream",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -183,10 +243,13 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncChatStream",
+    "AsyncGenerationStream",
     "AsyncParseStream",
     "AsyncProvider",
+    "AsyncResponseStream",
     "AsyncTextStream",
     "AsyncToolRunStream",
+    "AsyncTranscriptionStream",
     "AuthenticationError",
     "BadRequestError",
     "ChatCompletion",
@@ -213,6 +276,10 @@ __all__ = [
     "Event",
     "Finished",
     "FunctionTool",
+    "GenerateParams",
+    "Generation",
+    "GenerationChunk",
+    "GenerationStream",
     "InternalServerError",
     "InvalidRequestError",
     "MaxTurnsError",
@@ -224,6 +291,7 @@ __all__ = [
     "Metrics",
     "Model",
     "ModelList",
+    "ModelResponse",
     "NotFoundError",
     "OnToolError",
     "OpenAIProvider",
@@ -240,8 +308,19 @@ __all__ = [
     "Ranking",
     "RateLimitError",
     "ReasoningDelta",
+    "RenderedPrompt",
     "RerankParams",
+    "ResponseArgumentsDelta",
     "ResponseError",
+    "ResponseEvent",
+    "ResponseItem",
+    "ResponseItemEvent",
+    "ResponseParams",
+    "ResponsePartEvent",
+    "ResponseReasoningDelta",
+    "ResponseStateEvent",
+    "ResponseStream",
+    "ResponseTextDelta",
     "RunEvent",
     "Score",
     "ScoreParams",
@@ -249,6 +328,8 @@ __all__ = [
     "ServiceUnavailableError",
     "StreamError",
     "StreamInterruptedError",
+    "StreamTranscribeParams",
+    "StreamTranslateParams",
     "StructuredOutputError",
     "SyncProvider",
     "TextCompletion",
@@ -266,6 +347,12 @@ __all__ = [
     "ToolResult",
     "ToolRun",
     "ToolRunStream",
+    "TranscribeParams",
+    "Transcription",
+    "TranscriptionChunk",
+    "TranscriptionSegment",
+    "TranscriptionStream",
+    "TranslateParams",
     "Turn",
     "UnprocessableEntityError",
     "Usage",

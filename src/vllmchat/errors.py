@@ -32,11 +32,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vllmchat.audio.transcription import Transcription
     from vllmchat.chat.completion import ChatCompletion, ChatMessage
     from vllmchat.chat.messages import Message
+    from vllmchat.generate.generation import Generation
+    from vllmchat.responses.response import ModelResponse
     from vllmchat.text.completion import TextCompletion
 
-    Partial: TypeAlias = ChatCompletion | TextCompletion
+    Partial: TypeAlias = ChatCompletion | TextCompletion | Generation | ModelResponse | Transcription
     """What a stream adds up to. All of these have a `text`."""
 
 

@@ -16,11 +16,15 @@ import pytest
 import vllmchat
 from vllmchat import (
     AsyncChatStream,
+    AsyncGenerationStream,
     AsyncProvider,
+    AsyncResponseStream,
     AsyncTextStream,
     ChatStream,
+    GenerationStream,
     OpenAIProvider,
     Provider,
+    ResponseStream,
     SyncProvider,
     TextStream,
     VLLMProvider,
@@ -122,7 +126,12 @@ def test_the_protocols_ask_for_nothing_else() -> None:
 # Streams
 
 
-STREAMS = [(ChatStream, AsyncChatStream), (TextStream, AsyncTextStream)]
+STREAMS = [
+    (ChatStream, AsyncChatStream),
+    (TextStream, AsyncTextStream),
+    (GenerationStream, AsyncGenerationStream),
+    (ResponseStream, AsyncResponseStream),
+]
 
 
 @pytest.mark.parametrize(("sync", "twin"), [*STREAMS, (SyncChunks, AsyncChunks)])

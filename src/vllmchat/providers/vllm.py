@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.admin_verbs import AdminVerbs
+from vllmchat.providers.audio_verbs import AudioVerbs
+from vllmchat.providers.generate_verbs import GenerateVerbs
 from vllmchat.providers.pooling_verbs import PoolingVerbs
+from vllmchat.providers.responses_verbs import ResponsesVerbs
 from vllmchat.providers.server_verbs import ServerVerbs
 from vllmchat.providers.structured_verbs import StructuredVerbs
 from vllmchat.providers.text_verbs import TextVerbs
@@ -23,7 +26,18 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
 
 
-class VLLMProvider(StructuredVerbs, ToolVerbs, TextVerbs, TokenVerbs, PoolingVerbs, ServerVerbs, AdminVerbs):
+class VLLMProvider(
+    StructuredVerbs,
+    ToolVerbs,
+    TextVerbs,
+    GenerateVerbs,
+    ResponsesVerbs,
+    TokenVerbs,
+    PoolingVerbs,
+    AudioVerbs,
+    ServerVerbs,
+    AdminVerbs,
+):
     """Chats with a vLLM server.
 
     One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections

@@ -213,12 +213,16 @@ class ModelResponse(WireModel):
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The functions that the model calls, in its order, as a chat has them; `ToolCall.id` is the `call_id`."""
+        # vLLM calls items completed that were cut, so of a response that was cut the last one counts as such.
+        cut = (
+            self.output[-1] if self.output and self.status in ("incomplete", "cancelled", "failed") else None
+        )
         calls: list[ToolCall] = []
         for item in self.output:
             if item.type == "function_call":
                 function = FunctionCall(name=item.name or "", arguments=item.arguments or "")
                 call = ToolCall(id=item.call_id or "", function=function)
-                if item.status == "in_progress" or (self.status != "completed" and item is self.output[-1]):
+                if item.status == "in_progress" or item is cut:
                     mark_cut(call)
                 calls.append(call)
         return calls
