@@ -28,13 +28,25 @@ def parse(docstring: str | None) -> Docstring:
     """Takes a docstring apart. What it does not understand stays in the text."""
     kept: list[str] = []
     parameters: dict[str, str] = {}
-    for heading, lines in _sections(inspect.cleandoc(docstring or "").splitlines()):
+    for heading, lines in _sections(_lines(docstring or "")):
         if heading is None:
             kept += lines
         elif heading in _PARAMETERS:
             parameters.update(_items(lines))
     text, fields = _fields(kept)
     return Docstring(text.strip(), {**fields, **parameters})
+
+
+def _lines(docstring: str) -> list[str]:
+    lines = inspect.cleandoc(docstring).splitlines()
+    if (
+        lines
+        and _heading(lines, 0)[1] == 1
+        and not any(_heading(lines, at)[1] for at in range(1, len(lines)))
+    ):
+        # Its first line has no indentation to compare with: what stands under this heading has lost its own.
+        lines[1:] = [f"    {line}" for line in lines[1:]]
+    return lines
 
 
 _PARAMETERS: Final = frozenset(
@@ -70,14 +82,14 @@ def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
 
 
 def _heading(lines: list[str], at: int) -> tuple[str | None, int]:
-    """The known heading that stands here, and where its section begins."""
+    """The known heading that stands here, and where its section begins; None and 0 where there is none."""
     line = lines[at]
     if at + 1 < len(lines) and _RULE.fullmatch(lines[at + 1]):
         name = line.strip().lower()
-        return (name, at + 2) if name in _PARAMETERS | _DROPPED else (None, at)
+        return (name, at + 2) if name in _PARAMETERS | _DROPPED else (None, 0)
     match = _GOOGLE.fullmatch(line)
     name = match[1].lower() if match is not None else ""
-    return (name, at + 1) if name in _PARAMETERS | _DROPPED else (None, at)
+    return (name, at + 1) if name in _PARAMETERS | _DROPPED else (None, 0)
 
 
 def _ends(lines: list[str], at: int, *, numpy: bool) -> bool:

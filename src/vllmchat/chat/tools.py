@@ -230,7 +230,7 @@ def _doc_of(function: Callable[..., object]) -> str | None:
     if inspect.isroutine(inner):
         return inspect.getdoc(inner)
     # Of an object: what its call says, else its class.
-    return inspect.getdoc(type(inner).__call__) or inspect.getdoc(type(inner))
+    return type(inner).__call__.__doc__ or inspect.getdoc(type(inner))
 
 
 _FUNCTIONS: Final[WeakKeyDictionary[FunctionType, _Signature]] = WeakKeyDictionary()
