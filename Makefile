@@ -42,7 +42,7 @@ types: $(VENV)/.dev
 	$(BIN)/pyright
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n auto -m "not server" tests/unit $(wildcard tests/typing)
+	$(BIN)/python -m pytest -q -n auto -m "not server and not slow" tests/unit $(wildcard tests/typing)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

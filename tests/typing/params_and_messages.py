@@ -158,8 +158,8 @@ def tools(any_of: Chats, openai: OpenAIs, vllm: VLLMs, schema: dict[str, Any]) -
         chats.chat("x", tools=(weather,), tool_choice={"type": "function", "function": {"name": "weather"}})
     openai.chat("x", tools=[weather, {"type": "custom", "custom": {"name": "shell"}}])
     openai.chat("x", tools=[weather], tool_choice={"type": "custom", "custom": {"name": "shell"}})
-    vllm.chat("x", tools=[{"type": "custom", "custom": {"name": "shell"}}])  # type: ignore[typeddict-item,typeddict-unknown-key]
-    vllm.chat("x", tools=[{"type": "function", "function": {}}])  # type: ignore[typeddict-item]
+    vllm.chat("x", tools=[{"type": "custom", "custom": {"name": "shell"}}])  # type: ignore[list-item]
+    vllm.chat("x", tools=[{"type": "function", "function": {}}])  # type: ignore[list-item]
     vllm.chat("x", tools=[weather], tool_choice="weather")  # type: ignore[arg-type]
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from support.scripted import Answer, Request
 
+pytestmark = pytest.mark.slow
+
 Verb = Callable[[VLLMProvider], Coroutine[Any, Any, object]]
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from support.scripted import Answer, Request
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 ROOT = Path(__file__).parents[2]
 

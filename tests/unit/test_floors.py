@@ -44,7 +44,9 @@ FLOORS: dict[str, int] = {
 }
 """Each part of the package and its floor. A part imports lower floors and itself, never its neighbours."""
 
-TYPES_ONLY = {(low, high) for low in ("errors", "http") for high in ("chat", "text", "generate", "responses", "audio")}
+TYPES_ONLY = {
+    (low, high) for low in ("errors", "http") for high in ("chat", "text", "generate", "responses", "audio")
+}
 """What may be named upward for type checkers: what an error has in its `partial`."""
 
 FACE = "__init__"

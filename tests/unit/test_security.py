@@ -306,7 +306,9 @@ def test_codings_that_cannot_be_undone(
 
 
 def test_bytes_without_end_after_a_compressed_body(scripted: ScriptedServer, colour: Colour) -> None:
-    scripted.script(head(200, {"content-encoding": "gzip"}), gzip.compress(b"{}", mtime=0), forever(b"x" * 10_000))
+    scripted.script(
+        head(200, {"content-encoding": "gzip"}), gzip.compress(b"{}", mtime=0), forever(b"x" * 10_000)
+    )
     with pytest.raises(APIConnectionError, match="goes on after its end"):
         colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
     assert scripted.wait_client_closed()

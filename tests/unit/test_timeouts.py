@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
 
+pytestmark = pytest.mark.slow
+
 SHORT = 0.1
 SOON = 5.0
 """Seconds. Much longer than any limit here, so that a slow machine fails nothing; much shorter than the defaults."""

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Family:
