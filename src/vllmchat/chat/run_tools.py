@@ -198,8 +198,8 @@ class Toolbox:
         for place, item in enumerate(items):
             path = f"tools[{place}]"
             if as_mapping(item) is not None or not callable(item):
-                what = "mapping" if as_mapping(item) is not None else kind_of(item)
-                rule = f"has no function to call: it is a {what.removeprefix('a ')}."
+                what = "a mapping" if as_mapping(item) is not None else kind_of(item)
+                rule = f"has no function to call: it is {what}."
                 problems.append(Problem(path, "", rule, "Write Tool(function, name=..., parameters=...)."))
                 continue
             try:

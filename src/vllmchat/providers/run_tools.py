@@ -452,8 +452,12 @@ async def _acall_all(actions: Sequence[Action]) -> list[Outcome]:
 
 async def _acall(action: Action) -> Outcome:
     try:
-        # A plain function may block: it must not hold the event loop.
-        value = action.run() if action.is_async else await anyio.to_thread.run_sync(action.run)
+        if action.is_async:
+            value = action.run()
+        else:
+            # A plain function may block: it must not hold the event loop. What it returns comes back in a tuple,
+            # since trio takes a coroutine for a mistake.
+            (value,) = await anyio.to_thread.run_sync(lambda: (action.run(),))
         return Outcome(await cast("Awaitable[object]", value) if inspect.isawaitable(value) else value)
     except Exception as error:  # whatever it is, the model is told
         return Outcome(error=error)

@@ -1,0 +1,803 @@
+"""Conversations with tools, run to their answer: by any provider, in every colour, streamed and not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import pytest
+
+from support.scripted import ScriptedServer, never, reply, stream
+from vllmchat import (
+    APIStatusError,
+    ChatCompletion,
+    ChatMessage,
+    Finished,
+    InvalidRequestError,
+    MaxTurnsError,
+    Message,
+    OpenAIProvider,
+    StreamError,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDone,
+    ToolCallStart,
+    ToolResult,
+    ToolRun,
+    VLLMProvider,
+    arun_tools,
+    astream_run_tools,
+    run_tools,
+    stream_run_tools,
+)
+from vllmchat.chat.chunk import ChatCompletionChunk
+from vllmchat.chat.events import EventMaker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from support.colours import Colour
+    from vllmchat import CommonChatParams, Event, Messages, RunEvent
+    from vllmchat.chat.messages import ToolMessage
+
+Object = dict[str, Any]
+
+ANSWER = "It is 21 C in Paris."
+
+
+def call(name: str, arguments: object = None, call_id: str = "c1") -> Object:
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text}}
+
+
+def said(text: str = "", *calls: Object, finish: str | None = None, usage: bool = True) -> Object:
+    """The body of a reply."""
+    message: Object = {"role": "assistant", "content": text or None}
+    if calls:
+        message["tool_calls"] = list(calls)
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": finish or ("tool_calls" if calls else "stop"),
+    }
+    body: Object = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    if usage:
+        body["usage"] = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+    return body
+
+
+def streamed(body: Object) -> list[Object]:
+    """The chunks of a reply."""
+    [choice] = body["choices"]
+    message = choice["message"]
+    deltas: list[Object] = [{"role": "assistant", "content": message["content"] or ""}]
+    deltas += [
+        {"tool_calls": [{"index": place, **each}]} for place, each in enumerate(message.get("tool_calls", []))
+    ]
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    chunks: list[Object] = [
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
+    chunks[-1]["choices"][0]["finish_reason"] = choice["finish_reason"]
+    return [*chunks, {**head, "choices": [], "usage": body.get("usage")}]
+
+
+class Chunks:
+    """The stream of a provider that knows nothing of ours."""
+
+    def __init__(self, body: Object) -> None:
+        self.completion = ChatCompletion.model_validate(body)
+        self.closed = False
+        self._chunks = [ChatCompletionChunk.model_validate(each) for each in streamed(body)]
+
+    def _events(self) -> list[Event]:
+        maker = EventMaker()
+        events = [event for chunk in self._chunks for event in maker.feed(chunk)]
+        return [*events, *maker.finish(self.completion)]
+
+    def until_done(self) -> ChatCompletion:
+        return self.completion
+
+    def __iter__(self) -> Iterator[ChatCompletionChunk]:
+        return iter(self._chunks)
+
+    def __next__(self) -> ChatCompletionChunk:
+        raise NotImplementedError
+
+    def events(self) -> Iterator[Event]:
+        yield from self._events()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class AsyncChunks:
+    def __init__(self, body: Object) -> None:
+        self.inner = Chunks(body)
+        self.completion = self.inner.completion
+
+    async def until_done(self) -> ChatCompletion:
+        return self.completion
+
+    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        raise NotImplementedError
+        yield
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        raise NotImplementedError
+
+    async def events(self) -> AsyncIterator[Event]:
+        for event in self.inner.events():
+            await anyio.lowlevel.checkpoint()
+            yield event
+
+    async def aclose(self) -> None:
+        self.inner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class Script:
+    """A provider that says what it was told to say, and knows nothing of ours."""
+
+    name = "script"
+
+    def __init__(self, *bodies: Object) -> None:
+        self.bodies = list(bodies)
+        self.asked: list[Object] = []
+        self.streams: list[Chunks] = []
+
+    def _next(self, messages: Messages, model: str | None, params: CommonChatParams) -> Object:
+        self.asked.append({"messages": wire(cast("Any", messages)), "model": model, **params})
+        return self.bodies.pop(0)
+
+    def chat(
+        self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
+    ) -> ChatCompletion:
+        return ChatCompletion.model_validate(self._next(messages, model, params))
+
+    async def achat(
+        self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
+    ) -> ChatCompletion:
+        return self.chat(messages, model=model, **params)
+
+    def stream(
+        self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
+    ) -> Chunks:
+        made = Chunks(self._next(messages, model, params))
+        self.streams.append(made)
+        return made
+
+    def astream(
+        self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
+    ) -> AsyncChunks:
+        made = AsyncChunks(self._next(messages, model, params))
+        self.streams.append(made.inner)
+        return made
+
+    def close(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def wire(messages: Sequence[Message | ChatMessage]) -> list[Object]:
+    """Messages as they are sent."""
+    return [cast("Any", each.to_request() if isinstance(each, ChatMessage) else each) for each in messages]
+
+
+def run(
+    colour: Colour, llm: Script, messages: Messages = "Weather?", *, streams: bool, **params: Any
+) -> ToolRun:
+    """Runs a conversation with the free functions."""
+    if streams:
+        if colour.portal is None:
+            return stream_run_tools(llm, messages, **params).until_done()
+
+        async def read() -> ToolRun:
+            return await astream_run_tools(llm, messages, **params).until_done()
+
+        return colour.portal.call(read)
+    if colour.portal is None:
+        return run_tools(llm, messages, **params)
+    return colour.portal.call(lambda: arun_tools(llm, messages, **params))
+
+
+def get_weather(city: str) -> str:
+    """Current weather.
+
+    Args:
+        city: The city.
+    """
+    return {"Paris": "21 C", "Oslo": "4 C"}[city]
+
+
+DEFINITION = Tool(get_weather).definition
+PARIS = call("get_weather", {"city": "Paris"})
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
+def streams(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+# The loop
+
+
+def test_a_run(colour: Colour, streams: bool) -> None:
+    llm = Script(said("", PARIS), said(ANSWER))
+    messages: list[Message] = [{"role": "user", "content": "Weather?"}]
+    done = run(colour, llm, messages, streams=streams, tools=[get_weather], model="m", temperature=0)
+    assert messages == [{"role": "user", "content": "Weather?"}]
+    assert done.text == done.completion.text == ANSWER
+    assert wire(done.messages) == [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [PARIS]},
+        {"role": "tool", "tool_call_id": "c1", "content": "21 C"},
+        {"role": "assistant", "content": ANSWER},
+    ]
+    assert [asked["messages"] for asked in llm.asked] == [wire(done.messages)[:1], wire(done.messages)[:3]]
+    for asked in llm.asked:
+        assert {**asked, "messages": None} == {
+            "messages": None,
+            "model": "m",
+            "temperature": 0,
+            "tools": [DEFINITION],
+        }
+    first, last = done.turns
+    [result] = first.results
+    assert (result.call.name, result.content, result.value, result.error) == (
+        "get_weather",
+        "21 C",
+        "21 C",
+        None,
+    )
+    assert result.message == {"role": "tool", "tool_call_id": "c1", "content": "21 C"}
+    assert last.results == ()
+    assert done.results == first.results
+    assert [turn.usage.total_tokens for turn in done.turns if turn.usage] == [12, 12]
+    assert done.usage is not None
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (20, 4, 24)
+
+
+def test_an_answer_at_once(colour: Colour, streams: bool) -> None:
+    done = run(colour, Script(said("Hello!", usage=False)), streams=streams, tools=[get_weather])
+    assert (done.text, len(done.turns), done.results, done.usage) == ("Hello!", 1, (), None)
+
+
+def test_results_are_told_in_the_order_of_the_calls(colour: Colour, streams: bool) -> None:
+    oslo = call("get_weather", {"city": "Oslo"}, "c2")
+    llm = Script(said("", PARIS, oslo), said("Done."))
+    done = run(colour, llm, streams=streams, tools=[get_weather])
+    assert [result.content for result in done.results] == ["21 C", "4 C"]
+    assert [each["tool_call_id"] for each in wire(done.messages)[2:4]] == ["c1", "c2"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "second"),
+    [
+        ("required", None),
+        ({"type": "function", "function": {"name": "get_weather"}}, None),
+        ("auto", None),
+        ("none", "none"),
+    ],
+)
+def test_a_tool_choice_holds_for_the_first_reply(
+    choice: object, second: object, colour: Colour, streams: bool
+) -> None:
+    llm = Script(said("", PARIS), said(ANSWER))
+    run(colour, llm, streams=streams, tools=[get_weather], tool_choice=choice)
+    assert [asked.get("tool_choice") for asked in llm.asked] == [choice, second]
+
+
+# What goes wrong
+
+
+def fail() -> str:
+    raise RuntimeError("no network")
+
+
+class Circle:
+    """Something that has no text."""
+
+    def __init__(self) -> None:
+        self.inner = {"self": self}
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def give_circle() -> Circle:
+    return Circle()
+
+
+@pytest.mark.parametrize(
+    ("made", "content", "error"),
+    [
+        (call("fail"), "The tool failed: RuntimeError: no network", RuntimeError),
+        (call("give_circle"), "The tool failed: ", ValueError),
+        (
+            call("get_weather", {"town": "Paris"}),
+            """Not executed: the arguments of get_weather are wrong.
+- city: Field required
+- town: Extra inputs are not permitted (given: 'Paris')""",
+            ValueError,
+        ),
+        (call("by_hand", "[1]"), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
+        (call("by_hand", '"\\ud800"'), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
+        (call("by_hand", '{"a": "\\ud800"}'), "Not executed: the arguments of by_hand are wrong: unexp", ValueError),
+        (call("get_wether"), "There is no tool 'get_wether'. The tools: get_weather, fail, give_circle, by_hand.",
+         LookupError),
+        (call("get_weather", "{city"), "Not executed: the call of tool 'get_weather' has arguments that are not", None),
+        (call("get_weather", '{"city": "Par'), "Not executed: the call of tool 'get_weather' has arguments that were",
+         None),
+    ],
+)  # fmt: skip
+def test_the_model_is_told_what_is_wrong(
+    made: Object, content: str, error: type[Exception] | None, colour: Colour, streams: bool
+) -> None:
+    llm = Script(said("", made), said("Sorry."))
+    tools = [get_weather, fail, give_circle, Tool(get_weather, name="by_hand", parameters={"type": "object"})]
+    seen: list[tuple[str, Exception]] = []
+
+    def hook(failed: ToolCall, why: Exception) -> None:
+        seen.append((failed.name, why))
+
+    done = run(colour, llm, streams=streams, tools=tools, on_tool_error=hook)
+    [result] = done.results
+    assert result.content.startswith(content)
+    assert result.value is None
+    assert isinstance(result.error, error or Exception)
+    assert llm.asked[1]["messages"][-1] == {"role": "tool", "tool_call_id": "c1", "content": result.content}
+    executed = made["function"]["name"] in ("fail", "give_circle")
+    assert seen == ([(result.call.name, result.error)] if executed else [])
+    # What goes back is an object, whatever the model wrote.
+    [sent] = llm.asked[1]["messages"][-2]["tool_calls"]
+    assert isinstance(json.loads(sent["function"]["arguments"]), dict)
+
+
+def test_what_the_hook_says_is_told_instead(colour: Colour, streams: bool) -> None:
+    def hook(failed: ToolCall, error: Exception) -> str:
+        return f"{failed.name}: try later"
+
+    done = run(
+        colour,
+        Script(said("", call("fail")), said("Sorry.")),
+        streams=streams,
+        tools=[fail],
+        on_tool_error=hook,
+    )
+    assert done.results[0].content == "fail: try later"
+
+
+def test_what_the_hook_raises_ends_the_run(colour: Colour, streams: bool) -> None:
+    def hook(failed: ToolCall, error: Exception) -> None:
+        raise error
+
+    llm = Script(said("", call("fail"), call("fail", call_id="c2")))
+    with pytest.raises(RuntimeError, match="no network"):
+        run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Par', '{"city": "Paris"}'])
+def test_a_cut_call_is_never_executed(arguments: str, colour: Colour, streams: bool) -> None:
+    cities: list[str] = []
+
+    def look(city: str) -> str:
+        cities.append(city)
+        return city
+
+    calls = [call("look", {"city": "Oslo"}), call("look", arguments, "c2")]
+    llm = Script(said("", *calls, finish="length"), said("Done."))
+    done = run(colour, llm, streams=streams, tools=[look])
+    assert cities == ["Oslo"]
+    assert [result.error is None for result in done.results] == [True, False]
+    assert done.results[1].content.startswith(
+        "Not executed: the call of tool 'look' was cut before its end: {"
+    )
+    history = llm.asked[1]["messages"]
+    assert [each["function"]["arguments"] for each in history[1]["tool_calls"]] == ['{"city": "Oslo"}', "{}"]
+    # The reply itself is as it came.
+    assert done.turns[0].completion.tool_calls[1].arguments == arguments
+
+
+def test_calls_without_ids_get_some(colour: Colour, streams: bool) -> None:
+    for ids in (["", ""], ["same", "same"], ["a", ""]):
+        calls = [call("get_weather", {"city": "Paris"}, each) for each in ids]
+        llm = Script(said("", *calls), said("Done."))
+        done = run(colour, llm, streams=streams, tools=[get_weather])
+        _, reply_, *results, _ = wire(done.messages)
+        sent = [each["id"] for each in reply_["tool_calls"]]
+        assert len(set(sent)) == 2
+        assert all(sent)
+        assert [each["tool_call_id"] for each in results] == sent
+
+
+# Too many turns
+
+
+def test_too_many_turns(colour: Colour, streams: bool) -> None:
+    cities: list[str] = []
+
+    def look(city: str) -> str:
+        cities.append(city)
+        return city
+
+    llm = Script(*(said("", call("look", {"city": str(turn)}, f"c{turn}")) for turn in range(3)))
+    with pytest.raises(MaxTurnsError) as caught:
+        run(colour, llm, streams=streams, tools=[look], max_turns=3)
+    error = caught.value
+    assert str(error) == (
+        "after 3 turns the model still calls tools (look): there is no answer. Give max_turns more, or run on with "
+        ".messages."
+    )
+    assert error.max_turns == 3
+    assert len(error.completions) == 3
+    assert error.partial is error.completions[-1]
+    assert len(error.messages) == 6
+    assert cities == ["0", "1"]
+    copied = pickle.loads(pickle.dumps(error))
+    assert wire(copied.messages) == wire(error.messages)
+    # The history goes on where it ended.
+    done = run(colour, Script(said("Done.")), copied.messages, streams=streams, tools=[look])
+    assert cities == ["0", "1", "2"]
+    assert done.text == "Done."
+    assert [result.content for result in done.results] == ["2"]
+    assert len(done.messages) == 8
+    assert len(error.messages) == 6
+
+
+def test_too_many_turns_of_cut_calls(colour: Colour, streams: bool) -> None:
+    cut = said("", call("get_weather", '{"city'), finish="length")
+    with pytest.raises(MaxTurnsError, match="Of all calls 2 came cut") as caught:
+        run(colour, Script(cut, copy.deepcopy(cut)), streams=streams, tools=[get_weather], max_turns=2)
+    # Taken up again, it is still not executed.
+    llm = Script(said("Done."))
+    done = run(colour, llm, caught.value.messages, streams=streams, tools=[get_weather])
+    assert done.results[0].error is not None
+
+
+def test_a_history_may_end_with_calls(colour: Colour, streams: bool) -> None:
+    asked: Message = {"role": "user", "content": "Weather?"}
+    calling = cast("Message", {"role": "assistant", "content": None, "tool_calls": [PARIS]})
+    done = run(colour, Script(said(ANSWER)), [asked, calling], streams=streams, tools=[get_weather])
+    assert [result.content for result in done.results] == ["21 C"]
+    # What cannot be read is the server's to judge.
+    strange = cast("Message", {"role": "assistant", "content": None, "tool_calls": "none"})
+    for last in (strange, asked, ChatMessage(content="Hello")):
+        done = run(colour, Script(said(ANSWER)), [asked, last], streams=streams, tools=[get_weather])
+        assert done.results == ()
+    assert run(colour, Script(said(ANSWER)), [], streams=streams, tools=[get_weather]).text == ANSWER
+
+
+# What is refused before anything is sent
+
+
+async def aget_weather(city: str) -> str:
+    await anyio.lowlevel.checkpoint()
+    return get_weather(city)
+
+
+@pytest.mark.parametrize(
+    ("params", "problems"),
+    [
+        ({}, ["tools: is required. Write tools=[function, ...]."]),
+        ({"tools": []}, ["tools: is required. Write tools=[function, ...]."]),
+        ({"tools": get_weather}, ["tools: must be a list of functions. Write tools=[function, ...]."]),
+        (
+            {"tools": [DEFINITION, 5, lambda: None, get_weather, get_weather]},
+            [
+                "tools[0]: has no function to call: it is a mapping. Write Tool(function, name=..., parameters=...).",
+                "tools[1]: has no function to call: it is an int. Write Tool(function, name=..., parameters=...).",
+                'tools[2]=<<lambda>>: has no name. Write Tool(..., name="...").',
+                'tools[4]: has the name of another tool: get_weather. Write Tool(function, name="...").',
+            ],
+        ),
+        ({"tools": [get_weather], "max_turns": 0, "n": 2},
+         ["max_turns=0: must be at least 1.", "n=2: must be 1 where the conversation goes on with the reply."]),
+        ({"tools": [get_weather], "max_turns": True}, ["max_turns=True: must be at least 1."]),
+    ],
+)  # fmt: skip
+def test_what_is_refused(params: Object, problems: list[str], colour: Colour, streams: bool) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        run(colour, Script(), streams=streams, **params)
+    assert [str(problem) for problem in caught.value.problems] == problems
+
+
+def test_messages_that_are_none_are_refused(colour: Colour, streams: bool) -> None:
+    with pytest.raises(InvalidRequestError, match="must be a str or a list of messages"):
+        run(colour, Script(), cast("Any", 5), streams=streams, tools=[get_weather])
+
+
+@pytest.mark.parametrize("verb", [run_tools, stream_run_tools])
+def test_a_blocking_run_refuses_what_must_be_awaited(verb: Callable[..., object]) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=r"asynchronous functions.*: aget_weather\. Call arun_tools"
+    ):
+        verb(Script(), "Weather?", tools=[get_weather, aget_weather])
+
+
+class Future:
+    def __await__(self) -> Iterator[None]:
+        raise NotImplementedError
+        yield
+
+
+@pytest.mark.parametrize("made", [lambda: aget_weather("Paris"), Future])
+def test_a_blocking_run_cannot_await_a_result(made: Callable[[], object]) -> None:
+    def look() -> object:
+        return made()
+
+    with pytest.raises(TypeError, match="call arun_tools"):
+        run_tools(Script(said("", call("look"))), "Weather?", tools=[look])
+
+
+# Awaiting
+
+
+@pytest.mark.anyio
+async def test_calls_run_at_the_same_time() -> None:
+    met = 0
+    all_met = anyio.Event()
+    barrier = threading.Barrier(2, timeout=5)
+
+    async def meet(number: int) -> int:
+        nonlocal met
+        met += 1
+        if met == 2:
+            all_met.set()
+        with anyio.fail_after(5):
+            await all_met.wait()
+        return number
+
+    def meet_in_threads() -> bool:
+        barrier.wait()
+        return threading.current_thread() is not threading.main_thread()
+
+    calls = [
+        call("meet", {"number": 1}, "c1"),
+        call("meet_in_threads", {}, "c2"),
+        call("meet", {"number": 2}, "c3"),
+        call("meet_in_threads", {}, "c4"),
+    ]
+    done = await arun_tools(Script(said("", *calls), said("Done.")), "Meet.", tools=[meet, meet_in_threads])
+    assert [result.value for result in done.results] == [1, True, 2, True]
+
+
+@pytest.mark.anyio
+async def test_a_plain_function_may_give_something_to_await() -> None:
+    def look(city: str) -> object:
+        return aget_weather(city)
+
+    done = await arun_tools(
+        Script(said("", call("look", {"city": "Oslo"})), said("Done.")), "?", tools=[look]
+    )
+    assert done.results[0].value == "4 C"
+
+
+@pytest.mark.anyio
+async def test_cancelling_a_run_cancels_its_functions() -> None:
+    ended: list[str] = []
+    begun = anyio.Event()
+
+    async def wait(name: str) -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(name)
+
+    for calls in ([call("wait", {"name": "a"})], [call("wait", {"name": each}, each) for each in ("b", "c")]):
+        for streamed_too in (False, True):
+            ended.clear()
+            begun = anyio.Event()
+            llm = Script(said("", *calls), said("Done."))
+            stream_ = astream_run_tools(llm, "Wait.", tools=[wait])
+            async with anyio.create_task_group() as group:
+                if streamed_too:
+                    group.start_soon(stream_.until_done)
+                else:
+                    group.start_soon(lambda llm=llm: arun_tools(llm, "Wait.", tools=[wait]))  # type: ignore[misc]
+                with anyio.fail_after(5):
+                    await begun.wait()
+                group.cancel_scope.cancel()
+            assert sorted(ended) == sorted(
+                json.loads(each["function"]["arguments"])["name"] for each in calls
+            )
+            assert len(llm.asked) == 1
+            if streamed_too:
+                with pytest.raises(StreamError, match="was closed, or failed"):
+                    await stream_.until_done()
+
+
+# Streams
+
+
+def kinds(events: Sequence[RunEvent]) -> list[type]:
+    return [type(event) for event in events]
+
+
+def read(colour: Colour, source: Any) -> list[RunEvent]:
+    if colour.portal is None:
+        return list(source)
+
+    async def all_of() -> list[RunEvent]:
+        return [event async for event in source]
+
+    return colour.portal.call(all_of)
+
+
+def open_stream(colour: Colour, llm: Script, **params: Any) -> Any:
+    verb: Any = stream_run_tools if colour.portal is None else astream_run_tools
+    return verb(llm, "Weather?", tools=[get_weather], **params)
+
+
+def test_a_stream_tells_everything(colour: Colour) -> None:
+    oslo = call("get_weather", {"city": "Oslo"}, "c2")
+    llm = Script(said("Let me look.", PARIS, oslo), said(ANSWER))
+    source = open_stream(colour, llm)
+    assert llm.asked == []
+    events = read(colour, source)
+    told = [event for event in events if not isinstance(event, ToolCallStart | ToolCallDone)]
+    assert [kind.__name__ for kind in kinds(told)] == [
+        "TextDelta", "ToolCallDelta", "ToolCallDelta", "Finished", "ToolResult", "ToolResult", "TextDelta", "Finished",
+    ]  # fmt: skip
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Let me look." + ANSWER
+    assert [event.content for event in events if isinstance(event, ToolResult)] == ["21 C", "4 C"]
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.completion.text == ANSWER
+    assert len(source.messages) == 5
+    done: ToolRun = source.until_done() if colour.portal is None else colour.portal.call(source.until_done)
+    assert done.text == ANSWER
+    assert wire(source.messages) == wire(done.messages)
+    assert all(each.closed for each in llm.streams)
+    assert read(colour, source) == []
+
+
+def test_a_stream_can_be_left(colour: Colour) -> None:
+    llm = Script(said("Let me look.", PARIS), said(ANSWER))
+    source = open_stream(colour, llm)
+    if colour.portal is None:
+        with source:
+            assert isinstance(next(source), TextDelta)
+        with pytest.raises(StreamError, match="was closed"):
+            source.until_done()
+    else:
+
+        async def leave() -> None:
+            async with source:
+                assert isinstance(await anext(source), TextDelta)
+            with pytest.raises(StreamError, match="was closed"):
+                await source.until_done()
+
+        colour.portal.call(leave)
+    assert [each.closed for each in llm.streams] == [True]
+    assert len(llm.asked) == 1
+    assert len(source.messages) == 1
+
+
+def test_a_stream_may_be_left_before_it_began(colour: Colour) -> None:
+    source = open_stream(colour, Script())
+    if colour.portal is None:
+        source.close()
+    else:
+        colour.portal.call(source.aclose)
+    assert read(colour, source) == []
+
+
+# Our own providers
+
+
+@pytest.mark.parametrize("provider", [VLLMProvider, OpenAIProvider])
+def test_the_verbs_of_our_providers(
+    provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour
+) -> None:
+    llm = provider("m", base_url=scripted.base_url)
+    scripted.reply(said("", PARIS))
+    scripted.reply(said(ANSWER))
+    done: ToolRun = colour.do(
+        llm,
+        "run_tools",
+        "Weather?",
+        tools=[get_weather],
+        tool_choice="required",
+        temperature=0,
+        model="other",
+    )
+    assert done.text == ANSWER
+    first, second = (request.json() for request in scripted.requests)
+    assert first["tools"] == second["tools"] == [DEFINITION]
+    assert first["model"] == second["model"] == "other"
+    assert first["temperature"] == second["temperature"] == 0
+    assert (first.get("tool_choice"), second.get("tool_choice")) == ("required", None)
+    assert second["messages"] == wire(done.messages)[:3]
+
+
+@pytest.mark.parametrize("provider", [VLLMProvider, OpenAIProvider])
+def test_the_streams_of_our_providers(
+    provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour
+) -> None:
+    llm = provider("m", base_url=scripted.base_url)
+    scripted.stream(streamed(said("", PARIS)))
+    scripted.stream(streamed(said(ANSWER)))
+    verb: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
+    source = verb("Weather?", tools=[get_weather])
+    events = read(colour, source)
+    assert [event.content for event in events if isinstance(event, ToolResult)] == ["21 C"]
+    assert source.messages[-1].content == ANSWER
+    assert len({request.connection for request in scripted.requests}) == 1
+
+
+def test_leaving_a_stream_ends_the_reply(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    scripted.stream([streamed(said("Let me"))[0], never])
+    verb: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
+    source = verb("Weather?", tools=[get_weather])
+    if colour.portal is None:
+        with source:
+            next(source)
+    else:
+
+        async def leave() -> None:
+            async with source:
+                await anext(source)
+
+        colour.portal.call(leave)
+    assert scripted.wait_client_closed()
+
+
+def test_a_reply_that_fails_is_told_as_ever(scripted: ScriptedServer, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+
+    def go(verb: str) -> None:
+        if verb == "run_tools":
+            colour.do(llm, verb, "Weather?", tools=[get_weather])
+        else:
+            colour.open(llm, verb, "Weather?", tools=[get_weather]).until_done()
+
+    for verb in ("run_tools", "stream_run_tools"):
+        first = stream(streamed(said("", PARIS))) if verb.startswith("stream") else reply(said("", PARIS))
+        scripted.add(first, reply({"error": {"message": "ill"}}, 500))
+        with pytest.raises(APIStatusError):
+            go(verb)
+
+
+def test_wrong_parameters_are_refused(colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
+    with pytest.raises(InvalidRequestError, match="top_k"):
+        colour.do(llm, "run_tools", "Weather?", tools=[get_weather], top_k="5")
+
+
+def test_the_message_of_a_result_is_the_one_that_is_sent() -> None:
+    result = ToolResult(ToolCall(id="c9"), "said")
+    expected: ToolMessage = {"role": "tool", "tool_call_id": "c9", "content": "said"}
+    assert result.message == expected
