@@ -1,0 +1,192 @@
+"""The request parameters of transcriptions and translations, as TypedDicts for `**params: Unpack[...]`."""
+
+# No `from __future__ import annotations` here: the annotations are read at run time.
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from typing_extensions import TypedDict
+
+from vllmchat.chat.params import INT64_MAX, INT64_MIN, CallBase
+from vllmchat.checking.rules import Bounds, Default, Length, Since
+
+__all__ = [
+    "AudioBase",
+    "AudioStreamBase",
+    "BeamBase",
+    "StreamTranscribeParams",
+    "StreamTranslateParams",
+    "TranscribeParams",
+    "TranslateParams",
+]
+
+
+class AudioBase(CallBase, total=False):
+    """What transcriptions and translations take. A base."""
+
+    language: str | None
+    """The language that is spoken, as its code of two letters: `en`. Knowing it helps the model."""
+    to_language: Annotated[str | None, Since("0.10.2")]
+    """The language to write in, for models that can choose. Whisper translates to English only.
+
+    Since: vLLM 0.10.2.
+    """
+    prompt: Annotated[str | None, Default("none")]
+    """Text that comes before what is spoken, or that shows the style and the names to expect.
+
+    Default: none.
+    """
+    hotwords: Annotated[str | None, Since("0.20")]
+    """Words to listen for, for models that know such a list.
+
+    Since: vLLM 0.20.
+    """
+    max_completion_tokens: Annotated[int | None, Bounds(ge=1), Since("0.14")]
+    """Longest text, in tokens, for each piece of audio that the server cuts the file into.
+
+    Range: at least 1. Since: vLLM 0.14.
+    """
+    temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("0.0")]
+    """How freely to choose words: 0 always takes the likeliest.
+
+    Range: between 0 and 2. Default: 0.0.
+    """
+    top_p: Annotated[float | None, Bounds(gt=0, le=1), Default("1.0, or the model's generation config")]
+    """Sample from the likeliest tokens whose probabilities sum up to this. For translations since vLLM 0.27.
+
+    Range: greater than 0 and at most 1. Default: 1.0, or the model's generation config.
+    """
+    top_k: Annotated[int | None, Bounds(ge=-1), Default("0, or the model's generation config")]
+    """Sample from this many of the likeliest tokens; -1 and 0 mean all. For translations since vLLM 0.27.
+
+    Range: at least -1. Default: 0, or the model's generation config.
+    """
+    min_p: Annotated[float | None, Bounds(ge=0, le=1), Default("0.0, or the model's generation config")]
+    """Drop tokens less likely than this share of the likeliest one's probability. For translations since vLLM 0.27.
+
+    Range: between 0 and 1. Default: 0.0, or the model's generation config.
+    """
+    seed: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("random")]
+    """Seed of the sampling. For translations since vLLM 0.10.2.
+
+    Range: between `-2**63` and `2**63 - 1`. Default: random.
+    """
+    frequency_penalty: Annotated[float | None, Bounds(ge=-2, le=2), Default("0.0")]
+    """Make a token less likely the more often it has been written. For translations since vLLM 0.27.
+
+    Range: between -2 and 2. Default: 0.0.
+    """
+    presence_penalty: Annotated[float | None, Bounds(ge=-2, le=2), Default("0.0")]
+    """Make a token less likely once it has been written. For translations since vLLM 0.27.
+
+    Range: between -2 and 2. Default: 0.0.
+    """
+    repetition_penalty: Annotated[
+        float | None, Bounds(gt=0), Default("1.0, or the model's generation config")
+    ]
+    """Above 1: make tokens that have been written less likely. For translations since vLLM 0.27.
+
+    Range: greater than 0. Default: 1.0, or the model's generation config.
+    """
+    watermarking: Annotated[bool | None, Default("as the server is set"), Since("0.32")]
+    """Watermark the text, on servers that are set up for it.
+
+    Default: as the server is set. Since: vLLM 0.32.
+    """
+    vllm_xargs: Annotated[
+        Mapping[
+            str,
+            str
+            | Annotated[int, Bounds(ge=INT64_MIN, lt=2**64)]
+            | float
+            | Sequence[str | Annotated[int, Bounds(ge=INT64_MIN, lt=2**64)] | float],
+        ]
+        | None,
+        Since("0.9.2"),
+    ]
+    """Arguments for extensions of the server. For translations since vLLM 0.27.
+
+    Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
+    """
+
+
+class BeamBase(TypedDict, total=False):
+    """A search for the likeliest text. Not for streams. A base."""
+
+    use_beam_search: Annotated[bool | None, Default("False"), Since("0.18")]
+    """Search with a beam instead of sampling.
+
+    Default: False. Since: vLLM 0.18.
+    """
+    n: Annotated[int | None, Bounds(ge=1), Default("1"), Since("0.18")]
+    """How wide the beam is. Only with `use_beam_search=True`.
+
+    Range: at least 1. Default: 1. Since: vLLM 0.18.
+    """
+    length_penalty: Annotated[float | None, Default("1.0"), Since("0.18")]
+    """How the search scores length: the sum of log probabilities is divided by length to this power.
+
+    Only with `use_beam_search=True`.
+
+    Default: 1.0. Since: vLLM 0.18.
+    """
+    include_stop_str_in_output: Annotated[bool | None, Default("False"), Since("0.18")]
+    """Keep the stop text. Only with `use_beam_search=True`.
+
+    Default: False. Since: vLLM 0.18.
+    """
+
+
+class AudioStreamBase(TypedDict, total=False):
+    """What streams carry beside the text. A base."""
+
+    stream_include_usage: Annotated[bool | None, Default("True")]
+    """End the stream with the usage. The server's own default is False.
+
+    Default: True.
+    """
+    stream_continuous_usage_stats: Annotated[bool | None, Default("False")]
+    """Give the usage so far with each chunk. Only together with `stream_include_usage`.
+
+    Default: False.
+    """
+
+
+class TranscribeParams(AudioBase, BeamBase, total=False, closed=True):
+    """What `VLLMProvider.transcribe` takes."""
+
+    response_format: Annotated[
+        Literal["json", "text", "verbose_json", "diarized_json"] | None, Default('`"json"`')
+    ]
+    """What to tell beside the text.
+
+    `"verbose_json"`: the language, the duration and segments with their times, for models that mark them (Whisper).
+    `"diarized_json"`: who speaks when, since vLLM 0.27, for models that tell speakers apart. vLLM answers `"text"` like
+    `"json"`, and refuses the subtitles of OpenAI's protocol (`srt`, `vtt`).
+
+    Default: `"json"`.
+    """
+    timestamp_granularities: Annotated[Sequence[Literal["word", "segment"]] | None, Length(1)]
+    """Which times to tell. Only with `response_format="verbose_json"`, where vLLM gives those of segments anyway, and
+    none of words.
+
+    Range: not empty.
+    """
+
+
+class TranslateParams(AudioBase, BeamBase, total=False, closed=True):
+    """What `VLLMProvider.translate` takes."""
+
+    response_format: Annotated[Literal["json", "text", "verbose_json"] | None, Default('`"json"`')]
+    """What to tell beside the text: `"verbose_json"` the language, the duration and segments with their times, for
+    models that mark them (Whisper). vLLM answers `"text"` like `"json"`.
+
+    Default: `"json"`.
+    """
+
+
+class StreamTranscribeParams(AudioBase, AudioStreamBase, total=False, closed=True):
+    """What `VLLMProvider.stream_transcribe` takes."""
+
+
+class StreamTranslateParams(AudioBase, AudioStreamBase, total=False, closed=True):
+    """What `VLLMProvider.stream_translate` takes."""

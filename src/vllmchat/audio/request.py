@@ -1,0 +1,241 @@
+"""A transcription or translation as a call: a file and checked parameters in, a form out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from anyio import to_thread
+
+from vllmchat.audio.params import (
+    StreamTranscribeParams,
+    StreamTranslateParams,
+    TranscribeParams,
+    TranslateParams,
+)
+from vllmchat.audio.transcription import read_transcription
+from vllmchat.audio.upload import form_fields, judge_file, multipart
+from vllmchat.checking.dialect import Dialect
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.subject import check_all, unknown
+from vllmchat.checking.words import show
+from vllmchat.errors import Problem
+from vllmchat.http.call import Call
+from vllmchat.http.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vllmchat.audio.transcription import Transcription
+    from vllmchat.audio.upload import AudioFile, File
+    from vllmchat.checking.dialect import Between, CheckedParams
+
+
+@dataclass(frozen=True, slots=True)
+class AudioRequest:
+    """A file that has been read, and its parameters.
+
+    Attributes:
+        upload: What is asked.
+        data: The bytes of the file.
+    """
+
+    upload: Upload
+    data: bytes
+
+    needs_model: ClassVar[bool] = True
+
+    def call(self, model: str, timeout: Timeout) -> Call[Transcription]:
+        """The call to a model.
+
+        Args:
+            model: Its name.
+            timeout: The provider's limits; the call's own go before them.
+
+        Raises:
+            InvalidRequestError: Something in `extra_body` has no form.
+        """
+        upload, params = self.upload, self.upload.params
+        fields: dict[str, object] = {"model": model, **params.fields}
+        if upload.stream:
+            fields["stream"] = True
+            fields.setdefault("stream_include_usage", True)
+        if params.extra_body is not None:
+            fields.update(params.extra_body)
+        body, content_type = multipart(form_fields(fields), upload.file.name, self.data)
+        return Call(
+            upload.path,
+            read_transcription,
+            Timeout.of(params.timeout, timeout),
+            body=body,
+            content_type=content_type,
+            headers=params.extra_headers or {},
+            accept="text/event-stream" if upload.stream else "application/json",
+            needs=_NEEDS,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that has been judged but not read, and its parameters.
+
+    Attributes:
+        path: The route.
+        file: The file.
+        params: The checked parameters.
+        stream: Whether the answer is to be streamed.
+    """
+
+    path: str
+    file: File
+    params: CheckedParams
+    stream: bool
+
+    def read(self) -> AudioRequest:
+        """Reads the file.
+
+        Raises:
+            InvalidRequestError: It cannot be read.
+        """
+        return AudioRequest(self, self.file.read())
+
+    async def aread(self) -> AudioRequest:
+        """Reads the file, in a thread, so that an event loop does not wait for a disk."""
+        if isinstance(self.file.source, bytes):
+            return self.read()
+        return await to_thread.run_sync(self.read)
+
+
+_NEEDS: Final = (
+    "It exists only for models that hear: start the server with one, such as openai/whisper-large-v3-turbo "
+    "(translations since vLLM 0.9.2)."
+)
+
+_TRANSCRIBE: Final = "/audio/transcriptions"
+_TRANSLATE: Final = "/audio/translations"
+
+
+def transcribe_upload(file: AudioFile, params: TranscribeParams) -> Upload:
+    """What is asked by a transcription.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _upload(_TRANSCRIBE, file, params, _TRANSCRIPTIONS, stream=False)
+
+
+def stream_transcribe_upload(file: AudioFile, params: StreamTranscribeParams) -> Upload:
+    """What is asked by a streamed transcription.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _upload(_TRANSCRIBE, file, params, _TRANSCRIPTION_STREAMS, stream=True)
+
+
+def translate_upload(file: AudioFile, params: TranslateParams) -> Upload:
+    """What is asked by a translation.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _upload(_TRANSLATE, file, params, _TRANSLATIONS, stream=False)
+
+
+def stream_translate_upload(file: AudioFile, params: StreamTranslateParams) -> Upload:
+    """What is asked by a streamed translation.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    return _upload(_TRANSLATE, file, params, _TRANSLATION_STREAMS, stream=True)
+
+
+def _upload(
+    path: str, file: AudioFile, params: Mapping[str, object], dialect: Dialect, *, stream: bool
+) -> Upload:
+    judged, found = judge_file(file)
+    return Upload(path, judged, check_all(found, dialect, params, stream=stream), stream)
+
+
+# Rules between parameters, each under the name that calls for it
+
+
+def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields.get("response_format") != "verbose_json" and "response_format" not in wrong:
+        rule = 'needs response_format="verbose_json".'
+        yield Problem("timestamp_granularities", show(fields["timestamp_granularities"]), rule)
+
+
+def _beam_only(name: str) -> Between:
+    def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+        if fields.get("use_beam_search") is not True and "use_beam_search" not in wrong:
+            yield Problem(name, show(fields[name]), "has no effect without use_beam_search=True.")
+
+    return rule
+
+
+def _continuous(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["stream_continuous_usage_stats"] is True and fields.get("stream_include_usage") is False:
+        rule = "has no effect with stream_include_usage=False."
+        yield Problem("stream_continuous_usage_stats", "True", rule)
+
+
+def _in_brackets(fields: dict[str, object]) -> None:
+    """The name that a form gives to a list."""
+    if "timestamp_granularities" in fields:
+        fields["timestamp_granularities[]"] = fields.pop("timestamp_granularities")
+
+
+_BEAM: Final = {name: _beam_only(name) for name in ("n", "length_penalty", "include_stop_str_in_output")}
+
+_ONLY_WHOLE: Final = {
+    "response_format": ("is not for streams, which are text.", "Leave it out."),
+    "timestamp_granularities": ("is not for streams, which are text.", "Leave it out."),
+    "use_beam_search": ("is not for streams.", "Leave it out."),
+    "n": ("is not for streams.", "Leave it out."),
+    "length_penalty": ("is not for streams.", "Leave it out."),
+    "include_stop_str_in_output": ("is not for streams.", "Leave it out."),
+    "stream": ("is not a parameter: the verb decides.", None),
+}
+_ONLY_STREAMS: Final = {
+    "stream_include_usage": ("is only for streams.", None),
+    "stream_continuous_usage_stats": ("is only for streams.", None),
+}
+
+
+def _dialect(
+    owner: str,
+    params: type,
+    said: Mapping[str, tuple[str, str | None]],
+    between: Mapping[str, Between],
+) -> Dialect:
+    return Dialect(
+        owner, params, between, unknown=unknown(owner, fields_of(params), said), finish=_in_brackets
+    )
+
+
+_TRANSCRIPTIONS: Final = _dialect(
+    "transcribe",
+    TranscribeParams,
+    {**_ONLY_STREAMS, "stream": ("is not a parameter: the verb decides.", "Call .stream_transcribe(...).")},
+    {**_BEAM, "timestamp_granularities": _granularities},
+)
+_TRANSLATIONS: Final = _dialect(
+    "translate",
+    TranslateParams,
+    {**_ONLY_STREAMS, "stream": ("is not a parameter: the verb decides.", "Call .stream_translate(...).")},
+    _BEAM,
+)
+_TRANSCRIPTION_STREAMS: Final = _dialect(
+    "stream_transcribe",
+    StreamTranscribeParams,
+    _ONLY_WHOLE,
+    {"stream_continuous_usage_stats": _continuous},
+)
+_TRANSLATION_STREAMS: Final = _dialect(
+    "stream_translate",
+    StreamTranslateParams,
+    _ONLY_WHOLE,
+    {"stream_continuous_usage_stats": _continuous},
+)

@@ -1,0 +1,109 @@
+"""The stream of a transcription or translation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from vllmchat.audio.transcription import AudioUsage, Transcription, decode_event
+from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
+from vllmchat.wire import build
+
+if TYPE_CHECKING:
+    from vllmchat.audio.transcription import TranscriptionChunk
+    from vllmchat.chat.completion import Usage
+
+
+class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
+    """Reads the events of `/v1/audio/transcriptions` and `/v1/audio/translations`."""
+
+    kept_in: ClassVar[str] = "transcription"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[str] = []
+        self._usage: Usage | None = None
+        self._last = False
+
+    def decode(self, data: bytes) -> TranscriptionChunk | dict[str, object]:
+        """Makes a chunk of an event's data, or finds the error that it tells."""
+        return decode_event(data)
+
+    def add(self, item: TranscriptionChunk) -> None:
+        """Adds the chunk to the transcription."""
+        if item.text:
+            self._pieces.append(item.text)
+        if item.usage is not None:
+            self._usage = item.usage
+            self._last = not item.choices
+
+    def end_is_proven(self) -> bool:
+        """Whether the chunk with the usage alone has come. A finish reason ends but one piece of the audio."""
+        return self._last
+
+    def reply(self) -> Transcription:
+        """The transcription so far, also an empty one."""
+        build(AudioUsage)
+        build(Transcription)
+        usage = self._usage.model_dump(include=_TOLD) if self._usage is not None else None
+        return Transcription.model_validate({"text": "".join(self._pieces), "usage": usage})
+
+
+_TOLD = {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+class TranscriptionStream(ReplyStream["TranscriptionChunk", "Transcription"]):
+    """The chunks of a transcription or translation as they come, blocking.
+
+    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
+    server stops:
+
+        with llm.stream_transcribe("speech.mp3") as stream:
+            for chunk in stream:
+                print(chunk.text, end="", flush=True)
+        print(stream.transcription.usage)
+
+    The file is read, and sent, when it is first iterated over or entered. It belongs to one thread.
+
+    Raises:
+        InvalidRequestError: The file cannot be read.
+        APIStatusError: The server answered with an error, at first or inside the stream.
+        APIConnectionError: No answer came, or a limit of `Timeout` passed.
+        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by the final usage.
+        ResponseError: Something else than chunks came.
+
+    All but the first carry what had arrived as `partial`.
+    """
+
+    @property
+    def transcription(self) -> Transcription:
+        """The whole text as far as it has been handed out."""
+        return self._reader.reply()
+
+
+class AsyncTranscriptionStream(AsyncReplyStream["TranscriptionChunk", "Transcription"]):
+    """The chunks of a transcription or translation as they come, awaiting.
+
+    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
+    server stops:
+
+        async with llm.astream_transcribe("speech.mp3") as stream:
+            async for chunk in stream:
+                print(chunk.text, end="", flush=True)
+        print(stream.transcription.usage)
+
+    The file is read, in a thread, and sent, when it is first iterated over or entered.
+
+    Raises:
+        InvalidRequestError: The file cannot be read.
+        APIStatusError: The server answered with an error, at first or inside the stream.
+        APIConnectionError: No answer came, or a limit of `Timeout` passed.
+        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by the final usage.
+        ResponseError: Something else than chunks came.
+
+    All but the first carry what had arrived as `partial`.
+    """
+
+    @property
+    def transcription(self) -> Transcription:
+        """The whole text as far as it has been handed out."""
+        return self._reader.reply()

@@ -1,0 +1,145 @@
+"""The verbs of models that hear."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vllmchat.audio.request import (
+    stream_transcribe_upload,
+    stream_translate_upload,
+    transcribe_upload,
+    translate_upload,
+)
+from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionReader, TranscriptionStream
+from vllmchat.providers.base import ProviderBase
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from vllmchat.audio.params import (
+        StreamTranscribeParams,
+        StreamTranslateParams,
+        TranscribeParams,
+        TranslateParams,
+    )
+    from vllmchat.audio.request import Upload
+    from vllmchat.audio.transcription import Transcription
+    from vllmchat.audio.upload import AudioFile
+    from vllmchat.http.client import AsyncExchange, SyncExchange
+
+
+class AudioVerbs(ProviderBase):
+    """What a vLLM server does with a model that hears."""
+
+    def transcribe(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranscribeParams]
+    ) -> Transcription:
+        """Writes down what is said in an audio file.
+
+        Args:
+            file: A path, the bytes of a file, or a file opened for reading bytes; the last two also with a name before
+                them: `("speech.mp3", data)`. flac, mp3, m4a, ogg, wav and more, as the server can read.
+            model: The model, for this call.
+            **params: See `TranscribeParams`.
+
+        Raises:
+            InvalidRequestError: The file cannot be read or a parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not hear.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no transcription.
+        """
+        return self._run(transcribe_upload(file, params).read(), model)
+
+    async def atranscribe(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranscribeParams]
+    ) -> Transcription:
+        """Writes down what is said in an audio file, awaiting. See `transcribe`."""
+        return await self._arun(await transcribe_upload(file, params).aread(), model)
+
+    def translate(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
+    ) -> Transcription:
+        """Writes down what is said in an audio file in another language: with Whisper, in English. Since vLLM 0.9.2.
+
+        Args:
+            file: A path, the bytes of a file, or a file opened for reading bytes; the last two also with a name before
+                them: `("speech.mp3", data)`.
+            model: The model, for this call.
+            **params: See `TranslateParams`.
+
+        Raises:
+            InvalidRequestError: The file cannot be read or a parameter is wrong; nothing was sent.
+            NotFoundError: The server's model does not hear.
+            APIStatusError: The server answered with an error.
+            APIConnectionError: No answer came.
+            ResponseError: The answer is no translation.
+        """
+        return self._run(translate_upload(file, params).read(), model)
+
+    async def atranslate(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
+    ) -> Transcription:
+        """Writes down what is said in another language, awaiting. See `translate`."""
+        return await self._arun(await translate_upload(file, params).aread(), model)
+
+    def stream_transcribe(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
+    ) -> TranscriptionStream:
+        """Writes down what is said in an audio file, in pieces, as they are heard.
+
+        The file is read, and sent, when the stream is iterated over or entered. The stream tells the usage at its end,
+        unless `stream_include_usage` says otherwise.
+
+        Args:
+            file: As for `transcribe`.
+            model: The model, for this call.
+            **params: See `StreamTranscribeParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
+        """
+        return self._stream_audio(stream_transcribe_upload(file, params), model)
+
+    def astream_transcribe(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
+    ) -> AsyncTranscriptionStream:
+        """Writes down what is said in an audio file, in pieces, awaiting. See `stream_transcribe`."""
+        return self._astream_audio(stream_transcribe_upload(file, params), model)
+
+    def stream_translate(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
+    ) -> TranscriptionStream:
+        """Writes down what is said in another language, in pieces, as they are heard. Since vLLM 0.9.2.
+
+        The file is read, and sent, when the stream is iterated over or entered. The stream tells the usage at its end,
+        unless `stream_include_usage` says otherwise.
+
+        Args:
+            file: As for `translate`.
+            model: The model, for this call.
+            **params: See `StreamTranslateParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
+        """
+        return self._stream_audio(stream_translate_upload(file, params), model)
+
+    def astream_translate(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
+    ) -> AsyncTranscriptionStream:
+        """Writes down what is said in another language, in pieces, awaiting. See `stream_translate`."""
+        return self._astream_audio(stream_translate_upload(file, params), model)
+
+    def _stream_audio(self, upload: Upload, model: str | None) -> TranscriptionStream:
+        return TranscriptionStream(TranscriptionReader(), partial(self._open_audio, upload, model))
+
+    def _astream_audio(self, upload: Upload, model: str | None) -> AsyncTranscriptionStream:
+        return AsyncTranscriptionStream(TranscriptionReader(), partial(self._aopen_audio, upload, model))
+
+    def _open_audio(self, upload: Upload, model: str | None) -> SyncExchange:
+        return self._open(upload.read(), model)
+
+    async def _aopen_audio(self, upload: Upload, model: str | None) -> AsyncExchange:
+        return await self._aopen(await upload.aread(), model)
