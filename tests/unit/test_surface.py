@@ -17,16 +17,20 @@ import vllmchat
 from vllmchat import (
     AsyncChatStream,
     AsyncGenerationStream,
+    AsyncParseStream,
     AsyncProvider,
     AsyncResponseStream,
     AsyncTextStream,
+    AsyncToolRunStream,
     ChatStream,
     GenerationStream,
     OpenAIProvider,
+    ParseStream,
     Provider,
     ResponseStream,
     SyncProvider,
     TextStream,
+    ToolRunStream,
     VLLMProvider,
 )
 from vllmchat.providers.provider import AsyncChunks, SyncChunks
@@ -131,6 +135,8 @@ STREAMS = [
     (TextStream, AsyncTextStream),
     (GenerationStream, AsyncGenerationStream),
     (ResponseStream, AsyncResponseStream),
+    (ParseStream, AsyncParseStream),
+    (ToolRunStream, AsyncToolRunStream),
 ]
 
 
