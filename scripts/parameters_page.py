@@ -1,4 +1,4 @@
-"""Write docs/parameters.md's tables, and the last paragraph of each parameter's text, from chat/params.py.
+"""Write the tables of parameters in docs/, and the last paragraph of each parameter's text, from their annotations.
 
     python scripts/parameters_page.py           write both
     python scripts/parameters_page.py --check   say whether they are as they would be written; exit code 1 if not
@@ -15,12 +15,16 @@ import ast
 import re
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from typing_extensions import TypeForm, is_typeddict
 
+import vllmchat.generate.params
+import vllmchat.responses.params
+import vllmchat.text.params
 from vllmchat.chat import params
 from vllmchat.checking.rules import (
     Bounds,
@@ -52,6 +56,33 @@ TOP = (*COMMON, *VLLM, "CommonChatParams", "ChatParams")
 
 
 @dataclass(frozen=True)
+class Page:
+    """The page of an endpoint whose parameters stand partly with those of chats.
+
+    Attributes:
+        module: Where they are written.
+        page: The page.
+        params: What its verb takes, its own parameters in these classes.
+    """
+
+    module: ModuleType
+    page: Path
+    params: tuple[str, ...]
+
+    @property
+    def source(self) -> Path:
+        """The module's file."""
+        return ROOT / "src" / Path(*self.module.__name__.split(".")).with_suffix(".py")
+
+
+PAGES = (
+    Page(vllmchat.text.params, ROOT / "docs" / "completions.md", ("CompletionBase", "VLLMCompletionParams")),
+    Page(vllmchat.generate.params, ROOT / "docs" / "tokens-in-out.md", ("GenerateBase", "GenerateParams")),
+    Page(vllmchat.responses.params, ROOT / "docs" / "responses.md", ("ResponseParams",)),
+)
+
+
+@dataclass(frozen=True)
 class Text:
     """The text under one annotation.
 
@@ -77,14 +108,15 @@ class Described:
     name: str
     doc: str
     texts: tuple[Text, ...]
+    module: ModuleType = params
 
     def only(self, group: str) -> Described:
         """The keys of one group."""
-        return Described(self.name, self.doc, tuple(text for text in self.texts if text.group == group))
+        return replace(self, texts=tuple(text for text in self.texts if text.group == group))
 
     @property
     def fields(self) -> dict[str, Field]:
-        return fields_of(getattr(params, self.name))
+        return fields_of(getattr(self.module, self.name))
 
 
 def main() -> int:
@@ -95,8 +127,14 @@ def main() -> int:
     check: bool = parser.parse_args().check
     source = SOURCE.read_text(encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    wanted = {SOURCE: written_source(source), PAGE: written_page(page, source)}
-    stale = [path for path, old in ((SOURCE, source), (PAGE, page)) if wanted[path] != old]
+    old = {SOURCE: source, PAGE: page}
+    wanted = {SOURCE: written_source(source), PAGE: written_page(page, _tables(described(source)))}
+    for each in PAGES:
+        source = old[each.source] = each.source.read_text(encoding="utf-8")
+        page = old[each.page] = each.page.read_text(encoding="utf-8")
+        wanted[each.source] = written_source(source, each.module)
+        wanted[each.page] = written_page(page, _tables_of(each, described(source, each.module)))
+    stale = [path for path in old if wanted[path] != old[path]]
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'is stale' if check else 'written'}")
         if not check:
@@ -109,7 +147,7 @@ def main() -> int:
 # The source
 
 
-def described(source: str) -> dict[str, Described]:
+def described(source: str, module: ModuleType = params) -> dict[str, Described]:
     """The TypedDicts of the module's source, in their order."""
     lines = source.split("\n")
     found: dict[str, Described] = {}
@@ -132,7 +170,7 @@ def described(source: str) -> dict[str, Described]:
             texts.append(
                 Text(item.target.id, group, _by_hand(doc), after.lineno - 1, after.end_lineno or after.lineno)
             )
-        found[node.name] = Described(node.name, ast.get_docstring(node) or "", tuple(texts))
+        found[node.name] = Described(node.name, ast.get_docstring(node) or "", tuple(texts), module)
     return found
 
 
@@ -153,10 +191,10 @@ def _by_hand(doc: str) -> tuple[str, ...]:
     )
 
 
-def written_source(source: str) -> str:
+def written_source(source: str, module: ModuleType = params) -> str:
     """The module's source with the last paragraph of each text as its annotation says."""
     lines = source.split("\n")
-    for one in reversed(described(source).values()):
+    for one in reversed(described(source, module).values()):
         for text in reversed(one.texts):
             lines[text.first : text.last] = _docstring(text.paragraphs, facts(one.fields[text.name]))
     return "\n".join(lines)
@@ -224,13 +262,13 @@ def _rule(rule: Rule, unit: str) -> str:
 # The page
 
 
-def written_page(page: str, source: str) -> str:
-    """The page with its tables as the source says."""
+def written_page(page: str, tables: str) -> str:
+    """The page with these tables."""
     if BEGIN not in page or END not in page:
-        raise SystemExit(f"{PAGE.relative_to(ROOT)} lacks the mark {BEGIN if BEGIN not in page else END}")
+        raise SystemExit(f"a page lacks the mark {BEGIN if BEGIN not in page else END}")
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{_tables(described(source))}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 
 def _tables(classes: dict[str, Described]) -> str:
@@ -258,6 +296,20 @@ def _tables(classes: dict[str, Described]) -> str:
     return "\n\n".join(pieces) + "\n"
 
 
+def _tables_of(page: Page, classes: dict[str, Described]) -> str:
+    own = [classes[name] for name in page.params]
+    here = {text.name for one in own for text in one.texts}
+    shared = [name for name in own[-1].fields if name not in here]
+    pieces = [_table(own), f"And as in [chats](parameters.md): {_names(sorted(shared))}."]
+    closed = [one for one in classes.values() if one.texts and one.name not in page.params]
+    nested = [one for one in closed if not one.name.endswith("Params")]
+    if nested:
+        pieces += ["### Nested values", "Mappings with exactly these keys. A key marked * is required."]
+    for one in nested:
+        pieces += [f"#### {one.name}", one.doc, _table([one])]
+    return "\n\n".join(pieces) + "\n"
+
+
 def _names(names: list[str]) -> str:
     quoted = [f"`{name}`" for name in names]
     return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
@@ -266,18 +318,18 @@ def _names(names: list[str]) -> str:
 def _table(classes: Iterable[Described]) -> str:
     rows = ["| Parameter | Type | Range | Default | Meaning |", "|---|---|---|---|---|"]
     for one in classes:
-        rows.extend(_row(text, one.fields[text.name]) for text in one.texts)
+        rows.extend(_row(text, one.fields[text.name], one.module.__name__) for text in one.texts)
     return "\n".join(rows)
 
 
-def _row(text: Text, field: Field) -> str:
+def _row(text: Text, field: Field, home: str) -> str:
     meaning = " ".join(" ".join(part.split()) for part in text.paragraphs)
     if field.needs:
         meaning += f" Needs the server's {_option(field.needs)}."
     if field.since:
         meaning += f" *Since vLLM {field.since}.*"
     name = f"`{text.name}`{'*' if field.required else ''}"
-    cells = (name, kind(field.type), allowed(field), field.default or "", meaning)
+    cells = (name, kind(field.type, home), allowed(field), field.default or "", meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -286,12 +338,12 @@ def _option(needs: str) -> str:
     return f"`{option}`{f' {rest}' if rest else ''}"
 
 
-def kind(hint: object) -> str:
-    """A type as the page writes it."""
+def kind(hint: object, home: str = params.__name__) -> str:
+    """A type as the page writes it, with links to the tables of nested ones; `home` is the page's own module."""
     bare, _ = unwrap(hint)
     parts = members(bare)
     if len(parts) > 1:
-        return " or ".join(dict.fromkeys(kind(part) for part in parts))
+        return " or ".join(dict.fromkeys(kind(part, home) for part in parts))
     if get_origin(bare) is Literal:
         return ", ".join(f'`"{word}"`' if isinstance(word, str) else f"`{word}`" for word in get_args(bare))
     if bare is Timeout:
@@ -299,13 +351,14 @@ def kind(hint: object) -> str:
     if is_python(bare):
         return "a type" if get_origin(bare) is TypeForm else "a function"
     if is_typeddict(bare) and isinstance(bare, type):
-        return f"[`{bare.__name__}`](#{bare.__name__.lower()})"
+        page = "" if bare.__module__ == home else PAGE.name
+        return f"[`{bare.__name__}`]({page}#{bare.__name__.lower()})"
     origin, inner = get_origin(bare), get_args(bare)
     if isinstance(bare, type) and origin is None:
         return f"`{bare.__name__}`"
     if len(inner) == 1:
-        return f"list of {kind(inner[0])}"
-    return "mapping" if inner[1] is object else f"mapping of {kind(inner[0])} to {kind(inner[1])}"
+        return f"list of {kind(inner[0], home)}"
+    return "mapping" if inner[1] is object else f"mapping of {kind(inner[0], home)} to {kind(inner[1], home)}"
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_every_parameter_may_be_none() -> None:
             'does not go with text={"format": ...}',
         ),
         (
-            {"previous_input_messages": [{}], "previous_response_id": "r"},
+            {"previous_input_messages": [EMPTY], "previous_response_id": "r"},
             "not go with `previous_response_id`.",
         ),
         ({"cache_salt": "a/b"}, "cache_salt: must not contain"),
@@ -172,7 +172,7 @@ def test_what_is_sent() -> None:
     assert checked(
         top_logprobs=2, include=["message.output_text.logprobs"], text={"format": {"type": "text"}}
     )
-    assert checked(tool_choice="auto", previous_input_messages=[{}], top_logprobs=0)
+    assert checked(tool_choice="auto", previous_input_messages=[EMPTY], top_logprobs=0)
 
 
 def test_functions_stand_for_their_description() -> None:
