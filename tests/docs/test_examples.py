@@ -10,6 +10,7 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING, Any, cast
 
+import httpx
 import pytest
 import respx
 import yaml  # type: ignore[import-untyped] # it has no types, and this one call needs none
@@ -62,6 +63,18 @@ def test_it_runs(
     run(example, source, tmp_path, monkeypatch, capsys)
 
 
+@pytest.mark.parametrize("example", [each for each in PYTHON if each.directive == "pooling"], ids=ids)
+def test_it_runs_with_a_model_that_embeds(
+    example: Example,
+    pooling_server: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VLLM_BASE_URL", pooling_server.base_url)
+    run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
+
+
 @pytest.mark.parametrize("example", [each for each in PYTHON if each.directive == "stand-in"], ids=ids)
 def test_it_runs_with_a_stand_in(
     example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -69,10 +82,35 @@ def test_it_runs_with_a_stand_in(
     monkeypatch.setenv("VLLM_BASE_URL", f"{SERVER}/v1")
     recorded = json.loads((ROOT / "tests/recorded/vllm-0.32.0/chat.json").read_text(encoding="utf-8"))
     answer = recorded["response"]["body"]
-    with respx.mock(base_url=f"{SERVER}/v1") as router:
-        router.get("/models").respond(json={"object": "list", "data": [{"id": MODEL, "object": "model"}]})
-        router.post("/chat/completions").respond(content=answer, content_type="application/json")
+    with respx.mock(assert_all_called=False) as router:
+        router.get(f"{SERVER}/v1/models").respond(
+            json={"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+        )
+        router.post(f"{SERVER}/v1/chat/completions").respond(content=answer, content_type="application/json")
+        router.post(f"{SERVER}/v1/audio/transcriptions").mock(side_effect=transcribed)
+        router.post(f"{SERVER}/classify").respond(json=CLASSES)
         run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
+
+
+CLASSES = {
+    "object": "list",
+    "data": [
+        {"index": 0, "label": "POSITIVE", "probs": [0.25, 0.75], "num_classes": 2},
+        {"index": 1, "label": "NEGATIVE", "probs": [0.9, 0.1], "num_classes": 2},
+    ],
+}
+
+
+def transcribed(request: httpx.Request) -> httpx.Response:
+    """What vLLM's own models of answers say to a form."""
+    answers = json.loads((ROOT / "tests/recorded/vllm-0.32.0-audio.json").read_text(encoding="utf-8"))
+    form = request.content
+    if b'name="stream"' in form:
+        events = "".join(f"data: {event}\n\n" for event in [*answers["transcription_stream"], "[DONE]"])
+        return httpx.Response(200, text=events, headers={"content-type": "text/event-stream"})
+    verbose = b"verbose_json" in form
+    text = answers["transcription_verbose"] if verbose else '{"text": "Hello.", "usage": null}'
+    return httpx.Response(200, text=text, headers={"content-type": "application/json"})
 
 
 def run(

@@ -5,6 +5,7 @@ block `text` right after it, with nothing in between. An `…` in a promise stan
 the fence says how an example is different:
 
 - `<!-- example: type-error -->`: wrong on purpose, and a type checker says so.
+- `<!-- example: pooling -->`: a server answers whose model embeds.
 - `<!-- example: stand-in -->`: a stand-in answers, since it needs more than the tiny model can do.
 - `<!-- example: not-run (REASON) -->`: it is only compiled and type-checked.
 - `<!-- example: not-checked (REASON) -->`: it is only compiled.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 
-DIRECTIVES: Final = frozenset({"type-error", "stand-in", "not-run", "not-checked"})
+DIRECTIVES: Final = frozenset({"type-error", "pooling", "stand-in", "not-run", "not-checked"})
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*).*$")
 _DIRECTIVE: Final = re.compile(r"^ *<!-- example: (?P<name>[\w-]+)(?: \((?P<reason>.+)\))? -->$")
