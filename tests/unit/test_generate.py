@@ -307,6 +307,19 @@ def test_text_adds_up_too() -> None:
     assert not target.end_is_proven()
 
 
+def test_log_probabilities_may_be_missing_in_between() -> None:
+    target = GenerationReader(generate_request([1], check_generate({}, stream=True), stream=True))
+    for logprobs in ({"content": [{"token_id": 1}]}, {"content": None}, None):
+        made = chunk(1)
+        made["choices"][0]["logprobs"] = logprobs
+        item = decode_event(json.dumps(made).encode())
+        assert not isinstance(item, dict)
+        target.accept(item)
+    (choice,) = target.reply().choices
+    assert choice.logprobs is not None
+    assert len(choice.logprobs.content or []) == 1
+
+
 def test_a_stream_that_breaks_off_keeps_what_came(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.add(stream([chunk(1, 2)], done=False))
     got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])

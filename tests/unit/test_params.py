@@ -145,6 +145,7 @@ def test_the_script_says_what_is_stale(
     monkeypatch.setattr(parameters_page, "ROOT", tmp_path)
     monkeypatch.setattr(parameters_page, "SOURCE", source)
     monkeypatch.setattr(parameters_page, "PAGE", page)
+    monkeypatch.setattr(parameters_page, "PAGES", ())
     monkeypatch.setattr("sys.argv", ["parameters_page.py", "--check"])
     assert parameters_page.main() == 1
     assert "params.py is stale\nparameters.md is stale" in capsys.readouterr().out
@@ -155,6 +156,17 @@ def test_the_script_says_what_is_stale(
     assert written.startswith("# Mine\n")
     assert written.endswith("mine too\n")
     assert "| `top_k` | `int` | at least -1 |" in written
+
+
+@pytest.mark.parametrize("page", parameters_page.PAGES, ids=lambda page: page.page.name)
+def test_the_pages_of_other_endpoints_name_every_parameter(page: parameters_page.Page) -> None:
+    text = page.page.read_text(encoding="utf-8")
+    names = fields_of(getattr(page.module, page.params[-1]))
+    assert [name for name in names if f"`{name}`" not in text] == []
+    tree = ast.parse(page.source.read_text(encoding="utf-8"))
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert classes <= set(page.module.__all__)
+    assert sorted(page.module.__all__) == page.module.__all__
 
 
 def test_the_page_names_every_parameter_and_every_nested_type() -> None:

@@ -172,6 +172,7 @@ def test_what_is_sent() -> None:
     assert checked(
         top_logprobs=2, include=["message.output_text.logprobs"], text={"format": {"type": "text"}}
     )
+    assert checked(tools=[SEARCH], tool_choice="required")["tool_choice"] == "required"
     assert checked(tool_choice="auto", previous_input_messages=[EMPTY], top_logprobs=0)
 
 
