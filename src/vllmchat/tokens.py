@@ -20,7 +20,7 @@ from vllmchat.chat.templating import (
     judge_conversation,
 )
 from vllmchat.checking.dialect import CheckedParams, Dialect
-from vllmchat.checking.rules import Default, Length, Needs, Since, fields_of
+from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.subject import check_all, judge_tokens, unknown
 from vllmchat.http.call import Reply
 from vllmchat.post import Post
@@ -131,8 +131,8 @@ _TEXT: Final = Dialect(
     _TextParams,
     unknown=unknown(
         "tokenize",
-        fields_of(TokenizeParams),
-        dict.fromkeys(fields_of(ConversationBase), _FOR_CONVERSATIONS),
+        TokenizeParams,
+        dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS),
     ),
 )
 _CONVERSATION: Final = Dialect(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from anyio import to_thread
-
 from vllmchat.audio.params import (
     StreamTranscribeParams,
     StreamTranslateParams,
@@ -16,7 +14,6 @@ from vllmchat.audio.params import (
 from vllmchat.audio.transcription import read_transcription
 from vllmchat.audio.upload import form_fields, judge_file, multipart
 from vllmchat.checking.dialect import Dialect
-from vllmchat.checking.rules import fields_of
 from vllmchat.checking.subject import check_all, unknown
 from vllmchat.checking.words import show
 from vllmchat.errors import Problem
@@ -103,6 +100,8 @@ class Upload:
         """Reads the file, in a thread, so that an event loop does not wait for a disk."""
         if isinstance(self.file.source, bytes):
             return self.read()
+        from anyio import to_thread  # needed only where a file is read on an event loop
+
         return await to_thread.run_sync(self.read)
 
 
@@ -210,9 +209,7 @@ def _dialect(
     said: Mapping[str, tuple[str, str | None]],
     between: Mapping[str, Between],
 ) -> Dialect:
-    return Dialect(
-        owner, params, between, unknown=unknown(owner, fields_of(params), said), finish=_in_brackets
-    )
+    return Dialect(owner, params, between, unknown=unknown(owner, params, said), finish=_in_brackets)
 
 
 _TRANSCRIPTIONS: Final = _dialect(

@@ -7,12 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 from vllmchat.checking.checkers import Checker, checker_of
-from vllmchat.checking.rules import Bounds, Field
+from vllmchat.checking.rules import Bounds, Field, fields_of
 from vllmchat.checking.words import show, suggest
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from vllmchat.checking.dialect import CheckedParams, Dialect
 
@@ -43,20 +43,20 @@ def check_all(
 
 
 def unknown(
-    owner: str, known: Collection[str], said: Mapping[str, tuple[str, str | None]]
+    owner: str, params: type, said: Mapping[str, tuple[str, str | None]]
 ) -> Callable[[str, object], Problem]:
     """What a `Dialect` says of a name that is none of its parameters.
 
     Args:
         owner: Who takes the parameters, such as `embed`.
-        known: The names that it takes, for suggestions.
+        params: The TypedDict of all that it takes, for suggestions.
         said: Of some names, what is wrong with them and what to write instead.
     """
 
     def problem(name: str, value: object) -> Problem:
         if name in said:
             return Problem(name, show(value), *said[name])
-        meant = suggest(name, known)
+        meant = suggest(name, fields_of(params))
         hint = f"Did you mean `{meant}`?" if meant else None
         return Problem(name, show(value), f"is not a parameter of {owner}.", hint)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.templating import TEMPLATE_RULES, fold_template, judge_conversation
 from vllmchat.checking.dialect import Dialect
-from vllmchat.checking.rules import fields_of
 from vllmchat.checking.subject import judge_tokens, unknown
 from vllmchat.checking.words import as_list, kind_of, not_a, show
 from vllmchat.errors import Problem
@@ -84,10 +83,12 @@ class Dialects:
             {**(between or {}), **(TEMPLATE_RULES if conversation else {})},
             unknown=unknown(
                 owner,
-                fields_of(params),
+                params,
                 {
                     **(
-                        {} if conversation else dict.fromkeys(fields_of(ConversationBase), _FOR_CONVERSATIONS)
+                        {}
+                        if conversation
+                        else dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS)
                     ),
                     **(said or {}),
                 },

@@ -14,7 +14,6 @@ from vllmchat.answers import Answer, put_in_order, read_answer
 from vllmchat.chat.completion import Usage
 from vllmchat.chat.parts import ContentPart
 from vllmchat.checking.dialect import CheckedParams, Dialect
-from vllmchat.checking.rules import fields_of
 from vllmchat.checking.subject import check_all, unknown
 from vllmchat.checking.words import as_list, as_mapping, kind_of, not_a, show
 from vllmchat.errors import Problem
@@ -146,8 +145,8 @@ _RENAMED: Final[dict[str, tuple[str, str | None]]] = {
     "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
     "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
 }
-_SCORE: Final = Dialect("score", ScoreParams, unknown=unknown("score", fields_of(ScoreParams), _RENAMED))
-_RERANK: Final = Dialect("rerank", RerankParams, unknown=unknown("rerank", fields_of(RerankParams), _RENAMED))
+_SCORE: Final = Dialect("score", ScoreParams, unknown=unknown("score", ScoreParams, _RENAMED))
+_RERANK: Final = Dialect("rerank", RerankParams, unknown=unknown("rerank", RerankParams, _RENAMED))
 
 
 def score_request(
