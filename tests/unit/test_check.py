@@ -506,6 +506,10 @@ class Reply:
         ({"seed": Numpyish()}, "Write .item() after it."),
         ({"stop_token_ids": Numpyish()}, "Write .tolist() after it."),
         ({"structured_outputs": {"json": Reply}}, "Take its schema: Reply.model_json_schema()."),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": Reply}}},
+            "Take its schema: Reply.model_json_schema().",
+        ),
         ({"response_format": Reply}, "Take its schema: Reply.model_json_schema()."),
         ({"structured_outputs": Reply()}, "Write .model_dump() after it."),
     ],

@@ -193,11 +193,8 @@ class _Signature:
         for name, field in self.defaults.items():
             if name not in given:
                 given[name] = field.get_default(call_default_factory=True)
-        positions: list[object] = []
-        for name, default in self.positional:
-            if name not in given and default is _EMPTY:  # pragma: no cover - validation insists on it
-                break
-            positions.append(given.pop(name, default))
+        # Validation has insisted on those that have no default.
+        positions = [given.pop(name, default) for name, default in self.positional]
         return functools.partial(function, *positions, **given)
 
 
