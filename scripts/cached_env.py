@@ -115,7 +115,7 @@ class Builder:
         """Run a command that has to succeed."""
         if not self.attempt(*command):
             raise InstallError(
-                f"{self.title} could not be installed: {what} failed. {log_end(Path(self.log.name))}"
+                f"{self.title} could not be installed: {what} failed.\n{log_end(Path(self.log.name))}"
             )
 
     def pip(self, *arguments: str | Path) -> tuple[str | Path, ...]:

@@ -375,12 +375,12 @@ def _wait_until_ready(
             ended = process.poll() is not None if process is not None else not server.is_running()
             if ended:
                 code = f" with exit code {process.returncode}" if process is not None else ""
-                raise ServerError(f"the vLLM server ended{code}. {log_end(server.log)}")
+                raise ServerError(f"the vLLM server ended{code}.\n{log_end(server.log)}")
             if server.is_ready():
                 say(f"ready after {time.monotonic() - begun:.0f} s")
                 return server
             time.sleep(0.1)
-        raise ServerError(f"the vLLM server was not ready after {timeout:g} s. {log_end(server.log)}")
+        raise ServerError(f"the vLLM server was not ready after {timeout:g} s.\n{log_end(server.log)}")
     except BaseException:
         if process is not None:
             stop(server)
@@ -618,7 +618,7 @@ def _main(arguments: argparse.Namespace) -> int:
                 print(server.base_url, flush=True)
                 while server.is_running():
                     time.sleep(0.5)
-                raise ServerError(f"the vLLM server ended. {log_end(server.log)}")
+                raise ServerError(f"the vLLM server ended.\n{log_end(server.log)}")
         case "stop":
             for server in (
                 servers() if arguments.all else [found for found in [load(arguments.name)] if found]

@@ -16,7 +16,7 @@ import pytest
 from cached_env import InstallError
 from support.vllm import API_KEY, SERVER_FIXTURES, LiveServer, is_required
 from tiny_model.dialogues import load
-from vllm_server import Options, ServerError, running
+from vllm_server import ENVIRONMENT, Options, ServerError, running
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
@@ -95,8 +95,10 @@ def start_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
         # Several sessions may run side by side, so the name has the process in it.
         own = dataclasses.replace(options, name=f"tests-{os.getpid()}-{kind}", log=log)
         with ExitStack() as stack:
-            if (reason := pytestconfig.stash.get(_unavailable, None)) is not None:
-                _give_up(reason)
+            if (
+                reason := pytestconfig.stash.get(_unavailable, None)
+            ) and ENVIRONMENT.installed_python() is None:
+                _give_up(reason)  # an installation is tried once, not once for each kind of server
             try:
                 server = stack.enter_context(running(own, say=partial(_say, pytestconfig)))
             except (InstallError, ServerError) as error:
