@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from functools import lru_cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, NewType, TypeGuard, TypeVar, cast, get_origin
@@ -25,6 +26,9 @@ T = TypeVar("T")
 _KEPT: Final = 256
 """How many types are remembered. To take one apart takes longer than to send a request."""
 
+_ALIASES: Final = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
+"""Named types: the `type` statement of Python 3.12 makes others than `typing_extensions` does."""
+
 _LONGEST_NAME: Final = 64
 """What OpenAI's own server allows for the name of a schema."""
 
@@ -41,10 +45,15 @@ class _Schema(GenerateJsonSchema):
 def is_type(value: object) -> TypeGuard[TypeForm[Any]]:
     """Whether a value is a type: a class, `list[int]`, `Literal["a", "b"]`, `int | None` and the like."""
     return (
-        isinstance(value, type | UnionType | TypeAliasType | NewType)
+        isinstance(value, (type, UnionType, NewType, *_ALIASES))
         or get_origin(value) is not None
         or value is Any
     )
+
+
+def unaliased(value: object) -> object:
+    """What a named type stands for; anything else as it is."""
+    return cast("TypeAliasType", value).__value__ if isinstance(value, _ALIASES) else value
 
 
 def adapter_of(kind: TypeForm[T]) -> TypeAdapter[T]:

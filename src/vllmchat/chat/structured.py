@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, g
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
-from typing_extensions import TypeAliasType
 
 from vllmchat.chat.completion import CUT_REASONS
 from vllmchat.chat.schema import (
@@ -22,6 +21,7 @@ from vllmchat.chat.schema import (
     response_format_of,
     schema_of,
     shown,
+    unaliased,
 )
 from vllmchat.checking.words import as_list, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
@@ -497,7 +497,7 @@ class Options(Generic[S]):
 
 
 def _members(given: object) -> Sequence[object]:
-    options: object = given.__value__ if isinstance(given, TypeAliasType) else given
+    options = unaliased(given)
     if get_origin(options) is Literal:
         return get_args(options)
     members = _members_of_enum(options) or as_list(options)
