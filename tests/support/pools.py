@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
     from vllmchat import VLLMProvider
-    from vllmchat.http.transport import AsyncLine, AsyncPool, SyncLine, SyncPool
+    from vllmchat.http.line import AsyncLine, SyncLine
+    from vllmchat.http.transport import AsyncPool, SyncPool
 
 
 class Held(NamedTuple):

@@ -412,13 +412,12 @@ def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
     llm = provider(scripted)
     colour.chat(llm)
     (line,) = idle_lines(pool_of(colour, llm))
-    connection = cast("Any", line.connection)._connection
-    sock = connection._network_stream.get_extra_info("socket")
+    stream = cast("Any", line)._stream
+    sock = stream.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     if sys.platform == "linux":
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-    stream = connection._network_stream
     assert stream.get_extra_info("server_addr")[1] == scripted.port
     assert stream.get_extra_info("client_addr")[0] == "127.0.0.1"
     assert stream.get_extra_info("ssl_object") is None

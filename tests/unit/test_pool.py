@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import httpcore
 import pytest
 
 from support.chats import answer_any, chunk, completion
@@ -21,6 +20,7 @@ from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeou
 from vllmchat.http import transport
 from vllmchat.http.clock import Clock, monotonic
 from vllmchat.http.flow import Send
+from vllmchat.http.line import PlainAsyncLine, PlainSyncLine
 from vllmchat.http.transport import KEEP_ALIVE_SECONDS, SyncPool
 from vllmchat.http.url import BaseURL
 
@@ -184,8 +184,8 @@ def test_a_call_costs_the_same_with_many_connections(
     pool = pool_of(colour, llm)
     idle_lines(pool).extendleft(cast("Any", [_Idle() for _ in range(500)]))
     looked: list[object] = []
-    for cls in (httpcore.HTTPConnection, httpcore.AsyncHTTPConnection):
-        for name in ("has_expired", "is_idle", "is_closed", "is_available"):
+    for cls in (PlainSyncLine, PlainAsyncLine):
+        for name in ("is_idle", "is_open"):
             monkeypatch.setattr(cls, name, _counting(getattr(cls, name), looked))
     colour.chat(llm)
     assert scripted.connections == 1
@@ -205,10 +205,9 @@ class _Idle:
         self.asked = 0
         self.wire = self
 
-    @property
-    def http(self) -> object:
+    def is_open(self) -> bool:
         self.asked += 1
-        return None
+        return True
 
     def abort(self) -> None: ...
 
@@ -428,8 +427,8 @@ def test_a_connection_that_cannot_be_made(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(transport, "SyncLine", fail)
-        patched.setattr(transport, "AsyncLine", fail)
+        patched.setattr(transport, "sync_line", fail)
+        patched.setattr(transport, "async_line", fail)
         with pytest.raises(MemoryError):
             colour.chat(llm)
     assert held(pool_of(colour, llm)) == (0, 0, 0)

@@ -136,7 +136,8 @@ def test_the_key_in_no_log(
             options["http_client"].close()
             if colour.portal is not None:
                 colour.portal.call(options["async_http_client"].aclose)
-    assert len(caplog.records) > 10
+    # httpcore tells much of what it does; the pool's plain connections tell nothing.
+    assert through == "pool" or len(caplog.records) > 10
     for record in caplog.records:
         assert KEY not in record.getMessage() + repr(record.args) + repr(record.__dict__)
 

@@ -103,13 +103,15 @@ class _TLS:
 
 
 def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncSender:
-    from vllmchat.http.transport import Route, SyncPool
+    from vllmchat.http.line import Route
+    from vllmchat.http.transport import SyncPool
 
     return SyncPool(Route(base, tls, proxy), max_connections)
 
 
 def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> AsyncSender:
-    from vllmchat.http.transport import AsyncPool, Route
+    from vllmchat.http.line import Route
+    from vllmchat.http.transport import AsyncPool
 
     return AsyncPool(Route(base, tls, proxy), max_connections)
 

@@ -10,23 +10,21 @@ import os
 import threading
 import zlib
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.network import AsyncWire, Home, SyncWire, run_out
+from vllmchat.http.line import AsyncLine, Route, SyncLine, async_line, is_mocked, sync_line
+from vllmchat.http.network import Home, run_out
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
-    from vllmchat.http.proxy import Proxy
-    from vllmchat.http.url import BaseURL
 
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is used again. vLLM's server closes it after 5 s; to be late is to lose a request."""
@@ -68,105 +66,6 @@ class AsyncAnswer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How a server is reached.
-
-    Attributes:
-        base: Where it is.
-        tls: Gives the TLS context; called for `https` only.
-        proxy: What stands in between, if anything.
-    """
-
-    base: BaseURL
-    tls: Callable[[], ssl.SSLContext]
-    proxy: Proxy | None = None
-
-    @property
-    def origin(self) -> httpcore.Origin:
-        """The server for httpcore."""
-        base = self.base
-        return httpcore.Origin(base.scheme.encode(), base.host.encode("ascii"), base.port)
-
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        """The TLS context for the server; None for a plain one."""
-        return self.tls() if self.base.scheme == "https" else None
-
-    @property
-    def tunnel_to(self) -> str | None:
-        """The host that is reached through a tunnel, if one is."""
-        tunnel = self.proxy is not None and self.proxy.is_http and self.base.scheme == "https"
-        return self.base.host if tunnel else None
-
-    def proxy_for_httpcore(self, proxy: Proxy) -> httpcore.Proxy:
-        """The proxy for httpcore."""
-        return httpcore.Proxy(
-            proxy.url, auth=proxy.credentials, ssl_context=self.tls() if proxy.is_tls else None
-        )
-
-
-class SyncLine:
-    """One blocking connection."""
-
-    __slots__ = ("connection", "expires", "used", "wire")
-
-    def __init__(self, route: Route) -> None:
-        self.wire = SyncWire(route.tunnel_to)
-        self.connection: httpcore.HTTPConnection | httpcore.ConnectionPool
-        if route.proxy is None:
-            self.connection = httpcore.HTTPConnection(
-                route.origin, ssl_context=route.context, network_backend=self.wire
-            )
-        else:
-            # Only its pools speak with proxies; one connection each keeps them cheap.
-            self.connection = httpcore.ConnectionPool(
-                ssl_context=route.context,
-                proxy=route.proxy_for_httpcore(route.proxy),
-                max_connections=1,
-                network_backend=self.wire,
-            )
-        self.expires = 0.0
-        self.used = False
-
-    @property
-    def http(self) -> httpcore.ConnectionInterface | None:
-        """The connection itself."""
-        if isinstance(self.connection, httpcore.ConnectionPool):
-            return next(iter(self.connection.connections), None)
-        return self.connection
-
-
-class AsyncLine:
-    """One asynchronous connection."""
-
-    __slots__ = ("connection", "expires", "used", "wire")
-
-    def __init__(self, route: Route) -> None:
-        self.wire = AsyncWire(route.tunnel_to)
-        self.connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool
-        if route.proxy is None:
-            self.connection = httpcore.AsyncHTTPConnection(
-                route.origin, ssl_context=route.context, network_backend=self.wire
-            )
-        else:
-            self.connection = httpcore.AsyncConnectionPool(
-                ssl_context=route.context,
-                proxy=route.proxy_for_httpcore(route.proxy),
-                max_connections=1,
-                network_backend=self.wire,
-            )
-        self.expires = 0.0
-        self.used = False
-
-    @property
-    def http(self) -> httpcore.AsyncConnectionInterface | None:
-        """The connection itself."""
-        if isinstance(self.connection, httpcore.AsyncConnectionPool):
-            return next(iter(self.connection.connections), None)
-        return self.connection
-
-
 LineT = TypeVar("LineT", SyncLine, AsyncLine)
 
 
@@ -196,7 +95,7 @@ class IdleLines(Generic[LineT]):
         now = monotonic()
         while self._lines:
             line = self._lines.pop()
-            if line.expires > now and is_open(line):
+            if line.expires > now and line.is_open():
                 return line
             line.wire.abort()
         return None
@@ -205,18 +104,6 @@ class IdleLines(Generic[LineT]):
         """Closes all."""
         while self._lines:
             self._lines.pop().wire.abort()
-
-
-def is_idle(line: SyncLine | AsyncLine) -> bool:
-    """Whether a connection can take another request."""
-    http = line.http
-    return http is not None and http.is_idle()
-
-
-def is_open(line: SyncLine | AsyncLine) -> bool:
-    """Whether an idle connection has not been closed by the server, as far as can be seen."""
-    http = line.http
-    return http is not None and not http.has_expired()
 
 
 class SyncPool:
@@ -241,8 +128,8 @@ class SyncPool:
         """
         line = self._take(clock)
         try:
-            response = line.connection.handle_request(_request(self._route, step, clock))
-            return _SyncAnswer(self, line, response)
+            line.send(step, clock)
+            return _SyncAnswer(self, line)
         except BaseException:
             self.release(line, broken=True)
             raise
@@ -254,7 +141,7 @@ class SyncPool:
             line.wire.abort()
             return
         with self._lock:
-            if not broken and not self._closed and is_idle(line):
+            if not broken and not self._closed and line.is_idle():
                 self._idle.push(line)
             else:
                 line.wire.abort()
@@ -274,9 +161,9 @@ class SyncPool:
         try:
             with self._lock:
                 self._closed = False
-                line = None if clock.fresh else self._idle.pop()
+                line = None if clock.fresh or is_mocked() else self._idle.pop()
             if line is None:
-                line = SyncLine(self._route)
+                line = sync_line(self._route)
         except BaseException:
             with self._lock:
                 self._leave()
@@ -341,8 +228,8 @@ class AsyncPool:
         """
         line = await self._take(clock)
         try:
-            response = await line.connection.handle_async_request(_request(self._route, step, clock))
-            return _AsyncAnswer(self, line, response)
+            await line.send(step, clock)
+            return _AsyncAnswer(self, line)
         except BaseException:
             self.release(line, broken=True)
             raise
@@ -350,7 +237,7 @@ class AsyncPool:
     def release(self, line: AsyncLine, *, broken: bool = False) -> None:
         """Takes a connection back."""
         self._busy.discard(line)
-        if not broken and not self._closed and is_idle(line):
+        if not broken and not self._closed and line.is_idle():
             self._idle.push(line)
         else:
             line.wire.abort()
@@ -380,9 +267,9 @@ class AsyncPool:
             await self._wait_for_turn(clock)
         try:
             self._closed = False
-            line = None if clock.fresh else self._idle.pop()
+            line = None if clock.fresh or is_mocked() else self._idle.pop()
             if line is None:
-                line = AsyncLine(self._route)
+                line = async_line(self._route)
         except BaseException:
             self._leave()
             raise
@@ -418,37 +305,31 @@ class AsyncPool:
 
 
 class _SyncAnswer:
-    __slots__ = ("_inflate", "_line", "_open", "_pieces", "_pool", "_response", "headers", "status")
+    __slots__ = ("_inflate", "_line", "_open", "_pool", "headers", "status")
 
     follows_clock = True
 
-    def __init__(self, pool: SyncPool, line: SyncLine, response: httpcore.Response) -> None:
-        self.status = response.status
-        self.headers = _headers(response)
+    def __init__(self, pool: SyncPool, line: SyncLine) -> None:
+        self.status = line.status
+        self.headers = line.headers
         self._pool = pool
         self._line = line
-        self._response = response
-        self._inflate = _inflater(self.headers)
-        self._pieces: Iterator[bytes] = iter(cast("Iterable[bytes]", response.stream))
+        self._inflate = _inflater(line.headers)
         self._open = True
 
     def read(self) -> bytes:
         if not self._open:
             return b""
         try:
-            data = self._next() if self._inflate is None else self._inflate.next_piece(self._next)
+            read = self._line.read
+            data = read() if self._inflate is None else self._inflate.next_piece(read)
             if data:
                 return data
-            self._response.close()
         except BaseException:
             self._finish(broken=True)
             raise
         self._finish()
         return b""
-
-    def _next(self) -> bytes:
-        # Mocks send empty pieces, too; they are not the end.
-        return next(filter(None, self._pieces), b"")
 
     def close(self) -> None:
         self._finish(broken=True)
@@ -464,38 +345,28 @@ class _SyncAnswer:
 
 
 class _AsyncAnswer:
-    __slots__ = ("_inflate", "_line", "_open", "_pieces", "_pool", "_response", "headers", "status")
+    __slots__ = ("_inflate", "_line", "_open", "_pool", "headers", "status")
 
-    def __init__(self, pool: AsyncPool, line: AsyncLine, response: httpcore.Response) -> None:
-        self.status = response.status
-        self.headers = _headers(response)
+    def __init__(self, pool: AsyncPool, line: AsyncLine) -> None:
+        self.status = line.status
+        self.headers = line.headers
         self._pool = pool
         self._line = line
-        self._response = response
-        self._inflate = _inflater(self.headers)
-        self._pieces: AsyncIterator[bytes] = aiter(cast("AsyncIterable[bytes]", response.stream))
+        self._inflate = _inflater(line.headers)
         self._open = True
 
     async def read(self) -> bytes:
         if not self._open:
             return b""
         try:
-            inflate = self._inflate
-            data = await (self._next() if inflate is None else inflate.next_piece_async(self._next))
+            read = self._line.read
+            data = await (read() if self._inflate is None else self._inflate.next_piece_async(read))
             if data:
                 return data
-            await self._response.aclose()
         except BaseException:
             await self._break_off()
             raise
         self._finish()
-        return b""
-
-    async def _next(self) -> bytes:
-        # Mocks send empty pieces, too; they are not the end.
-        async for data in self._pieces:
-            if data:
-                return data
         return b""
 
     async def aclose(self) -> None:
@@ -504,8 +375,12 @@ class _AsyncAnswer:
 
     async def _break_off(self) -> None:
         self._finish(broken=True)
+        pieces = self._line.left_over()
         with anyio.CancelScope(shield=True):
-            await run_out(self._pieces)
+            if pieces is not None:
+                await run_out(pieces)
+            # The event loop lets go of the socket in its next round: when this returns, the server can know.
+            await anyio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         self._pool.home.run(self._abort)
@@ -513,7 +388,9 @@ class _AsyncAnswer:
     def _abort(self) -> None:
         if self._open:
             self._finish(broken=True)
-            self._pool.home.start(run_out, self._pieces)
+            pieces = self._line.left_over()
+            if pieces is not None:
+                self._pool.home.start(run_out, pieces)
 
     def _finish(self, *, broken: bool = False) -> None:
         if self._open:
@@ -572,52 +449,3 @@ def _inflater(headers: dict[str, str]) -> _Inflater | None:
     raise httpcore.RemoteProtocolError(
         f"the server sent content-encoding {coding!r}, which was not asked for"
     )
-
-
-def _request(route: Route, step: Send, clock: Clock) -> httpcore.Request:
-    base = route.base
-    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in step.headers]
-    if not any(name == b"host" for name, _ in headers):
-        headers.insert(0, (b"host", base.origin.partition("://")[2].encode("ascii")))
-    if step.body is not None:
-        headers.append((b"content-length", str(len(step.body)).encode()))
-    return httpcore.Request(
-        step.method,
-        httpcore.URL(
-            scheme=base.scheme.encode(),
-            host=base.host.encode("ascii"),
-            port=base.port,
-            target=step.target.encode("ascii"),
-        ),
-        headers=headers,
-        content=_Body(step.body or b""),
-        extensions={"timeout": {"connect": clock.connect_seconds()}},
-    )
-
-
-class _Body:
-    """The body of a request, in one piece, to be read once, in either colour.
-
-    httpcore's own is an asynchronous generator, which nobody ends when the request breaks off; trio complains then.
-    """
-
-    __slots__ = ("_body",)
-
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._body or b""
-
-    def __aiter__(self) -> _Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        body, self._body = self._body, None
-        if body is None:
-            raise StopAsyncIteration
-        return body
-
-
-def _headers(response: httpcore.Response) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
