@@ -285,7 +285,7 @@ async def test_cancelled_after_every_step(verb: Verb, fresh: bool, server: Scrip
                 await CancelAt(verb(llm), step, scope.cancel)
             await check_usable(llm, server)
             if not scope.cancel_called:
-                assert step > 2
+                assert step > 1
                 return
     raise AssertionError("the call never ended")
 
