@@ -55,9 +55,8 @@ class Clock:
 
     def deadline(self) -> float:
         """The moment, in monotonic seconds, at which a wait for bytes that starts now is over. May be infinite."""
-        if self._idle is None:
-            return min(self._first_end, self._end)
-        return min(monotonic() + self._idle, self._end)
+        end = self._first_end if self._idle is None else monotonic() + self._idle
+        return min(end, self._end)
 
     def seconds(self) -> float | None:
         """How long a wait for bytes that starts now may take, at least 0; None without a limit."""

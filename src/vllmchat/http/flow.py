@@ -7,8 +7,8 @@ A flow is a generator. It yields what is to be done, is sent what came of it, an
 from __future__ import annotations
 
 import math
+import os
 import random
-import uuid
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -216,7 +216,7 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
         headers.setdefault("content-type", call.content_type)
     wanted = headers.pop("x-request-id", None) or call.request_id
     if not wanted:
-        wanted = uuid.uuid4().hex
+        wanted = os.urandom(16).hex()
     elif attempt:
         wanted = f"{wanted}-{attempt}"
     if wanted.isascii() and wanted.isprintable() and wanted.strip() == wanted:

@@ -462,13 +462,14 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     # What httpcore calls.
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if self._wire.seconds() == 0.0:
+        deadline = self._wire.deadline()
+        if deadline != math.inf and deadline <= monotonic():
             # Not left to the timer, which bytes that come without end would always forestall.
             raise self._wire.timed_out(httpcore.ReadTimeout)
         if not self._received:
             if not self._ended:
                 self._reader = self._loop.create_future()
-                self._arm()
+                self._arm(deadline)
                 try:
                     await self._reader
                 finally:
@@ -493,7 +494,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         self._transport.write(buffer)
         if not self._writing:
             self._writer = self._loop.create_future()
-            self._arm()
+            self._arm(self._wire.deadline())
             try:
                 await self._writer
             finally:
@@ -564,18 +565,18 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
                 with contextlib.suppress(OSError):
                     sock.setsockopt(*option)
 
-    def _arm(self) -> None:
+    def _arm(self, deadline: float) -> None:
         """Sees to it that the wait which begins now ends at its deadline.
 
         One timer serves many waits: deadlines move later as bytes come, and a timer that fires too early is set
         anew then. So a stream costs a timer in minutes, not one a chunk.
         """
-        self._deadline = self._wire.deadline()
+        self._deadline = deadline
         if self._timer is not None:
-            if self._timer_at <= self._deadline:
+            if self._timer_at <= deadline:
                 return
             self._stop_timer()
-        if self._deadline != math.inf:
+        if deadline != math.inf:
             self._set_timer()
 
     def _set_timer(self) -> None:

@@ -69,6 +69,15 @@ class SSEDecoder:
         Raises:
             EventTooLargeError: An event grew beyond the bound. Nothing more can be read.
         """
+        if (
+            data[:6] == b"data: "
+            and data.find(b"\n") == len(data) - 2
+            and self._is_between()
+            and data[-1:] == b"\n"
+        ):
+            # Exactly one event, which is how a server sends them that sends each when it is ready.
+            if b"\r" not in data and len(data) - 1 <= self._limit:
+                return [ServerSentEvent(data[6:-2], "", self._id)]
         if self._at_start:
             data = self._without_bom(data)
         if self._skip_lf and data:
@@ -117,6 +126,10 @@ class SSEDecoder:
         what the data is worth shows when it is parsed.
         """
         return self.feed(b"\n\n") if self._line or self._data else []
+
+    def _is_between(self) -> bool:
+        """Whether nothing of an event, or of what may come before one, is held."""
+        return not (self._line or self._data or self._event or self._at_start or self._skip_lf)
 
     def _without_bom(self, data: bytes) -> bytes:
         data = b"".join((*self._line, data))

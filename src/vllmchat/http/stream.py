@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from vllmchat.errors import (
@@ -78,16 +77,16 @@ class EventReader(ABC, Generic[T]):
 
     def feed(self, data: bytes) -> list[T]:
         """Takes bytes as they come."""
-        return self._items(partial(self._decoder.feed, data))
+        return self._items(data)
 
     def flush(self) -> list[T]:
         """The bytes have ended properly: takes an event without its closing blank line."""
-        return self._items(self._decoder.flush)
+        return self._items(None)
 
-    def _items(self, decode: Callable[[], list[ServerSentEvent]]) -> list[T]:
+    def _items(self, data: bytes | None) -> list[T]:
         too_large: EventTooLargeError | None = None
         try:
-            events = decode()
+            events = self._decoder.flush() if data is None else self._decoder.feed(data)
         except EventTooLargeError as error:
             events, too_large = error.before, error
         items: list[T] = []
@@ -299,7 +298,7 @@ class EventStream(Iterator[T]):
 
     def _pull(self) -> None:
         core = self._core
-        exchange = self._open()
+        exchange = self._exchange or self._open()
         try:
             data = exchange.read()
         except TransportFailure as failure:
@@ -378,7 +377,7 @@ class AsyncEventStream(AsyncIterator[T]):
 
     async def _pull(self) -> None:
         core = self._core
-        exchange = await self._open()
+        exchange = self._exchange or await self._open()
         try:
             data = await exchange.read()
         except TransportFailure as failure:
