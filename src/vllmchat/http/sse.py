@@ -69,15 +69,9 @@ class SSEDecoder:
         Raises:
             EventTooLargeError: An event grew beyond the bound. Nothing more can be read.
         """
-        if (
-            data[:6] == b"data: "
-            and data.find(b"\n") == len(data) - 2
-            and self._is_between()
-            and data[-1:] == b"\n"
-        ):
+        if data[:6] == b"data: " and self._is_whole(data):
             # Exactly one event, which is how a server sends them that sends each when it is ready.
-            if b"\r" not in data and len(data) - 1 <= self._limit:
-                return [ServerSentEvent(data[6:-2], "", self._id)]
+            return [ServerSentEvent(data[6:-2], "", self._id)]
         if self._at_start:
             data = self._without_bom(data)
         if self._skip_lf and data:
@@ -127,8 +121,11 @@ class SSEDecoder:
         """
         return self.feed(b"\n\n") if self._line or self._data else []
 
-    def _is_between(self) -> bool:
-        """Whether nothing of an event, or of what may come before one, is held."""
+    def _is_whole(self, data: bytes) -> bool:
+        """Whether bytes that begin with a line of data are one event with nothing before or behind it."""
+        size = len(data)
+        if data.find(b"\n") != size - 2 or data[-1:] != b"\n" or b"\r" in data or size - 1 > self._limit:
+            return False
         return not (self._line or self._data or self._event or self._at_start or self._skip_lf)
 
     def _without_bom(self, data: bytes) -> bytes:
