@@ -32,10 +32,6 @@ COVERED: dict[str, str] = {
     "POST /v1/load_lora_adapter": "load_lora",
     "POST /v1/unload_lora_adapter": "unload_lora",
     "POST /wake_up": "wake_up",
-}
-"""The verb of each route."""
-
-NOT_YET: dict[str, str] = {
     "POST /classify": "classify",
     "POST /inference/v1/generate": "generate",
     "POST /pooling": "pool",
@@ -48,7 +44,7 @@ NOT_YET: dict[str, str] = {
     "POST /v1/embeddings": "embed",
     "POST /v1/responses": "respond",
 }
-"""The verb that a route will have, once its part of the library is there. Then its line goes to `COVERED`."""
+"""The verb of each route."""
 
 ELSEWHERE: dict[str, str] = {
     "POST /classify": "a model that classifies",
@@ -120,27 +116,21 @@ def test_every_route_is_accounted_for(fixture: str, request: pytest.FixtureReque
     server: LiveServer = request.getfixturevalue(fixture)
     routes = routes_of(server)
     assert len(routes) > 15
-    unknown = routes - set(COVERED) - set(NOT_YET) - set(WITHOUT)
+    unknown = routes - set(COVERED) - set(WITHOUT)
     assert not unknown, f"neither covered nor explained: {', '.join(sorted(unknown))}"
 
 
 def test_every_route_of_the_tables_exists(admin_server: LiveServer, pooling_server: LiveServer) -> None:
     routes = routes_of(admin_server) | routes_of(pooling_server)
-    gone = (set(COVERED) | set(NOT_YET) | set(WITHOUT)) - routes
+    gone = (set(COVERED) | set(WITHOUT)) - routes
     assert gone == set(ELSEWHERE)
 
 
 def test_no_route_is_in_two_tables() -> None:
-    assert not COVERED.keys() & NOT_YET.keys()
-    assert not (COVERED.keys() | NOT_YET.keys()) & WITHOUT.keys()
+    assert not COVERED.keys() & WITHOUT.keys()
 
 
 @pytest.mark.parametrize(("route", "verb"), COVERED.items())
 def test_what_is_covered_has_its_verb(route: str, verb: str) -> None:
     assert callable(getattr(VLLMProvider, verb, None)), route
     assert callable(getattr(VLLMProvider, f"a{verb}", None)), route
-
-
-@pytest.mark.parametrize(("route", "verb"), NOT_YET.items())
-def test_what_is_not_yet_there_has_none(route: str, verb: str) -> None:
-    assert not hasattr(VLLMProvider, verb), f"{verb} is there: move {route!r} to COVERED"
