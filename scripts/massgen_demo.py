@@ -33,7 +33,7 @@ agents:
       temperature: 0
       top_k: 50
       enable_thinking: true
-  - id: "plain"
+  - id: "brief"
     backend:
       type: "vllm"
       model: "{model}"

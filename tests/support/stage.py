@@ -10,11 +10,11 @@ import urllib.parse
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from support.scripted import Answer, Event, Request, ScriptedServer, reply, script, stream
+from support.scripted import Answer, Event, Gate, Request, ScriptedServer, reply, script, stream
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import AsyncGenerator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
     from pathlib import Path
 
     from massgen.backend.base import StreamChunk
@@ -162,14 +162,25 @@ class StagedVLLM:
         return answer if isinstance(answer, Answer) else answer(request)
 
 
-def recorder(base_url: str) -> ScriptedServer:
+def recorder(base_url: str, *, first: Callable[[dict[str, Any]], bool] | None = None) -> ScriptedServer:
     """A server that passes each request on to another one and remembers it (`requests`).
 
     What the other server answers goes back as it comes; when the client leaves, so does the recorder.
+
+    Args:
+        base_url: The other server.
+        first: Tells by the body of a chat whether it is one that must be answered before all others. They wait.
+            The tiny model always votes for the agent whose name MassGen sorts first, so that one has to answer first
+            for every vote to be valid.
     """
     target = urllib.parse.urlsplit(base_url)
+    gate = Gate()
+    if first is None:
+        gate.release()
 
     def pass_on(request: Request) -> Answer:
+        opens = first is not None and request.body != b"" and first(request.json())
+
         def step(connection: Connection) -> None:
             assert target.hostname is not None
             dropped = ("host", "connection", "content-length", "transfer-encoding")
@@ -178,14 +189,18 @@ def recorder(base_url: str) -> ScriptedServer:
                 f"{name}: {value}" for name, value in request.raw_headers if name.lower() not in dropped
             ]
             lines += [f"Content-Length: {len(request.body)}", "Connection: close"]
-            with contextlib.closing(
-                socket.create_connection((target.hostname, target.port or 80))
-            ) as upstream:
-                upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body)
-                connection.relay(upstream)
-            connection.close()
+            try:
+                with contextlib.closing(
+                    socket.create_connection((target.hostname, target.port or 80))
+                ) as upstream:
+                    upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body)
+                    connection.relay(upstream)
+                connection.close()
+            finally:
+                if opens:  # A client may leave as soon as it has read the end.
+                    gate.release()
 
-        return script(step)
+        return script(step) if opens or request.body == b"" else script(gate, step)
 
     server = ScriptedServer(patience=60)
     server.always(pass_on)

@@ -149,6 +149,13 @@ def test_a_cut_call_is_reported_and_not_handed_over(finish: str) -> None:
     assert message.complete_message == {"role": "assistant", "content": "So:"}
 
 
+def test_a_call_that_ended_in_repetitions_is_reported_as_such() -> None:
+    turn, _ = told(call("new_answer", '{"content": "la la la'), finish="repetition")
+    assert turn.refusal is not None
+    assert "repetition_detection" in turn.refusal
+    assert "max_tokens" not in turn.refusal
+
+
 def test_a_call_that_looks_whole_is_cut_when_the_reply_was() -> None:
     turn, _ = told(call("new_answer", "{}"), finish="length")
     assert turn.calls == []
@@ -163,8 +170,10 @@ def test_a_whole_call_before_a_cut_one_is_not_handed_over_either() -> None:
     assert turn.calls == []
 
 
-def test_arguments_that_are_no_json_are_reported_as_such() -> None:
-    turn, _ = told(call("new_answer", "{'content': 42}"), finish="stop")
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+@pytest.mark.parametrize("arguments", ["{'content': 42}", '{"content": "42"}}'])
+def test_arguments_that_are_no_json_are_reported_as_such(arguments: str, finish: str) -> None:
+    turn, _ = told(call("new_answer", arguments), finish=finish)
     assert turn.refusal is not None
     assert "not valid JSON" in turn.refusal
     assert "max_tokens" not in turn.refusal

@@ -145,30 +145,31 @@ class Turn:
             )
         for call in self._called:
             if not call.complete:
-                return (
-                    f"{_what_is_wrong(call)} It was not carried out; MassGen asks again.{_limit(completion)}"
-                )
+                return f"{_what_is_wrong(call, completion)} It was not carried out; MassGen asks again."
         if reason == "length" and not self.text and not self._called:
             thinking = ": the model was still reasoning when it was cut" if self.reasoning else ""
-            return f"The reply has no answer{thinking}. MassGen asks again.{_limit(completion)}"
+            return f"The reply has no answer{thinking}. {_limit(completion)} MassGen asks again."
         return None
 
 
-def _what_is_wrong(call: ToolCall) -> str:
+def _what_is_wrong(call: ToolCall, completion: ChatCompletion) -> str:
     try:
         call.parse()
     except ResponseError as error:
-        return f"{error.message[:1].upper()}{error.message[1:]}."
-    return f"The call of tool {call.name!r} was cut before its end."
+        wrong = f"{error.message[:1].upper()}{error.message[1:]}."
+    else:
+        wrong = f"The call of tool {call.name!r} was cut before its end."
+    if completion.finish_reason == "repetition":
+        return f"{wrong} The model repeated itself, and repetition_detection ended the reply."
+    # Servers do not always say that it was a limit that ended the reply.
+    return f"{wrong} {_limit(completion)}" if "cut before" in wrong else wrong
 
 
 def _limit(completion: ChatCompletion) -> str:
-    """What to do when it was a limit that ended the reply; servers do not always say so."""
-    if completion.finish_reason == "stop":
-        return ""
+    """What to do when it was a limit that ended the reply."""
     usage = completion.usage
     length = f"It ended after {usage.completion_tokens} tokens: raise" if usage is not None else "Raise"
-    return f" {length} max_tokens, or start the server with a longer --max-model-len."
+    return f"{length} max_tokens, or start the server with a longer --max-model-len."
 
 
 def _wire_call(call: ToolCall) -> dict[str, Any]:
