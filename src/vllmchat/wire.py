@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, from_json
 
 from vllmchat.errors import ResponseError
@@ -52,7 +51,7 @@ class Otherwise:
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         declared: Any = schema
         return handler(declared["choices"][0][0])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
@@ -21,6 +20,7 @@ from vllmchat.http.failure import TransportFailure, classify
 from vllmchat.http.flow import ReadBody, Send, open_flow, reply_flow
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from vllmchat.http.call import Call
@@ -329,17 +329,20 @@ class AsyncClient:
 
     async def state(self) -> AsyncState:
         """What this client holds on the running event loop."""
-        recent = self._recent
+        from asyncio import get_running_loop  # blocking programs do not need it
+
         # Without trio it is enough to ask asyncio, which is faster by far; with it, one loop may run inside another.
-        if recent is not None and "trio" not in sys.modules and recent[0] is asyncio.get_running_loop():
+        running = None if "trio" in sys.modules else get_running_loop()
+        recent = self._recent
+        if recent is not None and recent[0] is running:
             return recent[1]
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is None:
             state = loop.states[self] = AsyncState(self._make_sender())
             weakref.finalize(self, state.sender.close).atexit = False
-        if "trio" not in sys.modules:
-            self._recent = asyncio.get_running_loop(), state
+        if running is not None:
+            self._recent = running, state
         return state
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -12,6 +11,8 @@ from vllmchat.http.proxy import proxy_for
 from vllmchat.http.user_client import UserAsyncClient, UserSyncClient, check_clients
 
 if TYPE_CHECKING:
+    import ssl
+
     from vllmchat.http.client import AsyncSender, SyncSender
     from vllmchat.http.proxy import Proxy
     from vllmchat.http.url import BaseURL
@@ -67,7 +68,11 @@ class Connections:
 
 
 def _check_verify(verify: Verify) -> None:
-    if isinstance(verify, bool | ssl.SSLContext):
+    if isinstance(verify, bool):
+        return
+    import ssl  # only those who set it need it before the first connection
+
+    if isinstance(verify, ssl.SSLContext):
         return
     try:
         path = os.fspath(verify)
@@ -87,6 +92,8 @@ class _TLS:
 
     def __call__(self) -> ssl.SSLContext:
         if self._context is None:
+            import ssl
+
             verify = self._verify
             if isinstance(verify, ssl.SSLContext):
                 self._context = verify

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import ssl
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vllmchat.errors import APIConnectionError, APITimeoutError
@@ -116,7 +115,8 @@ def _kernel_gave_up(error: BaseException) -> bool:
 
 def _connect_kind(error: BaseException) -> Kind:
     for each in _causes(error):
-        if isinstance(each, ssl.SSLError):
+        # By name, too: without TLS, its module need not be imported.
+        if any(cls.__name__ == "SSLError" for cls in type(each).__mro__):
             return "tls"
         if isinstance(each, ConnectionRefusedError):
             return "refused"

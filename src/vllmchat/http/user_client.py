@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import anyio
 
-from vllmchat.http.network import Home
 from vllmchat.http.timeout import Timeout
 from vllmchat.version import VERSION
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
+    from vllmchat.http.network import Home
 
 
 USER_AGENT = f"vllmchat/{VERSION}"
@@ -176,6 +176,8 @@ class UserAsyncClient:
     """Sends through a caller's asynchronous client."""
 
     def __init__(self, client: AsyncHTTPClient) -> None:
+        from vllmchat.http.network import Home  # with it comes httpcore, which not every caller needs
+
         self._client = client
         self._home = Home()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat import admin
 from vllmchat.providers.base import ProviderBase
+from vllmchat.providers.later import LaterModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vllmchat import admin
     from vllmchat.admin import PauseMode
     from vllmchat.http.timeout import Timeout
+else:
+    admin = LaterModule("vllmchat.admin")
 
 
 class AdminVerbs(ProviderBase):

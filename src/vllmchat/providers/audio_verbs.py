@@ -5,14 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.audio.request import (
-    stream_transcribe_upload,
-    stream_translate_upload,
-    transcribe_upload,
-    translate_upload,
-)
-from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionReader, TranscriptionStream
 from vllmchat.providers.base import ProviderBase
+from vllmchat.providers.later import later
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -23,10 +17,25 @@ if TYPE_CHECKING:
         TranscribeParams,
         TranslateParams,
     )
-    from vllmchat.audio.request import Upload
+    from vllmchat.audio.request import (
+        Upload,
+        stream_transcribe_upload,
+        stream_translate_upload,
+        transcribe_upload,
+        translate_upload,
+    )
+    from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionReader, TranscriptionStream
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile
     from vllmchat.http.client import AsyncExchange, SyncExchange
+else:
+    stream_transcribe_upload = later("vllmchat.audio.request", "stream_transcribe_upload")
+    stream_translate_upload = later("vllmchat.audio.request", "stream_translate_upload")
+    transcribe_upload = later("vllmchat.audio.request", "transcribe_upload")
+    translate_upload = later("vllmchat.audio.request", "translate_upload")
+    AsyncTranscriptionStream = later("vllmchat.audio.stream", "AsyncTranscriptionStream")
+    TranscriptionReader = later("vllmchat.audio.stream", "TranscriptionReader")
+    TranscriptionStream = later("vllmchat.audio.stream", "TranscriptionStream")
 
 
 class AudioVerbs(ProviderBase):

@@ -6,23 +6,37 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.check import check_vllm
-from vllmchat.generate.check import check_generate
-from vllmchat.generate.request import generate_request, render_completion_request, render_request
-from vllmchat.generate.stream import AsyncGenerationStream, GenerationReader, GenerationStream
 from vllmchat.providers.base import ProviderBase
-from vllmchat.text import check as text
+from vllmchat.providers.later import LaterModule, later
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import VLLMChatParams
+    from vllmchat.generate.check import check_generate
     from vllmchat.generate.generation import Generation
     from vllmchat.generate.params import GenerateParams
     from vllmchat.generate.rendered import RenderedPrompt
-    from vllmchat.generate.request import TokenPrompt
+    from vllmchat.generate.request import (
+        TokenPrompt,
+        generate_request,
+        render_completion_request,
+        render_request,
+    )
+    from vllmchat.generate.stream import AsyncGenerationStream, GenerationReader, GenerationStream
+    from vllmchat.text import check as text
     from vllmchat.text.params import VLLMCompletionParams
     from vllmchat.text.prompt import Prompt
+else:
+    check_generate = later("vllmchat.generate.check", "check_generate")
+    generate_request = later("vllmchat.generate.request", "generate_request")
+    render_completion_request = later("vllmchat.generate.request", "render_completion_request")
+    render_request = later("vllmchat.generate.request", "render_request")
+    AsyncGenerationStream = later("vllmchat.generate.stream", "AsyncGenerationStream")
+    GenerationReader = later("vllmchat.generate.stream", "GenerationReader")
+    GenerationStream = later("vllmchat.generate.stream", "GenerationStream")
+    text = LaterModule("vllmchat.text.check")
 
 
 class GenerateVerbs(ProviderBase):

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.pooling.embeddings import embed_request
-from vllmchat.pooling.outputs import classify_request, pool_request
-from vllmchat.pooling.scores import rerank_request, score_request
 from vllmchat.providers.base import ProviderBase
+from vllmchat.providers.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Unpack
 
-    from vllmchat.pooling.embeddings import Embeddings
+    from vllmchat.pooling.embeddings import Embeddings, embed_request
     from vllmchat.pooling.inputs import Inputs
-    from vllmchat.pooling.outputs import Classifications, PoolingOutputs
+    from vllmchat.pooling.outputs import Classifications, PoolingOutputs, classify_request, pool_request
     from vllmchat.pooling.params import (
         ClassifyParams,
         EmbedParams,
@@ -24,7 +22,13 @@ if TYPE_CHECKING:
         RerankParams,
         ScoreParams,
     )
-    from vllmchat.pooling.scores import Ranking, Scorable, Scores
+    from vllmchat.pooling.scores import Ranking, Scorable, Scores, rerank_request, score_request
+else:
+    embed_request = later("vllmchat.pooling.embeddings", "embed_request")
+    classify_request = later("vllmchat.pooling.outputs", "classify_request")
+    pool_request = later("vllmchat.pooling.outputs", "pool_request")
+    rerank_request = later("vllmchat.pooling.scores", "rerank_request")
+    score_request = later("vllmchat.pooling.scores", "score_request")
 
 
 class PoolingVerbs(ProviderBase):

@@ -6,16 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.providers.base import ProviderBase
-from vllmchat.responses.check import check_respond
-from vllmchat.responses.request import respond_request
-from vllmchat.responses.stream import AsyncResponseStream, ResponseReader, ResponseStream
+from vllmchat.providers.later import later
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from vllmchat.responses.check import check_respond
     from vllmchat.responses.params import ResponseParams
-    from vllmchat.responses.request import ResponseInput
+    from vllmchat.responses.request import ResponseInput, respond_request
     from vllmchat.responses.response import ModelResponse
+    from vllmchat.responses.stream import AsyncResponseStream, ResponseReader, ResponseStream
+else:
+    check_respond = later("vllmchat.responses.check", "check_respond")
+    respond_request = later("vllmchat.responses.request", "respond_request")
+    AsyncResponseStream = later("vllmchat.responses.stream", "AsyncResponseStream")
+    ResponseReader = later("vllmchat.responses.stream", "ResponseReader")
+    ResponseStream = later("vllmchat.responses.stream", "ResponseStream")
 
 
 class ResponsesVerbs(ProviderBase):

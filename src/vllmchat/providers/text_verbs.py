@@ -5,24 +5,33 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.batch import batch_request
 from vllmchat.providers.base import ProviderBase
-from vllmchat.text.check import check_openai, check_vllm
-from vllmchat.text.request import complete_request
-from vllmchat.text.stream import AsyncTextStream, TextReader, TextStream
+from vllmchat.providers.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Unpack
 
+    from vllmchat.batch import batch_request
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import VLLMChatParams
     from vllmchat.post import Post
+    from vllmchat.text.check import check_openai, check_vllm
     from vllmchat.text.completion import TextCompletion
     from vllmchat.text.params import CompletionParams, VLLMCompletionParams
     from vllmchat.text.prompt import Prompt
+    from vllmchat.text.request import complete_request
+    from vllmchat.text.stream import AsyncTextStream, TextReader, TextStream
+else:
+    batch_request = later("vllmchat.batch", "batch_request")
+    check_openai = later("vllmchat.text.check", "check_openai")
+    check_vllm = later("vllmchat.text.check", "check_vllm")
+    complete_request = later("vllmchat.text.request", "complete_request")
+    AsyncTextStream = later("vllmchat.text.stream", "AsyncTextStream")
+    TextReader = later("vllmchat.text.stream", "TextReader")
+    TextStream = later("vllmchat.text.stream", "TextStream")
 
 
 class _TextStreams(ProviderBase):

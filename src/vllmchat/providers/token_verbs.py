@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.providers.base import ProviderBase
-from vllmchat.tokens import count_request, detokenize_request, tokenize_request
+from vllmchat.providers.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
         Tokenizable,
         Tokenization,
         TokenizeParams,
+        count_request,
+        detokenize_request,
+        tokenize_request,
     )
+else:
+    count_request = later("vllmchat.tokens", "count_request")
+    detokenize_request = later("vllmchat.tokens", "detokenize_request")
+    tokenize_request = later("vllmchat.tokens", "tokenize_request")
 
 
 class TokenVerbs(ProviderBase):
