@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vllmchat.providers.vllm import VLLMProvider
 
 PROVIDER: Final = "vLLM"
-"""What the backend calls itself. In lower case it must be a backend type: MassGen makes a second backend of the name."""
+"""What the backend calls itself. In lower case it must be a backend type: MassGen makes further backends by it."""
 
 _LIMITS = Timeout(connect=2.0, first_token=5.0, idle=5.0, total=5.0)
 
