@@ -22,11 +22,11 @@ MAX_HEAD_BYTES = 100 * 1024
 _MAX_LINE = 16 * 1024
 """The longest line between or after chunks; some servers write remarks beside the size of one."""
 
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 _TARGET = re.compile(r"[\x21-\x7e]+")
 _STATUS = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: .*)?")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;.*)?[ \t]*\r?", re.DOTALL)
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;.{0,512})?[ \t]*\r?", re.DOTALL)
 _CONTROL = re.compile(r"[\0\r\n\v\f]")
 _FOLD = re.compile(r"\n[ \t]+")
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -73,9 +73,15 @@ def _lower_name(name: str, error: type[httpcore.ProtocolError]) -> str:
 
 @lru_cache(maxsize=1024)
 def _chunk_size(line: bytes) -> int:
-    """What a line says about the size of its chunk; -1 when it says none."""
+    """What a line says about the size of its chunk.
+
+    Raises:
+        ValueError: It says none. (What raises is not kept in the cache, so nothing large is.)
+    """
     match = _SIZE.fullmatch(line)
-    return int(match[1], 16) if match else -1
+    if match is None:
+        raise ValueError(line)
+    return int(match[1], 16)
 
 
 # What an answer consists of from here on: its head, so many bytes more, all until the end of the connection, chunks.
@@ -254,8 +260,9 @@ class AnswerReader:
                 if end < 0:
                     self._hold(data[at:])
                     break
-                left = _chunk_size(data[at:end])
-                if left < 0:
+                try:
+                    left = _chunk_size(data[at:end])
+                except ValueError:
                     self._fail(f"the size of a chunk is {data[at:end][:40]!r}")
                     break
                 at = end + 1

@@ -1,0 +1,80 @@
+"""What the speed comes from. Times are not asserted; what they follow from is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.chats import chunks, completion
+from vllmchat import VLLMProvider, wire
+from vllmchat.chat.chunk import ChatCompletionChunk
+from vllmchat.http import http1, network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.colours import Colour
+    from support.scripted import ScriptedServer
+
+
+class _Validator:
+    """A model's validator that counts."""
+
+    def __init__(self, validator: Any) -> None:
+        self._validator = validator
+        self.count = 0
+
+    def validate_json(self, data: bytes) -> Any:
+        self.count += 1
+        return self._validator.validate_json(data)
+
+
+def _counting(function: Callable[..., Any], calls: list[object]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        return function(*args, **options)
+
+    return call
+
+
+def test_a_chunk_is_parsed_once(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.stream(chunks(*"abcdefgh"))
+    wire.build(ChatCompletionChunk)
+    validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
+    monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
+    others: list[object] = []
+    for owner, name in ((wire, "from_json"), (wire.json, "loads")):
+        monkeypatch.setattr(owner, name, _counting(getattr(owner, name), others))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert colour.stream(llm).texts() == list("abcdefgh")
+    colour.close(llm)
+    assert validator.count == len(chunks(*"abcdefgh"))
+    assert others == []
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_a_request_is_one_write(
+    size: int, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[object] = []
+    for name in ("_SyncStream", "_AsyncioStream", "_TrioStream"):
+        stream: Any = getattr(network, name)
+        monkeypatch.setattr(stream, "write", _counting(stream.write, writes))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    for _ in range(3):
+        scripted.reply(completion())
+        colour.chat(llm, messages="x" * size)
+    colour.close(llm)
+    # A large body is not copied behind its head.
+    assert len(writes) == (3 if size == 1 else 6)
+    assert scripted.connections == 1
+
+
+def test_all_chunks_of_a_read_are_decoded_at_once() -> None:
+    events = [b"data: {%d}\n\n" % number for number in range(1000)]
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in events)
+    assert http1.AnswerReader().feed(head + body) == b"".join(events)
