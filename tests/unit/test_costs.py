@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_chunk_is_parsed_once(
     validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
     monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
     others: list[object] = []
-    for owner, name in ((wire, "from_json"), (wire.json, "loads")):
+    for owner, name in ((wire, "from_json"), (json, "loads")):
         monkeypatch.setattr(owner, name, _counting(getattr(owner, name), others))
     llm = VLLMProvider("m", base_url=scripted.base_url)
     assert colour.stream(llm).texts() == list("abcdefgh")
