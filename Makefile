@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo massgen-demo test check lint types unit format docs docs-serve server stop clean
+.PHONY: help demo massgen-demo test bench bench-quick check lint types unit format docs docs-serve server stop clean
 
 help:
 	@echo "make demo         see it talk to a real vLLM server (the first time installs it: a few minutes)"
@@ -17,6 +17,8 @@ help:
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
 	@echo "make server       a real vLLM server to play with (make stop ends it)"
+	@echo "make bench        measure it beside its peers, for the page Performance (some 25 minutes)"
+	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
 	@echo "make clean        remove what make made in this folder"
 
 demo: $(VENV)/.runtime
@@ -44,6 +46,17 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n auto -m "not server and not slow" tests/unit $(wildcard tests/typing)
 
+# Peers want other versions than the tools above, so they have an environment of their own.
+BENCH := .venv-bench/bin/python
+bench: .venv-bench/.stamp
+	$(BENCH) -m benchmarks.run
+	$(BENCH) -m benchmarks.real
+	$(BENCH) -m benchmarks.page
+
+BASE ?= HEAD
+bench-quick: $(VENV)/.runtime
+	@$(BIN)/python -m benchmarks.run --quick --base $(BASE)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -61,7 +74,7 @@ stop:
 	@$(PYTHON) scripts/vllm_server.py stop
 
 clean:
-	rm -rf $(VENV) site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, filled as far as a target needs it; the stamps are renewed when pyproject.toml changes.
@@ -82,3 +95,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[docs]'
 	@touch $@ $(VENV)/.runtime
+
+.venv-bench/.stamp: benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH) -m pip --disable-pip-version-check install --quiet --upgrade -r benchmarks/requirements.txt --editable .
+	@touch $@

@@ -1,0 +1,223 @@
+"""Makes the page "Performance" and its chart of `results.json`: `python -m benchmarks.page`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.run import RESULTS, ROOT, WORK, Work
+
+PAGE = ROOT / "docs" / "performance.md"
+TEMPLATE = ROOT / "benchmarks" / "page.md"
+CHART = ROOT / "docs" / "assets" / "performance"
+
+LABELS = {
+    "vllmchat": "vllmchat",
+    "openai": "openai",
+    "openai_aiohttp": "openai over aiohttp",
+    "litellm": "litellm",
+    "httpx": "bare httpx",
+    "aiohttp": "bare aiohttp",
+}
+COLOURS = {
+    "vllmchat": "#0d9488",
+    "openai": "#64748b",
+    "openai_aiohttp": "#94a3b8",
+    "litellm": "#a8a29e",
+    "httpx": "#cbd5e1",
+    "aiohttp": "#cbd5e1",
+}
+CHUNKS = ("burst", "aburst", "burst_events", "aburst_events", "logprobs", "paced")
+REPLIES = ("reply", "areply", "fanout_512", "fanout_2000", "threads")
+BY_KEY = {work.key: work for work in WORK}
+
+
+def number(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def rows(results: dict[str, Any], keys: tuple[str, ...], *, wall: bool) -> list[str]:
+    """A table: a row a kind of work, a column a client."""
+    lines = ["| | " + " | ".join(LABELS.values()) + " |", "|---|" + "---:|" * len(LABELS)]
+    for key in keys:
+        work, found = BY_KEY[key], results["work"].get(key)
+        if found is None:
+            continue
+        cells = []
+        for client in LABELS:
+            if client not in found:
+                cells.append("")
+                continue
+            cell = number(found[client]["cpu"])
+            if wall and work.ideal:
+                cell += f" ({found[client]['wall']:.1f} s)"
+            best = found[client]["cpu"] == min(each["cpu"] for each in found.values())
+            cells.append(f"**{cell}**" if best else cell)
+        title = work.title + (f" (at best {work.ideal:g} s)" if wall and work.ideal else "")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def ahead(results: dict[str, Any]) -> list[str]:
+    """Where a peer does better, in words."""
+    lines = []
+    for key in (*CHUNKS, *REPLIES):
+        found = results["work"].get(key, {})
+        ours = found.get("vllmchat")
+        if ours is None:
+            continue
+        better = [
+            f"{LABELS[client]} takes {each['cpu'] / ours['cpu']:.2f} of our CPU time"
+            for client, each in found.items()
+            if each["cpu"] < ours["cpu"]
+        ]
+        work: Work = BY_KEY[key]
+        if work.ideal:
+            better += [
+                f"{LABELS[client]} is done in {each['wall']:.1f} s, we in {ours['wall']:.1f} s"
+                for client, each in found.items()
+                if each["wall"] < ours["wall"] * 0.97
+            ]
+        if better:
+            title = work.title if "The same" not in work.title else f"{work.key.lstrip('a')}, asynchronous"
+            lines.append(f"- {title}: {'; '.join(better)}.")
+    return lines
+
+
+def starts(results: dict[str, Any]) -> list[str]:
+    lines = ["| CPU milliseconds of a fresh process | |", "|---|---:|"]
+    lines += [
+        f"| `{name}` | {value:.0f} |" for name, value in results["import_ms"].items() if name != "python"
+    ]
+    lines.append(f"| the interpreter alone | {results['import_ms']['python']:.0f} |")
+    names = {"vllmchat": "vllmchat", "openai": "openai", "httpx": "httpx with pydantic"}
+    lines += [
+        f"| to its first reply, with {names[name]} | {value:.0f} |"
+        for name, value in results["first_reply_ms"].items()
+    ]
+    return lines
+
+
+def growth(results: dict[str, Any]) -> list[str]:
+    work = results["work"]
+    lines = ["| | CPU of each, µs | memory of the process |", "|---|---:|---:|"]
+    for key in ("burst_100", "burst_2000", "burst", "long", "fanout_64", "fanout_512", "fanout_2000"):
+        if key in work:
+            ours = work[key]["vllmchat"]
+            lines.append(f"| {BY_KEY[key].title} | {number(ours['cpu'])} | {ours['rss'] / 1e6:.0f} MB |")
+    peers = [
+        f"openai's process has {work[key]['openai']['rss'] / 1e6:.0f} MB at the end of {what}"
+        for key, what in (("long", "the stream of 200,000 chunks"), ("fanout_2000", "the 2,000 in flight"))
+        if key in work
+    ]
+    return [*lines, "", "For comparison: " + ", and ".join(peers) + "."]
+
+
+def real(results: dict[str, Any]) -> list[str]:
+    found = results.get("real")
+    if not found:
+        return ["Not measured in this run."]
+    lines = ["| | first token | tokens a second |", "|---|---:|---:|"]
+    for concurrency, clients in found.items():
+        for client, each in clients.items():
+            lines.append(
+                f"| {concurrency} at once, {LABELS.get(client, client)} | {each['first_ms']:.1f} ms | "
+                f"{each['tokens_per_second']:,} |"
+            )
+    return lines
+
+
+def page(results: dict[str, Any]) -> str:
+    return TEMPLATE.read_text().format(
+        date=results["date"],
+        machine=results["machine"],
+        load=results["load"],
+        python=results["python"],
+        repeats=results["repeats"],
+        versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        chunks="\n".join(rows(results, CHUNKS, wall=True)),
+        replies="\n".join(rows(results, REPLIES, wall=True)),
+        ahead="\n".join(ahead(results) or ["- Nowhere in this run."]),
+        starts="\n".join(starts(results)),
+        growth="\n".join(growth(results)),
+        real="\n".join(real(results)),
+    )
+
+
+def chart(results: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    # The same file from the same numbers.
+    matplotlib.rcParams["svg.hashsalt"] = "vllmchat"
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    matplotlib.rcParams["font.family"] = "sans-serif"
+    panels: list[tuple[str, dict[str, float]]] = []
+    for key, title in (
+        ("aburst", "A fast stream: CPU µs a chunk"),
+        ("paced", "256 streams at once: CPU µs a chunk"),
+        ("areply", "Whole replies: CPU µs each"),
+        ("fanout_2000", "2,000 replies in flight: seconds (1.5 at best)"),
+    ):
+        found = results["work"].get(key, {})
+        field = "wall" if key == "fanout_2000" else "cpu"
+        panels.append((title, {client: each[field] for client, each in found.items()}))
+    starts_ = {
+        "vllmchat": "from vllmchat import VLLMProvider",
+        "openai": "import openai",
+        "litellm": "import litellm",
+    }
+    imports = {client: results["import_ms"][name] for client, name in starts_.items()}
+    imports["httpx"] = results["import_ms"]["import httpx, pydantic"]
+    panels.append(("Import: CPU ms", imports))
+    panels.append(("A fresh process to its first reply: CPU ms", dict(results["first_reply_ms"])))
+    figure, axes = pyplot.subplots(3, 2, figsize=(11, 8.6), layout="constrained")
+    for axis, (title, values) in zip(axes.flat, panels, strict=True):
+        clients = [client for client in LABELS if client in values]
+        labels = [
+            LABELS[client] + (" + pydantic" if client == "httpx" and "µs" not in title else "")
+            for client in clients
+        ]
+        bars = axis.barh(labels, [values[client] for client in clients], color=[COLOURS[c] for c in clients])
+        axis.bar_label(
+            bars,
+            labels=[f"{values[c]:,.1f}" if values[c] < 100 else f"{values[c]:,.0f}" for c in clients],
+            padding=4,
+            fontsize=9,
+            color="#334155",
+        )
+        axis.set_title(title, loc="left", fontsize=11, fontweight="bold", color="#0f172a")
+        axis.invert_yaxis()
+        axis.set_xlim(0, max(values.values()) * 1.16)
+        axis.xaxis.set_visible(False)
+        axis.tick_params(axis="y", length=0, labelsize=9, labelcolor="#334155")
+        for side in ("top", "right", "bottom"):
+            axis.spines[side].set_visible(False)
+        axis.spines["left"].set_color("#cbd5e1")
+    figure.supxlabel(
+        f"less is better · {results['date']} · {results['machine']} · Python {results['python']} · "
+        f"openai {results['versions']['openai']}, litellm {results['versions']['litellm']}, "
+        f"aiohttp {results['versions']['aiohttp']}",
+        fontsize=8,
+        color="#64748b",
+    )
+    CHART.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(CHART.with_suffix(".svg"), metadata={"Date": None}, facecolor="white")
+    figure.savefig(CHART.with_suffix(".png"), dpi=130, facecolor="white")
+    svg = CHART.with_suffix(".svg")
+    svg.write_text("\n".join(line.rstrip() for line in svg.read_text().splitlines()) + "\n")
+
+
+def main() -> None:
+    results: dict[str, Any] = json.loads(RESULTS.read_text())
+    PAGE.write_text(page(results))
+    chart(results)
+    for path in (PAGE, CHART.with_suffix(".svg"), CHART.with_suffix(".png")):
+        print(f"written: {Path(path).relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
