@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from support.chats import answer_any, completion, models
-from support.scripted import Gate, ScriptedServer, refusing_origin, reply
+from support.scripted import Gate, ScriptedServer, in_thread, refusing_origin, reply
 from vllmchat import (
     APIConnectionError,
     InvalidRequestError,
@@ -452,7 +452,8 @@ async def test_a_cancelled_question_is_asked_by_the_next(scripted: ScriptedServe
             texts.append((await llm.achat("Ho")).text)
 
         group.start_soon(cancelled)
-        await anyio.wait_all_tasks_blocked()
+        # Not only until the tasks wait: that they do for the connection, too, and the gate is for the first request.
+        await in_thread(gate.wait_reached)
         group.start_soon(waiting)
         await anyio.wait_all_tasks_blocked()
         first.cancel()
