@@ -44,7 +44,8 @@ types: $(VENV)/.dev
 	$(BIN)/pyright
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n auto -m "not server and not slow" tests/unit $(wildcard tests/typing)
+	$(BIN)/python -m pytest -q -n auto -m "not server and not slow" --hypothesis-profile=quick tests/unit \
+	  $(wildcard tests/typing)
 
 # Peers want other versions than the tools above, so they have an environment of their own.
 BENCH := .venv-bench/bin/python

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from support.colours import NAMES, Colour, Name, colour_of
 from support.scripted import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# For the fast loop; the whole suite looks at as many examples as Hypothesis finds right.
+settings.register_profile("quick", max_examples=20)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 import cached_env
 from cached_env import Builder, CachedEnvironment, InstallError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
     from support.scripted import Answer, Answerer, Request
+    from vllmchat import ChatMessage, Message
 
 KEY = "sk-0123456789-secret"
 
@@ -85,7 +86,7 @@ def example(cls: type[VLLMChatError]) -> VLLMChatError:
     if issubclass(cls, StructuredOutputError):
         return cls("m", reason="cut", completion=partial())
     if issubclass(cls, MaxTurnsError):
-        history = [{"role": "user", "content": "Hello"}, partial().message]
+        history: list[Message | ChatMessage] = [{"role": "user", "content": "Hello"}, partial().message]
         return cls("m", max_turns=1, messages=history, completions=[partial()])
     return cls("m", partial=partial())
 

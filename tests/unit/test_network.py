@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
 
+pytestmark = pytest.mark.slow
+
 BIG = "x" * 5_000_000
 
 

