@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from pydantic_core import to_json
-
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic_core import to_json
+else:
+    to_json = later("pydantic_core", "to_json")
 
 
 def encode_json(body: Mapping[str, object]) -> bytes:

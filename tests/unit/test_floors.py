@@ -18,6 +18,7 @@ PACKAGE = Path(vllmchat.__file__).parent
 
 FLOORS: dict[str, int] = {
     "errors": 0,
+    "later": 0,
     "version": 0,
     "http": 1,
     "checking": 2,

@@ -238,9 +238,12 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
     )
 
 
-def test_a_provider_can_be_imported_without_an_http_library() -> None:
-    loaded = loaded_by("from vllmchat import VLLMProvider")
+@pytest.mark.parametrize("name", ["VLLMProvider", "OpenAIProvider"])
+def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> None:
+    loaded = loaded_by(f"from vllmchat import {name}")
     assert not among(loaded, {"httpx", "httpx2", "httpcore", "h11", "ssl", "asyncio", "massgen", "openai"})
+    # Nor what reads answers: the first answer takes longer than that.
+    assert not among(loaded, {"pydantic", "pydantic_core"})
     # Nor what only some verbs need.
     rooms = (
         "adapters",
@@ -253,6 +256,12 @@ def test_a_provider_can_be_imported_without_an_http_library() -> None:
         "tokens",
         "admin",
         "metrics",
+        "server",
+        "wire",
+        "chat.completion",
+        "chat.stream",
+        "chat.structured",
+        "chat.tools",
     )
     assert not {name for name in loaded if name.startswith(tuple(f"vllmchat.{room}" for room in rooms))}
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
+from vllmchat.later import later
 from vllmchat.post import Post, replies_wanted
 from vllmchat.versions import fit, must_ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.completion import ChatCompletion, decode_completion
     from vllmchat.chat.messages import Messages
     from vllmchat.checking.dialect import CheckedParams
     from vllmchat.http.call import Call, Reply
     from vllmchat.http.timeout import Timeout
     from vllmchat.versions import Version
+else:
+    decode_completion = later("vllmchat.chat.completion", "decode_completion")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import random
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from vllmchat.errors import ResponseError
@@ -239,7 +237,7 @@ def _without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:
 def backoff(attempt: int) -> float:
     """Seconds to wait before the next attempt: doubling from 0.5 to 8, a random quarter less."""
     pause = min(_FIRST_PAUSE * 2.0 ** min(attempt, 10), _LONGEST_PAUSE)
-    return pause * (1 - 0.25 * random.random())
+    return pause * (1 - 0.25 * _chance())
 
 
 def _pause_after(head: Head, attempt: int) -> float | None:
@@ -250,7 +248,13 @@ def _pause_after(head: Head, attempt: int) -> float | None:
     if wish > MAX_RETRY_AFTER:
         return None
     # A little more than asked for, at random: clients that were refused together must not return together.
-    return wish + 0.25 * random.random()
+    return wish + 0.25 * _chance()
+
+
+def _chance() -> float:
+    import random  # only here: it imports OpenSSL's hashes
+
+    return random.random()
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -269,6 +273,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _date(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # only here: few servers write a date
+
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllmchat.later import LaterModule
 from vllmchat.providers.base import ProviderBase
-from vllmchat.providers.later import LaterModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

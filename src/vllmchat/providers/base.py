@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
-from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
 from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, ResponseError
 from vllmchat.http.connections import Connections
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.url import BaseURL
 from vllmchat.http.user_client import USER_AGENT, sends_authorization, timeout_of
-from vllmchat.models import models_call, the_only_model
+from vllmchat.later import later
 from vllmchat.request import asks_version
-from vllmchat.server import version_request
 from vllmchat.versions import read_version
 
 if TYPE_CHECKING:
@@ -25,13 +23,23 @@ if TYPE_CHECKING:
     from typing import Self
 
     from vllmchat.chat.request import ChatRequest
+    from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
     from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
     from vllmchat.http.flow import Flow
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
+    from vllmchat.models import models_call, the_only_model
     from vllmchat.request import Request
+    from vllmchat.server import version_request
     from vllmchat.versions import Version
+else:
+    AsyncChatStream = later("vllmchat.chat.stream", "AsyncChatStream")
+    ChatReader = later("vllmchat.chat.stream", "ChatReader")
+    ChatStream = later("vllmchat.chat.stream", "ChatStream")
+    models_call = later("vllmchat.models", "models_call")
+    the_only_model = later("vllmchat.models", "the_only_model")
+    version_request = later("vllmchat.server", "version_request")
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.check import check_vllm
+from vllmchat.later import LaterModule, later
 from vllmchat.providers.base import ProviderBase
-from vllmchat.providers.later import LaterModule, later
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

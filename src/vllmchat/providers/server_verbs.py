@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.checking.limits import checked_seconds
+from vllmchat.later import later
 from vllmchat.providers.base import ProviderBase
-from vllmchat.server import ModelsRequest, Readiness, health_request, load_request, version_request
 
 if TYPE_CHECKING:
     from vllmchat.http.timeout import Timeout
-    from vllmchat.metrics import Metrics
+    from vllmchat.metrics import Metrics, metrics_request
     from vllmchat.models import ModelList
+    from vllmchat.server import ModelsRequest, Readiness, health_request, load_request, version_request
+else:
+    metrics_request = later("vllmchat.metrics", "metrics_request")
+    ModelsRequest = later("vllmchat.server", "ModelsRequest")
+    Readiness = later("vllmchat.server", "Readiness")
+    health_request = later("vllmchat.server", "health_request")
+    load_request = later("vllmchat.server", "load_request")
+    version_request = later("vllmchat.server", "version_request")
 
 
 class ModelVerbs(ProviderBase):
@@ -131,12 +139,8 @@ class ServerVerbs(ModelVerbs):
             APIConnectionError: No answer came.
             ResponseError: The answer is not in Prometheus' text format.
         """
-        from vllmchat.metrics import metrics_request  # few need it
-
         return self._run(metrics_request(timeout))
 
     async def ametrics(self, *, timeout: float | Timeout | None = None) -> Metrics:
         """Asks for all that the server counts and measures, awaiting. See `metrics`."""
-        from vllmchat.metrics import metrics_request
-
         return await self._arun(metrics_request(timeout))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vllmchat.later import later
 from vllmchat.providers.base import ProviderBase
-from vllmchat.providers.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,7 @@ puts a stand-in in its place:
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,13 @@ def later(home: str, name: str) -> Callable[..., Any]:
         name: The name in it.
     """
 
+    @cache
+    def find() -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(import_module(home), name)
+        return found
+
     def call(*args: Any, **options: Any) -> Any:
-        return getattr(import_module(home), name)(*args, **options)
+        return find()(*args, **options)
 
     return call
 
