@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from support.chats import chunks, completion
@@ -54,6 +55,35 @@ def test_a_chunk_is_parsed_once(
     colour.close(llm)
     assert validator.count == len(chunks(*"abcdefgh"))
     assert others == []
+
+
+def test_a_chunk_is_made_when_it_is_asked_for(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Those that came with it wait as bytes: many models at once would keep the garbage collector busy.
+    block = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks(*"abcdefgh"))
+    scripted.stream([block])
+    wire.build(ChatCompletionChunk)
+    validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
+    monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with colour.stream(llm) as stream:
+        for count, _ in enumerate(stream, 1):
+            assert validator.count == count
+    colour.close(llm)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_connections_share_the_buffer_that_they_receive_into(scripted: ScriptedServer) -> None:
+    for _ in range(20):
+        scripted.reply(completion())
+    async with VLLMProvider("m", base_url=scripted.base_url) as llm, anyio.create_task_group() as group:
+        before = len(network._SPARE)  # pyright: ignore[reportPrivateUsage] - what is counted is hidden
+        for _ in range(20):
+            group.start_soon(llm.achat, "Hello")
+    assert scripted.connections > 1
+    assert len(network._SPARE) <= before + 1  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("size", [1, 300_000])

@@ -35,6 +35,11 @@ _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
 _PIECE = 256 * 1024
 _A_DAY = 24 * 60 * 60.0
+_BUFFER = 64 * 1024
+_SPARE: list[memoryview] = []
+"""Buffers that nothing is being received into. One serves all connections of a thread, as a rule: it is taken and
+given back within one turn of the loop. Without it each read of the socket would allocate and free 256 kB."""
+
 _HEAD_START = 0.25
 """Seconds that an address of a host has before the next one is tried beside it."""
 
@@ -409,13 +414,14 @@ def _discard(task: asyncio.Task[_AsyncioStream]) -> None:
         task.result().abort()
 
 
-class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
+class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
     """One connection on an asyncio loop, as the protocol of its transport and as httpcore's stream."""
 
     def __init__(self, wire: AsyncWire, loop: asyncio.AbstractEventLoop) -> None:
         self._wire = wire
         self._loop = loop
         self._transport: asyncio.Transport | None = None
+        self._buffer: memoryview | None = None
         self._received: deque[bytes] = deque()
         self._buffered = 0
         self._reading = True
@@ -433,9 +439,19 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
-        self._received.append(data)
-        self._buffered += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._buffer is None:
+            try:
+                self._buffer = _SPARE.pop()
+            except IndexError:
+                self._buffer = memoryview(bytearray(_BUFFER))
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        assert self._buffer is not None
+        self._received.append(bytes(self._buffer[:nbytes]))
+        self._buffered += nbytes
+        self._give_back()
         if self._buffered > _HIGH_WATER and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -448,6 +464,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._ended = True
         self._error = self._error or exc
+        self._give_back()
         self._stop_timer()
         self._wake(self._reader)
         self._wake(self._writer)
@@ -564,6 +581,11 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.Protocol):
             for option in options:
                 with contextlib.suppress(OSError):
                     sock.setsockopt(*option)
+
+    def _give_back(self) -> None:
+        if self._buffer is not None:
+            _SPARE.append(self._buffer)
+            self._buffer = None
 
     def _arm(self, deadline: float) -> None:
         """Sees to it that the wait which begins now ends at its deadline.

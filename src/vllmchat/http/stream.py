@@ -11,12 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
-from vllmchat.errors import (
-    APIStatusError,
-    ResponseError,
-    StreamError,
-    StreamInterruptedError,
-)
+from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError
 from vllmchat.http.failure import TransportFailure
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder
 from vllmchat.http.status import error_from_event
@@ -75,38 +70,20 @@ class EventReader(ABC, Generic[T]):
     def keep(self, error: VLLMChatError) -> None:
         """Gives what has arrived to an error, as its `partial`."""
 
-    def feed(self, data: bytes) -> list[T]:
-        """Takes bytes as they come."""
-        return self._items(data)
-
-    def flush(self) -> list[T]:
-        """The bytes have ended properly: takes an event without its closing blank line."""
-        return self._items(None)
-
-    def _items(self, data: bytes | None) -> list[T]:
-        too_large: EventTooLargeError | None = None
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Takes bytes as they come; gives the events that they complete."""
         try:
-            events = self._decoder.flush() if data is None else self._decoder.feed(data)
+            return self._decoder.feed(data)
         except EventTooLargeError as error:
-            events, too_large = error.before, error
-        items: list[T] = []
-        for event in events:
-            try:
-                item = self.read_event(event)
-            except ErrorEvent as error:
-                assert self.head is not None
-                self.failure = error_from_event(self.head, error.body)
-                return items
-            except ResponseError as error:
-                self.failure = error
-                return items
-            if item is not None:
-                items.append(item)
-            if self.done:
-                return items
-        if too_large is not None:
-            self.failure = ResponseError(f"{too_large}: this is not the stream that was asked for")
-        return items
+            self.failure = ResponseError(f"{error}: this is not the stream that was asked for")
+            return error.before
+
+    def flush(self) -> list[ServerSentEvent]:
+        """The bytes have ended properly: gives an event without its closing blank line, if there is one."""
+        try:
+            return self._decoder.flush()
+        except EventTooLargeError as error:
+            return error.before
 
     def interrupted(self, failure: TransportFailure | None, url: str) -> VLLMChatError:
         """The error for bytes that ended too early."""
@@ -201,16 +178,21 @@ class _Core(Generic[T]):
 
     Attributes:
         reader: What the bytes mean.
-        items: What has come and was not handed out yet.
+        events: What has come and was not handed out yet. An item is made when it is asked for: those that nobody
+            keeps then die at once, and the garbage collector has nothing to look through.
+        clock: The call's, until the first item tells it that the answer has begun.
+        flushed: Whether what has come includes an event without its end.
         closed: Whether the stream has ended, in whatever way.
         error: What it ended with, if that was an error.
     """
 
-    __slots__ = ("closed", "error", "items", "reader")
+    __slots__ = ("clock", "closed", "error", "events", "flushed", "reader")
 
     def __init__(self, reader: EventReader[T]) -> None:
         self.reader = reader
-        self.items: deque[T] = deque()
+        self.events: deque[ServerSentEvent] = deque()
+        self.clock: Clock | None = None
+        self.flushed = False
         self.closed = False
         self.error: VLLMChatError | None = None
 
@@ -228,14 +210,38 @@ class _Core(Generic[T]):
         if self.error is not None:
             raise self.error
 
-    def take(self) -> T:
-        item = self.items.popleft()
-        self.reader.accept(item)
-        return item
+    def take(self) -> T | None:
+        """The next item of what has come; None when there is none."""
+        reader, events = self.reader, self.events
+        while events:
+            try:
+                item = reader.read_event(events.popleft())
+            except ErrorEvent as error:
+                assert reader.head is not None
+                reader.failure = error_from_event(reader.head, error.body)
+                events.clear()
+                return None
+            except ResponseError as error:
+                # Of the last event of bytes that ended without its end, it only says that it was cut.
+                if not self.flushed:
+                    reader.failure = error
+                events.clear()
+                return None
+            if reader.done:
+                # What comes after the end does not count, whatever it is.
+                events.clear()
+                reader.failure = None
+            if item is not None:
+                if self.clock is not None:
+                    self.clock.begin_idle()
+                    self.clock = None
+                reader.accept(item)
+                return item
+        return None
 
     def close(self) -> None:
         self.closed = True
-        self.items.clear()
+        self.events.clear()
 
     def failed(self) -> bool:
         """Whether, after all items, an error is to be raised."""
@@ -244,20 +250,18 @@ class _Core(Generic[T]):
             self.error = self.reader.complete_error(failure)
         return failure is not None
 
-    def bytes_came(self, data: bytes, clock: Clock) -> None:
+    def bytes_came(self, data: bytes) -> None:
         """Takes bytes."""
-        self.items.extend(self.reader.feed(data))
-        if self.items:
-            clock.begin_idle()
+        self.events.extend(self.reader.feed(data))
 
     def bytes_ended(self, failure: TransportFailure | None, url: str) -> None:
         """No more bytes come; decides, when all items have been taken, whether that is the end."""
         reader = self.reader
-        if failure is None:
-            self.items.extend(reader.flush())
-            if self.items or reader.done or isinstance(reader.failure, APIStatusError):
+        if failure is None and not self.flushed:
+            self.flushed = True
+            self.events.extend(reader.flush())
+            if self.events:
                 return
-        # Anything else that was wrong with the last event is that it was cut off in its middle.
         if reader.end_is_proven():
             reader.done, reader.failure = True, None
         else:
@@ -282,7 +286,7 @@ class EventStream(Iterator[T]):
 
     def __next__(self) -> T:
         core = self._core
-        while not core.items:
+        while (item := core.take()) is None:
             if core.closed:
                 core.check_error()
                 raise StopIteration
@@ -294,7 +298,7 @@ class EventStream(Iterator[T]):
                 exchange.drain()
             else:
                 self._pull()
-        return core.take()
+        return item
 
     def _pull(self) -> None:
         core = self._core
@@ -308,7 +312,7 @@ class EventStream(Iterator[T]):
             raise
         else:
             if data:
-                core.bytes_came(data, exchange.clock)
+                core.bytes_came(data)
             else:
                 core.bytes_ended(None, exchange.url)
 
@@ -320,6 +324,7 @@ class EventStream(Iterator[T]):
                 self._core.close()
                 raise
             self._core.reader.head = exchange.head
+            self._core.clock = exchange.clock
         return self._exchange
 
     def close(self) -> None:
@@ -361,7 +366,7 @@ class AsyncEventStream(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         core = self._core
-        while not core.items:
+        while (item := core.take()) is None:
             if core.closed:
                 core.check_error()
                 raise StopAsyncIteration
@@ -373,7 +378,7 @@ class AsyncEventStream(AsyncIterator[T]):
                 await exchange.drain()
             else:
                 await self._pull()
-        return core.take()
+        return item
 
     async def _pull(self) -> None:
         core = self._core
@@ -387,7 +392,7 @@ class AsyncEventStream(AsyncIterator[T]):
             raise
         else:
             if data:
-                core.bytes_came(data, exchange.clock)
+                core.bytes_came(data)
             else:
                 core.bytes_ended(None, exchange.url)
 
@@ -399,6 +404,7 @@ class AsyncEventStream(AsyncIterator[T]):
                 self._core.close()
                 raise
             self._core.reader.head = exchange.head
+            self._core.clock = exchange.clock
         return self._exchange
 
     async def aclose(self) -> None:
