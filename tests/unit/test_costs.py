@@ -78,8 +78,8 @@ def test_a_chunk_is_made_when_it_is_asked_for(
 async def test_connections_share_the_buffer_that_they_receive_into(scripted: ScriptedServer) -> None:
     for _ in range(20):
         scripted.reply(completion())
+    before = len(network._SPARE)  # pyright: ignore[reportPrivateUsage] - what is counted is hidden
     async with VLLMProvider("m", base_url=scripted.base_url) as llm, anyio.create_task_group() as group:
-        before = len(network._SPARE)  # pyright: ignore[reportPrivateUsage] - what is counted is hidden
         for _ in range(20):
             group.start_soon(llm.achat, "Hello")
     assert scripted.connections > 1
