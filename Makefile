@@ -17,7 +17,7 @@ help:
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
 	@echo "make server       a real vLLM server to play with (make stop ends it)"
-	@echo "make bench        measure it beside its peers, for the page Performance (some 25 minutes)"
+	@echo "make bench        measure it beside its peers, for the page Performance (some 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
 	@echo "make clean        remove what make made in this folder"
 
@@ -43,8 +43,10 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+# UNIT="not server" runs the slow ones too.
+UNIT ?= not server and not slow
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n auto -m "not server and not slow" --hypothesis-profile=quick tests/unit \
+	$(BIN)/python -m pytest -q -n auto -m "$(UNIT)" --hypothesis-profile=quick tests/unit \
 	  $(wildcard tests/typing)
 
 # Peers want other versions than the tools above, so they have an environment of their own.

@@ -82,6 +82,20 @@ def ahead(results: dict[str, Any]) -> list[str]:
         if better:
             title = work.title if "The same" not in work.title else f"{work.key.lstrip('a')}, asynchronous"
             lines.append(f"- {title}: {'; '.join(better)}.")
+    first = results["first_reply_ms"]
+    lines += [
+        f"- A fresh process to its first reply: {LABELS[client]} with pydantic takes {each / first['vllmchat']:.2f} of "
+        "our CPU time."
+        for client, each in first.items()
+        if each < first["vllmchat"]
+    ]
+    lines += [
+        f"- The real server, {concurrency} at once: {LABELS.get(client, client)} gets "
+        f"{each['tokens_per_second']:,} tokens a second, we {clients['vllmchat']['tokens_per_second']:,}."
+        for concurrency, clients in results.get("real", {}).items()
+        for client, each in clients.items()
+        if each["tokens_per_second"] > clients["vllmchat"]["tokens_per_second"]
+    ]
     return lines
 
 
@@ -102,16 +116,20 @@ def starts(results: dict[str, Any]) -> list[str]:
 def growth(results: dict[str, Any]) -> list[str]:
     work = results["work"]
     lines = ["| | CPU of each, µs | memory of the process |", "|---|---:|---:|"]
-    for key in ("burst_100", "burst_2000", "burst", "long", "fanout_64", "fanout_512", "fanout_2000"):
+    chunks = ("growth_100", "growth_2000", "growth_20000", "growth_200000")
+    for key in (*chunks, "fanout_64", "fanout_512", "fanout_2000"):
         if key in work:
             ours = work[key]["vllmchat"]
             lines.append(f"| {BY_KEY[key].title} | {number(ours['cpu'])} | {ours['rss'] / 1e6:.0f} MB |")
     peers = [
-        f"openai's process has {work[key]['openai']['rss'] / 1e6:.0f} MB at the end of {what}"
-        for key, what in (("long", "the stream of 200,000 chunks"), ("fanout_2000", "the 2,000 in flight"))
+        f"{work[key]['openai']['rss'] / 1e6:.0f} MB {what}"
+        for key, what in (
+            ("long", "after a stream of 200,000 chunks"),
+            ("fanout_2000", "with 2,000 in flight"),
+        )
         if key in work
     ]
-    return [*lines, "", "For comparison: " + ", and ".join(peers) + "."]
+    return [*lines, "", f"For comparison: openai's process has {', and '.join(peers)}."]
 
 
 def real(results: dict[str, Any]) -> list[str]:

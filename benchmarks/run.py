@@ -1,6 +1,6 @@
 """Measures this library and its peers side by side and writes down what came out.
 
-`python -m benchmarks.run` takes some 25 minutes on an idle machine; `--only burst paced` measures some again. `--quick`
+`python -m benchmarks.run` takes some 30 minutes on an idle machine; `--only burst paced` measures some again. `--quick`
 measures this library alone, here and at another commit (`--base`, else HEAD), in turn, and prints the ratios; it takes
 under two minutes.
 
@@ -110,8 +110,10 @@ WORK = [
     ),
     Work("long", "burst", "One stream of 200,000 chunks", 200_000, 1, "chunk", ("vllmchat", "openai")),
     # How the cost grows: only ours, since it is a promise of ours.
-    Work("burst_100", "burst", "A stream of 100 chunks, its request included", 100, 1, "chunk", OURS),
-    Work("burst_2000", "burst", "A stream of 2,000 chunks", 2_000, 1, "chunk", OURS),
+    *(
+        Work(f"growth_{count}", "growth", f"A chunk of a stream of {count:,}", count, 1, "chunk", OURS)
+        for count in (100, 2_000, 20_000, 200_000)
+    ),
     Work("fanout_64", "fanout", "64 replies in flight, 0.5 s each", 192, 64, "reply", OURS, 1.5),
 ]
 QUICK = ("burst", "aburst", "aburst_events", "logprobs", "fanout_512", "reply", "areply")

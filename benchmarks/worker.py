@@ -53,6 +53,13 @@ def main() -> None:
         # Short streams are repeated, so that there is something to measure.
         times = max(20_000 // count, 1)
         measured = timed(lambda: sum(module.stream_sync(url, how) for _ in range(times)))
+    elif work == "growth":
+        # On one connection, and without what a stream costs whatever its length.
+        times = max(40_000 // count, 1)
+        module.streams_in_a_row(f"{base}/burst/50/v1", 10)
+        single = timed(lambda: module.streams_in_a_row(f"{base}/burst/1/v1", 400))
+        many = timed(lambda: module.streams_in_a_row(f"{base}/burst/{count}/v1", times))
+        measured = Measured(many.cpu - single.cpu / 400 * times, many.wall, (count - 1) * times)
     elif work in ("aburst", "aburst_events"):
         how = "events" if work == "aburst_events" else "chunks"
 

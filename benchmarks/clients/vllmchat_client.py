@@ -18,6 +18,11 @@ def stream_sync(url: str, how: str) -> int:
         return count
 
 
+def streams_in_a_row(url: str, times: int) -> int:
+    with VLLMProvider("bench", base_url=url) as llm:
+        return sum(1 for _ in range(times) for _ in llm.stream(MESSAGES))
+
+
 async def streams(url: str, concurrency: int, how: str) -> int:
     async with VLLMProvider("bench", base_url=url) as llm:
 

@@ -288,7 +288,7 @@ def test_what_is_no_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -> N
         (closed, "cannot be read: I/O operation on closed file"),
         (io.StringIO("text"), 'must be read as bytes, not as a str. Open it with mode "rb".'),
         ("https://example.com/a.wav", "must be a file, not a URL. Send its bytes."),
-        ("nul\0byte", "cannot be read: embedded null byte."),
+        ("nul\0byte", "embedded null"),
         (3, "must be a path, bytes, a file opened for reading bytes"),
         (None, "must be a path, bytes, a file opened for reading bytes"),
         (("a.wav",), "must be a path, bytes"),
