@@ -407,6 +407,42 @@ def test_what_the_hook_raises_ends_the_run(colour: Colour, streams: bool) -> Non
         run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
 
 
+def test_a_hook_may_be_asynchronous_where_the_run_is(colour: Colour, streams: bool) -> None:
+    async def hook(failed: ToolCall, error: Exception) -> str | None:
+        await anyio.lowlevel.checkpoint()
+        if str(error) == "no network":
+            return f"{failed.name}: try later"
+        raise error
+
+    llm = Script(said("", call("fail"), call("fail", call_id="c2")), said("Sorry."))
+    if colour.portal is None:
+        with pytest.raises(
+            InvalidRequestError, match="on_tool_error: is asynchronous, which a blocking run cannot"
+        ):
+            run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
+        assert llm.asked == []
+        return
+    done = run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
+    assert [result.content for result in done.results] == ["fail: try later"] * 2
+
+
+def test_what_an_asynchronous_hook_raises_ends_the_run(colour: Colour, streams: bool) -> None:
+    async def hook(failed: ToolCall, error: Exception) -> None:
+        raise error
+
+    if colour.portal is not None:
+        with pytest.raises(RuntimeError, match="no network"):
+            run(colour, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
+
+
+def test_a_hook_that_gives_something_else_ends_the_run(colour: Colour, streams: bool) -> None:
+    def hook(failed: ToolCall, error: Exception) -> Any:
+        return {"failed": True}
+
+    with pytest.raises(TypeError, match="on_tool_error must return a str or None, not dict"):
+        run(colour, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
+
+
 @pytest.mark.parametrize("arguments", ['{"city": "Par', '{"city": "Paris"}'])
 def test_a_cut_call_is_never_executed(arguments: str, colour: Colour, streams: bool) -> None:
     cities: list[str] = []

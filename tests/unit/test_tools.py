@@ -20,7 +20,7 @@ from vllmchat.chat.docstrings import parse
 from vllmchat.chat.tools import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 Object = dict[str, Any]
 
@@ -396,6 +396,33 @@ def takes_opaque(value: Opaque) -> None: ...
 def takes_many(*values: int) -> None: ...
 
 
+async def yields_later(count: int) -> AsyncIterator[int]:
+    yield count
+
+
+def takes_twins(a: Annotated[int, Field(alias="c")] = 1, b: Annotated[int, Field(alias="c")] = 2) -> None: ...
+
+
+def test_a_parameter_with_an_alias_is_shown_under_it() -> None:
+    def add(first: Annotated[int, Field(alias="from")] = 3, second: int = 4) -> int:
+        """Adds.
+
+        Args:
+            first: Where to begin.
+            second: What to add.
+        """
+        return first + second
+
+    tool = Tool(add)
+    assert tool.parameters is not None
+    assert tool.parameters["properties"] == {
+        "from": {"type": "integer", "description": "Where to begin.", "default": 3},
+        "second": {"type": "integer", "description": "What to add.", "default": 4},
+    }
+    assert tool.bind('{"from": 10}')() == 14
+    assert tool.bind("{}")() == 7
+
+
 @pytest.mark.parametrize(
     ("function", "rule"),
     [
@@ -408,6 +435,8 @@ def takes_many(*values: int) -> None: ...
         (takes_opaque, "has no JSON schema: Unable to generate pydantic-core schema for"),
         (max, "has no signature (no signature found for builtin <built-in function max>)."),
         (5, "must be a function, not an int."),
+        (yields_later, "is an asynchronous generator, which returns nothing."),
+        (takes_twins, "has two parameters with the same alias."),
     ],
 )
 def test_what_cannot_be_described_is_refused(function: Any, rule: str) -> None:

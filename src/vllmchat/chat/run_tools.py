@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Message, Messages, ToolMessage
 
-OnToolError: TypeAlias = "Callable[[ToolCall, Exception], str | None]"
+OnToolError: TypeAlias = "Callable[[ToolCall, Exception], str | Awaitable[str | None] | None]"
 """Called when a tool has raised: with the call and the exception. A text that it returns is told to the model in place
-of the usual one; what it raises ends the run."""
+of the usual one; what it raises ends the run. It may be asynchronous where the run is."""
+
+_AWAITING: Final = "Call arun_tools or astream_run_tools."
 
 MAX_TURNS: Final = 10
 """How many replies a run may take, unless it says otherwise."""
@@ -215,16 +218,22 @@ class Toolbox:
             raise InvalidRequestError(problems)
         self.definitions = [tool.definition for tool in self.by_name.values()]
 
-    def check_blocking(self) -> None:
-        """Check that no function must be awaited.
+    def check_blocking(self, on_tool_error: OnToolError | None) -> None:
+        """Check that no function must be awaited, nor the hook.
 
         Raises:
             InvalidRequestError: One must.
         """
+        problems: list[Problem] = []
         names = [tool.name for tool in self.by_name.values() if tool.is_async]
         if names:
             rule = f"holds asynchronous functions, which a blocking run cannot await: {', '.join(names)}."
-            raise InvalidRequestError([Problem("tools", "", rule, "Call arun_tools or astream_run_tools.")])
+            problems.append(Problem("tools", "", rule, _AWAITING))
+        if inspect.iscoroutinefunction(on_tool_error):
+            rule = "is asynchronous, which a blocking run cannot await."
+            problems.append(Problem("on_tool_error", "", rule, _AWAITING))
+        if problems:
+            raise InvalidRequestError(problems)
 
 
 def check_run(max_turns: object, params: Mapping[str, object]) -> None:
@@ -336,13 +345,15 @@ def _execute(
         assert isinstance(answer, Sequence)
         outcomes = answer
     came = iter(outcomes)
-    results = tuple(
-        _result(call, next(came), on_tool_error) if isinstance(each, Action) else each
-        for call, each in zip(calls, prepared, strict=True)
-    )
+    results: list[ToolResult] = []
+    for call, each in zip(calls, prepared, strict=True):
+        if isinstance(each, Action):
+            results.append((yield from _result(call, next(came), on_tool_error)))
+        else:
+            results.append(each)
     history.extend(result.message for result in results)
-    yield Tell(results)
-    return results
+    yield Tell(tuple(results))
+    return tuple(results)
 
 
 def _prepare(call: ToolCall, tools: Toolbox) -> Action | ToolResult:
@@ -374,16 +385,34 @@ def _problems(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _result(call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None) -> ToolResult:
+def _result(
+    call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None
+) -> Generator[Step, Answer, ToolResult]:
     error = outcome.error
     if error is None:
         try:
             return ToolResult(call, text_of(outcome.value), outcome.value)
         except Exception as failure:  # the value has no text: the tool failed all the same
             error = failure
-    said = on_tool_error(call, error) if on_tool_error is not None else None
+    said = None if on_tool_error is None else (yield from _said(on_tool_error, call, error))
     content = said if said is not None else f"The tool failed: {type(error).__name__}: {error}"
     return ToolResult(call, content, error=error)
+
+
+def _said(hook: OnToolError, call: ToolCall, error: Exception) -> Generator[Step, Answer, str | None]:
+    """What the hook would tell the model."""
+    said: object = hook(call, error)
+    if inspect.isawaitable(said):
+        awaitable = said
+        answer = yield Execute((Action(lambda: awaitable, is_async=True),))
+        assert isinstance(answer, Sequence)
+        [outcome] = answer
+        if outcome.error is not None:
+            raise outcome.error
+        said = outcome.value
+    if said is not None and not isinstance(said, str):
+        raise TypeError(f"on_tool_error must return a str or None, not {type(said).__name__}")
+    return said
 
 
 # What goes into the history

@@ -204,6 +204,9 @@ def _check(function: object) -> None:
     if isinstance(function, type):
         hint = "Write a function; to describe data only, a mapping with the schema of the class."
         raise _UndescribableError(function, "is a class, not a function.", hint)
+    if inspect.isasyncgenfunction(function):
+        hint = "Make a list of what it yields, and return that."
+        raise _UndescribableError(function, "is an asynchronous generator, which returns nothing.", hint)
 
 
 def _name_of(function: Callable[..., object]) -> str:
@@ -292,7 +295,12 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
         reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".")
         raise _UndescribableError(function, f"has no JSON schema: {reason}.", _BY_HAND) from error
-    return _Signature(_finished(made, texts, shown), adapter, tuple(positional), optional)
+    # The model calls a parameter by its alias, where pydantic's `Field` gives it one; the order is the same.
+    names = list(made.get("properties", {}))
+    if len(names) != len(fields):
+        raise _UndescribableError(function, "has two parameters with the same alias.", "Give each its own.")
+    aliases = dict(zip(fields, names, strict=True))
+    return _Signature(_finished(made, texts, shown, aliases), adapter, tuple(positional), optional)
 
 
 _BY_HAND: Final = "Write Tool(..., parameters={...}) with a schema of your own."
@@ -336,15 +344,15 @@ def _text_in(hint: object) -> str | None:
 
 
 def _finished(
-    schema: dict[str, Any], texts: dict[str, str], defaults: dict[str, object]
+    schema: dict[str, Any], texts: dict[str, str], defaults: dict[str, object], aliases: dict[str, str]
 ) -> dict[str, object]:
     """The schema with descriptions and defaults, in the order in which people write it."""
     properties: dict[str, dict[str, object]] = schema.get("properties", {})
     for name, text in texts.items():
-        properties[name].setdefault("description", text)
+        properties[aliases[name]].setdefault("description", text)
     for name, default in defaults.items():
         try:
-            properties[name]["default"] = to_jsonable_python(default)
+            properties[aliases[name]]["default"] = to_jsonable_python(default)
         except ValueError:
             continue  # it has no JSON form, and is not needed: what is left out has it
     finished: dict[str, object] = {"type": "object", "properties": properties}

@@ -71,7 +71,7 @@ def run_tools(
         VLLMChatError: A reply failed; see `VLLMProvider.chat`.
     """
     run = _Run(messages, max_turns, on_tool_error, params)
-    run.tools.check_blocking()
+    run.tools.check_blocking(on_tool_error)
     step = run.begin()
     while step is not None:
         if isinstance(step, Ask):
@@ -123,7 +123,7 @@ def stream_run_tools(
             raised by the stream.
     """
     run = _Run(messages, max_turns, on_tool_error, params)
-    run.tools.check_blocking()
+    run.tools.check_blocking(on_tool_error)
     return ToolRunStream(run, provider, model)
 
 
@@ -432,7 +432,9 @@ def _call(action: Action) -> Outcome:
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
-        raise TypeError("a tool returned an awaitable, which a blocking run cannot await: call arun_tools")
+        raise TypeError(
+            "a tool or on_tool_error returned an awaitable, which a blocking run cannot await: call arun_tools"
+        )
     return Outcome(value)
 
 
