@@ -22,10 +22,14 @@ T = TypeVar("T")
 PauseMode: TypeAlias = Literal["abort", "wait", "keep"]
 """What becomes of requests that run: they end (finish reason `abort`), are waited for, or stand still."""
 
+WakeTag: TypeAlias = Literal["weights", "kv_cache", "scheduling"]
+"""A part of an engine that sleeps. Servers take any other word, log it, and wake nothing."""
+
 DEV_MODE: Final = (
     "It has the routes of administration only when VLLM_SERVER_DEV_MODE=1 stood in its environment as it was started. "
     "They ask for no key."
 )
+PAUSING: Final = f"{DEV_MODE} To pause and resume needs vLLM 0.12 or newer besides."
 LORA: Final = (
     "It loads adapters only when it was started with --enable-lora, and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its "
     "environment."
@@ -41,7 +45,7 @@ class _Sleep(Limits, total=False):
 
 
 class _WakeUp(Limits, total=False):
-    tags: Annotated[Sequence[Annotated[str, NotBlank()]], Length(1)]
+    tags: Annotated[Sequence[WakeTag], Length(1)]
 
 
 class _ResetPrefixCache(Limits, total=False):
@@ -90,7 +94,7 @@ def sleep_request(level: int, mode: PauseMode | None, timeout: Wait) -> PlainReq
     return _post("/sleep", _read_done, checked.timeout, query=checked.fields)
 
 
-def wake_up_request(tags: str | Sequence[str] | None, timeout: Wait) -> PlainRequest[bool | None]:
+def wake_up_request(tags: WakeTag | Sequence[WakeTag] | None, timeout: Wait) -> PlainRequest[bool | None]:
     """The request that wakes the engine up.
 
     Raises:
@@ -129,17 +133,17 @@ def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wai
     if query.get("mode") == "wait":
         # The name before vLLM 0.18. Later servers take either, or ignore this one.
         query["wait_for_inflight_requests"] = True
-    return _post("/pause", _read_done, checked.timeout, query=query)
+    return _post("/pause", _read_done, checked.timeout, query=query, needs=PAUSING)
 
 
 def resume_request(timeout: Wait) -> PlainRequest[None]:
     """The request that lets generation go on."""
-    return _post("/resume", _read_done, checked_timeout(timeout))
+    return _post("/resume", _read_done, checked_timeout(timeout), needs=PAUSING)
 
 
 def is_paused_request(timeout: Wait) -> PlainRequest[bool]:
     """The request that asks whether generation stands still."""
-    return PlainRequest("/is_paused", _read_paused, checked_timeout(timeout), needs=DEV_MODE)
+    return PlainRequest("/is_paused", _read_paused, checked_timeout(timeout), needs=PAUSING)
 
 
 def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainRequest[int | None]:
@@ -199,12 +203,13 @@ def _post(
     *,
     query: Mapping[str, object] | None = None,
     body: Mapping[str, object] | None = None,
+    needs: str = DEV_MODE,
 ) -> PlainRequest[T]:
     if query:
         words = {name: _word(value) for name, value in query.items()}
         path = f"{path}?{urlencode(words, doseq=True)}"
     raw = to_json(body) if body is not None else None
-    return PlainRequest(path, read, timeout, method="POST", body=raw, needs=DEV_MODE)
+    return PlainRequest(path, read, timeout, method="POST", body=raw, needs=needs)
 
 
 def _lora(path: str, body: Mapping[str, object], timeout: Wait) -> PlainRequest[None]:

@@ -15,6 +15,7 @@ from vllmchat import (
     ResponseReasoningDelta,
     ResponseStateEvent,
     ResponseTextDelta,
+    StreamInterruptedError,
     VLLMProvider,
 )
 from vllmchat.generate.check import check_generate
@@ -318,12 +319,43 @@ def test_a_server_without_the_option_says_so(keyed_server: LiveServer, ask: str)
             verb([300] if ask != "render" else "Hello")
 
 
-def test_a_pooling_server_generates_nothing(pooling_server: LiveServer) -> None:
-    with VLLMProvider(base_url=pooling_server.base_url) as llm:
-        with pytest.raises(NotFoundError, match="a model that generates"):
-            llm.respond("Hello")
-        with pytest.raises(NotFoundError, match="a model that generates"):
-            llm.chat_batch(["Hello"])
+GENERATING: list[Callable[[VLLMProvider], object]] = [
+    lambda llm: llm.chat("Hello"),
+    lambda llm: llm.stream("Hello").until_done(),
+    lambda llm: llm.parse("Hello", int),
+    lambda llm: llm.stream_parse("Hello", int).until_done(),
+    lambda llm: llm.choose("Hello", ["yes", "no"]),
+    lambda llm: llm.run_tools("Hello", tools=[get_weather]),
+    lambda llm: llm.stream_run_tools("Hello", tools=[get_weather]).until_done(),
+    lambda llm: llm.complete("Hello"),
+    lambda llm: llm.stream_complete("Hello").until_done(),
+    lambda llm: llm.respond("Hello"),
+    lambda llm: llm.stream_respond("Hello").until_done(),
+    lambda llm: llm.chat_batch(["Hello"]),
+]
+
+
+@pytest.mark.parametrize("ask", GENERATING)
+def test_a_pooling_server_generates_nothing(
+    ask: Callable[[VLLMProvider], object], pooling_server: LiveServer
+) -> None:
+    base_url = pooling_server.base_url
+    with VLLMProvider(base_url=base_url) as llm, pytest.raises(NotFoundError, match="a model that generates"):
+        ask(llm)
+
+
+def test_a_server_without_the_store_says_so(llm: VLLMProvider) -> None:
+    with pytest.raises(NotFoundError, match="VLLM_ENABLE_RESPONSES_API_STORE=1"):
+        llm.respond("Hello", previous_response_id="resp_x")
+
+
+def test_a_stream_of_a_response_breaks_off_over_a_constraint_that_is_none(llm: VLLMProvider) -> None:
+    grammar: Params = {"structured_outputs": {"grammar": "no grammar ["}, "enable_thinking": False}
+    with pytest.raises(BadRequestError, match="grammar"):
+        llm.respond("Hello", **grammar)
+    # The server breaks the connection off, and only its log says why.
+    with pytest.raises(StreamInterruptedError):
+        llm.stream_respond("Hello", **grammar).until_done()
 
 
 # Responses

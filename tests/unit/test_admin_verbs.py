@@ -176,6 +176,13 @@ def test_without_the_route_the_error_says_what_the_server_needs(
         getattr(VLLMProvider("m", base_url=scripted.base_url), given[0])(*given[1], **given[2])
 
 
+@pytest.mark.parametrize("verb", ["pause", "resume", "is_paused"])
+def test_without_pausing_the_error_names_the_version_too(verb: str, scripted: ScriptedServer) -> None:
+    scripted.reply({"detail": "Not Found"}, 404)
+    with pytest.raises(NotFoundError, match=r"vLLM 0\.12"):
+        getattr(VLLMProvider("m", base_url=scripted.base_url), verb)()
+
+
 def test_an_adapter_that_is_missing_is_no_route_that_is_missing(scripted: ScriptedServer) -> None:
     message = "The lora adapter 'a' cannot be found."
     scripted.reply({"error": {"message": message, "type": "NotFoundError", "code": 404}}, 404)
@@ -200,7 +207,14 @@ WRONG: list[tuple[Given, str]] = [
         'mode=\'kepp\': must be "abort", "wait" or "keep". Did you mean "keep"?',
     ),
     (("wake_up", ([],), {}), "tags=[]: must not be empty. Leave it out instead."),
-    (("wake_up", ([1],), {}), "tags[0]=1: must be a string, not an int."),
+    (
+        ("wake_up", ([1],), {}),
+        'tags[0]=1: must be "weights", "kv_cache" or "scheduling", not an int.',
+    ),
+    (
+        ("wake_up", ("wieghts",), {}),
+        'tags[0]=\'wieghts\': must be "weights", "kv_cache" or "scheduling". Did you mean "weights"?',
+    ),
     (("pause", (), {"clear_cache": "yes"}), "clear_cache='yes': must be True or False, not a str."),
     (
         ("reset_prefix_cache", (), {"reset_external": 1}),

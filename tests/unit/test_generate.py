@@ -36,7 +36,7 @@ Object = dict[str, Any]
 NOTHING: list[int] = []
 SCALE_OUT = {
     "error": {
-        "message": "Scale-out endpoints are disabled.",
+        "message": "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them.",
         "type": "PermissionDeniedError",
         "param": None,
         "code": 403,

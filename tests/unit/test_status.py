@@ -330,7 +330,8 @@ def test_redirects_say_where_to() -> None:
     ("status", "body", "advice"),
     [
         (404, {"detail": "Not Found"}, "404: Not Found - this server has no such route. Start it with X."),
-        (403, {"error": "closed"}, "403: closed - Start it with X."),
+        # A gateway's own word. vLLM, where it answers so, says itself how to open the route.
+        (403, {"error": "the key may not use this model"}, "403: the key may not use this model"),
         (501, {"error": "no"}, "501: no - Start it with X."),
         (404, {"error": "no such model"}, "404: no such model"),
         (500, {"error": "no"}, "500: no"),
@@ -343,6 +344,14 @@ def test_what_a_route_needs(status: int, body: object, advice: str) -> None:
 
 def test_a_model_that_is_missing_is_no_route_that_is_missing() -> None:
     assert "route" not in str(told(404, error("The model `x` does not exist.", code=404)))
+
+
+def test_an_earlier_response_that_is_missing_names_the_store() -> None:
+    made = told(404, error("Response with id 'resp_x' not found.", param="response_id", code=404))
+    assert str(made) == (
+        "404: Response with id 'resp_x' not found. - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 "
+        "stood in its environment as it was started."
+    )
 
 
 # ------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from vllmchat.chat.messages import encode_messages
 from vllmchat.later import later
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vllmchat.versions import Version
 else:
     decode_completion = later("vllmchat.chat.completion", "decode_completion")
+
+NEEDS: Final = "Check base_url, and that the server has a model that generates: one started with --runner pooling has none."
+"""What every server that generates has, if only the URL is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,10 @@ class ChatRequest:
             InvalidRequestError: Something in the request has no JSON form.
         """
         subject = {"messages": self.messages}
-        return Post("/chat/completions", subject, self.params, _read, self.stream, self.ask_usage).call(
-            model, timeout
+        post = Post(
+            "/chat/completions", subject, self.params, _read, self.stream, self.ask_usage, needs=NEEDS
         )
+        return post.call(model, timeout)
 
 
 def _read(reply: Reply) -> ChatCompletion:

@@ -110,7 +110,7 @@ def _make(status: int, body: object, head: Head, where: str, needs: str | None =
     if cls is BadRequestError and _is_context(message, kind, param, code):
         cls = ContextWindowExceededError
     return cls(
-        f"{status}{where}: {_reason(status, message, body)}{_advice(status, body, head, needs)}",
+        f"{status}{where}: {_reason(status, message, body)}{_advice(status, param, body, head, needs)}",
         status_code=status,
         code=code,
         type=kind,
@@ -192,7 +192,7 @@ def _reason(status: int, message: str | None, body: object) -> str:
     return "the server gave no reason; its log may tell" if status >= 500 else "the server gave no reason"
 
 
-def _advice(status: int, body: object, head: Head, needs: str | None) -> str:
+def _advice(status: int, param: str | None, body: object, head: Head, needs: str | None) -> str:
     if 300 <= status < 400:
         target = head.headers.get("location", "")
         to = f" to {target.split('?', 1)[0]}" if target else ""
@@ -201,7 +201,13 @@ def _advice(status: int, body: object, head: Head, needs: str | None) -> str:
         return " - check api_key= or the environment variable it comes from."
     if _lacks_route(status, body):
         return f" - this server has no such route. {needs or 'Check base_url.'}"
-    if needs is not None and status in (403, 501):
+    if status == 404 and param == "response_id":
+        return (
+            " - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 stood in its environment as it was "
+            "started."
+        )
+    if needs is not None and status == 501:
+        # Not with 403: vLLM says there itself how to open a route, and others mean something else, such as the key.
         return f" - {needs}"
     if status == 405:
         return " - this route does not take such requests. Check base_url."

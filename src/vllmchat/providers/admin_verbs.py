@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vllmchat import admin
-    from vllmchat.admin import PauseMode
+    from vllmchat.admin import PauseMode, WakeTag
     from vllmchat.http.timeout import Timeout
 else:
     admin = LaterModule("vllmchat.admin")
@@ -52,7 +52,7 @@ class AdminVerbs(ProviderBase):
         await self._arun(admin.sleep_request(level, mode, timeout))
 
     def wake_up(
-        self, tags: str | Sequence[str] | None = None, *, timeout: float | Timeout | None = None
+        self, tags: WakeTag | Sequence[WakeTag] | None = None, *, timeout: float | Timeout | None = None
     ) -> bool | None:
         """Wakes the engine up, all of it or a part. The server needs `VLLM_SERVER_DEV_MODE=1`.
 
@@ -72,7 +72,7 @@ class AdminVerbs(ProviderBase):
         return self._run(admin.wake_up_request(tags, timeout))
 
     async def awake_up(
-        self, tags: str | Sequence[str] | None = None, *, timeout: float | Timeout | None = None
+        self, tags: WakeTag | Sequence[WakeTag] | None = None, *, timeout: float | Timeout | None = None
     ) -> bool | None:
         """Wakes the engine up, awaiting. See `wake_up`."""
         return await self._arun(admin.wake_up_request(tags, timeout))

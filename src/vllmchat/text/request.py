@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from vllmchat.chat.request import NEEDS
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post, replies_wanted
 from vllmchat.text.completion import decode_completion
@@ -34,7 +35,7 @@ def complete_request(
     Raises:
         InvalidRequestError: There is no prompt, or it is none.
     """
-    return Post(PATH, completion_subject(prompt, params), params, _read, stream, ask_usage)
+    return Post(PATH, completion_subject(prompt, params), params, _read, stream, ask_usage, needs=NEEDS)
 
 
 def completion_subject(prompt: Prompt | None, params: CheckedParams) -> dict[str, object]:
