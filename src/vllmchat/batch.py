@@ -7,8 +7,10 @@ that would be is refused here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
+from vllmchat.answers import put_in_order
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 NEEDS: Final = "Batches of chats need vLLM 0.19 or newer, and a model that generates."
 
 _ONE_BY_ONE: Final = "Send the conversations one by one, with .chat(...)."
+_TRANSFER: Final = (
+    "is not for batches: it tells of one prompt, and the server would not tell what came of it."
+)
 _TOOLS: Final = "is not for batches: the server would offer no tool and read no call."
 
 
@@ -51,7 +56,9 @@ def batch_request(conversations: Sequence[Messages], params: Mapping[str, object
     problems = [*wrong, *problems, *refused]
     if problems or checked is None:
         raise InvalidRequestError(problems)
-    return Post("/chat/completions/batch", {"messages": messages}, checked, _read, needs=NEEDS)
+    replaced = "messages" in (checked.extra_body or {})
+    read = partial(_read, wanted=None if replaced else len(messages))
+    return Post("/chat/completions/batch", {"messages": messages}, checked, read, needs=NEEDS)
 
 
 def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], list[Problem]]:
@@ -104,9 +111,11 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
         refuse("prompt_logprobs", "is not for batches: the server would compute them and not tell.")
     if params.get("return_prompt_text") is True:
         refuse("return_prompt_text", "is not for batches: the server would not tell it.")
-    transfer = params.get("kv_transfer_params")
-    if isinstance(transfer, Mapping) and "prompt_token_ids" in transfer:
-        refuse("kv_transfer_params", "cannot hold the tokens of one prompt: there are several.")
+    if params.get("routed_experts_prompt_start") is not None:
+        refuse("routed_experts_prompt_start", "is not for batches: the server would not tell the experts.")
+    for name in ("kv_transfer_params", "ec_transfer_params"):
+        if params.get(name) is not None:
+            refuse(name, _TRANSFER)
     extra = params.get("extra_body")
     if isinstance(extra, Mapping):
         problems += [
@@ -117,5 +126,7 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
     return problems
 
 
-def _read(reply: Reply) -> ChatCompletion:
-    return decode_completion(reply.body, request_id=reply.head.request_id)
+def _read(reply: Reply, *, wanted: int | None) -> ChatCompletion:
+    completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    put_in_order(completion.choices, wanted, "an answer to a batch", reply)
+    return completion

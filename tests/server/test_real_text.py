@@ -246,6 +246,12 @@ def test_each_conversation_of_a_batch_gets_the_reply_it_gets_alone(llm: VLLMProv
     assert answer.usage.total_tokens == sum(reply.usage.total_tokens for reply in alone if reply.usage)
 
 
+def test_a_batch_tells_the_tokens_of_the_replies_alone(llm: VLLMProvider) -> None:
+    answer = llm.chat_batch(["Hello", FRANCE], max_tokens=3, return_token_ids=True)
+    assert [len(choice.token_ids or []) for choice in answer.choices] == [3, 3]
+    assert answer.prompt_token_ids is None
+
+
 @pytest.mark.anyio
 async def test_a_batch_awaiting(allm: VLLMProvider) -> None:
     answer = await allm.achat_batch(["Hello", FRANCE], temperature=0, enable_thinking=False)

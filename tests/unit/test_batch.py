@@ -9,7 +9,7 @@ import pytest
 
 from support import recordings
 from support.scripted import ScriptedServer, reply
-from vllmchat import InvalidRequestError, NotFoundError, VLLMProvider
+from vllmchat import InvalidRequestError, NotFoundError, ResponseError, VLLMProvider
 from vllmchat.batch import batch_request
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
@@ -43,6 +43,30 @@ def test_one_reply_to_each(colour: Colour, scripted: ScriptedServer) -> None:
     assert scripted.requests[0].json() == recorded.request
 
 
+def answered(*places: int) -> Object:
+    choices = [{"index": place, "message": {"role": "assistant", "content": str(place)}} for place in places]
+    return {"object": "chat.completion", "choices": choices}
+
+
+def test_replies_are_in_the_order_of_the_conversations(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.add(reply(answered(1, 0)))
+    answer = colour.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
+    assert [choice.message.content for choice in answer.choices] == ["0", "1"]
+
+
+@pytest.mark.parametrize("places", [(0,), (0, 1, 2)])
+def test_each_conversation_has_one_reply(scripted: ScriptedServer, places: tuple[int, ...]) -> None:
+    scripted.add(reply(answered(*places)))
+    with pytest.raises(ResponseError, match=f"it has {len(places)} results for 2 inputs"):
+        VLLMProvider("m", base_url=scripted.base_url).chat_batch(TWO)
+
+
+def test_conversations_that_were_replaced_are_not_counted(scripted: ScriptedServer) -> None:
+    scripted.add(reply(answered(0)))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert len(llm.chat_batch(TWO, extra_body={"messages": [TWO[1]]}).choices) == 1
+
+
 def test_an_old_server_has_no_such_route(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.add(reply({"detail": "Not Found"}, 404))
     with pytest.raises(NotFoundError, match=r"Batches of chats need vLLM 0\.19 or newer"):
@@ -58,7 +82,7 @@ def test_what_a_batch_takes_is_sent() -> None:
         "enable_thinking": False,
     }
     request = batch_request(
-        TWO, {**params, "return_prompt_text": False, "kv_transfer_params": {"a": 1}, "tools": None}
+        TWO, {**params, "return_prompt_text": False, "kv_transfer_params": None, "tools": None}
     )
     body = json.loads(request.call("m", DEFAULT_TIMEOUT).body or b"")
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
@@ -77,7 +101,9 @@ def test_what_a_batch_takes_is_sent() -> None:
         ({"use_beam_search": True}, "use_beam_search=True: is not for batches."),
         ({"prompt_logprobs": 5}, "would compute them and not tell"),
         ({"return_prompt_text": True}, "would not tell it"),
-        ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "cannot hold the tokens of one prompt"),
+        ({"routed_experts_prompt_start": 0}, "would not tell the experts"),
+        ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "it tells of one prompt"),
+        ({"ec_transfer_params": {"a": 1}}, "the server would not tell what came of it"),
         ({"extra_body": {"tools": TOOLS}}, "extra_body.tools: is not for batches"),
         ({"stream_options": {"include_usage": True}}, "is only for streams"),
         ({"temperature": 3}, "temperature=3: must be between 0 and 2."),

@@ -127,14 +127,16 @@ class TextVerbs(_TextStreams):
             conversations: The conversations, each as for `chat`.
             model: The model, or the name of a LoRA adapter, for this call.
             **params: See `VLLMChatParams`; they hold for all of the conversations. Tools, several replies (`n`), beam
-                search and what the server would not tell (`prompt_logprobs`, `return_prompt_text`) are refused.
+                search, transfers between servers and what the server would not tell (`prompt_logprobs`,
+                `return_prompt_text`, `routed_experts_prompt_start`) are refused. `return_token_ids` gives the tokens
+                of the replies, not those of the prompts.
 
         Raises:
             InvalidRequestError: A conversation or a parameter is wrong; nothing was sent.
             NotFoundError: The server is older than vLLM 0.19.
             APIStatusError: The server answered with another error.
             APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            ResponseError: The answer is no chat completion, or has not one reply to each conversation.
         """
         return self._run(batch_request(conversations, params), model)
 
