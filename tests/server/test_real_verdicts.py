@@ -170,6 +170,26 @@ STRICTER: list[tuple[str, Params]] = [
     *((SILENT, params) for params in each("reasoning_content", "x")),
     *((SILENT, params) for params in each("structured_outputs", {"choice": ["a"], "chioce": ["b"]})),
     *((SILENT, params) for params in each("repetition_detection", {"max_size": 3})),
+    (SILENT, {"structured_outputs": {"regex": "[0-9]{5}"}, "tools": TOOLS, "tool_choice": "required"}),
+    *(
+        (SILENT, {**params, "tools": TOOLS, "tool_choice": choice})
+        for params in each("response_format", {"type": "json_object"}, schema({"name": "a", "schema": {}}))
+        for choice in ("required", named("get_weather"))
+    ),
+    *(
+        (SILENT, {**params, "use_beam_search": True})
+        for params in (
+            *each("structured_outputs", {"regex": "[0-9]{5}"}),
+            *each("response_format", {"type": "json_object"}),
+            *each("stop", "a", ["a"]),
+            *each("stop_token_ids", [1]),
+            *each("bad_words", ["a"]),
+            *each("allowed_token_ids", [1]),
+            *each("logit_bias", {"1": 5}),
+            *each("min_tokens", 1),
+            *each("repetition_detection", {"max_pattern_size": 3, "min_count": 2}),
+        )
+    ),
     *((SENSELESS, params) for params in each("max_tokens", 0, max_completion_tokens=1)),
     *((SENSELESS, params) for params in each("repetition_detection", {"min_count": -1})),
     *((SENSELESS, params) for params in each("tools", tool(name=""), [{"function": {"name": "a"}}])),

@@ -111,6 +111,9 @@ def test_parameters_together_are_judged_as_the_server_judges_them(
     if params == {"guided_json": {}}:
         assert refusal is None  # taken, and ignored: what this library is for
         assert "removed in vLLM 0.12" in found[0].rule
+    elif params.get("tool_choice") == "required" and "structured_outputs" in params:
+        assert refusal is None  # taken, and the constraint dropped
+        assert "drops other constraints" in found[0].rule
     elif params == {"stop": list("abcde")}:
         assert refusal is not None
         assert not found  # how many: a setting of the server
@@ -422,8 +425,14 @@ def test_what_is_wrong_with_a_value(
          ("tool_choice={'function': {'name': 'x'}, 'type': 'function'}: must name one of the `tools`. "
          "The tools: get_weather, get_time.")),
         ({"structured_outputs": {"grammar": "a"}, "tools": TOOLS, "tool_choice": NAMED}, False,
-         ("structured_outputs={'grammar': 'a'}: does not go with a tool_choice that names a tool: both constrain the "
-         "reply. Keep one of the two.")),
+         ("structured_outputs={'grammar': 'a'}: does not go with a tool_choice that is \"required\" or names a tool: "
+         "the reply is a call then, and vLLM drops other constraints without a word. Keep one of the two.")),
+        ({"response_format": {"type": "json_object"}, "tools": TOOLS, "tool_choice": "required"}, False,
+         ("response_format={'type': 'json_object'}: does not go with a tool_choice that is \"required\" or names a "
+         "tool: the reply is a call then, and vLLM drops other constraints without a word. Keep one of the two.")),
+        ({"use_beam_search": True, "stop": ["a"]}, False,
+         ("stop=['a']: does not go with use_beam_search=True: beam search drops constraints and stops without a "
+         "word. Leave one of the two out.")),
         ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, False,
          ("structured_outputs={'regex': 'a'}: does not go with a response_format of type \"json_object\": both "
           "constrain the reply. Keep one of the two.")),
@@ -451,6 +460,47 @@ def test_what_is_wrong_with_a_value(
 )  # fmt: skip
 def test_what_does_not_go_together(params: dict[str, object], stream: bool, text: str) -> None:
     assert str(problem(params, stream=stream)) == text
+
+
+INTEGER = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_reply_that_must_be_a_call_has_no_other_constraint(choice: object) -> None:
+    forced = {"tools": TOOLS, "tool_choice": choice}
+    for name, value in (("structured_outputs", {"regex": "[0-9]{5}"}), ("response_format", INTEGER)):
+        assert problem({**forced, name: value}).parameter == name
+        assert not problems({"tools": TOOLS, "tool_choice": "auto", name: value})
+        assert not problems({"tools": TOOLS, "tool_choice": "none", name: value})
+        assert not problems({"tools": TOOLS, name: value})
+    assert not problems({**forced, "response_format": {"type": "text"}})
+    # OpenAI's own server holds what it says beside the calls to the form.
+    assert not problems({**forced, "response_format": INTEGER}, check_openai)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nothing"),
+    [
+        ("structured_outputs", {"regex": "a"}, None),
+        ("response_format", INTEGER, {"type": "text"}),
+        ("stop", "a", []),
+        ("stop_token_ids", [1], []),
+        ("bad_words", ["a"], []),
+        ("allowed_token_ids", [1], None),
+        ("logit_bias", {1: 5}, {}),
+        ("min_tokens", 3, 0),
+        ("repetition_detection", {"max_pattern_size": 3, "min_count": 2}, None),
+    ],
+)
+def test_what_a_beam_search_would_drop(name: str, value: object, nothing: object) -> None:
+    assert problem({"use_beam_search": True, name: value}).parameter == name
+    assert not problems({"use_beam_search": False, name: value})
+    assert not problems({"use_beam_search": True, name: nothing})
+
+
+def test_what_a_beam_search_knows() -> None:
+    known = {"n": 2, "max_tokens": 5, "ignore_eos": True, "temperature": 0.5, "length_penalty": 2.0}
+    assert not problems({"use_beam_search": True, **known, "include_stop_str_in_output": True})
 
 
 @pytest.mark.parametrize(

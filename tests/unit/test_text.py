@@ -143,6 +143,11 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
             "does not go with `logprobs` in a beam search",
         ),
         ({"use_beam_search": True, "streamed": True}, "use_beam_search=True: is not for streams"),
+        ({"use_beam_search": True, "stop": ["a"]}, "stop=['a']: does not go with use_beam_search=True"),
+        (
+            {"use_beam_search": True, "structured_outputs": {"regex": "a"}},
+            "does not go with use_beam_search=True: beam search drops constraints",
+        ),
         (
             {"prompt_logprobs": 1, "streamed": True},
             "is not for streams. Call .complete(...) or .acomplete(...).",

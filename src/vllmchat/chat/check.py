@@ -121,6 +121,12 @@ def _chosen(choice: object) -> str | None:
     return _tool_name(named) if named["type"] in ("function", "custom") else None
 
 
+def _forced(fields: Mapping[str, object], wrong: frozenset[str]) -> bool:
+    """Whether the reply must be a call of a tool."""
+    choice = fields.get("tool_choice", "auto")
+    return choice not in ("auto", "none") and "tool_choice" not in wrong
+
+
 def _tool_name(tool: Mapping[str, object]) -> str:
     return cast("Mapping[str, str]", tool[cast("str", tool["type"])])["name"]
 
@@ -170,6 +176,8 @@ def _logprob_token_ids(
 
 def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     wanted = cast("Mapping[str, object]", fields["response_format"])
+    if wanted["type"] != "text" and _forced(fields, wrong):
+        yield Problem("response_format", show(wanted), _OR_A_CALL, "Keep one of the two.")
     if wanted["type"] != "json_schema":
         return
     if cast("Mapping[str, object]", wanted["json_schema"]).get("schema") is None:
@@ -185,9 +193,37 @@ def _structured_outputs(
     if wanted != "text":
         rule = f'does not go with a response_format of type "{wanted}": both constrain the reply.'
         yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
-    if _chosen(fields.get("tool_choice")) is not None:
-        rule = "does not go with a tool_choice that names a tool: both constrain the reply."
-        yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
+    if _forced(fields, wrong):
+        yield Problem("structured_outputs", shown, _OR_A_CALL, "Keep one of the two.")
+
+
+_OR_A_CALL: Final = (
+    'does not go with a tool_choice that is "required" or names a tool: the reply is a call then, and vLLM drops '
+    "other constraints without a word."
+)
+
+_NOT_FOR_BEAMS: Final = (
+    "structured_outputs",
+    "response_format",
+    "stop",
+    "stop_token_ids",
+    "bad_words",
+    "allowed_token_ids",
+    "logit_bias",
+    "min_tokens",
+    "repetition_detection",
+)
+"""What says which tokens may come and where a reply ends."""
+
+
+def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["use_beam_search"] is not True:
+        return
+    for name in _NOT_FOR_BEAMS:
+        given = fields.get(name)
+        if given and given != {"type": "text"}:
+            rule = "does not go with use_beam_search=True: beam search drops constraints and stops without a word."
+            yield Problem(name, show(given), rule, "Leave one of the two out.")
 
 
 def _repetition_detection(
@@ -252,6 +288,7 @@ GENERATION_RULES: Final[dict[str, Between]] = {
     "response_format": _response_format,
     "structured_outputs": _structured_outputs,
     "repetition_detection": _repetition_detection,
+    "use_beam_search": _beam_search,
 }
 """Rules that hold wherever text is generated, not only in chats."""
 

@@ -660,7 +660,8 @@ class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
     `Literal["yes", "no"]`. The verb `parse` also makes the value of it.
 
     `{"type": "json_schema", "json_schema": {"name": "person", "schema": {...}}}` works on every vLLM and on
-    most other servers. Structural tags are a vLLM extension.
+    most other servers. Structural tags are a vLLM extension. `VLLMProvider` refuses it beside a
+    `tool_choice` that forces a call and beside beam search, where vLLM would drop it without a word.
     """
     parallel_tool_calls: Annotated[bool | None, Default("True; vLLM before 0.12: not enforced")]
     """Whether one reply may hold several tool calls. False keeps the first only.
@@ -825,9 +826,9 @@ class VLLMSamplingBase(TypedDict, total=False):
     ]
     """Hold the reply to a JSON schema, a regular expression, a choice or a grammar.
 
-    Exactly one constraint, and none beside it: no constraining `response_format`, no named `tool_choice`. The
-    server compiles it when it begins: one it cannot compile is a `BadRequestError`, in a stream as the first
-    event.
+    Exactly one constraint, and none beside it: no constraining `response_format`, no `tool_choice` that forces a
+    call, no beam search. The server compiles it when it begins: one it cannot compile is a `BadRequestError`, in
+    a stream as the first event.
 
     Since: vLLM 0.11.
     """
@@ -1003,7 +1004,10 @@ class VLLMPromptingBase(TypedDict, total=False):
     # Sampling
 
     use_beam_search: Annotated[bool | None, Default("False")]
-    """Search with a beam of width `n` instead of sampling. Most sampling parameters mean nothing then.
+    """Search with a beam of width `n` instead of sampling.
+
+    Of the sampling parameters, only `temperature`, `max_tokens`, `ignore_eos` and `length_penalty` mean something
+    then. Constraints, stops and `min_tokens` are refused beside it: the server would drop them without a word.
 
     Default: False.
     """

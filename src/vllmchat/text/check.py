@@ -112,6 +112,7 @@ def _echo(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> 
 
 
 def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    yield from GENERATION_RULES["use_beam_search"](fields, stream, wrong)
     if stream and fields["use_beam_search"] is True:
         hint = "Call .complete(...) or .acomplete(...)."
         yield Problem(
