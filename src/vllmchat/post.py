@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from vllmchat.encoding import encode_json
 from vllmchat.http.call import Call
@@ -32,7 +32,7 @@ class Post(Generic[T]):
         params: The checked parameters.
         read: Makes the result of the answer.
         stream: Whether the answer is to be streamed.
-        ask_usage: Whether a stream is asked for the usage, unless the parameters say so.
+        ask_usage: Whether a stream is asked for the usage, unless the parameters say that it is not.
         outside_v1: Whether the route stands beside `/v1`.
         needs: As of `Call`.
     """
@@ -77,9 +77,11 @@ class Post(Generic[T]):
             body["top_k"] = -1  # vLLM 0.8 knows no other word for "off", and later ones know both
         if self.stream:
             body["stream"] = True
-            if self.ask_usage and "stream_options" not in body:
+            if self.ask_usage:
                 # Explicitly, since the default has changed between servers.
-                body["stream_options"] = {"include_usage": True}
+                given = cast("Mapping[str, object]", body.get("stream_options", {}))
+                wanted = {name: value for name, value in given.items() if value is not None}
+                body["stream_options"] = {"include_usage": True, **wanted}
         if self.params.extra_body is not None:
             body.update(self.params.extra_body)
         request_id = body.get("request_id")

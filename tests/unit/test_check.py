@@ -414,6 +414,9 @@ def test_what_is_wrong_with_a_value(
         ({"stream_options": {"include_obfuscation": False}}, True,
          ("stream_options.include_obfuscation=False: is an option of OpenAI's own server; vLLM ignores it without a "
           "word. Leave it out.")),
+        ({"stream_options": {"continuous_usage_stats": True, "include_usage": False}}, True,
+         ("stream_options.continuous_usage_stats=True: has no effect with include_usage=False. "
+         "Leave include_usage out.")),
         ({"min_tokens": 5, "max_tokens": 4}, False, "min_tokens=5: must be at most max_tokens=4."),
         ({"min_tokens": 5, "max_tokens": 9, "max_completion_tokens": 4}, False,
          "min_tokens=5: must be at most max_completion_tokens=4."),

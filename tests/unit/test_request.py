@@ -58,9 +58,23 @@ def test_a_stream_is_asked_for_with_its_usage() -> None:
         "stream_options": {"include_usage": True},
     }
     assert sent(stream=True) == {**sent(), "stream": True}
-    own = {"stream_options": {"continuous_usage_stats": True}}
-    assert sent(own, stream=True, ask_usage=True) == {**sent(), "stream": True, **own}
+    own: dict[str, object] = {"stream_options": {"continuous_usage_stats": True}}
+    assert sent(own, stream=True) == {**sent(), "stream": True, **own}
     assert sent(ask_usage=True) == sent()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, {"include_usage": True}),
+        ({"continuous_usage_stats": True}, {"include_usage": True, "continuous_usage_stats": True}),
+        ({"include_usage": None}, {"include_usage": True}),
+        ({"include_usage": False}, {"include_usage": False}),
+    ],
+)
+def test_only_a_refusal_keeps_the_usage_away(given: object, asked: object) -> None:
+    body = sent({"stream_options": given}, stream=True, ask_usage=True)
+    assert body["stream_options"] == asked
 
 
 def test_extra_body_wins() -> None:

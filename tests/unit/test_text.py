@@ -143,6 +143,10 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
             "does not go with `logprobs` in a beam search",
         ),
         ({"use_beam_search": True, "streamed": True}, "use_beam_search=True: is not for streams"),
+        (
+            {"streamed": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats=True: has no effect with include_usage=False.",
+        ),
         ({"use_beam_search": True, "stop": ["a"]}, "stop=['a']: does not go with use_beam_search=True"),
         (
             {"use_beam_search": True, "structured_outputs": {"regex": "a"}},

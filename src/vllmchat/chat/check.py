@@ -243,12 +243,18 @@ def _vllm_stream_options(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
     yield from _stream_options(fields, stream, wrong)
-    given = cast("Mapping[str, object]", fields["stream_options"])
-    if given.get("include_obfuscation") is not None:
+    yield from judge_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
+
+
+def judge_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
+    """What vLLM would ignore in the options of a stream."""
+    obfuscation = given.get("include_obfuscation")
+    if obfuscation is not None:
         rule = "is an option of OpenAI's own server; vLLM ignores it without a word."
-        yield Problem(
-            "stream_options.include_obfuscation", show(given["include_obfuscation"]), rule, "Leave it out."
-        )
+        yield Problem("stream_options.include_obfuscation", show(obfuscation), rule, "Leave it out.")
+    if given.get("continuous_usage_stats") is True and given.get("include_usage") is False:
+        rule = "has no effect with include_usage=False."
+        yield Problem("stream_options.continuous_usage_stats", "True", rule, "Leave include_usage out.")
 
 
 _BETWEEN_ALL: Final[dict[str, Between]] = {

@@ -976,19 +976,6 @@ class VLLMDecodingBase(TypedDict, total=False):
 class VLLMRenderingBase(TypedDict, total=False):
     """What chats, completions and responses take besides. A base."""
 
-    # What comes back
-
-    mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32")]
-    """What the render route returns for media.
-
-    Default: `"tensors"`. Since: vLLM 0.32.
-    """
-    return_mm_kwargs: Annotated[bool | None, Since("0.32")]
-    """The older form of `mm_payload`, deprecated on the server: False means `"none"`.
-
-    Since: vLLM 0.32.
-    """
-
     # Scheduling and transfer
 
     session_id: Annotated[str | None, Since("0.28")]
@@ -1042,9 +1029,24 @@ class VLLMPromptingBase(TypedDict, total=False):
     Default: as the server is set.
     """
     return_token_offsets: Annotated[bool | None, Default("False"), Since("0.25")]
-    """Return where each prompt token stands in the text. Only the render route answers it.
+    """Return where each prompt token stands in the text. Only for `render` and `render_completion`.
+
+    The server has it for rendering alone: replies are the same with and without it.
 
     Default: False. Since: vLLM 0.25.
+    """
+    mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32")]
+    """What is returned for media. Only for `render` and `render_completion`.
+
+    The server has it for rendering alone: replies are the same with and without it.
+
+    Default: `"tensors"`. Since: vLLM 0.32.
+    """
+    return_mm_kwargs: Annotated[bool | None, Since("0.32")]
+    """The older form of `mm_payload`, deprecated on the server: False means `"none"`. Only for `render` and
+    `render_completion`.
+
+    Since: vLLM 0.32.
     """
 
 

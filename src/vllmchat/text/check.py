@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import CONSTRAINT_CONVERT, GENERATION_RULES, OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
+from vllmchat.chat.check import (
+    CONSTRAINT_CONVERT,
+    GENERATION_RULES,
+    OPENAI_CHAT_NAMES,
+    VLLM_CHAT_NAMES,
+    judge_stream_options,
+)
 from vllmchat.checking.dialect import Between, CheckedParams, Dialect
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.words import show
@@ -154,10 +160,7 @@ def _vllm_stream_options(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
     yield from _stream_options(fields, stream, wrong)
-    given = cast("Mapping[str, object]", fields["stream_options"]).get("include_obfuscation")
-    if given is not None:
-        rule = "is an option of OpenAI's own server; vLLM ignores it without a word."
-        yield Problem("stream_options.include_obfuscation", show(given), rule, "Leave it out.")
+    yield from judge_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
 
 
 def _best_of(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
