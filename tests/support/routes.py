@@ -1,0 +1,81 @@
+"""Which route each verb of a vLLM provider takes, and how to call it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call of a verb.
+
+    Attributes:
+        route: The method and the path that it sends; of several requests, those of the first that is no question for
+            the version.
+        verb: The verb's name, without the `a` of its awaiting twin.
+        arguments: Positional arguments that it takes.
+        params: Keywords that it takes.
+    """
+
+    route: str
+    verb: str
+    arguments: tuple[Any, ...] = ()
+    params: tuple[tuple[str, Any], ...] = ()
+
+
+def _tool(city: str) -> str:
+    """Tells the weather."""
+    return city
+
+
+_TOOLS = (("tools", [_tool]),)
+
+ASKED: tuple[Asked, ...] = (
+    Asked("GET /health", "health"),
+    Asked("GET /health", "ready", params=(("timeout", 0.1),)),
+    Asked("GET /is_paused", "is_paused"),
+    Asked("GET /is_sleeping", "is_sleeping"),
+    Asked("GET /load", "load"),
+    Asked("GET /metrics", "metrics"),
+    Asked("GET /v1/models", "models"),
+    Asked("GET /version", "version"),
+    Asked("POST /abort_requests", "abort", ("chatcmpl-1",)),
+    Asked("POST /abort_requests", "abort_all"),
+    Asked("POST /classify", "classify", ("Hello",)),
+    Asked("POST /detokenize", "detokenize", ([1, 2],)),
+    Asked("POST /inference/v1/generate", "generate", ([1, 2],)),
+    Asked("POST /inference/v1/generate", "stream_generate", ([1, 2],)),
+    Asked("POST /pause", "pause"),
+    Asked("POST /pooling", "pool", ("Hello",)),
+    Asked("POST /reset_prefix_cache", "reset_prefix_cache"),
+    Asked("POST /resume", "resume"),
+    Asked("POST /sleep", "sleep"),
+    Asked("POST /tokenize", "count_tokens", ("Hello",)),
+    Asked("POST /tokenize", "tokenize", ("Hello",)),
+    Asked("POST /v1/audio/transcriptions", "stream_transcribe", (b"RIFF",)),
+    Asked("POST /v1/audio/transcriptions", "transcribe", (b"RIFF",)),
+    Asked("POST /v1/audio/translations", "stream_translate", (b"RIFF",)),
+    Asked("POST /v1/audio/translations", "translate", (b"RIFF",)),
+    Asked("POST /v1/chat/completions", "chat", ("Hello",)),
+    Asked("POST /v1/chat/completions", "choose", ("Hello", ["yes", "no"])),
+    Asked("POST /v1/chat/completions", "parse", ("Hello", int)),
+    Asked("POST /v1/chat/completions", "run_tools", ("Hello",), _TOOLS),
+    Asked("POST /v1/chat/completions", "stream", ("Hello",)),
+    Asked("POST /v1/chat/completions", "stream_parse", ("Hello", int)),
+    Asked("POST /v1/chat/completions", "stream_run_tools", ("Hello",), _TOOLS),
+    Asked("POST /v1/chat/completions/batch", "chat_batch", (["Hello"],)),
+    Asked("POST /v1/chat/completions/render", "render", ("Hello",)),
+    Asked("POST /v1/completions", "complete", ("Hello",)),
+    Asked("POST /v1/completions", "stream_complete", ("Hello",)),
+    Asked("POST /v1/completions/render", "render_completion", ("Hello",)),
+    Asked("POST /v1/embeddings", "embed", ("Hello",)),
+    Asked("POST /v1/load_lora_adapter", "load_lora", ("mine", "/adapters/mine")),
+    Asked("POST /v1/rerank", "rerank", ("Hello", ["Hello"])),
+    Asked("POST /v1/responses", "respond", ("Hello",)),
+    Asked("POST /v1/responses", "stream_respond", ("Hello",)),
+    Asked("POST /v1/score", "score", ("Hello", ["Hello"])),
+    Asked("POST /v1/unload_lora_adapter", "unload_lora", ("mine",)),
+    Asked("POST /wake_up", "wake_up"),
+)
+"""Every verb that sends something, once."""

@@ -1,0 +1,46 @@
+"""Every verb sends its request to the route that the table names; the table is compared with real servers elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.routes import ASKED, Asked
+from vllmchat import BadRequestError, VLLMProvider
+
+if TYPE_CHECKING:
+    from support.colours import Colour
+    from support.scripted import ScriptedServer
+
+SENDS_NOTHING = {"base_url", "close", "model", "name", "timeout", "with_options"}
+"""What a provider has beside its verbs."""
+
+
+def do(colour: Colour, llm: VLLMProvider, asked: Asked) -> None:
+    params = dict(asked.params)
+    if asked.verb.startswith("stream"):
+        with colour.open(llm, asked.verb, *asked.arguments, **params) as stream:
+            stream.until_done()
+    else:
+        colour.do(llm, asked.verb, *asked.arguments, **params)
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.verb)
+def test_a_verb_takes_its_route(asked: Asked, scripted: ScriptedServer, colour: Colour) -> None:
+    if asked.verb == "choose":  # it is written differently for old servers, and asks
+        scripted.reply({"version": "0.32.0"})
+    scripted.reply({"error": {"message": "no", "code": 400}}, 400)
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    with pytest.raises(BadRequestError):
+        do(colour, llm, asked)
+    colour.close(llm)
+    request = scripted.requests[-1]
+    assert f"{request.method} {request.path}" == asked.route
+
+
+def test_every_verb_is_in_the_table() -> None:
+    public = {name for name in dir(VLLMProvider) if not name.startswith("_")}
+    awaiting = {f"a{name}" for name in public} & public
+    assert public - awaiting - SENDS_NOTHING == {asked.verb for asked in ASKED}
+    assert len({asked.verb for asked in ASKED}) == len(ASKED)
