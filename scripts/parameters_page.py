@@ -39,6 +39,7 @@ from vllmchat.checking.rules import (
     members,
     unwrap,
 )
+from vllmchat.checking.since import SINCE
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -301,6 +302,9 @@ def _tables_of(page: Page, classes: dict[str, Described]) -> str:
     here = {text.name for one in own for text in one.texts}
     shared = [name for name in own[-1].fields if name not in here]
     pieces = [_table(own), f"And as in [chats](parameters.md): {_names(sorted(shared))}."]
+    if came := SINCE.get(own[-1].name):
+        others = ", ".join(f"`{name}` {since}" for name, since in came.items())
+        pieces.append(f"Some of these came in another version of vLLM than to chats: {others}.")
     closed = [one for one in classes.values() if one.texts and one.name not in page.params]
     nested = [one for one in closed if not one.name.endswith("Params")]
     if nested:

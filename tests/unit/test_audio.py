@@ -135,7 +135,7 @@ def test_a_verbose_one(scripted: ScriptedServer, colour: Colour, llm: VLLMProvid
         "transcribe",
         SOUND,
         response_format="verbose_json",
-        timestamp_granularities=["word", "segment"],
+        timestamp_granularities=["segment"],
         use_beam_search=True,
         n=2,
         vllm_xargs={"a": [1, "x"]},
@@ -145,7 +145,6 @@ def test_a_verbose_one(scripted: ScriptedServer, colour: Colour, llm: VLLMProvid
         ("use_beam_search", "true"),
         ("n", "2"),
         ("vllm_xargs", '{"a":[1,"x"]}'),
-        ("timestamp_granularities[]", "word"),
         ("timestamp_granularities[]", "segment"),
     ]
     assert (result.duration, result.language, result.words) == (3.5, "en", None)
@@ -335,13 +334,32 @@ def test_a_pipe_has_no_size(scripted: ScriptedServer, colour: Colour, llm: VLLMP
 # Parameters
 
 
+def test_off_is_said_as_all_versions_understand_it(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    for top_k, sent in ((0, "-1"), (5, "5")):
+        scripted.reply({"text": ""})
+        colour.do(llm, "transcribe", SOUND, top_k=top_k)
+        assert ("top_k", sent) in form(scripted.requests[-1]).fields
+    scripted.reply({"text": ""})
+    colour.do(llm, "transcribe", SOUND, extra_body={"top_k": 0})
+    assert ("top_k", "0") in form(scripted.requests[-1]).fields
+
+
+def test_times_of_words_are_refused(colour: Colour, llm: VLLMProvider) -> None:
+    given = {"response_format": "verbose_json", "timestamp_granularities": ["segment", "word"]}
+    [problem] = refused(colour, llm, "transcribe", SOUND, **given)
+    assert problem.startswith('timestamp_granularities="word": is not told by vLLM')
+    assert problem.endswith('Write ["segment"].')
+
+
 def test_rules_between_parameters(colour: Colour, llm: VLLMProvider) -> None:
     assert refused(
         colour,
         llm,
         "transcribe",
         3,
-        timestamp_granularities=["word"],
+        timestamp_granularities=["segment"],
         n=2,
         length_penalty=1.5,
         stream=True,
@@ -349,7 +367,7 @@ def test_rules_between_parameters(colour: Colour, llm: VLLMProvider) -> None:
         temperatur=0,
         top_p=0,
     )[1:] == [
-        "timestamp_granularities=['word']: needs response_format=\"verbose_json\".",
+        "timestamp_granularities=['segment']: needs response_format=\"verbose_json\".",
         "n=2: has no effect without use_beam_search=True.",
         "length_penalty=1.5: has no effect without use_beam_search=True.",
         "stream=True: is not a parameter: the verb decides. Call .stream_transcribe(...).",

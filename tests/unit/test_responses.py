@@ -94,7 +94,10 @@ def test_the_parameters_are_the_servers_fields() -> None:
     ours = NAMES - {"extra_body", "extra_headers", "timeout", "enable_thinking"}
     of_the_verb = {"model", "input", "stream"}
     not_implemented = {"background", "prompt", "service_tier", "prompt_cache_key"}
-    assert ours == set(SERVER["ResponsesRequest"]) - of_the_verb - not_implemented
+    for_rendering = {"mm_payload", "return_mm_kwargs"}
+    newer = {"spaces_between_special_tokens"}
+    assert ours - newer == set(SERVER["ResponsesRequest"]) - of_the_verb - not_implemented - for_rendering
+    assert checked(spaces_between_special_tokens=False) == {"spaces_between_special_tokens": False}
 
 
 def test_every_parameter_may_be_none() -> None:
@@ -116,6 +119,8 @@ def test_every_parameter_may_be_none() -> None:
         ({"background": True}, "there is no verb to fetch it"),
         ({"prompt": {}}, "vLLM refuses it."),
         ({"service_tier": "auto"}, "vLLM ignores it. Leave it out."),
+        ({"mm_payload": "none"}, "there is no verb that renders a response. Leave it out"),
+        ({"return_mm_kwargs": False}, "there is no verb that renders a response. Leave it out"),
         ({"n": 2}, "is a parameter of chats; vLLM ignores it in responses without a word."),
         ({"temprature": 0}, "Did you mean `temperature`?"),
         ({"whatever": 0}, 'write extra_body={"whatever": ...}.'),

@@ -166,8 +166,9 @@ class TranscribeParams(AudioBase, BeamBase, total=False, closed=True):
     Default: `"json"`.
     """
     timestamp_granularities: Annotated[Sequence[Literal["word", "segment"]] | None, Length(1)]
-    """Which times to tell. Only with `response_format="verbose_json"`, where vLLM gives those of segments anyway, and
-    none of words.
+    """Which times to tell. Only with `response_format="verbose_json"`, where vLLM gives those of segments anyway.
+
+    `"word"` is refused here: vLLM takes it and tells no times of words.
 
     Range: not empty.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from vllmchat.audio.params import (
     StreamTranscribeParams,
@@ -21,7 +21,7 @@ from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile, File
@@ -54,6 +54,8 @@ class AudioRequest:
         """
         upload, params = self.upload, self.upload.params
         fields: dict[str, object] = {"model": model, **params.fields}
+        if fields.get("top_k") == 0:
+            fields["top_k"] = -1  # vLLM 0.8 knows no other word for "off", and later ones know both
         if upload.stream:
             fields["stream"] = True
             fields.setdefault("stream_include_usage", True)
@@ -164,6 +166,9 @@ def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[
     if fields.get("response_format") != "verbose_json" and "response_format" not in wrong:
         rule = 'needs response_format="verbose_json".'
         yield Problem("timestamp_granularities", show(fields["timestamp_granularities"]), rule)
+    if "word" in cast("Sequence[str]", fields["timestamp_granularities"]):
+        rule = "is not told by vLLM, which gives the times of segments alone."
+        yield Problem("timestamp_granularities", '"word"', rule, 'Write ["segment"].')
 
 
 def _beam_only(name: str) -> Between:

@@ -15,6 +15,8 @@ from typing import Annotated, NotRequired, Required, Union, get_args, get_origin
 
 from typing_extensions import TypeForm, get_type_hints
 
+from vllmchat.checking.since import SINCE
+
 # Plain classes: a dataclass costs half a millisecond of import each.
 
 
@@ -105,7 +107,10 @@ class TokenIds:
 
 
 class Since(str):
-    """The vLLM version that brought the parameter. Without it: 0.8.5 or older."""
+    """The vLLM version that brought the parameter. Without it: 0.8.5 or older.
+
+    Of a parameter that several endpoints share, it is the version that brought it to chats; for the others see `SINCE`.
+    """
 
     __slots__ = ()
 
@@ -154,9 +159,13 @@ class Field:
 @cache
 def fields_of(typed_dict: type) -> dict[str, Field]:
     """The keys of a TypedDict, inherited ones included, in the order in which they are written."""
+    came = SINCE.get(typed_dict.__name__, {})
     hints: dict[str, object] = get_type_hints(typed_dict, include_extras=True)
     required: frozenset[str] = getattr(typed_dict, "__required_keys__", frozenset())
-    return {name: _field(name, hint, required=name in required) for name, hint in hints.items()}
+    return {
+        name: _field(name, hint, required=name in required, came=came.get(name))
+        for name, hint in hints.items()
+    }
 
 
 def unwrap(hint: object) -> tuple[object, tuple[object, ...]]:
@@ -190,7 +199,7 @@ def enforced(metadata: tuple[object, ...]) -> tuple[Rule, ...]:
     return tuple(word for word in metadata if isinstance(word, Rule))
 
 
-def _field(name: str, hint: object, *, required: bool) -> Field:
+def _field(name: str, hint: object, *, required: bool, came: str | None) -> Field:
     bare, metadata = unwrap(hint)
     kinds = members(bare)
     rest = tuple(kind for kind in kinds if kind is not NoneType)
@@ -205,7 +214,7 @@ def _field(name: str, hint: object, *, required: bool) -> Field:
         required=required,
         rules=enforced(metadata),
         default=said(Default),
-        since=said(Since),
+        since=came or said(Since),
         needs=said(Needs),
     )
 

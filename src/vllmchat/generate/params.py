@@ -46,14 +46,23 @@ class GenerateBase(TypedDict, total=False):
 
     Default: `"tokens"`. Since: vLLM 0.32.
     """
-    content_parts: Sequence[Mapping[str, object]] | None
-    """Images, audio and video of the prompt, as parts of a message; the server fetches them. Not with `features`."""
+    content_parts: Annotated[Sequence[Mapping[str, object]] | None, Since("0.28")]
+    """Images, audio and video of the prompt, as parts of a message; the server fetches them. Not with `features`.
+
+    Since: vLLM 0.28.
+    """
     features: Mapping[str, object] | None
     """Images, audio and video of the prompt, processed: `RenderedPrompt.features`, as it is."""
-    reasoning_ended: bool | None
-    """Whether the prompt ends after the reasoning, so that `structured_outputs` hold from the first token on."""
-    reasoning_parser_kwargs: Mapping[str, object] | None
-    """What the prompt was rendered with, for the server's reasoning parser: `RenderedPrompt` tells."""
+    reasoning_ended: Annotated[bool | None, Since("0.32")]
+    """Whether the prompt ends after the reasoning, so that `structured_outputs` hold from the first token on.
+
+    Since: vLLM 0.32.
+    """
+    reasoning_parser_kwargs: Annotated[Mapping[str, object] | None, Since("0.32")]
+    """What the prompt was rendered with, for the server's reasoning parser: `RenderedPrompt` tells.
+
+    Since: vLLM 0.32.
+    """
     extra_sampling_params: Mapping[str, object] | None
     """Further fields of vLLM's own `SamplingParams`, as they are: the unchecked door, merged over the others."""
 

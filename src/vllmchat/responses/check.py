@@ -32,6 +32,11 @@ def check_respond(params: Mapping[str, object], *, stream: bool) -> CheckedParam
     return _DIALECT.check(params, stream=stream)
 
 
+_RENDERING: Final = (
+    "is read by the server where it renders alone, and there is no verb that renders a response."
+)
+_RENDER: Final = "Leave it out, or call .render(...) for a chat."
+
 _PLACES: Final[dict[str, tuple[str, str]]] = {
     "stream": ("is not a parameter: the verb decides.", "Call .stream_respond(...) for a stream."),
     "messages": (
@@ -60,6 +65,8 @@ _PLACES: Final[dict[str, tuple[str, str]]] = {
     "prompt": ("is a stored prompt of OpenAI's own server; vLLM refuses it.", "Leave it out."),
     "service_tier": ("is a parameter of OpenAI's own server; vLLM ignores it.", "Leave it out."),
     "prompt_cache_key": ("is a parameter of OpenAI's own server; vLLM ignores it.", "Leave it out."),
+    "mm_payload": (_RENDERING, _RENDER),
+    "return_mm_kwargs": (_RENDERING, _RENDER),
     "conversation": (
         "is a parameter of OpenAI's own server; vLLM ignores it.",
         "Send what was said as input.",

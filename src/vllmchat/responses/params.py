@@ -177,7 +177,11 @@ class ResponseText(TypedDict, total=False, closed=True):
 class ResponseParams(
     SamplingBase, TopPBase, VLLMSamplingBase, VLLMRenderingBase, CallBase, total=False, closed=True
 ):
-    """What `respond` takes: those fields of OpenAI's responses request that vLLM acts on, and vLLM's own."""
+    """What `respond` takes: those fields of OpenAI's responses request that vLLM acts on, and vLLM's own.
+
+    The version in the text of a parameter that chats have too is that of chats; the documentation lists where it is
+    another here.
+    """
 
     instructions: str | None
     """What the model is told before the input, as a system message. Those of an earlier response do not hold on."""
@@ -194,15 +198,21 @@ class ResponseParams(
     """What the text of the reply looks like. Not together with `structured_outputs`."""
     reasoning: ResponseReasoning | None
     """How the model reasons: `{"effort": "low"}`."""
-    include_reasoning: Annotated[bool | None, Default("True")]
+    include_reasoning: Annotated[bool | None, Default("True"), Since("0.26")]
     """False: the model reasons, but its reasoning is left out of the answer.
 
-    Default: True.
+    Default: True. Since: vLLM 0.26.
     """
-    enable_thinking: bool | None
-    """Let the model reason before the reply, or not: sent as `chat_template_kwargs={"enable_thinking": ...}`."""
-    chat_template_kwargs: Mapping[str, object] | None
-    """Variables for the chat template, such as `{"enable_thinking": False}`."""
+    enable_thinking: Annotated[bool | None, Since("0.22")]
+    """Let the model reason before the reply, or not: sent as `chat_template_kwargs={"enable_thinking": ...}`.
+
+    Since: vLLM 0.22.
+    """
+    chat_template_kwargs: Annotated[Mapping[str, object] | None, Since("0.22")]
+    """Variables for the chat template, such as `{"enable_thinking": False}`.
+
+    Since: vLLM 0.22.
+    """
     tools: Annotated[Sequence[ResponseTool | Callable[..., object]] | None, Length(1)]
     """The tools the model may call. A function of Python stands for its description.
 
@@ -253,26 +263,38 @@ class ResponseParams(
     Default: `"disabled"`.
     """
     previous_response_id: Annotated[str | None, Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
-    """The response that the input goes on from. Without such a server, send what was said as input.
+    """The response that the input goes on from, which was made with `store=True`.
+
+    A server without that setting in its environment keeps none and does not find it: send what was said as input.
 
     Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
     store: Annotated[bool | None, Default("as the server is set"), Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
-    """Keep the response on the server, for `previous_response_id`. Other servers ignore it without a word.
+    """Keep the response on the server, for `previous_response_id`.
+
+    A server without that setting in its environment ignores it without a word.
 
     Default: as the server is set. Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
-    previous_input_messages: Sequence[Mapping[str, object]] | None
-    """The conversation before the input, as `enable_response_messages` returned it, for gpt-oss models."""
-    enable_response_messages: Annotated[bool | None, Default("False")]
+    previous_input_messages: Annotated[Sequence[Mapping[str, object]] | None, Since("0.11.1")]
+    """The conversation before the input, as `enable_response_messages` returned it, for gpt-oss models.
+
+    Since: vLLM 0.11.1.
+    """
+    enable_response_messages: Annotated[bool | None, Default("False"), Since("0.11")]
     """Return the prompt and the reply as the model reads and writes them.
 
-    Default: False.
+    Default: False. Since: vLLM 0.11.
     """
     metadata: Mapping[str, str] | None
     """Labels that come back with the response."""
     user: str | None
     """A name for the end user. It comes back with the response."""
+    spaces_between_special_tokens: Annotated[bool | None, Default("True"), Since("0.33")]
+    """Put spaces between special tokens, where they are shown.
+
+    Default: True. Since: vLLM 0.33.
+    """
     media_io_kwargs: Annotated[
         Mapping[str, Mapping[str, object]] | None,
         Since("0.18"),

@@ -80,7 +80,11 @@ class VLLMCompletionParams(
     total=False,
     closed=True,
 ):
-    """What `VLLMProvider.complete` takes: every field of vLLM's completions request."""
+    """What `VLLMProvider.complete` takes: every field of vLLM's completions request.
+
+    The version in the text of a parameter that chats have too is that of chats; the documentation lists where it is
+    another here.
+    """
 
     response_format: ResponseFormat | TypeForm[Any] | None
     """Hold the completion to JSON, to a JSON schema or to a structural tag. A type stands for its JSON schema."""
@@ -100,4 +104,9 @@ class VLLMCompletionParams(
     """Add the tokenizer's special tokens, such as the beginning of the sequence, to a prompt of text.
 
     Default: True.
+    """
+    return_weight_versions: Annotated[bool | None, Default("False"), Since("0.33")]
+    """Return which version of the weights generated what, for servers that update them while they run.
+
+    Default: False. Since: vLLM 0.33.
     """

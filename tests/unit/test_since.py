@@ -1,0 +1,79 @@
+"""Which version brought a parameter, at each endpoint: what the annotations say against what vLLM's releases have.
+
+The recording tells of each field of a request the first release that has it; 0.8.5 stands for that one and all older.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllmchat.audio.params import TranscribeParams
+from vllmchat.chat.params import VLLMChatParams
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.since import SINCE
+from vllmchat.generate.check import OUTSIDE
+from vllmchat.generate.params import GenerateParams
+from vllmchat.responses.params import ResponseParams
+from vllmchat.text.params import VLLMCompletionParams
+from vllmchat.versions import Version, read_version
+
+RELEASES: dict[str, dict[str, str]] = json.loads(
+    (Path(__file__).parents[1] / "recorded/vllm-fields-since.json").read_text("utf-8")
+)
+
+OURS = {"extra_body", "extra_headers", "extra_sampling_params", "timeout"}
+"""What no server sees under this name."""
+
+ALIASES = {"enable_thinking": "chat_template_kwargs"}
+IN_SAMPLING = {"vllm_xargs": "extra_args"}
+
+Case = tuple[type, str, str]
+
+CASES: tuple[Case, ...] = (
+    (VLLMChatParams, "ChatCompletionRequest", "0.8.5"),
+    (VLLMCompletionParams, "CompletionRequest", "0.8.5"),
+    (ResponseParams, "ResponsesRequest", "0.10.0"),
+    (GenerateParams, "GenerateRequest", "0.11.1"),
+    (TranscribeParams, "TranscriptionRequest", "0.8.5"),
+)
+"""What a verb takes, what the server calls it, and the first release with the route."""
+
+
+def released(name: str, params: type, model: str) -> Version:
+    """The first release that reads a parameter."""
+    if params is GenerateParams and name not in OUTSIDE:
+        model, name = "SamplingParams", IN_SAMPLING.get(name, name)
+    return read_version(RELEASES[model][ALIASES.get(name, name)])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0].__name__)
+def test_a_parameter_names_the_release_that_brought_it(case: Case) -> None:
+    params, model, begin = case
+    route = read_version(begin)
+    said: dict[str, Version] = {}
+    real: dict[str, Version] = {}
+    for name, field in fields_of(params).items():
+        if name not in OURS:
+            # What came with the route or before it needs no word of its own.
+            said[name] = max(route, read_version(field.since or begin))
+            real[name] = max(route, released(name, params, model))
+    assert said == real
+
+
+def test_the_table_names_parameters_that_there_are() -> None:
+    taken: dict[str, Any] = {params.__name__: fields_of(params) for params, _, _ in CASES}
+    assert set(SINCE) <= set(taken)
+    for owner, names in SINCE.items():
+        assert set(names) <= set(taken[owner]), owner
+
+
+def test_the_table_says_nothing_twice() -> None:
+    """What an endpoint has in common with chats, version and all, stands at the parameter alone."""
+    chats = fields_of(VLLMChatParams)
+    for owner, names in SINCE.items():
+        assert [name for name, since in names.items() if name in chats and chats[name].since == since] == []
+        assert list(names) == sorted(names), owner
