@@ -530,3 +530,20 @@ def test_a_verb_without_a_client(cls: Either) -> None:
     with httpx.Client(trust_env=False) as client:
         other = cls("m", http_client=client)
         anyio.run(main)
+
+
+# ------------------------------------------------------------------------------------------------
+# One error for all that is wrong with a call
+# ------------------------------------------------------------------------------------------------
+
+
+@EITHER
+def test_messages_and_parameters_are_judged_together(cls: Either, colour: Colour) -> None:
+    llm = cls("m", base_url="http://localhost:1")
+    message: Any = {"role": "user", "content": "x"}
+    wrong: Any = {"topk": 5, "temperature": 9}
+    for ask in (colour.chat, colour.stream):
+        with pytest.raises(InvalidRequestError) as caught:
+            ask(llm, message, **wrong)
+        found = [problem.parameter for problem in caught.value.problems]
+        assert found == ["messages", "topk", "temperature"]

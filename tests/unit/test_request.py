@@ -16,9 +16,12 @@ from vllmchat.encoding import encode_json
 from vllmchat.http.call import Head, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vllmchat.http.call import Call
 
 LIMITS = Timeout(1, 2, 3, 4)
+HI: list[Mapping[str, object]] = [{"role": "user", "content": "Hi"}]
 
 
 def call(
@@ -30,7 +33,7 @@ def call(
     **others: Any,
 ) -> Call[Any]:
     params = CheckedParams(fields or {}, extra, **others)
-    return ChatRequest.make("Hi", params, stream=stream, ask_usage=ask_usage).call("m", LIMITS)
+    return ChatRequest(HI, params, stream, ask_usage).call("m", LIMITS)
 
 
 def sent(*args: Any, **options: Any) -> dict[str, Any]:
@@ -89,11 +92,6 @@ def test_letters_of_all_kinds() -> None:
     assert "ü€😀\u2028".encode() in body
 
 
-def test_messages_must_be_a_conversation() -> None:
-    with pytest.raises(InvalidRequestError, match="messages"):
-        ChatRequest.make(5, CheckedParams({}), stream=False, ask_usage=False)  # type: ignore[arg-type] # that is the point
-
-
 # ------------------------------------------------------------------------------------------------
 # The call
 # ------------------------------------------------------------------------------------------------
@@ -144,7 +142,7 @@ def test_the_answer_is_read_with_its_id() -> None:
 def test_how_many_choices_must_end(
     fields: dict[str, object], extra: dict[str, object] | None, choices: int
 ) -> None:
-    request = ChatRequest.make("Hi", CheckedParams(fields, extra), stream=True, ask_usage=False)
+    request = ChatRequest(HI, CheckedParams(fields, extra), stream=True, ask_usage=False)
     assert request.choices == choices
 
 

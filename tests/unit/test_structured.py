@@ -574,3 +574,16 @@ def test_options_that_are_none_are_refused(
         assert [problem.rule for problem in caught.value.problems] == [rule]
     with pytest.raises(InvalidRequestError, match="follows from what is asked for"):
         llm.choose("Where?", ["a"], structured_outputs={"regex": "a"})
+
+
+@pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
+def test_messages_and_parameters_are_judged_together(
+    cls: type[VLLMProvider | OpenAIProvider], colour: Colour
+) -> None:
+    llm = cls("m", base_url="http://localhost:1")
+    wrong: Any = {"topk": 5, "n": 0, "response_format": {"type": "text"}}
+    for verb, kind in (("parse", int), ("choose", ["a", "b"])):
+        with pytest.raises(InvalidRequestError) as caught:
+            colour.do(llm, verb, [{"role": 5}], kind, **wrong)
+        found = [problem.parameter for problem in caught.value.problems]
+        assert found == ["messages[0].role", "response_format", "n", "topk"]

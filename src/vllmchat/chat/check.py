@@ -18,7 +18,16 @@ from vllmchat.checking.rules import fields_of
 from vllmchat.checking.words import as_mapping, show, suggest
 from vllmchat.errors import Problem
 
-__all__ = ["OPENAI_CHAT_NAMES", "VLLM_CHAT_NAMES", "CheckedParams", "check_openai", "check_vllm", "suggest"]
+__all__ = [
+    "OPENAI_CHAT",
+    "OPENAI_CHAT_NAMES",
+    "VLLM_CHAT",
+    "VLLM_CHAT_NAMES",
+    "CheckedParams",
+    "check_openai",
+    "check_vllm",
+    "suggest",
+]
 
 OPENAI_CHAT_NAMES: Final = ChatParams.__required_keys__ | ChatParams.__optional_keys__
 """The names of all parameters of `OpenAIProvider`."""
@@ -37,7 +46,7 @@ def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _OPENAI.check(params, stream=stream)
+    return OPENAI_CHAT.check(params, stream=stream)
 
 
 def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
@@ -50,7 +59,7 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _VLLM.check(params, stream=stream)
+    return VLLM_CHAT.check(params, stream=stream)
 
 
 def _as_sent(fields: dict[str, object]) -> None:
@@ -298,7 +307,7 @@ GENERATION_RULES: Final[dict[str, Between]] = {
 }
 """Rules that hold wherever text is generated, not only in chats."""
 
-_OPENAI: Final = Dialect(
+OPENAI_CHAT: Final = Dialect(
     "OpenAIProvider",
     ChatParams,
     _BETWEEN_ALL,
@@ -307,7 +316,9 @@ _OPENAI: Final = Dialect(
     finish=_as_sent,
     convert=_CONVERT,
 )
-_VLLM: Final = Dialect(
+"""The rules of a chat with any OpenAI-compatible server."""
+
+VLLM_CHAT: Final = Dialect(
     "VLLMProvider",
     VLLMChatParams,
     {
@@ -324,3 +335,4 @@ _VLLM: Final = Dialect(
     finish=_as_sent,
     convert=_CONVERT,
 )
+"""The rules of a chat with a vLLM server."""

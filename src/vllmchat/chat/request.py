@@ -5,24 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from vllmchat.chat.messages import encode_messages
+from vllmchat.chat.templating import judge_conversation
+from vllmchat.checking.subject import check_all
 from vllmchat.later import later
 from vllmchat.post import Post, replies_wanted
 from vllmchat.versions import fit, must_ask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from vllmchat.chat.completion import ChatCompletion, decode_completion
     from vllmchat.chat.messages import Messages
-    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.checking.dialect import CheckedParams, Dialect
+    from vllmchat.errors import Problem
     from vllmchat.http.call import Call, Reply
     from vllmchat.http.timeout import Timeout
     from vllmchat.versions import Version
 else:
     decode_completion = later("vllmchat.chat.completion", "decode_completion")
 
-NEEDS: Final = "Check base_url, and that the server has a model that generates: one started with --runner pooling has none."
+NEEDS: Final = (
+    "Check base_url, and that the server has a model that generates: "
+    "one started with --runner pooling has none."
+)
 """What every server that generates has, if only the URL is right."""
 
 
@@ -45,13 +50,32 @@ class ChatRequest:
     needs_model: ClassVar[bool] = True
 
     @classmethod
-    def make(cls, messages: Messages, params: CheckedParams, *, stream: bool, ask_usage: bool) -> ChatRequest:
-        """Checks the messages' container and keeps the rest.
+    def make(
+        cls,
+        messages: Messages,
+        dialect: Dialect,
+        params: Mapping[str, object],
+        *,
+        stream: bool,
+        ask_usage: bool,
+        found: Sequence[Problem] = (),
+    ) -> ChatRequest:
+        """Checks the messages' container and the parameters.
+
+        Args:
+            messages: A text, or the conversation so far.
+            dialect: The rules of the parameters.
+            params: The keyword arguments of the call.
+            stream: As of the class.
+            ask_usage: As of the class.
+            found: What is wrong with the call already.
 
         Raises:
-            InvalidRequestError: The messages are no conversation.
+            InvalidRequestError: With every problem found.
         """
-        return cls(encode_messages(messages), params, stream, ask_usage)
+        encoded, wrong = judge_conversation(messages, "messages")
+        checked = check_all([*wrong, *found], dialect, params, stream=stream)
+        return cls(encoded, checked, stream, ask_usage)
 
     @property
     def choices(self) -> int:

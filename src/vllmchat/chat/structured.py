@@ -116,14 +116,10 @@ class Shape(Generic[T]):
             name_of(kind), _in_object(schema) if self._wrapped else schema
         )
 
-    def asked(self, params: Mapping[str, object]) -> dict[str, object]:
-        """The parameters of a call that asks for it.
-
-        Raises:
-            InvalidRequestError: They ask for something else already.
-        """
-        check_single(params)
-        return {**params, "response_format": self.response_format}
+    @property
+    def asked(self) -> dict[str, object]:
+        """The parameters that ask for it."""
+        return {"response_format": self.response_format}
 
     def read(self, completion: ChatCompletion) -> Parsed[T]:
         """The value of a reply.
@@ -195,12 +191,8 @@ def _in_object(schema: Mapping[str, object]) -> dict[str, object]:
     return outer
 
 
-def check_single(params: Mapping[str, object]) -> None:
-    """Check that a verb that makes one value of a reply can be called with some parameters.
-
-    Raises:
-        InvalidRequestError: It cannot.
-    """
+def judge_single(params: Mapping[str, object]) -> list[Problem]:
+    """Why a verb that makes one value of a reply cannot be called with some parameters."""
     problems = [
         Problem(
             name, "", "follows from what is asked for and cannot be given here.", "Call .chat(...) with it."
@@ -211,8 +203,7 @@ def check_single(params: Mapping[str, object]) -> None:
     n = params.get("n")
     if n is not None and n != 1:
         problems.append(Problem("n", show(n), "must be 1 where one value is made of the reply."))
-    if problems:
-        raise InvalidRequestError(problems)
+    return problems
 
 
 def check_whole(completion: ChatCompletion, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.check import check_openai
+from vllmchat.chat.check import OPENAI_CHAT
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.server_verbs import ModelVerbs
 from vllmchat.providers.structured_verbs import OpenAIStructuredVerbs
@@ -97,4 +97,4 @@ class OpenAIProvider(OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, Mo
 
 
 def _request(messages: Messages, params: ChatParams, *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, check_openai(params, stream=stream), stream=stream, ask_usage=False)
+    return ChatRequest.make(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from vllmchat.chat.check import check_openai, check_vllm
+from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
 
     from typing_extensions import TypeForm, Unpack
 
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.chat.structured import AsyncParseStream, Options, Parsed, ParseStream, Shape
+    from vllmchat.errors import Problem
+
+    Params: TypeAlias = Mapping[str, object]
 
 T = TypeVar("T")
 S = TypeVar("S", bound=str)
@@ -49,7 +53,7 @@ class StructuredVerbs(ProviderBase):
             ResponseError: The answer is no chat completion.
         """
         shape = _shape(kind, wrap=False)
-        return shape.read(self._run(_vllm(messages, shape.asked(params), stream=False), model))
+        return shape.read(self._run(_vllm(messages, shape.asked, params, stream=False), model))
 
     async def aparse(
         self,
@@ -61,7 +65,7 @@ class StructuredVerbs(ProviderBase):
     ) -> Parsed[T]:
         """Sends a conversation and makes a value of the reply, awaiting. See `parse`."""
         shape = _shape(kind, wrap=False)
-        return shape.read(await self._arun(_vllm(messages, shape.asked(params), stream=False), model))
+        return shape.read(await self._arun(_vllm(messages, shape.asked, params, stream=False), model))
 
     def stream_parse(
         self,
@@ -88,7 +92,7 @@ class StructuredVerbs(ProviderBase):
         from vllmchat.chat.structured import ParseStream
 
         shape = _shape(kind, wrap=False)
-        return ParseStream(shape, self._stream_chat(_vllm(messages, shape.asked(params), stream=True), model))
+        return ParseStream(shape, self._stream_chat(_vllm(messages, shape.asked, params, stream=True), model))
 
     def astream_parse(
         self,
@@ -103,7 +107,7 @@ class StructuredVerbs(ProviderBase):
 
         shape = _shape(kind, wrap=False)
         return AsyncParseStream(
-            shape, self._astream_chat(_vllm(messages, shape.asked(params), stream=True), model)
+            shape, self._astream_chat(_vllm(messages, shape.asked, params, stream=True), model)
         )
 
     @overload
@@ -163,7 +167,7 @@ class StructuredVerbs(ProviderBase):
             ResponseError: The answer is no chat completion.
         """
         chosen = _options(options)
-        return chosen.read(self._run(_vllm(messages, _choice(chosen, params), stream=False), model))
+        return chosen.read(self._run(_vllm(messages, _choice(chosen), params, stream=False), model))
 
     @overload
     async def achoose(
@@ -205,7 +209,7 @@ class StructuredVerbs(ProviderBase):
     ) -> S:
         """Sends a conversation and lets the model choose one of some options, awaiting. See `choose`."""
         chosen = _options(options)
-        return chosen.read(await self._arun(_vllm(messages, _choice(chosen, params), stream=False), model))
+        return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
 
 
 class OpenAIStructuredVerbs(ProviderBase):
@@ -234,14 +238,14 @@ class OpenAIStructuredVerbs(ProviderBase):
             ResponseError: The answer is no chat completion.
         """
         shape = _shape(kind, wrap=True)
-        return shape.read(self._run(_openai(messages, shape.asked(params), stream=False), model))
+        return shape.read(self._run(_openai(messages, shape.asked, params, stream=False), model))
 
     async def aparse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> Parsed[T]:
         """Sends a conversation and makes a value of the reply, awaiting. See `parse`."""
         shape = _shape(kind, wrap=True)
-        return shape.read(await self._arun(_openai(messages, shape.asked(params), stream=False), model))
+        return shape.read(await self._arun(_openai(messages, shape.asked, params, stream=False), model))
 
     def stream_parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
@@ -264,7 +268,7 @@ class OpenAIStructuredVerbs(ProviderBase):
 
         shape = _shape(kind, wrap=True)
         return ParseStream(
-            shape, self._stream_chat(_openai(messages, shape.asked(params), stream=True), model)
+            shape, self._stream_chat(_openai(messages, shape.asked, params, stream=True), model)
         )
 
     def astream_parse(
@@ -275,7 +279,7 @@ class OpenAIStructuredVerbs(ProviderBase):
 
         shape = _shape(kind, wrap=True)
         return AsyncParseStream(
-            shape, self._astream_chat(_openai(messages, shape.asked(params), stream=True), model)
+            shape, self._astream_chat(_openai(messages, shape.asked, params, stream=True), model)
         )
 
     @overload
@@ -333,7 +337,7 @@ class OpenAIStructuredVerbs(ProviderBase):
         """
         chosen = _options(options)
         shape = _shape(chosen.literal, wrap=True)
-        reply = self._run(_openai(messages, shape.asked(params), stream=False), model)
+        reply = self._run(_openai(messages, shape.asked, params, stream=False), model)
         return chosen.named(shape.read(reply).value)
 
     @overload
@@ -372,16 +376,22 @@ class OpenAIStructuredVerbs(ProviderBase):
         """Sends a conversation and lets the model choose one of some options, awaiting. See `choose`."""
         chosen = _options(options)
         shape = _shape(chosen.literal, wrap=True)
-        reply = await self._arun(_openai(messages, shape.asked(params), stream=False), model)
+        reply = await self._arun(_openai(messages, shape.asked, params, stream=False), model)
         return chosen.named(shape.read(reply).value)
 
 
-def _vllm(messages: Messages, params: Mapping[str, object], *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, check_vllm(params, stream=stream), stream=stream, ask_usage=True)
+def _vllm(messages: Messages, asked: Params, params: Params, *, stream: bool) -> ChatRequest:
+    params, found = _judged(params)
+    return ChatRequest.make(
+        messages, VLLM_CHAT, {**params, **asked}, stream=stream, ask_usage=True, found=found
+    )
 
 
-def _openai(messages: Messages, params: Mapping[str, object], *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, check_openai(params, stream=stream), stream=stream, ask_usage=False)
+def _openai(messages: Messages, asked: Params, params: Params, *, stream: bool) -> ChatRequest:
+    params, found = _judged(params)
+    return ChatRequest.make(
+        messages, OPENAI_CHAT, {**params, **asked}, stream=stream, ask_usage=False, found=found
+    )
 
 
 # What these verbs need is imported when they are called: chats do without.
@@ -399,8 +409,14 @@ def _options(options: type[S] | Sequence[S] | TypeForm[S]) -> Options[S]:
     return Options(options)
 
 
-def _choice(options: Options[S], params: Mapping[str, object]) -> dict[str, object]:
-    from vllmchat.chat.structured import check_single
+def _judged(params: Params) -> tuple[Params, list[Problem]]:
+    """The parameters that can stand where one value is made of a reply, and what is wrong with the others."""
+    from vllmchat.chat.structured import judge_single
 
-    check_single(params)
-    return {**params, "structured_outputs": {"choice": options.names}}
+    found = judge_single(params)
+    wrong = {problem.parameter for problem in found}
+    return {name: value for name, value in params.items() if name not in wrong}, found
+
+
+def _choice(options: Options[S]) -> dict[str, object]:
+    return {"structured_outputs": {"choice": options.names}}

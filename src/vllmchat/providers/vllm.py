@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.check import check_vllm
+from vllmchat.chat.check import VLLM_CHAT
 from vllmchat.chat.request import ChatRequest
 from vllmchat.providers.admin_verbs import AdminVerbs
 from vllmchat.providers.audio_verbs import AudioVerbs
@@ -128,4 +128,4 @@ class VLLMProvider(
 
 
 def _request(messages: Messages, params: VLLMChatParams, *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, check_vllm(params, stream=stream), stream=stream, ask_usage=True)
+    return ChatRequest.make(messages, VLLM_CHAT, params, stream=stream, ask_usage=True)
