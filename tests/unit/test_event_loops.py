@@ -79,6 +79,21 @@ def test_loops_one_after_another(server: ScriptedServer) -> None:
         assert server.connections == number
 
 
+def test_a_loop_that_has_ended_is_freed(server: ScriptedServer) -> None:
+    llm = VLLMProvider("m", base_url=server.base_url)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await llm.achat("Hi")
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+    # The provider knows which one it was on last.
+    assert [loop() for loop in loops[:-1]] == [None, None]
+
+
 def test_asyncio_run_in_debug_mode(server: ScriptedServer) -> None:
     llm = VLLMProvider("m", base_url=server.base_url)
     for _ in range(2):

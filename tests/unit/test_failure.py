@@ -4,6 +4,7 @@ import errno
 import socket
 import ssl
 import time
+from typing import Any
 
 import httpcore
 import httpx
@@ -262,3 +263,22 @@ def test_the_request_that_holds_the_key_is_let_go(error: httpx.ConnectError | ht
     sorted_out(error)
     with pytest.raises(RuntimeError):
         _ = error.request
+
+
+@pytest.mark.parametrize("package", [httpcore, httpx, httpx2], ids=lambda package: package.__name__)
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("407 Proxy Authentication Required", "proxy"),
+        ("403 Forbidden", "proxy"),
+        ("503 Service Unavailable", "unreachable"),
+        ("4 hosts", "unreachable"),
+    ],
+)
+def test_what_a_proxy_refuses_is_not_asked_again(package: Any, answer: str, kind: Kind) -> None:
+    failure = sorted_out(package.ProxyError(answer))
+    assert failure.kind == kind
+    assert failure.retriable == (kind != "proxy")
+    told = str(failure.error("https://h/v1/chat/completions", "r"))
+    assert answer in told
+    assert ("NO_PROXY" in told) == (kind == "proxy")

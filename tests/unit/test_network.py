@@ -24,6 +24,7 @@ from support.scripted import (
     ScriptedServer,
     close,
     half_close,
+    head,
     in_thread,
     ipv6_available,
     never,
@@ -268,6 +269,24 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return resolve
 
 
+def test_names_are_not_waited_for_beyond_the_limit(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    asked = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+        answered.wait(10)
+        return asked("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    llm = VLLMProvider("m", base_url="http://server.test/v1", timeout=Timeout(connect=0.05), max_retries=0)
+    try:
+        with pytest.raises(APITimeoutError, match=r"within 0.05 s \(Timeout.connect\)"):
+            colour.chat(llm)
+    finally:
+        answered.set()
+    colour.close(llm)
+
+
 def test_the_second_address_of_a_name_is_tried(
     scripted: ScriptedServer, colour: Colour, name_service: Callable[..., None]
 ) -> None:
@@ -452,6 +471,17 @@ def test_a_server_that_leaves_in_the_middle(ending: Any, scripted: ScriptedServe
             next(texts)
         assert caught.value.partial is not None
         assert caught.value.partial.text == "a"
+    assert scripted.wait_open(0)
+
+
+@pytest.mark.parametrize("colour", ["asyncio"], indirect=True)
+def test_who_stops_reading_may_have_answered(scripted: ScriptedServer, colour: Colour) -> None:
+    # The request is larger than what the sockets hold, so that writing it waits for a server that reads no more.
+    refusal = head(413, {"content-type": "application/json", "content-length": "33"})
+    scripted.script(refusal + b'{"error":{"message":"too large"}}', half_close, read_body=False)
+    with pytest.raises(APIStatusError, match="too large") as caught:
+        colour.chat(provider(scripted, timeout=5), "x" * 30_000_000)
+    assert caught.value.status_code == 413
     assert scripted.wait_open(0)
 
 

@@ -480,6 +480,32 @@ def test_an_unread_answer_that_is_collected(scripted: ScriptedServer, colour: Co
     colour.close(llm)
 
 
+def test_an_answer_that_is_collected_while_a_caller_joins_the_queue(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.stream([chunk("a"), never])
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
+    held_by_itself: list[object] = [colour.stream(llm)]
+    next(cast("Any", held_by_itself[0]))
+    held_by_itself.append(held_by_itself)
+    del held_by_itself
+
+    def collecting(make: Callable[[], object]) -> Callable[[], object]:
+        def call() -> object:
+            gc.collect()
+            return make()
+
+        return call
+
+    scripted.reply(completion("next"))
+    with monkeypatch.context() as patched:
+        module = SimpleNamespace(Lock=collecting(threading.Lock), TIMEOUT_MAX=threading.TIMEOUT_MAX)
+        patched.setattr(transport, "threading", module)
+        patched.setattr(anyio, "Event", collecting(anyio.Event))
+        assert colour.chat(llm, timeout=5).text == "next"
+    colour.close(llm)
+
+
 def test_a_provider_that_is_collected(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)

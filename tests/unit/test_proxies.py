@@ -108,7 +108,8 @@ def test_credentials(
         base_url = f"{scheme}://vllm.example"
         monkeypatch.setenv("ALL_PROXY", proxy.origin)
         with pytest.raises(Exception, match="407"):
-            colour.chat(VLLMProvider("m", base_url=base_url, max_retries=0))
+            colour.chat(VLLMProvider("m", base_url=base_url, max_retries=2))
+        assert len(proxy.requests) == 1
         monkeypatch.setenv("ALL_PROXY", proxy.origin.replace("://", "://u%40x:p%3A%C3%BC@"))
         assert colour.chat(VLLMProvider("m", base_url=base_url)).text == "Hi"
         assert "proxy-authorization" not in server.requests[-1].headers

@@ -70,7 +70,7 @@ def no_key_in(error: BaseException | None) -> None:
     "given", [{"api_key": KEY}, {"headers": {"authorization": KEY}}, {"headers": {"x-api-key": KEY}}], ids=str
 )
 def test_the_key_in_no_error(given: dict[str, Any], scripted: ScriptedServer, colour: Colour) -> None:
-    # A server that answers with what it was sent is the caller's own trouble; these do not.
+    # Of a server that answers with what it was sent, see below; these do not.
     scripted.script(close)
     scripted.script(reset)
     scripted.script(never)
@@ -96,6 +96,51 @@ def test_the_key_in_no_error(given: dict[str, Any], scripted: ScriptedServer, co
     with refusing_origin() as origin, pytest.raises(APIConnectionError) as refused:
         colour.chat(OpenAIProvider("m", base_url=f"{origin}/v1", max_retries=0, **given))
     no_key_in(refused.value)
+
+
+ECHOES: list[dict[str, Any]] = [
+    {"api_key": KEY},
+    {"headers": {"cookie": f"theme=dark; session={KEY}"}},
+    {"headers": {"x-goog-api-key": KEY}},
+]
+
+
+@pytest.mark.parametrize("given", ECHOES, ids=str)
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error": {"message": "bad header: Bearer KEY", "code": 400}}\n\n',
+        b"data: no JSON but KEY\n\n",
+        b'data: {"object": "error", "message": "KEY", "code": 401}\n\n',
+        b'data: {"choices": "KEY"}\n\n',
+    ],
+)
+def test_the_key_in_no_error_inside_a_stream(
+    event: bytes, given: dict[str, Any], scripted: ScriptedServer, colour: Colour
+) -> None:
+    echo = event.replace(b"KEY", KEY.encode())
+    scripted.stream([chunk("a"), echo, never], headers={"x-echo": f"Bearer {KEY}"})
+    options: dict[str, Any] = {"api_key": "other", **given}
+    llm = OpenAIProvider("m", base_url=scripted.base_url, **options)
+    with pytest.raises(VLLMChatError, match=r"\*\*\*") as failed:
+        colour.stream(llm).until_done()
+    no_key_in(failed.value)
+    assert failed.value.partial is not None
+    assert "x-echo" not in str(failed.value)
+    colour.close(llm)
+
+
+@pytest.mark.parametrize("given", ECHOES, ids=str)
+def test_the_key_in_no_error_of_a_server_that_repeats_it(
+    given: dict[str, Any], scripted: ScriptedServer, colour: Colour
+) -> None:
+    scripted.reply({"error": {"message": f"you sent {KEY}"}}, 400, {"x-echo": KEY})
+    options: dict[str, Any] = {"api_key": "other", **given}
+    llm = OpenAIProvider("m", base_url=scripted.base_url, **options)
+    with pytest.raises(APIStatusError, match=r"you sent \*\*\*") as failed:
+        colour.chat(llm)
+    no_key_in(failed.value)
+    colour.close(llm)
 
 
 @pytest.mark.parametrize("through", ["pool", "proxy", "tunnel", "client"])

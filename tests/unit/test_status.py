@@ -393,3 +393,11 @@ def test_what_is_no_stream_is_shown_from_its_start() -> None:
         "a stream was asked for, and the server's answer is text/html; it starts with: \ufffdyyy"
     )
     assert len(str(made)) < 400
+
+
+def test_a_code_that_is_no_status() -> None:
+    for code in ("4" * 5_000, "404040", "-400", 99, 1e999):
+        assert (
+            error_from_event(Head(200, {}, "id"), {"error": {"message": "m", "code": code}}).status_code
+            == 500
+        )

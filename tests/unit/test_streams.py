@@ -287,7 +287,8 @@ def test_a_stream_is_read_once(scripted: ScriptedServer, stream: Make) -> None:
     talk.until_done()
     with pytest.raises(StopIteration):
         next(talk)
-    for again in (talk.until_done, lambda: list(talk), lambda: list(talk.events()), talk.__enter__):
+    assert talk.until_done().text == "a"
+    for again in (lambda: list(talk), lambda: list(talk.events()), talk.__enter__):
         with pytest.raises(StreamError, match="once") as caught:
             again()
         assert not isinstance(caught.value, StreamInterruptedError)

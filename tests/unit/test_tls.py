@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.chats import answer_any
+from support.chats import answer_any, completion
 from support.scripted import Gate, ScriptedServer, close, never, stream
 from support.tls import Authority, Files
 from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
@@ -149,6 +149,14 @@ def test_leaving_a_stream_is_noticed_at_once(server: ScriptedServer, files: File
     with colour.stream(llm) as opened:
         next(iter(opened))
     assert server.wait_client_closed()
+
+
+def test_a_server_that_closes_without_a_word(server: ScriptedServer, files: Files, colour: Colour) -> None:
+    # What TLS still holds then must not be lost.
+    text = "x" * 5_000_000
+    for _ in range(3):
+        server.reply(completion(text), headers={"connection": "close"}, then=[close])
+        assert colour.chat(VLLMProvider("m", base_url=server.base_url, verify=str(files.ca))).text == text
 
 
 def test_limits_hold(server: ScriptedServer, files: Files, colour: Colour) -> None:

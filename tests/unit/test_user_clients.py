@@ -169,6 +169,22 @@ def test_what_the_provider_was_told_goes_first(family: Family, scripted: Scripte
     )
 
 
+@pytest.mark.parametrize("variable", ["VLLM_API_KEY", None])
+def test_a_client_that_says_who_it_is_goes_before_a_key_that_was_found(
+    variable: str | None, family: Family, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv(variable, "from-the-environment")
+    scripted.always(answer_any)
+    client = family.client(headers={"authorization": "Bearer gateway"})
+    llm = family.provider(scripted.base_url, client)
+    family.colour.chat(llm)
+    family.colour.chat(llm, extra_headers={"authorization": "Bearer this-call"})
+    family.colour.chat(llm.with_options(api_key="given"))
+    sent = [request.headers["authorization"] for request in scripted.requests]
+    assert sent == ["Bearer gateway", "Bearer this-call", "Bearer given"]
+
+
 def test_a_plain_client_changes_nothing(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     family.colour.chat(family.provider(scripted.base_url))

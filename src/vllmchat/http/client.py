@@ -17,7 +17,7 @@ from vllmchat.errors import ResponseError
 from vllmchat.http.call import Head
 from vllmchat.http.clock import Clock
 from vllmchat.http.failure import TransportFailure, classify
-from vllmchat.http.flow import ReadBody, Send, open_flow, reply_flow
+from vllmchat.http.flow import ReadBody, Send, open_flow, reply_flow, without_secrets
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,13 +65,14 @@ class AsyncSender(Protocol):
 class SyncExchange:
     """One call on its way, blocking: does the steps of a flow and holds the open answer."""
 
-    __slots__ = ("_sender", "answer", "clock", "head", "url")
+    __slots__ = ("_sender", "answer", "clock", "head", "sent", "url")
 
     def __init__(self, sender: SyncSender, clock: Clock) -> None:
         self._sender = sender
         self.clock = clock
         self.answer: SyncAnswer | None = None
         self.head: Head | None = None
+        self.sent: Send | None = None
         self.url = ""
 
     def run(self, flow: Flow[T]) -> T:
@@ -94,7 +95,7 @@ class SyncExchange:
 
     def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
         if isinstance(step, Send):
-            self.url = step.place
+            self.sent, self.url = step, step.place
             try:
                 self.answer = self._sender.send(step, self.clock)
             except Exception as error:
@@ -116,7 +117,7 @@ class SyncExchange:
             size += len(data)
             if size > step.limit:
                 self.close()
-                return _cut(pieces, data, step, self.head)
+                return _cut(pieces, data, step, self.head, self.sent)
             pieces.append(data)
 
     def read(self) -> bytes:
@@ -155,13 +156,14 @@ class SyncExchange:
 class AsyncExchange:
     """One call on its way, awaiting: does the steps of a flow and holds the open answer."""
 
-    __slots__ = ("_sender", "answer", "clock", "head", "url")
+    __slots__ = ("_sender", "answer", "clock", "head", "sent", "url")
 
     def __init__(self, sender: AsyncSender, clock: Clock) -> None:
         self._sender = sender
         self.clock = clock
         self.answer: AsyncAnswer | None = None
         self.head: Head | None = None
+        self.sent: Send | None = None
         self.url = ""
 
     async def run(self, flow: Flow[T]) -> T:
@@ -184,7 +186,7 @@ class AsyncExchange:
 
     async def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
         if isinstance(step, Send):
-            self.url = step.place
+            self.sent, self.url = step, step.place
             try:
                 self.answer = await self._sender.send(step, self.clock)
             except Exception as error:
@@ -206,7 +208,7 @@ class AsyncExchange:
             size += len(data)
             if size > step.limit:
                 await self.aclose()
-                return _cut(pieces, data, step, self.head)
+                return _cut(pieces, data, step, self.head, self.sent)
             pieces.append(data)
 
     async def read(self) -> bytes:
@@ -340,7 +342,8 @@ class AsyncClient:
         state = loop.states.get(self)
         if state is None:
             state = loop.states[self] = AsyncState(self._make_sender())
-            weakref.finalize(self, state.sender.close).atexit = False
+            state.at_end = weakref.finalize(self, state.sender.close)
+            state.at_end.atexit = False
         if running is not None:
             self._recent = running, state
         return state
@@ -435,14 +438,26 @@ class SyncState:
 
 
 class AsyncState:
-    """What an `AsyncClient` holds on one event loop; attributes as of `SyncState`."""
+    """What an `AsyncClient` holds on one event loop; attributes as of `SyncState`.
 
-    __slots__ = ("model", "sender", "version")
+    Attributes:
+        at_end: Closes the connections when the client is gone.
+    """
+
+    __slots__ = ("at_end", "model", "sender", "version")
 
     def __init__(self, sender: AsyncSender) -> None:
         self.sender = sender
+        self.at_end: weakref.finalize[..., AsyncClient] | None = None
         self.model = AsyncQuestion()
         self.version = AsyncQuestion()
+
+    def end(self) -> None:
+        """Closes all connections: their event loop ends."""
+        self.sender.end()
+        if self.at_end is not None:
+            # It would hold the connections, and the loop with them, as long as the client lives.
+            self.at_end.detach()
 
 
 class _Loop:
@@ -450,7 +465,12 @@ class _Loop:
 
     def __init__(self) -> None:
         self.states: weakref.WeakKeyDictionary[AsyncClient, AsyncState] = weakref.WeakKeyDictionary()
+        self.guard: AsyncGenerator[None, None] | None = None
+
+    async def begin(self) -> None:
+        """Sees to it that the end will be noticed."""
         self.guard = self._until_the_loop_ends()
+        await anext(self.guard)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # Event loops close the asynchronous generators that are still open when they end. This one waits for just
@@ -459,7 +479,10 @@ class _Loop:
             yield
         finally:
             for state in list(self.states.values()):
-                state.sender.end()
+                state.end()
+            # This object is kept for the loop, as long as the loop lives; and these know the loop.
+            self.states.clear()
+            self.guard = None
             with anyio.CancelScope(shield=True):
                 # The event loop lets go of the sockets in its next round.
                 await anyio.lowlevel.checkpoint()
@@ -474,7 +497,7 @@ async def _running_loop() -> _Loop:
     except LookupError:
         loop = _Loop()
         _LOOP.set(loop)
-        await anext(loop.guard)
+        await loop.begin()
         return loop
 
 
@@ -489,13 +512,16 @@ def _head(answer: SyncAnswer | AsyncAnswer, step: Send) -> Head:
     return Head(answer.status, answer.headers, answer.headers.get("x-request-id") or step.request_id)
 
 
-def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None) -> bytes:
+def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None, sent: Send | None) -> bytes:
     whole = b"".join((*pieces, data))[: step.limit]
     if step.cut:
         return whole
+    begin = whole[:2000]
+    if head is not None and sent is not None:
+        head, begin = without_secrets(sent, head, begin)
     raise ResponseError(
         f"the answer has more than {step.limit:,} bytes",
         status_code=head.status if head else None,
-        body=whole[:2000].decode("utf-8", "replace"),
+        body=begin.decode("utf-8", "replace"),
         request_id=head.request_id if head else None,
     )

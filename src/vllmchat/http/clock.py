@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vllmchat.http.timeout import Limit, Timeout
 
 monotonic = time.monotonic
+
+_GRACE: Final = 0.25
+"""Seconds in which an answer may be found to have come, by who looks for it after `first_token` has passed."""
 
 
 class Clock:
@@ -24,7 +27,7 @@ class Clock:
         fresh: Whether the next attempt must open a new connection.
     """
 
-    __slots__ = ("_began", "_end", "_first_end", "_idle", "fresh", "heard", "reused", "timeout")
+    __slots__ = ("_began", "_end", "_first_end", "_idle", "_late", "fresh", "heard", "reused", "timeout")
 
     def __init__(self, timeout: Timeout) -> None:
         self.timeout = timeout
@@ -34,6 +37,7 @@ class Clock:
         self._began = monotonic()
         self._end = math.inf if timeout.total is None else monotonic() + timeout.total
         self._first_end = math.inf
+        self._late = False
         self._idle: float | None = None
 
     def start_attempt(self) -> None:
@@ -42,6 +46,7 @@ class Clock:
         self._began = monotonic()
         limit = self.timeout.first_token
         self._first_end = math.inf if limit is None else self._began + limit
+        self._late = False
         self._idle = None
 
     def begin_idle(self) -> None:
@@ -55,8 +60,13 @@ class Clock:
 
     def deadline(self) -> float:
         """The moment, in monotonic seconds, at which a wait for bytes that starts now is over. May be infinite."""
-        end = self._first_end if self._idle is None else monotonic() + self._idle
-        return min(end, self._end)
+        if self._idle is not None:
+            return min(monotonic() + self._idle, self._end)
+        if not self._late and self._first_end <= monotonic():
+            # The caller was busy elsewhere, and the answer may have been there in time.
+            self._late = True
+            self._first_end = monotonic() + _GRACE
+        return min(self._first_end, self._end)
 
     def seconds(self) -> float | None:
         """How long a wait for bytes that starts now may take, at least 0; None without a limit."""

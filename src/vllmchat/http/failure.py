@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import socket
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
     from vllmchat.http.timeout import Limit
 
-Kind = Literal["refused", "unreachable", "tls", "connect_timeout", "timeout", "stale", "broken", "unusable"]
+Kind = Literal[
+    "refused", "unreachable", "proxy", "tls", "connect_timeout", "timeout", "stale", "broken", "unusable"
+]
 
 # Nothing can have been generated after one of these: no connection came about, or the server had closed it before
 # the request arrived.
@@ -114,6 +117,9 @@ def _kernel_gave_up(error: BaseException) -> bool:
 
 
 def _connect_kind(error: BaseException) -> Kind:
+    if "ProxyError" in {cls.__name__ for cls in type(error).__mro__} and re.match(r"4\d\d\b", str(error)):
+        # A proxy that does not want to. It will not want to the next time either.
+        return "proxy"
     for each in _causes(error):
         # By name, too: without TLS, its module need not be imported.
         if any(cls.__name__ == "SSLError" for cls in type(each).__mro__):
@@ -152,6 +158,7 @@ def _one_line(cause: BaseException) -> str:
 _WHAT: dict[Kind, str] = {
     "refused": "no connection to {url}",
     "unreachable": "no connection to {url}",
+    "proxy": "a proxy refused the way to {url}",
     "tls": "no TLS connection to {url}",
     "connect_timeout": "no connection to {url}",
     "timeout": "no answer from {url}",
@@ -180,6 +187,8 @@ def _hint(kind: Kind, url: str) -> str:
         return (plain if scheme == "https" else "") + ca
     if kind == "unreachable":
         return " Check the host, the port, and firewalls or tunnels in between"
+    if kind == "proxy":
+        return " Check the proxy's address and credentials (HTTPS_PROXY, ALL_PROXY), or name the host in NO_PROXY"
     if kind == "unusable":
         return " Check base_url"
     if kind in ("broken", "stale"):

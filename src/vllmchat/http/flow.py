@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,7 +33,8 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 MAX_RETRY_AFTER = 60.0
 """Seconds. A server that asks for a longer pause is not waited for: the error goes to the caller at once."""
 
-_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key"})
+_SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential")
+_WORDS = re.compile(r"[^\s;,=]{8,}")
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
@@ -40,7 +42,11 @@ _LONGEST_PAUSE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request and wait for the head of its answer. Result: `Head`, or a `TransportFailure` is thrown in."""
+    """Send a request and wait for the head of its answer. Result: `Head`, or a `TransportFailure` is thrown in.
+
+    With `found_key`, the key is that of the environment or the default one: a client of the caller's own that says who
+    it is goes before.
+    """
 
     method: str
     base: BaseURL
@@ -48,6 +54,7 @@ class Send:
     headers: list[tuple[str, str]]
     body: bytes | None
     request_id: str
+    found_key: bool = False
 
     @property
     def url(self) -> str:
@@ -91,11 +98,13 @@ class Target:
         base: Where the server is.
         headers: Sent with each request: authorization, user agent and the caller's own.
         max_retries: How often to try again.
+        found_key: Whether nobody gave the key: it is that of the environment or the default one.
     """
 
     base: BaseURL
     headers: Mapping[str, str]
     max_retries: int
+    found_key: bool = False
 
     def __repr__(self) -> str:
         # The headers hold the key.
@@ -115,7 +124,7 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
     if not _content_type(head).endswith(("json", "html", "xml")):
         return head
     raw = yield from _read_error(clock)
-    head, raw = _without_secrets(send, head, raw)
+    head, raw = without_secrets(send, head, raw)
     raise error_despite_status(head, raw) or no_stream(head, raw)
 
 
@@ -140,7 +149,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     except ResponseError:
         pass
     # Read again for the error that is told: without what is secret in it.
-    head, body = _without_secrets(send, head, body)
+    head, body = without_secrets(send, head, body)
     told = error_despite_status(head, body)
     if told is not None:
         raise told
@@ -176,7 +185,7 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             raw = yield from _read_error(clock)
             pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None
             if pause is None or attempt >= retries or pause >= clock.total_seconds():
-                raise error_from_reply(*_without_secrets(send, head, raw), needs=call.needs)
+                raise error_from_reply(*without_secrets(send, head, raw), needs=call.needs)
         attempt += 1
         if pause > 0:
             yield Sleep(pause)
@@ -219,16 +228,18 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
         wanted = f"{wanted}-{attempt}"
     if wanted.isascii() and wanted.isprintable() and wanted.strip() == wanted:
         headers["x-request-id"] = wanted
-    return Send(call.method, target.base, path, list(headers.items()), call.body, wanted)
+    found_key = target.found_key and all(name.lower() != "authorization" for name in call.headers)
+    return Send(call.method, target.base, path, list(headers.items()), call.body, wanted, found_key)
 
 
-def _without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:
+def without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:
     """An answer that goes into an error, without the keys that were sent: some servers repeat the request."""
     headers: dict[str, str] = dict(head.headers)
     for name, value in send.headers:
-        # After the scheme, as in "Bearer KEY". Shorter ones, like vLLM's "EMPTY", are no secrets but may be words.
-        secret = value.rpartition(" ")[2]
-        if name in _SECRET_HEADERS and len(secret) >= 8:
+        if _SECRET_HEADER.search(name) is None:
+            continue
+        # Not "Bearer". Shorter ones, like vLLM's "EMPTY", are no secrets but may be words.
+        for secret in _WORDS.findall(value):
             raw = raw.replace(secret.encode(), b"***")
             headers = {each: text.replace(secret, "***") for each, text in headers.items()}
     return replace(head, headers=headers), raw

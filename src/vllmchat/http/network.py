@@ -16,8 +16,9 @@ import math
 import socket
 import ssl
 import sys
+import threading
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpcore
 
@@ -26,7 +27,6 @@ from vllmchat.http.clock import monotonic
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
     from types import ModuleType
-    from typing import Any
 
     from vllmchat.http.clock import Clock
 
@@ -40,6 +40,8 @@ _BUFFER = 64 * 1024
 _SPARE: list[memoryview] = []
 """Buffers that nothing is being received into. One serves all connections of a thread, as a rule: it is taken and
 given back within one turn of the loop. Without it each read of the socket would allocate and free 256 kB."""
+
+_MOST_SPARE = 4
 
 _HEAD_START = 0.25
 """Seconds that an address of a host has before the next one is tried beside it."""
@@ -133,7 +135,7 @@ class SyncWire(_Wire, httpcore.NetworkBackend):
         """
         self.begin_opening(timeout)
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = _resolve(host, port, timeout)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         addresses = [str(info[4][0]) for info in found] if len(found) > 1 else [host]
@@ -162,6 +164,39 @@ class SyncWire(_Wire, httpcore.NetworkBackend):
         if self._stream is not None:
             with contextlib.suppress(OSError):
                 self._stream.close()
+
+
+_Resolved = list[tuple[Any, Any, int, str, Any]]
+
+
+def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
+    """The addresses of a host. The system's resolver knows no limit, so it is left alone when the time is over."""
+    if timeout is None or _is_address(host):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    came: list[_Resolved | OSError] = []
+
+    def ask() -> None:
+        try:
+            came.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            came.append(error)
+
+    asking = threading.Thread(target=ask, name="vllmchat-resolver", daemon=True)
+    asking.start()
+    asking.join(timeout)
+    if not came:
+        raise httpcore.ConnectTimeout("timed out")
+    if isinstance(came[0], OSError):
+        raise came[0]
+    return came[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class _SyncStream(httpcore.NetworkStream):
@@ -370,8 +405,8 @@ async def _connect_asyncio(wire: AsyncWire, host: str, port: int, timeout: float
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:
-    with contextlib.suppress(ValueError):
-        return [str(ipaddress.ip_address(host))]
+    if _is_address(host):
+        return [host]
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(info[4][0]) for info in found]
 
@@ -450,9 +485,12 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         assert self._buffer is not None
-        self._received.append(bytes(self._buffer[:nbytes]))
-        self._buffered += nbytes
+        self.take(bytes(self._buffer[:nbytes]))
         self._give_back()
+
+    def take(self, data: bytes) -> None:
+        self._received.append(data)
+        self._buffered += len(data)
         if self._buffered > _HIGH_WATER and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -460,7 +498,10 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         self._ended = True
+        self._give_back()
         self._wake(self._reader)
+        # Who reads no more may have answered already, and that answer says why.
+        self._wake(self._writer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._ended = True
@@ -531,7 +572,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             async with asyncio.timeout(self._wire.opening_seconds()):
                 transport = await self._loop.start_tls(
                     self._transport,
-                    self,
+                    _Decrypted(self),
                     ssl_context,
                     server_hostname=server_hostname,
                     # Only the limit above counts; the loop has one of its own otherwise.
@@ -585,7 +626,8 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     def _give_back(self) -> None:
         if self._buffer is not None:
-            _SPARE.append(self._buffer)
+            if len(_SPARE) < _MOST_SPARE:
+                _SPARE.append(self._buffer)
             self._buffer = None
 
     def _arm(self, deadline: float) -> None:
@@ -626,6 +668,32 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
     def _wake(waiter: asyncio.Future[None] | None) -> None:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+class _Decrypted(asyncio.Protocol):
+    """What TLS has decrypted, for a stream.
+
+    Not received into a buffer: of what came last, asyncio hands out one buffer full and drops the rest when the server
+    closes the connection without a word.
+    """
+
+    def __init__(self, stream: _AsyncioStream) -> None:
+        self._stream = stream
+
+    def data_received(self, data: bytes) -> None:
+        self._stream.take(data)
+
+    def eof_received(self) -> None:
+        self._stream.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stream.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stream.resume_writing()
 
 
 def _reason(error: BaseException | None) -> str:

@@ -168,7 +168,7 @@ def _status_of(body: Mapping[str, object]) -> int:
     _, kind, _, code = _parts(body)
     if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
         return 400
-    if isinstance(code, str) and code.isdecimal():
+    if isinstance(code, str) and code.isdecimal() and len(code) < 10:
         code = int(code)
     return code if isinstance(code, int) and 400 <= code <= 599 else 500
 

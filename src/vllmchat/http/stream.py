@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError
 from vllmchat.http.failure import TransportFailure
+from vllmchat.http.flow import without_secrets
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder
 from vllmchat.http.status import error_from_event
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vllmchat.http.call import Head
     from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.clock import Clock
+    from vllmchat.http.flow import Send
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Partial")
@@ -180,17 +182,19 @@ class _Core(Generic[T]):
         reader: What the bytes mean.
         events: What has come and was not handed out yet. An item is made when it is asked for: those that nobody
             keeps then die at once, and the garbage collector has nothing to look through.
+        sent: The request.
         clock: The call's, until the first item tells it that the answer has begun.
         flushed: Whether what has come includes an event without its end.
         closed: Whether the stream has ended, in whatever way.
         error: What it ended with, if that was an error.
     """
 
-    __slots__ = ("clock", "closed", "error", "events", "flushed", "reader")
+    __slots__ = ("clock", "closed", "error", "events", "flushed", "reader", "sent")
 
     def __init__(self, reader: EventReader[T]) -> None:
         self.reader = reader
         self.events: deque[ServerSentEvent] = deque()
+        self.sent: Send | None = None
         self.clock: Clock | None = None
         self.flushed = False
         self.closed = False
@@ -206,6 +210,11 @@ class _Core(Generic[T]):
             self.reader.keep(error)
             raise error
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has been handed out."""
+        return self.closed and self.reader.done and self.error is None
+
     def check_error(self) -> None:
         if self.error is not None:
             raise self.error
@@ -214,30 +223,43 @@ class _Core(Generic[T]):
         """The next item of what has come; None when there is none."""
         reader, events = self.reader, self.events
         while events:
+            event = events.popleft()
             try:
-                item = reader.read_event(events.popleft())
-            except ErrorEvent as error:
-                assert reader.head is not None
-                reader.failure = error_from_event(reader.head, error.body)
-                events.clear()
-                return None
-            except ResponseError as error:
-                # Of the last event of bytes that ended without its end, it only says that it was cut.
-                if not self.flushed:
-                    reader.failure = error
-                events.clear()
-                return None
-            if reader.done:
-                # What comes after the end does not count, whatever it is.
-                events.clear()
-                reader.failure = None
-            if item is not None:
+                item = reader.read_event(event)
+            except (ErrorEvent, ResponseError) as error:
+                failure = error
+            else:
+                if reader.done:
+                    # What comes after the end does not count, whatever it is.
+                    events.clear()
+                    reader.failure = None
+                if item is None:
+                    continue
                 if self.clock is not None:
                     self.clock.begin_idle()
                     self.clock = None
                 reader.accept(item)
                 return item
+            events.clear()
+            self._fail(event, failure)
         return None
+
+    def _fail(self, event: ServerSentEvent, error: ErrorEvent | ResponseError) -> None:
+        reader, sent, head = self.reader, self.sent, self.reader.head
+        if sent is not None and head is not None:
+            reader.head, data = without_secrets(sent, head, event.data)
+            if data != event.data:
+                # Read again for the error that is told: without what is secret in it.
+                try:
+                    reader.read_event(event._replace(data=data))
+                except (ErrorEvent, ResponseError) as masked:
+                    error = masked
+        if isinstance(error, ErrorEvent):
+            assert reader.head is not None
+            reader.failure = error_from_event(reader.head, error.body)
+        elif not self.flushed:
+            # Of the last event of bytes that ended without its end, it would only say that it was cut.
+            reader.failure = error
 
     def close(self) -> None:
         self.closed = True
@@ -286,18 +308,22 @@ class EventStream(Iterator[T]):
 
     def __next__(self) -> T:
         core = self._core
-        while (item := core.take()) is None:
-            if core.closed:
-                core.check_error()
-                raise StopIteration
-            if core.failed():
-                self.close()
-            elif core.reader.done:
-                exchange = self._open()
-                core.close()
-                exchange.drain()
-            else:
-                self._pull()
+        try:
+            while (item := core.take()) is None:
+                if core.closed:
+                    core.check_error()
+                    raise StopIteration
+                if core.failed():
+                    self.close()
+                elif core.reader.done:
+                    exchange = self._open()
+                    core.close()
+                    exchange.drain()
+                else:
+                    self._pull()
+        except BaseException:
+            self.close()
+            raise
         return item
 
     def _pull(self) -> None:
@@ -307,9 +333,6 @@ class EventStream(Iterator[T]):
             data = exchange.read()
         except TransportFailure as failure:
             core.bytes_ended(failure, exchange.url)
-        except BaseException:
-            self.close()
-            raise
         else:
             if data:
                 core.bytes_came(data)
@@ -324,6 +347,7 @@ class EventStream(Iterator[T]):
                 self._core.close()
                 raise
             self._core.reader.head = exchange.head
+            self._core.sent = exchange.sent
             self._core.clock = exchange.clock
         return self._exchange
 
@@ -366,18 +390,22 @@ class AsyncEventStream(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         core = self._core
-        while (item := core.take()) is None:
-            if core.closed:
-                core.check_error()
-                raise StopAsyncIteration
-            if core.failed():
-                await self.aclose()
-            elif core.reader.done:
-                exchange = await self._open()
-                core.close()
-                await exchange.drain()
-            else:
-                await self._pull()
+        try:
+            while (item := core.take()) is None:
+                if core.closed:
+                    core.check_error()
+                    raise StopAsyncIteration
+                if core.failed():
+                    await self.aclose()
+                elif core.reader.done:
+                    exchange = await self._open()
+                    core.close()
+                    await exchange.drain()
+                else:
+                    await self._pull()
+        except BaseException:
+            await self.aclose()
+            raise
         return item
 
     async def _pull(self) -> None:
@@ -387,9 +415,6 @@ class AsyncEventStream(AsyncIterator[T]):
             data = await exchange.read()
         except TransportFailure as failure:
             core.bytes_ended(failure, exchange.url)
-        except BaseException:
-            await self.aclose()
-            raise
         else:
             if data:
                 core.bytes_came(data)
@@ -404,6 +429,7 @@ class AsyncEventStream(AsyncIterator[T]):
                 self._core.close()
                 raise
             self._core.reader.head = exchange.head
+            self._core.sent = exchange.sent
             self._core.clock = exchange.clock
         return self._exchange
 
@@ -443,9 +469,10 @@ class ReplyStream(EventStream[T], Generic[T, R]):
         return head.request_id if head is not None else None
 
     def until_done(self) -> R:
-        """Reads the rest and gives the whole reply."""
-        for _ in self:
-            pass
+        """Reads the rest and gives the whole reply, also after the last item."""
+        if not self._core.complete:
+            for _ in self:
+                pass
         return self._reader.reply()
 
 
@@ -465,7 +492,8 @@ class AsyncReplyStream(AsyncEventStream[T], Generic[T, R]):
         return head.request_id if head is not None else None
 
     async def until_done(self) -> R:
-        """Reads the rest and gives the whole reply."""
-        async for _ in self:
-            pass
+        """Reads the rest and gives the whole reply, also after the last item."""
+        if not self._core.complete:
+            async for _ in self:
+                pass
         return self._reader.reply()

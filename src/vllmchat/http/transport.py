@@ -181,6 +181,11 @@ class SyncPool:
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
+            if self._in_use < self._max:
+                # Since it was asked, the garbage collector has found an answer that nobody held any more.
+                self._waiting.remove(turn)
+                self._in_use += 1
+                return
         try:
             turn.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX))
         except BaseException:
@@ -253,7 +258,7 @@ class AsyncPool:
     def end(self) -> None:
         """Closes all connections, also those in use: their event loop ends."""
         self._close()
-        for line in self._busy:
+        for line in list(self._busy):
             line.wire.abort()
 
     def _close(self) -> None:
@@ -282,6 +287,11 @@ class AsyncPool:
     async def _wait_for_turn(self, clock: Clock) -> None:
         turn = anyio.Event()
         self._waiting.append(turn)
+        if self._max is not None and self._in_use < self._max:
+            # Since it was asked, the garbage collector has found an answer that nobody held any more.
+            self._waiting.remove(turn)
+            self._in_use += 1
+            return
         try:
             with anyio.move_on_after(clock.total_seconds()):
                 await turn.wait()

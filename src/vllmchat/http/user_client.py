@@ -328,6 +328,9 @@ class _Sending:
         if headers.get("user-agent") == USER_AGENT and agent and not agent.startswith("python-http"):
             # The caller gave the client a name.
             del headers["user-agent"]
+        if step.found_key and sends_authorization(self._client):
+            # The caller told the client who it is, and nobody gave another key.
+            headers.pop("authorization", None)
         return self._client.build_request(
             step.method, step.url, headers=headers, content=step.body, extensions=extensions
         )

@@ -12,7 +12,7 @@ from vllmchat.http.connections import Connections
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.url import BaseURL
-from vllmchat.http.user_client import USER_AGENT, sends_authorization, timeout_of
+from vllmchat.http.user_client import USER_AGENT, timeout_of
 from vllmchat.later import later
 from vllmchat.request import asks_version
 from vllmchat.versions import read_version
@@ -71,13 +71,14 @@ class ProviderBase:
         max_connections: int | None = None,
     ) -> None:
         url = base_url or os.environ.get(self._base_url_variable) or self._base_url_default
-        key = api_key or os.environ.get(self._api_key_variable)
-        if not key and not (sends_authorization(http_client) or sends_authorization(async_http_client)):
-            key = self._api_key_default
+        key = api_key or os.environ.get(self._api_key_variable) or self._api_key_default
         base = BaseURL.parse(url, add_v1=self._routes_below_v1)
         self._model = _checked_model(model)
         self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)
-        self._target = Target(base, _default_headers(key, headers), _checked_retries(max_retries))
+        own_headers = {} if headers is None else _checked_headers(headers)
+        all_headers = {"user-agent": USER_AGENT, **(_authorization(key) if key else {}), **own_headers}
+        found_key = not api_key and "authorization" not in own_headers
+        self._target = Target(base, all_headers, _checked_retries(max_retries), found_key)
         _check_cap(max_connections)
         self._connections = Connections(
             base,
@@ -148,13 +149,12 @@ class ProviderBase:
         if timeout is not None:
             copy._timeout = copy._blocking_timeout = Timeout.of(timeout, self._blocking_timeout)
             copy._awaiting_timeout = Timeout.of(timeout, self._awaiting_timeout)
-        all_headers = dict(self._target.headers)
-        if api_key is not None:
-            all_headers.update(_authorization(api_key))
+        given = {} if api_key is None else _authorization(api_key)
         if headers is not None:
-            all_headers.update(_checked_headers(headers))
+            given.update(_checked_headers(headers))
         retries = self._target.max_retries if max_retries is None else _checked_retries(max_retries)
-        copy._target = Target(self._target.base, all_headers, retries)
+        found_key = self._target.found_key and "authorization" not in given
+        copy._target = Target(self._target.base, {**self._target.headers, **given}, retries, found_key)
         return copy
 
     # What verbs are made of: a request sent and read whole, or left open to be read as it comes, or several requests
@@ -328,15 +328,6 @@ def _checked_retries(max_retries: object) -> int:
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
         raise ValueError(f"max_retries must be a number of tries, 0 for none, not {max_retries!r}")
     return max_retries
-
-
-def _default_headers(key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
-    merged = {"user-agent": USER_AGENT}
-    if key:
-        merged.update(_authorization(key))
-    if headers is not None:
-        merged.update(_checked_headers(headers))
-    return merged
 
 
 def _authorization(key: object) -> dict[str, str]:
