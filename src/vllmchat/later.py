@@ -27,7 +27,6 @@ def later(home: str, name: str) -> Callable[..., Any]:
         home: The module's full name.
         name: The name in it.
     """
-
     module = cache(lambda: import_module(home))
 
     def call(*args: Any, **options: Any) -> Any:
