@@ -667,6 +667,11 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
         ("store", True, "Leave it out."),
         ("verbosity", "low", "Ask for it in the prompt."),
         ("functions", [], 'tools=[{"type": "function", "function": ...}]'),
+        ("temp", 0.5, "`temperature=0.5`"),
+        ("rep_penalty", 1.1, "`repetition_penalty=1.1`"),
+        ("freq_pen", 1, "`frequency_penalty=1`"),
+        ("pres_pen", 1, "`presence_penalty=1`"),
+        ("think", False, "`enable_thinking=False`"),
     ],
 )
 def test_a_name_that_belongs_elsewhere_says_where(name: str, value: object, says: str) -> None:
@@ -685,7 +690,13 @@ def test_a_name_that_belongs_elsewhere_says_where(name: str, value: object, says
         ("guided_regex", "a", """With VLLMProvider: Write structured_outputs={"regex": 'a'}."""),
         ("thinking", True, "With VLLMProvider: Write `enable_thinking=True`"),
         ("temprature", 1, "Did you mean `temperature`?"),
-        ("repetion_penalty", 1, "VLLMProvider has `repetition_penalty`."),
+        ("repetion_penalty", 1, 'Use VLLMProvider, or write extra_body={"repetition_penalty": 1}.'),
+        ("topk", 3, "is probably `top_k`, which is a parameter of vLLM"),
+        ("topk", 3, 'Use VLLMProvider, or write extra_body={"top_k": 3}.'),
+        ("temp", 1, "Write `temperature=1`."),
+        ("rep_penalty", 1, "With VLLMProvider: Write `repetition_penalty=1`."),
+        ("guided_jsn", {"a": 1}, '"json_schema": {"name": "reply", "schema": {\'a\': 1}}'),
+        ("api-key", "sk-1", "OpenAIProvider(..., api_key=...)"),
         ("max_new_tokens", 1, "`max_tokens=1`"),
         ("api_key", "sk-1", "OpenAIProvider(..., api_key=...)"),
         ("colour", 1, 'extra_body={"colour": 1}'),
@@ -693,6 +704,42 @@ def test_a_name_that_belongs_elsewhere_says_where(name: str, value: object, says
 )
 def test_names_on_another_providers_ground(name: str, value: object, says: str) -> None:
     assert says in str(problem({name: value}, check_openai))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("guided_jsn", "guided_json"),
+        ("guided_regx", "guided_regex"),
+        ("guidedjson", "guided_json"),
+        ("guided-json", "guided_json"),
+        ("thinkng", "thinking"),
+        ("bestof", "best_of"),
+        ("logitsprocessors", "logits_processors"),
+        ("max_modellen", "max_model_len"),
+        ("service_teir", "service_tier"),
+        ("jsonschema", "json_schema"),
+        ("base-url", "base_url"),
+    ],
+)
+def test_a_misspelt_name_of_another_place_is_answered_as_the_right_one(written: str, meant: str) -> None:
+    for check in (check_vllm, check_openai):
+        right = (
+            problem({meant: "x"}, check) if meant not in OPENAI_CHAT_NAMES or check is check_vllm else None
+        )
+        found = problem({written: "x"}, check)
+        assert found.parameter == written
+        if right is None:
+            assert found.suggestion == f"Did you mean `{meant}`?"
+        else:
+            assert found.rule == f"is probably `{meant}`, which {right.rule}"
+            assert (found.value, found.suggestion) == (right.value, right.suggestion)
+
+
+def test_a_misspelt_name_of_a_secret_shows_none() -> None:
+    for check in (check_vllm, check_openai):
+        for name in ("apikey", "api_kye", "default_haeders", "hftoken"):
+            assert "sk-1" not in str(problem({name: "sk-1"}, check))
 
 
 def test_what_openai_alone_knows_is_told_to_be_ignored_by_vllm() -> None:
@@ -804,6 +851,7 @@ SECRET = "sk-1234567890"
 @pytest.mark.parametrize("check", [check_vllm, check_openai])
 def test_an_error_never_says_a_secret(params: dict[str, object], check: Check) -> None:
     if check is check_openai and "cache_salt" in params:
+        assert SECRET not in str(problem(params, check))
         params = {"cache_salt_key": params["cache_salt"]}
     found = problem(params, check)
     assert SECRET not in str(found)

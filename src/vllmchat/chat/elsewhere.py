@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from vllmchat.checking.words import show, suggest
@@ -43,7 +43,7 @@ _OFFLINE = "belongs to vLLM's offline `LLM` class, not to a server's requests."
 _PROMPT = "is not a parameter: what the model reads is the first argument of the verb."
 
 _SECRET = re.compile(
-    r"key|secret|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
+    r"key|secret|salt|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
 )
 
 
@@ -58,6 +58,12 @@ def _constraint(key: str, rule: str = _REMOVED) -> _Belongs:
 def _vllm_name(name: str, rule: str = _OTHER_NAME) -> _Belongs:
     return _Belongs(rule, f"Write `{name}={{value}}`.", needs_vllm=True)
 
+
+_THINKING: Final = _Belongs(
+    _OTHER_NAME,
+    'Write `enable_thinking={switch}`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": {switch}}}.',
+    needs_vllm=True,
+)
 
 _PLACES: Final[dict[str, _Belongs]] = {
     # removed from vLLM
@@ -90,11 +96,8 @@ _PLACES: Final[dict[str, _Belongs]] = {
         "existed in vLLM 0.25 to 0.30 only.", "For these, extra_body takes it."
     ),
     # reasoning
-    "thinking": _Belongs(
-        _OTHER_NAME,
-        'Write `enable_thinking={switch}`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": {switch}}}.',
-        True,
-    ),
+    "thinking": _THINKING,
+    "think": _THINKING,
     "enable_reasoning": _Belongs(_OTHER_NAME, "Write `enable_thinking={switch}`.", needs_vllm=True),
     "thinking_budget": _vllm_name("thinking_token_budget"),
     "reasoning_budget": _vllm_name("thinking_token_budget"),
@@ -137,8 +140,14 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "stop_sequences": _same("stop"),
     "stop_strings": _same("stop"),
     "random_seed": _same("seed"),
+    "temp": _same("temperature"),
+    "freq_pen": _same("frequency_penalty"),
+    "freq_penalty": _same("frequency_penalty"),
+    "pres_pen": _same("presence_penalty"),
+    "pres_penalty": _same("presence_penalty"),
     "repeat_penalty": _vllm_name("repetition_penalty"),
     "rep_pen": _vllm_name("repetition_penalty"),
+    "rep_penalty": _vllm_name("repetition_penalty"),
     "eos_token_id": _Belongs(_OTHER_NAME, "Write `stop_token_ids=[{value}]`.", True),
     "extra_args": _vllm_name("vllm_xargs"),
     "chat_template_args": _vllm_name("chat_template_kwargs"),
@@ -293,7 +302,13 @@ _START_OPTIONS: Final = frozenset(
 
 
 def elsewhere(
-    name: str, value: object, *, provider: str, known: Mapping[str, object], others: Mapping[str, object]
+    name: str,
+    value: object,
+    *,
+    provider: str,
+    known: Mapping[str, object],
+    others: Mapping[str, object],
+    written: str = "",
 ) -> Problem:
     """Why a name is refused, and where it belongs.
 
@@ -303,8 +318,9 @@ def elsewhere(
         provider: `OPENAI` or `VLLM`.
         known: This provider's parameters.
         others: The other provider's parameters.
+        written: What was written for the name, where that is something else.
     """
-    shown = "" if _SECRET.search(name) else show(value)
+    shown = "" if _SECRET.search(name) or _SECRET.search(written) else show(value)
     belongs = _PLACES.get(name)
     instead = ""
     if belongs is not None:
@@ -331,10 +347,12 @@ def elsewhere(
         return Problem(
             name, shown, "is a start option of a vLLM server.", f"Start it with: vllm serve {option} ..."
         )
-    if (meant := suggest(name, known)) is not None:
+    meant = suggest(name, [*_PLACES, *_SCHEMAS, *_START_OPTIONS, *others, *known])
+    if meant in known:
         return Problem(name, shown, f"is not a parameter of {provider}.", f"Did you mean `{meant}`?")
-    if provider == OPENAI and (meant := suggest(name, others)) is not None:
-        return Problem(name, shown, f"is not a parameter of {provider}.", f"VLLMProvider has `{meant}`.")
+    if meant is not None:
+        right = elsewhere(meant, value, provider=provider, known=known, others=others, written=name)
+        return replace(right, parameter=name, rule=f"is probably `{meant}`, which {right.rule}")
     rule = _NOT_VLLM if provider == VLLM else _NOT_OPENAI
     return Problem(name, shown, rule, f"If this server knows it, write {_door(name, shown)}.")
 
