@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from vllmchat.http.call import Reply
     from vllmchat.versions import Version
 
-_COMPLETIONS = "/completions"
-
 T = TypeVar("T")
 
 
@@ -51,7 +49,7 @@ class Post(Generic[T]):
     @property
     def needs_version(self) -> bool:
         """Whether it is written differently for some versions of the server."""
-        return must_ask(self.params.fields, completions=self.path == _COMPLETIONS)
+        return must_ask(self.params.fields, self.path)
 
     def for_version(self, version: Version) -> Post[T]:
         """The request as a server of a version reads it.
@@ -59,7 +57,7 @@ class Post(Generic[T]):
         Raises:
             InvalidRequestError: That server is too old for it.
         """
-        fields = fit(self.params.fields, version, completions=self.path == _COMPLETIONS)
+        fields = fit(self.params.fields, version, self.path)
         return replace(self, params=replace(self.params, fields=fields))
 
     def call(self, model: str, timeout: Timeout) -> Call[T]:

@@ -32,7 +32,30 @@ STRUCTURED_OUTPUTS: Final[Version] = (0, 11, 0)
 """The first version with `structured_outputs`; those before have `guided_json` and its kind."""
 
 COMPLETION_SCHEMAS: Final[Version] = (0, 11, 1)
-"""The first version whose `/v1/completions` reads `json_schema` in `response_format`; those before ignore it."""
+"""The first version whose `/v1/completions` reads more in `response_format` than `json_object`."""
+
+RESPONSE_CONSTRAINTS: Final[Version] = (0, 17, 0)
+"""The first version whose `/v1/responses` has `structured_outputs`; those before have only the schema in `text`."""
+
+RESPONSE_OBJECTS: Final[Version] = (0, 32, 0)
+"""A version whose `/v1/responses` obeys the format `json_object`; some before ignore it, and all obey a schema."""
+
+PACKING: Final[Version] = (0, 11, 1)
+"""The first version with `embed_dtype` and `endianness`; those before ignore them."""
+
+ACTIVATION: Final[Version] = (0, 11, 1)
+"""The first version with `use_activation`, but not for embeddings."""
+
+NORMALIZE: Final[Version] = (0, 10, 1)
+"""The first version with `normalize` for embeddings, which 0.26 refuses."""
+
+EMBEDDING_ACTIVATION: Final[Version] = (0, 16, 0)
+"""The first version with `use_activation` for embeddings."""
+
+CHATS: Final = "/chat/completions"
+COMPLETIONS: Final = "/completions"
+RESPONSES: Final = "/responses"
+EMBEDDINGS: Final = "/embeddings"
 
 
 def read_version(text: str) -> Version:
@@ -70,7 +93,7 @@ DIFFERENCES: Final = (
         "0.9",
         "`top_k=0`",
         "0 switches it off; before, only -1 does, and 0 is refused",
-        "sends -1, which all versions understand",
+        "sends -1, which all versions understand, also for speech",
     ),
     Difference(
         "0.9",
@@ -83,6 +106,13 @@ DIFFERENCES: Final = (
         "error bodies",
         "nested under `error`; before, flat",
         "reads four shapes, and none",
+    ),
+    Difference(
+        "0.10.1, 0.16, 0.26",
+        "`use_activation` of `embed`",
+        "0.10.1 brings it as `normalize`, 0.16 under this name, 0.26 drops the old one",
+        "asks for the version and sends the name that the server reads; an old server's lack is an "
+        "`InvalidRequestError`",
     ),
     Difference(
         "0.10.2",
@@ -105,9 +135,40 @@ DIFFERENCES: Final = (
     ),
     Difference(
         "0.11.1",
+        "`response_format` with a structural tag on `/v1/completions`",
+        "works; before, ignored without a word",
+        "asks for the version; an old server's lack is an `InvalidRequestError`",
+    ),
+    Difference(
+        "0.11.1",
+        "the notation of structural tags in chats",
+        "`format`, beside the older `structures` and `triggers`",
+        "nothing: sends the notation that is given",
+    ),
+    Difference(
+        "0.11.1",
+        "`embed_dtype`, `endianness`",
+        "new; before, ignored without a word",
+        "asks for packed bytes, which old servers refuse, or with `base64` for the version; an old server's "
+        "lack is an `InvalidRequestError`",
+    ),
+    Difference(
+        "0.11.1",
+        "`use_activation` of `pool`, `classify`, `score` and `rerank`",
+        "new; before, ignored without a word",
+        "asks for the version; an old server's lack is an `InvalidRequestError`",
+    ),
+    Difference(
+        "0.11.1",
         "`reasoning`",
         "the name of `reasoning_content`, which 0.16 drops; both at once in between",
         "reads either as `.reasoning`, never both",
+    ),
+    Difference(
+        "0.11.1",
+        "`reasoning` in the history",
+        "given to the chat template; before, ignored. (`reasoning_content` there is ignored by 0.16 to 0.21)",
+        "sends `reasoning`; nothing for older servers",
     ),
     Difference(
         "0.12",
@@ -122,10 +183,35 @@ DIFFERENCES: Final = (
         "sends it; read all of `tool_calls`",
     ),
     Difference(
+        "0.14",
+        "the code of an error inside a stream",
+        "tells what went wrong; before, always 400",
+        "nothing: before, even the end of an engine is a `BadRequestError` there",
+    ),
+    Difference(
+        "0.17",
+        "`structured_outputs` of `respond`",
+        "new; before, ignored without a word",
+        "asks for the version and writes a JSON schema into `text`, which all versions read; an old server's "
+        "lack is an `InvalidRequestError`",
+    ),
+    Difference(
+        "0.17",
+        "`logits_processors`",
+        "removed, and ignored without a word",
+        "refuses the name; `extra_body` reaches old servers",
+    ),
+    Difference(
         "0.18",
         "usage in streams",
         "only where it is asked for; before, always",
         "always says whether it is wanted",
+    ),
+    Difference(
+        "0.18",
+        "the modes of `pause`",
+        "`mode`; before, `wait_for_inflight_requests`, and what runs is aborted without it",
+        '`"wait"` is sent in both forms; nothing for `"keep"`, with which old servers abort',
     ),
     Difference(
         "0.18, 0.21",
@@ -146,10 +232,28 @@ DIFFERENCES: Final = (
         "refuses it; `extra_body` reaches old servers",
     ),
     Difference(
+        "0.26, 0.32",
+        "what `/reset_prefix_cache`, then `/sleep` and `/wake_up` answer",
+        "JSON; before, nothing",
+        "reads either; the result is None where nothing is told",
+    ),
+    Difference(
         "0.28",
         "more than four `stop` texts",
         "refused; before, any number",
         "sends them; a new server answers with a `BadRequestError`",
+    ),
+    Difference(
+        "0.31",
+        "`presence_penalty` and `frequency_penalty` that are not given",
+        "what the model's generation config says; before, 0",
+        "nothing: sends no defaults",
+    ),
+    Difference(
+        "0.32",
+        '`text={"format": {"type": "json_object"}}` of `respond`',
+        "obeyed; some before ignore it without a word",
+        "asks for the version and writes the schema of any object, which all versions obey",
     ),
     Difference(
         "0.32",
@@ -167,35 +271,119 @@ DIFFERENCES: Final = (
 """Every difference that this library knows and that a caller could notice, oldest first."""
 
 
-def must_ask(fields: Mapping[str, object], *, completions: bool = False) -> bool:
-    """Whether a request is written differently for some versions.
+def must_ask(fields: Mapping[str, object], route: str = CHATS) -> bool:
+    """Whether a request is written differently for some versions, or refused.
 
     Args:
         fields: The fields of its body that are checked.
-        completions: Whether it goes to `/v1/completions`; else it is a chat.
+        route: Where it goes, below `/v1` if the route is there.
     """
-    return "structured_outputs" in fields or (completions and _schema_in(fields) is not None)
+    try:
+        return fit(fields, _OLDEST, route) != fields
+    except InvalidRequestError:
+        return True
 
 
-def fit(fields: Mapping[str, object], version: Version, *, completions: bool = False) -> dict[str, object]:
+def fit(fields: Mapping[str, object], version: Version, route: str = CHATS) -> dict[str, object]:
     """The fields as a server of a version reads them.
 
     Args:
         fields: The fields of the body that are checked. They are not changed.
         version: The server's.
-        completions: Whether they go to `/v1/completions`; else it is a chat.
+        route: As above.
 
     Raises:
         InvalidRequestError: The server is too old for something, and would ignore it without a word.
     """
     fitted = dict(fields)
-    if completions and version < COMPLETION_SCHEMAS and (schema := _schema_in(fitted)) is not None:
-        del fitted["response_format"]
-        fitted.setdefault("structured_outputs", {"json": schema})
+    if route == RESPONSES:
+        _fit_response(fitted, version)
+        return fitted
+    if route == COMPLETIONS:
+        _fit_completion(fitted, version)
+    elif "encoding_format" in fitted or "use_activation" in fitted:
+        _fit_pooling(fitted, version, route)
     if version < STRUCTURED_OUTPUTS and "structured_outputs" in fitted:
         wanted = cast("Mapping[str, object]", fitted.pop("structured_outputs"))
         fitted.update(_guided(wanted, version))
     return fitted
+
+
+def _fit_completion(fields: dict[str, object], version: Version) -> None:
+    wanted = cast("Mapping[str, object]", fields.get("response_format") or {})
+    if version >= COMPLETION_SCHEMAS:
+        return
+    if wanted.get("type") == "structural_tag":
+        raise InvalidRequestError([_needs("response_format", COMPLETION_SCHEMAS, version)])
+    if (schema := _schema_in(fields)) is not None:
+        del fields["response_format"]
+        fields.setdefault("structured_outputs", {"json": schema})
+
+
+def _fit_response(fields: dict[str, object], version: Version) -> None:
+    text = cast("Mapping[str, object]", fields.get("text") or {})
+    if version < RESPONSE_CONSTRAINTS and "structured_outputs" in fields:
+        schema = _only_schema(cast("Mapping[str, object]", fields.pop("structured_outputs")), version)
+    elif version < RESPONSE_OBJECTS and text.get("format") == {"type": "json_object"}:
+        schema = _ANY_OBJECT
+    else:
+        return
+    fields["text"] = {**text, "format": {"type": "json_schema", "name": "reply", "schema": schema}}
+
+
+_ANY_OBJECT: Final = {"type": "object"}
+
+
+def _only_schema(wanted: Mapping[str, object], version: Version) -> object:
+    """The JSON schema of a constraint that has nothing else."""
+    given = {name: value for name, value in wanted.items() if value is not None and value is not False}
+    schema = given.pop("json", None)
+    if given.pop("json_object", None):
+        schema = _ANY_OBJECT
+    problems = [_needs(f"structured_outputs.{name}", RESPONSE_CONSTRAINTS, version) for name in given]
+    if isinstance(schema, str):
+        schema = _read_object(schema)
+        if schema is None:
+            rule = "must be the text of a JSON object."
+            problems.append(Problem("structured_outputs.json", "", rule))
+    if problems:
+        raise InvalidRequestError(problems)
+    return schema
+
+
+def _read_object(text: str) -> dict[str, object] | None:
+    import json  # few requests need it
+
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return None
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def _fit_pooling(fields: dict[str, object], version: Version, route: str) -> None:
+    problems: list[Problem] = []
+    if version < PACKING and fields.get("encoding_format") == "base64":
+        # Ignored, these would have the numbers read as what they are not.
+        plain = {"embed_dtype": (None, "float32"), "endianness": (None, "little", "native")}
+        problems += [
+            _needs(name, PACKING, version) for name, same in plain.items() if fields.get(name) not in same
+        ]
+    if "use_activation" in fields:
+        if route != EMBEDDINGS and version < ACTIVATION:
+            problems.append(_needs("use_activation", ACTIVATION, version))
+        elif route == EMBEDDINGS and version < NORMALIZE:
+            problems.append(_needs("use_activation", NORMALIZE, version))
+        elif route == EMBEDDINGS and version < EMBEDDING_ACTIVATION:
+            fields["normalize"] = fields.pop("use_activation")
+    if problems:
+        raise InvalidRequestError(problems)
+
+
+def _needs(name: str, since: Version, version: Version) -> Problem:
+    """The problem of a parameter that a server would ignore."""
+    least = ".".join(map(str, since)).removesuffix(".0")
+    return Problem(name, "", f"needs vLLM {least} or newer; this server is {'.'.join(map(str, version))}.")
 
 
 def _schema_in(fields: Mapping[str, object]) -> object:
@@ -227,8 +415,7 @@ def _guided(wanted: Mapping[str, object], version: Version) -> dict[str, object]
         elif name in _GUIDED:
             fields[_GUIDED[name]] = value
         else:
-            rule = f"needs vLLM 0.11 or newer; this server is {'.'.join(map(str, version))}."
-            problems.append(Problem(f"structured_outputs.{name}", "", rule))
+            problems.append(_needs(f"structured_outputs.{name}", STRUCTURED_OUTPUTS, version))
     if problems:
         raise InvalidRequestError(problems)
     return fields

@@ -327,9 +327,10 @@ def test_a_model_that_does_not_embed(scripted: ScriptedServer, colour: Colour, l
 
 def test_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     recorded = recordings.load("pooling")
+    scripted.reply({"version": "0.32.0"})
     scripted.reply(recorded.body)
     result: PoolingOutputs = colour.do(llm, "pool", "Hello", task="embed", use_activation=False)
-    [request] = scripted.requests
+    [_, request] = scripted.requests
     assert request.path == "/pooling"
     assert request.json() == {
         "model": "m",
@@ -388,11 +389,12 @@ def test_classes(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) ->
         {"index": 1, "label": None, "probs": [0.5, 0.5], "num_classes": 2},
     ]
     usage = {"prompt_tokens": 5, "total_tokens": 5, "completion_tokens": 0}
+    scripted.reply({"version": "0.32.0"})
     scripted.reply(
         {"id": "classify-1", "object": "list", "created": 1, "model": "m", "data": data, "usage": usage}
     )
     result: Classifications = colour.do(llm, "classify", ["good", "bad"], use_activation=True)
-    [request] = scripted.requests
+    [_, request] = scripted.requests
     assert (request.path, request.json()) == (
         "/classify",
         {"model": "m", "input": ["good", "bad"], "use_activation": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,23 @@ import pytest
 from support.chats import answer_any
 from support.scripted import Gate, reply
 from vllmchat import APIStatusError, InvalidRequestError, OpenAIProvider, ResponseError, VLLMProvider
-from vllmchat.versions import DIFFERENCES, NEWEST, fit, must_ask, read_version
+from vllmchat.versions import (
+    COMPLETIONS,
+    DIFFERENCES,
+    EMBEDDINGS,
+    NEWEST,
+    RESPONSES,
+    fit,
+    must_ask,
+    read_version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.colours import Colour
     from support.scripted import Answer, Answerer, Request, ScriptedServer
+    from vllmchat.versions import Version
 
 Object = dict[str, Any]
 
@@ -31,6 +42,15 @@ def vllm(version: object, status: int = 200) -> Callable[[Request], Answer]:
         if request.path != "/version":
             return answer_any(request)
         return reply({"version": version} if isinstance(version, str) else version, status)
+
+    return answer
+
+
+def responding(version: str) -> Callable[[Request], Answer]:
+    """The same, with responses."""
+
+    def answer(request: Request) -> Answer:
+        return reply({"version": version} if request.path == "/version" else {"id": "resp_1", "output": []})
 
     return answer
 
@@ -150,15 +170,36 @@ FORMAT: Object = {"type": "json_schema", "json_schema": {"name": "a", "schema": 
 )
 def test_a_schema_for_completions(version: tuple[int, int, int], fields: Object) -> None:
     given: Object = {"response_format": FORMAT, "n": 1}
-    assert must_ask(given, completions=True)
-    assert fit(given, version, completions=True) == {**fields, "n": 1}
+    assert must_ask(given, COMPLETIONS)
+    assert fit(given, version, COMPLETIONS) == {**fields, "n": 1}
     assert given == {"response_format": FORMAT, "n": 1}
 
 
 @pytest.mark.parametrize("given", [{}, {"n": 1}, {"response_format": {"type": "json_object"}}])
 def test_completions_that_need_no_version(given: Object) -> None:
-    assert not must_ask(given, completions=True)
-    assert fit(given, (0, 8, 5), completions=True) == given
+    assert not must_ask(given, COMPLETIONS)
+    assert fit(given, (0, 8, 5), COMPLETIONS) == given
+
+
+TAGS: list[Object] = [
+    {"type": "structural_tag", "format": {"type": "any_text"}},
+    {"type": "structural_tag", "structures": [{"begin": "<a>", "end": "</a>"}], "triggers": ["<a>"]},
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_structural_tags_for_completions(tag: Object, scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    assert fit({"response_format": tag}, (0, 11, 1), COMPLETIONS) == {"response_format": tag}
+    scripted.always(vllm("0.11.0"))
+    with pytest.raises(InvalidRequestError) as caught:
+        llm.complete("Hi", response_format=tag)  # type: ignore[arg-type] # pyright: ignore # one of many
+    [problem] = caught.value.problems
+    assert str(problem) == "response_format: needs vLLM 0.11.1 or newer; this server is 0.11.0."
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_structural_tags_for_chats_are_the_same_for_all(tag: Object) -> None:
+    assert not must_ask({"response_format": tag})
 
 
 def test_a_completion_asks(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
@@ -172,6 +213,155 @@ def test_a_completion_asks(scripted: ScriptedServer, colour: Colour, llm: VLLMPr
     body = scripted.requests[-1].json()
     assert body["guided_json"] == SCHEMA
     assert "response_format" not in body
+
+
+# On responses
+
+OBJECT: Object = {"type": "object"}
+
+
+def as_text(schema: Object) -> Object:
+    return {"text": {"format": {"type": "json_schema", "name": "reply", "schema": schema}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        ({"json": SCHEMA}, SCHEMA),
+        ({"json": SCHEMA, "disable_any_whitespace": False, "regex": None}, SCHEMA),
+        ({"json": json.dumps(SCHEMA)}, SCHEMA),
+        ({"json_object": True}, OBJECT),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.10.0", "0.11.1", "0.16.0"])
+def test_a_schema_for_old_responses(
+    version: str, given: Object, schema: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(responding(version))
+    colour.do(llm, "respond", "Hi", structured_outputs=given, top_p=0.5)
+    assert asked(scripted) == 1
+    body = scripted.requests[-1].json()
+    assert body == {"model": "m", "input": "Hi", "top_p": 0.5, **as_text(schema)}
+
+
+@pytest.mark.parametrize("given", [each for each, _ in FORMS])
+@pytest.mark.parametrize("version", [(0, 17, 0), (0, 32, 0), NEWEST])
+def test_newer_responses_have_structured_outputs(version: Version, given: Object) -> None:
+    fields = {"structured_outputs": given}
+    assert must_ask(fields, RESPONSES)
+    assert fit(fields, version, RESPONSES) == fields
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"regex": "a"}, ["regex"]),
+        ({"choice": ["a"]}, ["choice"]),
+        ({"grammar": 'root ::= "a"'}, ["grammar"]),
+        ({"structural_tag": "{}"}, ["structural_tag"]),
+        (
+            {"json": SCHEMA, "whitespace_pattern": " ", "disable_any_whitespace": True},
+            ["whitespace_pattern", "disable_any_whitespace"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.10.2", "0.16.0"])
+def test_what_old_responses_lack_is_refused(
+    version: str, given: Object, names: list[str], scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
+    scripted.always(responding(version))
+    with pytest.raises(InvalidRequestError) as caught:
+        llm.respond("Hi", structured_outputs=given)  # type: ignore[arg-type] # pyright: ignore # one of many
+    assert [problem.parameter for problem in caught.value.problems] == [
+        f"structured_outputs.{name}" for name in names
+    ]
+    assert {problem.rule for problem in caught.value.problems} == {
+        f"needs vLLM 0.17 or newer; this server is {version}."
+    }
+    assert all(request.path == "/version" for request in scripted.requests)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "true", "[]"])
+def test_a_schema_for_old_responses_must_be_an_object(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="the text of a JSON object"):
+        fit({"structured_outputs": {"json": text}}, (0, 16, 0), RESPONSES)
+
+
+def test_any_object_in_responses_is_a_schema_for_those_that_ignore_it() -> None:
+    given: Object = {"text": {"format": {"type": "json_object"}}}
+    assert must_ask(given, RESPONSES)
+    assert fit(given, (0, 31, 0), RESPONSES) == as_text(OBJECT)
+    assert fit(given, (0, 32, 0), RESPONSES) == given
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"text": {}}, {"text": None}, {"text": {"format": {"type": "text"}}}, as_text(SCHEMA)]
+)
+def test_responses_that_need_no_version(given: Object) -> None:
+    assert not must_ask(given, RESPONSES)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("verb", "params", "name"),
+    [
+        ("embed", {"endianness": "big"}, "endianness"),
+        ("embed", {"embed_dtype": "float16", "encoding_format": "base64"}, "embed_dtype"),
+        ("pool", {"embed_dtype": "float16", "encoding_format": "base64"}, "embed_dtype"),
+        ("pool", {"endianness": "big", "encoding_format": "base64"}, "endianness"),
+        ("pool", {"use_activation": False}, "use_activation"),
+        ("classify", {"use_activation": False}, "use_activation"),
+    ],
+)
+def test_numbers_that_an_old_server_would_send_otherwise(
+    verb: str, params: Object, name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(vllm("0.11.0"))
+    with pytest.raises(InvalidRequestError) as caught:
+        colour.do(llm, verb, "x", **params)
+    [problem] = caught.value.problems
+    assert str(problem) == f"{name}: needs vLLM 0.11.1 or newer; this server is 0.11.0."
+    assert all(request.path == "/version" for request in scripted.requests)
+
+
+@pytest.mark.parametrize("route", [EMBEDDINGS, "/pooling"])
+def test_numbers_that_a_newer_server_sends_as_they_are_asked_for(route: str) -> None:
+    given = {"encoding_format": "base64", "embed_dtype": "float16", "endianness": "big"}
+    assert fit(given, (0, 11, 1), route) == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"encoding_format": "base64", "endianness": "little"},
+        {"encoding_format": "base64", "endianness": "native", "embed_dtype": "float32"},
+        {"encoding_format": "bytes", "endianness": "big", "embed_dtype": "float16"},
+        {"encoding_format": "float"},
+    ],
+)
+def test_numbers_that_need_no_version(given: Object) -> None:
+    assert not must_ask(given, EMBEDDINGS)
+    assert not must_ask(given, "/pooling")
+
+
+@pytest.mark.parametrize(
+    ("version", "sent"),
+    [
+        ((0, 10, 1), {"normalize": False}),
+        ((0, 15, 1), {"normalize": False}),
+        ((0, 16, 0), {"use_activation": False}),
+        (NEWEST, {"use_activation": False}),
+    ],
+)
+def test_the_name_of_normalizing(version: Version, sent: Object) -> None:
+    assert fit({"use_activation": False}, version, EMBEDDINGS) == sent
+
+
+def test_normalizing_as_one_wants_is_newer_than_some_servers() -> None:
+    with pytest.raises(InvalidRequestError, match=r"needs vLLM 0\.10\.1 or newer; this server is 0\.10\.0"):
+        fit({"use_activation": True}, (0, 10, 0), EMBEDDINGS)
 
 
 # Who asks, and how often
