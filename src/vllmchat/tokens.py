@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from vllmchat.answers import Answer, read_answer
 from vllmchat.chat.completion import ChatMessage
 from vllmchat.chat.messages import Message, Messages
-from vllmchat.chat.params import CallBase, FunctionTool
+from vllmchat.chat.params import CallBase, FunctionTool, ReasoningEffort
 from vllmchat.chat.templating import (
     TEMPLATE_RULES,
     TemplatingBase,
@@ -85,7 +85,19 @@ class TokenizeParams(TokenTextsBase, SpecialTokensBase, ConversationBase, CallBa
     """What `VLLMProvider.tokenize` takes."""
 
 
-class CountTokensParams(SpecialTokensBase, ConversationBase, CallBase, total=False, closed=True):
+class CountedBase(TypedDict, total=False):
+    """What a chat tells its template, and the server's `/tokenize` has no parameter for. A base."""
+
+    reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
+    """How much to reason, as in `chat`. Sent as `chat_template_kwargs`, with the `enable_thinking` that it implies.
+
+    Since: vLLM 0.10.1.
+    """
+    documents: Sequence[Mapping[str, str]] | None
+    """Documents for templates that know retrieval, as in `chat`. Sent as `chat_template_kwargs`."""
+
+
+class CountTokensParams(SpecialTokensBase, CountedBase, ConversationBase, CallBase, total=False, closed=True):
     """What `VLLMProvider.count_tokens` takes."""
 
 
@@ -138,8 +150,24 @@ _TEXT: Final = Dialect(
 _CONVERSATION: Final = Dialect(
     "tokenize", TokenizeParams, TEMPLATE_RULES, finish=fold_template, convert={"tools": convert_tools}
 )
+
+
+def _fold_counted(fields: dict[str, object]) -> None:
+    """Tells the template what a chat would have told it."""
+    fold_template(fields)
+    implied: dict[str, object] = {}
+    effort = fields.pop("reasoning_effort", None)
+    if effort is not None:
+        implied = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+    if "documents" in fields:
+        implied["documents"] = fields.pop("documents")
+    if implied:
+        given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
+        fields["chat_template_kwargs"] = {**implied, **given}
+
+
 _COUNT: Final = Dialect(
-    "count_tokens", CountTokensParams, TEMPLATE_RULES, finish=fold_template, convert={"tools": convert_tools}
+    "count_tokens", CountTokensParams, TEMPLATE_RULES, finish=_fold_counted, convert={"tools": convert_tools}
 )
 _DETOKENIZE: Final = Dialect("detokenize", DetokenizeParams)
 

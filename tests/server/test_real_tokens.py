@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -46,6 +46,15 @@ def test_the_count_is_what_a_chat_costs(tools: bool, thinking: bool, llm: VLLMPr
     reply = llm.chat("Is it raining?", **chat)
     assert reply.usage is not None
     assert llm.count_tokens("Is it raining?", **params) == reply.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("effort", ["none", "low", "high"])
+def test_the_count_is_what_a_chat_costs_that_is_told_how_much_to_reason(
+    effort: Literal["none", "low", "high"], llm: VLLMProvider
+) -> None:
+    reply = llm.chat("Is it raining?", max_tokens=1, reasoning_effort=effort)
+    assert reply.usage is not None
+    assert llm.count_tokens("Is it raining?", reasoning_effort=effort) == reply.usage.prompt_tokens
 
 
 def test_the_prompt_of_a_conversation(llm: VLLMProvider) -> None:

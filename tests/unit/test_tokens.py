@@ -183,3 +183,29 @@ def test_an_answer_without_text(scripted: ScriptedServer, colour: Colour, llm: V
     scripted.reply({"tokens": []})
     with pytest.raises(ResponseError, match="is not a text"):
         colour.do(llm, "detokenize", [1])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"reasoning_effort": "none"}, {"reasoning_effort": "none", "enable_thinking": False}),
+        ({"reasoning_effort": "low"}, {"reasoning_effort": "low", "enable_thinking": True}),
+        (
+            {"reasoning_effort": "low", "enable_thinking": False},
+            {"reasoning_effort": "low", "enable_thinking": False},
+        ),
+        (
+            {"documents": [{"title": "a", "text": "b"}], "chat_template_kwargs": {"x": 1}},
+            {"documents": [{"title": "a", "text": "b"}], "x": 1},
+        ),
+        ({"documents": [{"text": "b"}], "chat_template_kwargs": {"documents": []}}, {"documents": []}),
+    ],
+)
+def test_what_a_chat_tells_its_template_is_counted(
+    given: Any, told: dict[str, object], scripted: ScriptedServer, colour: Colour
+) -> None:
+    scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert colour.do(llm, "count_tokens", "Hello", **given) == 3
+    assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "chat_template_kwargs": told}
+    colour.close(llm)
