@@ -307,7 +307,7 @@ def test_responses_that_need_no_version(given: Object) -> None:
 @pytest.mark.parametrize(
     ("verb", "params", "name"),
     [
-        ("embed", {"endianness": "big"}, "endianness"),
+        ("embed", {"endianness": "big", "encoding_format": "base64"}, "endianness"),
         ("embed", {"embed_dtype": "float16", "encoding_format": "base64"}, "embed_dtype"),
         ("pool", {"embed_dtype": "float16", "encoding_format": "base64"}, "embed_dtype"),
         ("pool", {"endianness": "big", "encoding_format": "base64"}, "endianness"),
@@ -324,6 +324,17 @@ def test_numbers_that_an_old_server_would_send_otherwise(
     [problem] = caught.value.problems
     assert str(problem) == f"{name}: needs vLLM 0.11.1 or newer; this server is 0.11.0."
     assert all(request.path == "/version" for request in scripted.requests)
+
+
+@pytest.mark.parametrize("verb", ["embed", "pool"])
+def test_big_endian_numbers_come_in_a_form_that_old_servers_refuse(
+    verb: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.always(reply({"error": {"message": "encoding_format", "code": 400}}, 400))
+    with pytest.raises(APIStatusError):
+        colour.do(llm, verb, "x", endianness="big")
+    [request] = scripted.requests
+    assert (request.json()["encoding_format"], request.json()["endianness"]) == ("bytes", "big")
 
 
 @pytest.mark.parametrize("route", [EMBEDDINGS, "/pooling"])

@@ -47,9 +47,9 @@ def wanted_format(params: Mapping[str, object], plain: str, count: int, most: st
     given = params.get("encoding_format")
     if given is not None:
         return given
-    if params.get("embed_dtype") in (None, "float32"):
+    if params.get("embed_dtype") in (None, "float32") and params.get("endianness") != "big":
         return plain
-    # Versions that do not know `embed_dtype` would send something else in silence, but they refuse these.
+    # Versions that know neither would send something else in silence, but they refuse these.
     return "bytes" if count <= MOST_IN_BYTES else most
 
 

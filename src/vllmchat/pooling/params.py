@@ -153,17 +153,17 @@ class EmbedBase(PackingBase, total=False):
 
     `"base64"` is exact, a quarter of the size of `"float"`, and every version knows it. `"bytes"` saves another
     quarter and takes at most 512 inputs; `"bytes_only"` takes more, and its answer has no usage and no id. Both since
-    vLLM 0.11.1. With an `embed_dtype` other than `"float32"` they are the default: older servers, which ignore
-    `embed_dtype`, refuse them.
+    vLLM 0.11.1. With an `embed_dtype` other than `"float32"`, or with big-endian numbers, they are the default: older
+    servers, which ignore that, refuse them. With `"base64"` the server is asked for its version.
 
     Default: `"base64"`.
     """
     use_activation: Annotated[
-        bool | None, Default("as the model's pooler is set; mostly True"), Since("0.16")
+        bool | None, Default("as the model's pooler is set; mostly True"), Since("0.10.1")
     ]
-    """Normalise the vectors to length 1. (vLLM 0.10.1 to 0.25 call it `normalize`.)
+    """Normalise the vectors to length 1. It is sent as `normalize` to servers before 0.16, which call it so.
 
-    Default: as the model's pooler is set; mostly True. Since: vLLM 0.16.
+    Default: as the model's pooler is set; mostly True. Since: vLLM 0.10.1.
     """
 
 
@@ -191,7 +191,7 @@ class PoolBase(PackingBase, ActivationBase, total=False):
     """How the numbers are sent.
 
     `"float"` and `"bytes"` (since vLLM 0.11.1, at most 512 inputs) keep rows apart; `"base64"` has the rows of a token
-    task end to end. With an `embed_dtype` other than `"float32"`, `"bytes"` is the default.
+    task end to end. With an `embed_dtype` other than `"float32"`, or with big-endian numbers, `"bytes"` is the default.
 
     Default: `"float"`.
     """
