@@ -6,6 +6,7 @@ kept in `model_extra`. Only the outer shape must be right, which each decoder ch
 """
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias, TypeVar, cast
@@ -70,7 +71,7 @@ def null_as(make: Callable[[], object]) -> Otherwise:
 def _whole(value: object) -> int:
     if value is None:
         return 0
-    if isinstance(value, float):
+    if isinstance(value, float) and math.isfinite(value):
         return int(value)
     raise ValueError("not a number")
 

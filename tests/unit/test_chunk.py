@@ -32,6 +32,11 @@ NOT_CHUNKS = [
     b'{"choices":[{"delta":"text"}]}',
     b'{"choices":[{"delta":{"content":5}}]}',
     b'{"choices":[{"index":0,"delta":{"content":"cut',
+    b'{"choices":[{"index":1e999,"delta":{}}]}',
+    b'{"choices":[{"index":-Infinity,"delta":{}}]}',
+    b'{"choices":[{"index":NaN,"delta":{}}]}',
+    b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":Infinity}]}}]}',
+    b'{"choices":[],"usage":{"prompt_tokens":1e999}}',
 ]
 
 

@@ -517,3 +517,14 @@ threads = [threading.Thread(target=read) for _ in range(16)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"Infinity", b"-Infinity", b"NaN"])
+def test_a_number_without_end_is_refused(number: bytes) -> None:
+    for body in (
+        b'{"choices":[{"index":%s,"message":{}}]}',
+        b'{"created":%s,"choices":[{"message":{}}]}',
+        b'{"choices":[{"message":{}}],"usage":{"prompt_tokens":%s}}',
+    ):
+        with pytest.raises(ResponseError, match="not a chat completion"):
+            decode_completion(body % number)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from support import recordings
 from support.replies import Streamed, streamed_replies
+from vllmchat.chat import calls as calls_module
 from vllmchat.chat import events as module
 from vllmchat.chat.accumulate import Accumulator
+from vllmchat.chat.calls import CallSoFar
 from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
 from vllmchat.chat.completion import ChatCompletion, FunctionCall, ToolCall
 from vllmchat.chat.events import (
@@ -27,7 +29,7 @@ from vllmchat.chat.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 E = TypeVar("E")
 STREAMS = recordings.names("stream*")
@@ -272,3 +274,41 @@ def test_every_kind_of_event_is_in_the_union_and_is_immutable() -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(event, dataclasses.fields(event)[0].name, None)
         assert not hasattr(event, "__dict__")
+
+
+@pytest.mark.parametrize("arguments", ["{}", "{"])
+@pytest.mark.parametrize(
+    "number", [lambda place: None, lambda place: 0, lambda place: place, lambda place: 400 - place]
+)
+def test_the_work_for_many_calls_grows_with_their_number(
+    number: Callable[[int], int | None], arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+
+    def counting(function: Any) -> Any:
+        def counted(*given: Any, **options: Any) -> Any:
+            nonlocal looked
+            given = (list(given[0]),) if len(given) == 1 else given
+            looked += len(given[0]) if len(given) == 1 else len(given)
+            return function(*given, **options)
+
+        return counted
+
+    for user in (calls_module, module):
+        for function in (max, sorted):
+            monkeypatch.setattr(user, function.__name__, counting(function), raising=False)
+    ended = CallSoFar.ended.fget
+
+    def counted_end(call: CallSoFar) -> Any:
+        nonlocal looked
+        looked += 1
+        return ended(call)  # type: ignore[misc] # a property has a getter
+
+    monkeypatch.setattr(CallSoFar, "ended", property(counted_end))
+    many = 400
+    function = {"name": "f", "arguments": arguments}
+    events = events_of(
+        calls({"index": number(place), "id": f"c{place}", "function": function}) for place in range(many)
+    )
+    assert len(only(events, ToolCallDone)) == len(only(events, ToolCallStart)) > 0
+    assert looked < 20 * many

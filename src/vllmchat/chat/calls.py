@@ -93,10 +93,11 @@ class CallSoFar:
 class CallsSoFar:
     """The tool calls of one choice as far as they came."""
 
-    __slots__ = ("_calls", "_latest")
+    __slots__ = ("_calls", "_highest", "_latest")
 
     def __init__(self) -> None:
         self._calls: dict[int, CallSoFar] = {}
+        self._highest = -1
         self._latest: dict[int | None, CallSoFar] = {}  # by the number on the wire
 
     def __len__(self) -> int:
@@ -113,17 +114,22 @@ class CallsSoFar:
         if call is None or _begins_another(call, piece):
             index = piece.index
             if index is None or index in self._calls:
-                index = max(self._calls, default=-1) + 1
+                index = self._highest + 1
             call = self._calls[index] = self._latest[piece.index] = CallSoFar(index)
+            self._highest = max(self._highest, index)
         return call
 
     def in_order(self) -> list[CallSoFar]:
         """The calls by their number."""
         return [self._calls[index] for index in sorted(self._calls)]
 
+    def is_last(self, call: CallSoFar) -> bool:
+        """Whether no call has a higher number."""
+        return call.index >= self._highest
+
     def may_grow(self, call: CallSoFar) -> bool:
         """Whether a call of a choice that goes on may get more: it has not ended, or is the last."""
-        return call.index == max(self._calls) or not call.ended
+        return self.is_last(call) or not call.ended
 
 
 def _begins_another(call: CallSoFar, piece: DeltaToolCall) -> bool:

@@ -169,21 +169,24 @@ class EventMaker:
 class _ChoiceCalls:
     """The tool calls of one choice, and what was told of them."""
 
-    __slots__ = ("_calls", "_choice", "_done", "_started")
+    __slots__ = ("_calls", "_choice", "_done", "_grown", "_started")
 
     def __init__(self, choice: int) -> None:
         self._choice = choice
         self._calls = CallsSoFar()
         self._started: set[int] = set()
         self._done: set[int] = set()
+        self._grown: dict[int, CallSoFar] = {}
+        """The calls that got a piece since they were last asked whether they have ended."""
 
     def feed(self, piece: ChunkChoice, events: list[Event]) -> None:
         for delta in piece.delta.tool_calls or ():
             known = len(self._calls)
             call = self._calls.find(delta)
             if len(self._calls) > known:
-                self._end_before(call, events)
+                self._end_earlier(events)
             arguments = call.add(delta)
+            self._grown[call.index] = call
             if call.index in self._done:
                 continue  # white space, if anything: the arguments were a whole object
             if call.index in self._started:
@@ -213,9 +216,14 @@ class _ChoiceCalls:
         if arguments := call.arguments:
             events.append(ToolCallDelta(call.index, arguments, self._choice))
 
-    def _end_before(self, begun: CallSoFar, events: list[Event]) -> None:
-        for call in self._calls.in_order():
-            if call.index < begun.index and call.index not in self._done and call.ended:
+    def _end_earlier(self, events: list[Event]) -> None:
+        # Only those that have grown are looked at, so that many calls cost no more than their pieces.
+        grown, self._grown = self._grown, {}
+        for index in sorted(grown):
+            call = grown[index]
+            if self._calls.is_last(call):
+                self._grown[index] = call
+            elif call.ended:
                 self._end(call, events, cut=False)
 
     def _end(self, call: CallSoFar, events: list[Event], *, cut: bool) -> None:
