@@ -850,7 +850,9 @@ class VLLMSamplingBase(TypedDict, total=False):
         | None,
         Since("0.9.2"),
     ]
-    """Arguments for extensions of the server, such as custom logits processors. Lists since vLLM 0.11.1.
+    """Arguments for extensions of the server, such as custom logits processors.
+
+    Lists since vLLM 0.11.1, in completions since 0.26.
 
     Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
     """

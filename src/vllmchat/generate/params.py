@@ -82,4 +82,7 @@ class GenerateParams(
 
     The model's generation config plays no part here: what is not given is what vLLM itself takes for neutral, and
     what was rendered into a `RenderedPrompt` holds.
+
+    The version in the text of a parameter that chats have too is that of chats; the documentation lists where it is
+    another here.
     """

@@ -263,18 +263,18 @@ class ResponseParams(
     Default: `"disabled"`.
     """
     previous_response_id: Annotated[str | None, Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
-    """The response that the input goes on from, which was made with `store=True`.
+    """The response that the input goes on from; it was not made with `store=False`.
 
     A server without that setting in its environment keeps none and does not find it: send what was said as input.
 
     Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
-    store: Annotated[bool | None, Default("as the server is set"), Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
+    store: Annotated[bool | None, Default("True"), Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
     """Keep the response on the server, for `previous_response_id`.
 
-    A server without that setting in its environment ignores it without a word.
+    A server with that setting in its environment does so unless this is False; any other ignores it without a word.
 
-    Default: as the server is set. Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
+    Default: True. Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
     previous_input_messages: Annotated[Sequence[Mapping[str, object]] | None, Since("0.11.1")]
     """The conversation before the input, as `enable_response_messages` returned it, for gpt-oss models.
