@@ -29,7 +29,7 @@ from vllmchat.chat.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Sequence
 
 E = TypeVar("E")
 STREAMS = recordings.names("stream*")
@@ -276,39 +276,39 @@ def test_every_kind_of_event_is_in_the_union_and_is_immutable() -> None:
         assert not hasattr(event, "__dict__")
 
 
+MANY = 400
+
+
 @pytest.mark.parametrize("arguments", ["{}", "{"])
-@pytest.mark.parametrize(
-    "number", [lambda place: None, lambda place: 0, lambda place: place, lambda place: 400 - place]
-)
+@pytest.mark.parametrize("numbers", [[None] * MANY, [0] * MANY, range(MANY), range(MANY, 0, -1)])
 def test_the_work_for_many_calls_grows_with_their_number(
-    number: Callable[[int], int | None], arguments: str, monkeypatch: pytest.MonkeyPatch
+    numbers: Sequence[int | None], arguments: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = 0
 
     def counting(function: Any) -> Any:
         def counted(*given: Any, **options: Any) -> Any:
             nonlocal looked
-            given = (list(given[0]),) if len(given) == 1 else given
-            looked += len(given[0]) if len(given) == 1 else len(given)
-            return function(*given, **options)
+            items = list(given[0] if len(given) == 1 else given)
+            looked += len(items)
+            return function(items, **options)
 
         return counted
 
     for user in (calls_module, module):
         for function in (max, sorted):
             monkeypatch.setattr(user, function.__name__, counting(function), raising=False)
-    ended = CallSoFar.ended.fget
+    ended: Any = vars(CallSoFar)["ended"]
 
     def counted_end(call: CallSoFar) -> Any:
         nonlocal looked
         looked += 1
-        return ended(call)  # type: ignore[misc] # a property has a getter
+        return ended.fget(call)
 
     monkeypatch.setattr(CallSoFar, "ended", property(counted_end))
-    many = 400
-    function = {"name": "f", "arguments": arguments}
+    named = {"name": "f", "arguments": arguments}
     events = events_of(
-        calls({"index": number(place), "id": f"c{place}", "function": function}) for place in range(many)
+        calls({"index": number, "id": f"c{place}", "function": named}) for place, number in enumerate(numbers)
     )
     assert len(only(events, ToolCallDone)) == len(only(events, ToolCallStart)) > 0
-    assert looked < 20 * many
+    assert looked < 20 * MANY
