@@ -177,8 +177,16 @@ def show(server: Server, screen: Screen) -> None:
         a_typo(llm, screen)
 
 
+def without_proxy() -> None:
+    """Excepts the servers of this machine from the proxy that the environment names, here and in what is started."""
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = f"{excepted},127.0.0.1" if excepted else "127.0.0.1"
+
+
 def main() -> int:
     """Start, show, stop."""
+    without_proxy()
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     options = Options(name=f"demo-{os.getpid()}", log=cache_dir() / "servers" / "demo.log")
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 import massgen_env
 from cached_env import InstallError, cache_dir, say_to_stderr
-from demo import Screen
+from demo import Screen, without_proxy
 from vllm_server import VLLM_VERSION, Options, Server, ServerError, running
 from vllmchat.adapters.massgen import settings
 
@@ -105,6 +105,7 @@ def misspelt(screen: Screen) -> None:
 
 def main() -> int:
     """The demo."""
+    without_proxy()
     screen = Screen(sys.stdout, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
     try:
         python = massgen_env.install()
