@@ -109,9 +109,10 @@ def test_first_token_ends_with_the_first_event_not_with_the_first_byte(
 
 
 def test_a_token_that_came_in_time_and_is_looked_for_late(scripted: ScriptedServer, colour: Colour) -> None:
-    scripted.stream(chunks("a", "b"))
+    scripted.stream([gate := Gate(), *chunks("a", "b")])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT))
     with colour.stream(llm) as talk:
+        gate.release()
         time.sleep(3 * SHORT)  # the caller is busy: that is what this is about
         assert talk.until_done().text == "ab"
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.chats import answer_any, completion
-from support.scripted import Gate, ScriptedServer, close, never, stream
+from support.scripted import Gate, ScriptedServer, close, head, never, stream
 from support.tls import Authority, Files
 from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
 
@@ -151,12 +154,28 @@ def test_leaving_a_stream_is_noticed_at_once(server: ScriptedServer, files: File
     assert server.wait_client_closed()
 
 
-def test_a_server_that_closes_without_a_word(server: ScriptedServer, files: Files, colour: Colour) -> None:
-    # What TLS still holds then must not be lost.
+def test_a_server_that_closes_without_a_word(authority: Authority, files: Files, colour: Colour) -> None:
+    # What TLS still holds then must not be lost. The server sends as fast as it can, all at once.
     text = "x" * 5_000_000
-    for _ in range(3):
-        server.reply(completion(text), headers={"connection": "close"}, then=[close])
-        assert colour.chat(VLLMProvider("m", base_url=server.base_url, verify=str(files.ca))).text == text
+    body = json.dumps(completion(text)).encode()
+    answer = head(200, {"connection": "close", "content-length": str(len(body))}) + body
+
+    def serve() -> None:
+        for _ in range(3):
+            connection, _address = listening.accept()
+            with authority.server_context().wrap_socket(connection, server_side=True) as tls:
+                while not tls.recv(65536).endswith(b"}"):
+                    pass
+                tls.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as server:
+        served = server.submit(serve)
+        base_url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        llm = VLLMProvider("m", base_url=base_url, verify=str(files.ca))
+        for _ in range(3):
+            assert colour.chat(llm).text == text
+        colour.close(llm)
+        served.result(10)
 
 
 def test_limits_hold(server: ScriptedServer, files: Files, colour: Colour) -> None:
