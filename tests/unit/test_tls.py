@@ -169,6 +169,7 @@ def test_a_server_that_closes_without_a_word(authority: Authority, files: Files,
                 tls.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as server:
+        listening.settimeout(10)
         served = server.submit(serve)
         base_url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         llm = VLLMProvider("m", base_url=base_url, verify=str(files.ca))
