@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from vllmchat import (
 from vllmchat.generate.check import check_generate
 from vllmchat.responses.check import check_respond
 from vllmchat.text.check import check_vllm
+from vllmchat.versions import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -365,6 +367,16 @@ def test_a_stream_of_a_response_breaks_off_over_a_constraint_that_is_none(llm: V
 
 
 # Responses
+
+
+@pytest.mark.parametrize(
+    ("given", "pattern"), [({"json": {"type": "integer"}}, r"\s*-?\d"), ({"json_object": True}, r"\s*\{")]
+)
+def test_what_is_written_for_old_responses_holds(llm: VLLMProvider, given: Params, pattern: str) -> None:
+    fitted = fit({"structured_outputs": given}, (0, 16, 0), "/responses")
+    assert set(fitted) == {"text"}
+    response = llm.respond("Hello", max_output_tokens=40, enable_thinking=False, extra_body=fitted)
+    assert re.match(pattern, response.text), response.text
 
 
 def test_a_response_is_what_a_chat_answers(llm: VLLMProvider) -> None:
