@@ -71,7 +71,7 @@ docs-serve: $(VENV)/.docs
 	$(BIN)/mkdocs serve
 
 server:
-	@$(PYTHON) scripts/vllm_server.py start
+	@url=$$($(PYTHON) scripts/vllm_server.py start) && echo "export VLLM_BASE_URL=$$url"
 
 stop:
 	@$(PYTHON) scripts/vllm_server.py stop

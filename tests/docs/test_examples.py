@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -189,13 +190,19 @@ def test_type_checkers_agree(checker: str, modules: Path) -> None:
 
 def test_shell_blocks_name_what_exists() -> None:
     project = cast("dict[str, Any]", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    settings = set(re.findall(r"^(\w+) +\?=", makefile, re.MULTILINE))
     extras = set(project["optional-dependencies"])
     for example in SHELL:
         for line in example.code.splitlines():
             words = line.removeprefix("$ ").split("#")[0].split()
             if words[:1] == ["make"]:
-                assert set(words[1:]) <= targets, f"{example.name}: {line}"
+                said = shlex.split(line.removeprefix("$ "), comments=True)[1:]
+                given = {word.partition("=")[0] for word in said if "=" in word}
+                wanted = {word for word in said if "=" not in word}
+                assert wanted <= targets, f"{example.name}: {line}"
+                assert given <= settings, f"{example.name}: {line}"
             if words[:2] == ["pip", "install"]:
                 for named in re.findall(r"\[([\w,-]+)\]", line):
                     assert set(named.split(",")) <= extras, f"{example.name}: {line}"
