@@ -301,6 +301,14 @@ def test_results_are_told_in_the_order_of_the_calls(colour: Colour, streams: boo
     assert [each["tool_call_id"] for each in wire(done.messages)[2:4]] == ["c1", "c2"]
 
 
+def test_what_the_answer_must_look_like_is_not_asked_of_a_forced_call(colour: Colour, streams: bool) -> None:
+    wanted: Any = {"type": "json_object"}
+    for choice, first in (("required", None), ("auto", wanted), (None, wanted)):
+        llm = Script(said("", PARIS), said("{}"))
+        run(colour, llm, streams=streams, tools=[get_weather], tool_choice=choice, response_format=wanted)
+        assert [asked.get("response_format") for asked in llm.asked] == [first, wanted]
+
+
 @pytest.mark.parametrize(
     ("choice", "second"),
     [

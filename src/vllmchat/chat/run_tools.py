@@ -252,6 +252,20 @@ def check_run(max_turns: object, params: Mapping[str, object]) -> None:
         raise InvalidRequestError(problems)
 
 
+def first(params: Mapping[str, object]) -> dict[str, object]:
+    """The parameters of the first reply.
+
+    Where a call is forced, what the answer must look like is left out: a call is no answer, and vLLM drops it anyway.
+    """
+    choice = params.get("tool_choice")
+    forced = choice is not None and choice not in ("none", "auto")
+    return {
+        name: value
+        for name, value in params.items()
+        if not (forced and name in ("response_format", "structured_outputs"))
+    }
+
+
 def later(params: Mapping[str, object]) -> dict[str, object]:
     """The parameters of all replies but the first.
 

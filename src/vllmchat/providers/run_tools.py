@@ -19,6 +19,7 @@ from vllmchat.chat.run_tools import (
     Tell,
     Toolbox,
     check_run,
+    first,
     history_of,
     later,
     run_flow,
@@ -161,8 +162,9 @@ class _Run:
         check_run(max_turns, params)
         self.tools = Toolbox(params.get("tools"))
         self.history: list[Message | ChatMessage] = history_of(messages)
-        self._first = cast("CommonChatParams", {**params, "tools": self.tools.definitions})
-        self._later = cast("CommonChatParams", later(self._first))
+        sent = {**params, "tools": self.tools.definitions}
+        self._first = cast("CommonChatParams", first(sent))
+        self._later = cast("CommonChatParams", later(sent))
         self._flow: RunFlow = run_flow(
             self.history, self.tools, max_turns=max_turns, on_tool_error=on_tool_error
         )
