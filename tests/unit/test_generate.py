@@ -45,7 +45,7 @@ SCALE_OUT = {
 
 
 def sent(prompt: Any, *, streamed: bool = False, **params: Any) -> Object:
-    request = generate_request(prompt, check_generate(params, stream=streamed), stream=streamed)
+    request = generate_request(prompt, params, stream=streamed)
     body: Object = json.loads(request.call("m", DEFAULT_TIMEOUT).body or b"")
     return body
 
@@ -293,7 +293,7 @@ def test_a_stream_adds_up(colour: Colour, scripted: ScriptedServer) -> None:
 
 
 def test_text_adds_up_too() -> None:
-    target = GenerationReader(generate_request([1], check_generate({"n": 2}, stream=True), stream=True))
+    target = GenerationReader(generate_request([1], {"n": 2}, stream=True))
     for index, said in ((0, "a"), (1, "x"), (0, "b")):
         made = chunk(1, index=index)
         made["choices"][0]["text"] = said
@@ -308,7 +308,7 @@ def test_text_adds_up_too() -> None:
 
 
 def test_log_probabilities_may_be_missing_in_between() -> None:
-    target = GenerationReader(generate_request([1], check_generate({}, stream=True), stream=True))
+    target = GenerationReader(generate_request([1], {}, stream=True))
     for logprobs in ({"content": [{"token_id": 1}]}, {"content": None}, None):
         made = chunk(1)
         made["choices"][0]["logprobs"] = logprobs

@@ -547,3 +547,28 @@ def test_messages_and_parameters_are_judged_together(cls: Either, colour: Colour
             ask(llm, message, **wrong)
         found = [problem.parameter for problem in caught.value.problems]
         assert found == ["messages", "topk", "temperature"]
+
+
+WRONG_SUBJECTS: list[tuple[str, object]] = [
+    ("chat", {"role": "user", "content": "x"}),
+    ("parse", {"role": "user", "content": "x"}),
+    ("render", {"role": "user", "content": "x"}),
+    ("complete", ""),
+    ("complete", None),
+    ("render_completion", [[-1]]),
+    ("generate", "a text"),
+    ("respond", 5),
+    ("tokenize", 5),
+    ("count_tokens", 5),
+    ("embed", 5),
+]
+
+
+@pytest.mark.parametrize(("verb", "subject"), WRONG_SUBJECTS)
+def test_all_problems_of_a_call_come_in_one_error(verb: str, subject: object, colour: Colour) -> None:
+    llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
+    kind = [int] if verb == "parse" else []
+    with pytest.raises(InvalidRequestError) as caught:
+        colour.do(llm, verb, subject, *kind, temprature=0.5)
+    assert len(caught.value.problems) == 2
+    assert caught.value.problems[-1].parameter == "temprature"

@@ -230,7 +230,7 @@ def test_what_is_no_input(given: Any, said: str) -> None:
 
 
 def test_the_call() -> None:
-    request = respond_request("Hello", check_respond({"request_id": "resp_1"}, stream=True), stream=True)
+    request = respond_request("Hello", {"request_id": "resp_1"}, stream=True)
     call = request.call("m", DEFAULT_TIMEOUT)
     assert json.loads(call.body or b"") == {
         "model": "m",

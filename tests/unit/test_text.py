@@ -32,6 +32,7 @@ from vllmchat.text.stream import TextReader
 
 if TYPE_CHECKING:
     from support.colours import Colour
+    from vllmchat.post import Post
 
 Object = dict[str, Any]
 
@@ -65,7 +66,7 @@ def whole(*texts: str, **fields: Any) -> Object:
 
 
 def reader(prompt: Any = "Hello", **params: Any) -> TextReader:
-    return TextReader(complete_request(prompt, check.check_vllm(params, stream=True), stream=True))
+    return TextReader(complete_request(prompt, params, check.check_vllm, stream=True))
 
 
 def read(target: TextReader, *chunks: Object) -> TextCompletion:
@@ -266,21 +267,21 @@ def test_of_many_wrong_tokens_a_few_are_named() -> None:
     assert len(caught.value.problems) == 5
 
 
+def request(prompt: Any, params: Object) -> Post[TextCompletion]:
+    return complete_request(prompt, params, check.check_vllm, stream=False)
+
+
 def test_a_prompt_is_required_unless_there_are_embeddings() -> None:
-    nothing = check.check_vllm({}, stream=False)
     with pytest.raises(InvalidRequestError, match="prompt=None: is required"):
-        complete_request(None, nothing, stream=False)
-    embeds = check.check_vllm({"prompt_embeds": "AAAA"}, stream=False)
-    assert complete_request(None, embeds, stream=False).subject == {}
-    beyond = check.check_vllm({"extra_body": {"prompt_embeds": "AAAA"}}, stream=False)
-    assert complete_request(None, beyond, stream=False).subject == {}
+        request(None, {})
+    assert request(None, {"prompt_embeds": "AAAA"}).subject == {}
+    assert request(None, {"extra_body": {"prompt_embeds": "AAAA"}}).subject == {}
 
 
 def test_a_suffix_needs_text() -> None:
-    params = check.check_vllm({"suffix": "end"}, stream=False)
-    complete_request(["a", "b"], params, stream=False)
+    request(["a", "b"], {"suffix": "end"})
     with pytest.raises(InvalidRequestError, match="needs a prompt of text"):
-        complete_request([1, 2], params, stream=False)
+        request([1, 2], {"suffix": "end"})
 
 
 @pytest.mark.parametrize(
@@ -297,8 +298,7 @@ def test_a_suffix_needs_text() -> None:
     ],
 )
 def test_how_many_choices_are_expected(prompt: Any, params: Object, count: int) -> None:
-    request = complete_request(prompt, check.check_vllm(params, stream=False), stream=False)
-    assert choices_wanted(request) == count
+    assert choices_wanted(request(prompt, params)) == count
 
 
 # Whole answers
@@ -516,5 +516,4 @@ def test_wrong_parameters_are_refused_before_anything_is_sent() -> None:
 
 
 def test_the_limits_of_a_call_hold() -> None:
-    request = complete_request("a", check.check_vllm({"timeout": 3.0}, stream=False), stream=False)
-    assert request.call("m", DEFAULT_TIMEOUT).timeout.total == 3.0
+    assert request("a", {"timeout": 3.0}).call("m", DEFAULT_TIMEOUT).timeout.total == 3.0

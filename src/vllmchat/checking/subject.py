@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from vllmchat.checking.checkers import Checker, checker_of
 from vllmchat.checking.rules import Bounds, Field, fields_of
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vllmchat.checking.dialect import CheckedParams, Dialect
+
+S = TypeVar("S")
+F = TypeVar("F")
+
+
+class Check(Protocol):
+    """Checks the parameters of a call, as `Dialect.check` does."""
+
+    def __call__(self, params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+        """With every problem in one `InvalidRequestError`."""
+        ...
 
 
 def check_all(
@@ -31,8 +42,15 @@ def check_all(
     Raises:
         InvalidRequestError: With every problem found, those of the subject first.
     """
+    return check_both(found, dialect.check, params, stream=stream)
+
+
+def check_both(
+    found: Sequence[Problem], check: Check, params: Mapping[str, object], *, stream: bool = False
+) -> CheckedParams:
+    """The same with the function that checks the parameters."""
     try:
-        checked = dialect.check(params, stream=stream)
+        checked = check(params, stream=stream)
     except InvalidRequestError as error:
         if not found:
             raise
@@ -40,6 +58,19 @@ def check_all(
     if found:
         raise InvalidRequestError(found)
     return checked
+
+
+def judged(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem]]:
+    """A subject as it is sent, and what is wrong with it.
+
+    Args:
+        encode: Makes it, or raises `InvalidRequestError`.
+        failed: What stands for it then.
+    """
+    try:
+        return encode(), ()
+    except InvalidRequestError as error:
+        return failed, error.problems
 
 
 def unknown(

@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.chat.messages import encode_messages
+from vllmchat.chat.check import VLLM_CHAT
+from vllmchat.chat.templating import judge_conversation
+from vllmchat.checking.subject import check_all, check_both, judged
 from vllmchat.checking.words import as_list, not_a, show
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.generate.check import check_generate
 from vllmchat.generate.generation import decode_generation
 from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
 from vllmchat.post import Post
+from vllmchat.text.check import check_vllm as check_completion
 from vllmchat.text.prompt import token_problems
 from vllmchat.text.request import completion_subject
 
 if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
-    from vllmchat.checking.dialect import CheckedParams
     from vllmchat.generate.generation import Generation
     from vllmchat.http.call import Reply
     from vllmchat.text.prompt import Prompt
@@ -31,46 +34,50 @@ TokenPrompt: TypeAlias = Sequence[int] | RenderedPrompt
 """The ids of a prompt's tokens, or a prompt from `render`."""
 
 
-def render_request(messages: Messages, params: CheckedParams) -> Post[RenderedPrompt]:
+def render_request(messages: Messages, params: Mapping[str, object]) -> Post[RenderedPrompt]:
     """The request for a conversation in tokens.
 
     Raises:
-        InvalidRequestError: The messages are no conversation.
+        InvalidRequestError: With every problem found.
     """
-    subject = {"messages": encode_messages(messages)}
-    return Post("/chat/completions/render", subject, params, _read_rendered, needs=NEEDS)
+    encoded, found = judge_conversation(messages, "messages")
+    checked = check_all(found, VLLM_CHAT, params)
+    return Post("/chat/completions/render", {"messages": encoded}, checked, _read_rendered, needs=NEEDS)
 
 
-def render_completion_request(prompt: Prompt | None, params: CheckedParams) -> Post[list[RenderedPrompt]]:
+def render_completion_request(
+    prompt: Prompt | None, params: Mapping[str, object]
+) -> Post[list[RenderedPrompt]]:
     """The request for prompts of a completion in tokens.
 
     Raises:
-        InvalidRequestError: There is no prompt, or it is none.
+        InvalidRequestError: With every problem found.
     """
-    subject = completion_subject(prompt, params)
-    return Post("/completions/render", subject, params, _read_all_rendered, needs=NEEDS)
+    subject, checked = completion_subject(prompt, params, check_completion)
+    return Post("/completions/render", subject, checked, _read_all_rendered, needs=NEEDS)
 
 
-def generate_request(prompt: TokenPrompt, params: CheckedParams, *, stream: bool) -> Post[Generation]:
+def generate_request(prompt: TokenPrompt, params: Mapping[str, object], *, stream: bool) -> Post[Generation]:
     """The request for what follows after a prompt in tokens.
 
     Args:
         prompt: The prompt. What is asked for in `params` goes over what was rendered into it.
-        params: The checked parameters.
+        params: The keyword arguments of the call.
         stream: Whether the answer is to be streamed.
 
     Raises:
-        InvalidRequestError: The prompt is none.
+        InvalidRequestError: With every problem found.
     """
-    subject = _encoded(prompt)
+    subject, found = judged(lambda: _encoded(prompt), dict[str, object]())
+    checked = check_both(found, check_generate, params, stream=stream)
     sampling = {
         **cast("Mapping[str, object]", subject["sampling_params"]),
-        **cast("Mapping[str, object]", params.fields["sampling_params"]),
+        **cast("Mapping[str, object]", checked.fields["sampling_params"]),
     }
     return Post(
         "/inference/v1/generate",
-        {**subject, **params.fields, "sampling_params": sampling},
-        replace(params, fields={}),
+        {**subject, **checked.fields, "sampling_params": sampling},
+        replace(checked, fields={}),
         _read,
         stream,
         ask_usage=True,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.check import check_vllm
-from vllmchat.later import LaterModule, later
+from vllmchat.later import later
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import VLLMChatParams
-    from vllmchat.generate.check import check_generate
     from vllmchat.generate.generation import Generation
     from vllmchat.generate.params import GenerateParams
     from vllmchat.generate.rendered import RenderedPrompt
@@ -25,18 +23,15 @@ if TYPE_CHECKING:
         render_request,
     )
     from vllmchat.generate.stream import AsyncGenerationStream, GenerationReader, GenerationStream
-    from vllmchat.text import check as text
     from vllmchat.text.params import VLLMCompletionParams
     from vllmchat.text.prompt import Prompt
 else:
-    check_generate = later("vllmchat.generate.check", "check_generate")
     generate_request = later("vllmchat.generate.request", "generate_request")
     render_completion_request = later("vllmchat.generate.request", "render_completion_request")
     render_request = later("vllmchat.generate.request", "render_request")
     AsyncGenerationStream = later("vllmchat.generate.stream", "AsyncGenerationStream")
     GenerationReader = later("vllmchat.generate.stream", "GenerationReader")
     GenerationStream = later("vllmchat.generate.stream", "GenerationStream")
-    text = LaterModule("vllmchat.text.check")
 
 
 class GenerateVerbs(ProviderBase):
@@ -60,13 +55,13 @@ class GenerateVerbs(ProviderBase):
             APIConnectionError: No answer came.
             ResponseError: The answer is no rendered prompt.
         """
-        return self._run(render_request(messages, check_vllm(params, stream=False)), model)
+        return self._run(render_request(messages, params), model)
 
     async def arender(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> RenderedPrompt:
         """Turns a conversation into the tokens that the model would read, awaiting. See `render`."""
-        return await self._arun(render_request(messages, check_vllm(params, stream=False)), model)
+        return await self._arun(render_request(messages, params), model)
 
     def render_completion(
         self,
@@ -93,7 +88,7 @@ class GenerateVerbs(ProviderBase):
             APIConnectionError: No answer came.
             ResponseError: The answer is no list of rendered prompts.
         """
-        return self._run(render_completion_request(prompt, text.check_vllm(params, stream=False)), model)
+        return self._run(render_completion_request(prompt, params), model)
 
     async def arender_completion(
         self,
@@ -103,9 +98,7 @@ class GenerateVerbs(ProviderBase):
         **params: Unpack[VLLMCompletionParams],
     ) -> list[RenderedPrompt]:
         """Turns the prompts of a completion into tokens, awaiting. See `render_completion`."""
-        return await self._arun(
-            render_completion_request(prompt, text.check_vllm(params, stream=False)), model
-        )
+        return await self._arun(render_completion_request(prompt, params), model)
 
     def generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
@@ -125,15 +118,13 @@ class GenerateVerbs(ProviderBase):
             APIConnectionError: No answer came.
             ResponseError: The answer is no generation.
         """
-        return self._run(generate_request(prompt, check_generate(params, stream=False), stream=False), model)
+        return self._run(generate_request(prompt, params, stream=False), model)
 
     async def agenerate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> Generation:
         """Generates from tokens, and gives tokens, awaiting. See `generate`."""
-        return await self._arun(
-            generate_request(prompt, check_generate(params, stream=False), stream=False), model
-        )
+        return await self._arun(generate_request(prompt, params, stream=False), model)
 
     def stream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
@@ -151,12 +142,12 @@ class GenerateVerbs(ProviderBase):
         Raises:
             InvalidRequestError: The prompt or a parameter is wrong. What else can go wrong is raised by the stream.
         """
-        request = generate_request(prompt, check_generate(params, stream=True), stream=True)
+        request = generate_request(prompt, params, stream=True)
         return GenerationStream(GenerationReader(request), partial(self._open, request, model))
 
     def astream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> AsyncGenerationStream:
         """Generates from tokens, and gives tokens as they come, awaiting. See `stream_generate`."""
-        request = generate_request(prompt, check_generate(params, stream=True), stream=True)
+        request = generate_request(prompt, params, stream=True)
         return AsyncGenerationStream(GenerationReader(request), partial(self._aopen, request, model))

@@ -11,13 +11,11 @@ from vllmchat.providers.base import ProviderBase
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vllmchat.responses.check import check_respond
     from vllmchat.responses.params import ResponseParams
     from vllmchat.responses.request import ResponseInput, respond_request
     from vllmchat.responses.response import ModelResponse
     from vllmchat.responses.stream import AsyncResponseStream, ResponseReader, ResponseStream
 else:
-    check_respond = later("vllmchat.responses.check", "check_respond")
     respond_request = later("vllmchat.responses.request", "respond_request")
     AsyncResponseStream = later("vllmchat.responses.stream", "AsyncResponseStream")
     ResponseReader = later("vllmchat.responses.stream", "ResponseReader")
@@ -48,7 +46,7 @@ class ResponsesVerbs(ProviderBase):
             APIConnectionError: No answer came.
             ResponseError: The answer is no response.
         """
-        return self._run(respond_request(input, check_respond(params, stream=False), stream=False), model)
+        return self._run(respond_request(input, params, stream=False), model)
 
     async def arespond(
         self,
@@ -58,9 +56,7 @@ class ResponsesVerbs(ProviderBase):
         **params: Unpack[ResponseParams],
     ) -> ModelResponse:
         """Sends input in the form of OpenAI's responses, and gives the whole response, awaiting. See `respond`."""
-        return await self._arun(
-            respond_request(input, check_respond(params, stream=False), stream=False), model
-        )
+        return await self._arun(respond_request(input, params, stream=False), model)
 
     def stream_respond(
         self,
@@ -81,7 +77,7 @@ class ResponsesVerbs(ProviderBase):
         Raises:
             InvalidRequestError: The input or a parameter is wrong. What else can go wrong is raised by the stream.
         """
-        request = respond_request(input, check_respond(params, stream=True), stream=True)
+        request = respond_request(input, params, stream=True)
         return ResponseStream(ResponseReader(), partial(self._open, request, model))
 
     def astream_respond(
@@ -92,5 +88,5 @@ class ResponsesVerbs(ProviderBase):
         **params: Unpack[ResponseParams],
     ) -> AsyncResponseStream:
         """Sends input in the form of OpenAI's responses, and gives events, awaiting. See `stream_respond`."""
-        request = respond_request(input, check_respond(params, stream=True), stream=True)
+        request = respond_request(input, params, stream=True)
         return AsyncResponseStream(ResponseReader(), partial(self._aopen, request, model))

@@ -67,7 +67,7 @@ class TextVerbs(_TextStreams):
             APIConnectionError: No answer came.
             ResponseError: The answer is no completion.
         """
-        return self._run(complete_request(prompt, check_vllm(params, stream=False), stream=False), model)
+        return self._run(complete_request(prompt, params, check_vllm, stream=False), model)
 
     async def acomplete(
         self,
@@ -77,9 +77,7 @@ class TextVerbs(_TextStreams):
         **params: Unpack[VLLMCompletionParams],
     ) -> TextCompletion:
         """Sends a prompt as it is and gives how the model goes on, awaiting. See `complete`."""
-        return await self._arun(
-            complete_request(prompt, check_vllm(params, stream=False), stream=False), model
-        )
+        return await self._arun(complete_request(prompt, params, check_vllm, stream=False), model)
 
     def stream_complete(
         self,
@@ -101,8 +99,8 @@ class TextVerbs(_TextStreams):
         Raises:
             InvalidRequestError: The prompt or a parameter is wrong. What else can go wrong is raised by the stream.
         """
-        params_ = check_vllm(params, stream=True)
-        return self._stream_text(complete_request(prompt, params_, stream=True, ask_usage=True), model)
+        request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
+        return self._stream_text(request, model)
 
     def astream_complete(
         self,
@@ -112,8 +110,8 @@ class TextVerbs(_TextStreams):
         **params: Unpack[VLLMCompletionParams],
     ) -> AsyncTextStream:
         """Sends a prompt as it is and gives how the model goes on, in pieces, awaiting. See `stream_complete`."""
-        params_ = check_vllm(params, stream=True)
-        return self._astream_text(complete_request(prompt, params_, stream=True, ask_usage=True), model)
+        request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
+        return self._astream_text(request, model)
 
     def chat_batch(
         self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
@@ -166,15 +164,13 @@ class OpenAITextVerbs(_TextStreams):
             APIConnectionError: No answer came.
             ResponseError: The answer is no completion.
         """
-        return self._run(complete_request(prompt, check_openai(params, stream=False), stream=False), model)
+        return self._run(complete_request(prompt, params, check_openai, stream=False), model)
 
     async def acomplete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> TextCompletion:
         """Sends a prompt as it is and gives how the model goes on, awaiting. See `complete`."""
-        return await self._arun(
-            complete_request(prompt, check_openai(params, stream=False), stream=False), model
-        )
+        return await self._arun(complete_request(prompt, params, check_openai, stream=False), model)
 
     def stream_complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
@@ -192,14 +188,10 @@ class OpenAITextVerbs(_TextStreams):
         Raises:
             InvalidRequestError: The prompt or a parameter is wrong. What else can go wrong is raised by the stream.
         """
-        return self._stream_text(
-            complete_request(prompt, check_openai(params, stream=True), stream=True), model
-        )
+        return self._stream_text(complete_request(prompt, params, check_openai, stream=True), model)
 
     def astream_complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> AsyncTextStream:
         """Sends a prompt as it is and gives how the model goes on, in pieces, awaiting. See `stream_complete`."""
-        return self._astream_text(
-            complete_request(prompt, check_openai(params, stream=True), stream=True), model
-        )
+        return self._astream_text(complete_request(prompt, params, check_openai, stream=True), model)

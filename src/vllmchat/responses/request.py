@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+from vllmchat.checking.subject import check_both, judged
 from vllmchat.checking.words import as_list, as_mapping, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post
+from vllmchat.responses.check import check_respond
 from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
 
 if TYPE_CHECKING:
-    from vllmchat.checking.dialect import CheckedParams
     from vllmchat.http.call import Reply
 
 NEEDS: Final = "Responses need vLLM 0.10 or newer, and a model that generates."
@@ -24,13 +25,22 @@ Items are messages (`{"role": "user", "content": "..."}`), answers of tools
 """
 
 
-def respond_request(given: ResponseInput, params: CheckedParams, *, stream: bool) -> Post[ModelResponse]:
+def respond_request(
+    given: ResponseInput, params: Mapping[str, object], *, stream: bool
+) -> Post[ModelResponse]:
     """The request for a response.
 
+    Args:
+        given: The input.
+        params: The keyword arguments of the call.
+        stream: Whether the answer is to be streamed.
+
     Raises:
-        InvalidRequestError: The input is none.
+        InvalidRequestError: With every problem found.
     """
-    return Post("/responses", {"input": encode_input(given)}, params, _read, stream, needs=NEEDS)
+    encoded, found = judged(lambda: encode_input(given), "")
+    checked = check_both(found, check_respond, params, stream=stream)
+    return Post("/responses", {"input": encoded}, checked, _read, stream, needs=NEEDS)
 
 
 def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:

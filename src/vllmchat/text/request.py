@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.request import NEEDS
+from vllmchat.checking.subject import check_both, judged
+from vllmchat.checking.words import as_mapping
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post, replies_wanted
 from vllmchat.text.completion import decode_completion
 from vllmchat.text.prompt import count_prompts, encode_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.checking.subject import Check
     from vllmchat.http.call import Reply
     from vllmchat.text.completion import TextCompletion
     from vllmchat.text.prompt import Prompt
@@ -22,35 +25,50 @@ PATH = "/completions"
 
 
 def complete_request(
-    prompt: Prompt | None, params: CheckedParams, *, stream: bool, ask_usage: bool = False
+    prompt: Prompt | None,
+    params: Mapping[str, object],
+    check: Check,
+    *,
+    stream: bool,
+    ask_usage: bool = False,
 ) -> Post[TextCompletion]:
     """The request for a completion.
 
     Args:
         prompt: What to go on from; None when the parameters hold `prompt_embeds`.
-        params: The checked parameters.
+        params: The keyword arguments of the call.
+        check: Checks them.
         stream: Whether the answer is to be streamed.
         ask_usage: Whether a stream is asked for the usage.
 
     Raises:
-        InvalidRequestError: There is no prompt, or it is none.
+        InvalidRequestError: With every problem found.
     """
-    return Post(PATH, completion_subject(prompt, params), params, _read, stream, ask_usage, needs=NEEDS)
+    subject, checked = completion_subject(prompt, params, check, stream=stream)
+    return Post(PATH, subject, checked, _read, stream, ask_usage, needs=NEEDS)
 
 
-def completion_subject(prompt: Prompt | None, params: CheckedParams) -> dict[str, object]:
-    """The part of the body that says what to complete.
+def completion_subject(
+    prompt: Prompt | None, params: Mapping[str, object], check: Check, *, stream: bool = False
+) -> tuple[dict[str, object], CheckedParams]:
+    """The part of the body that says what to complete, and the checked parameters.
 
     Raises:
-        InvalidRequestError: There is no prompt, or it is none.
+        InvalidRequestError: With every problem found.
     """
+    subject, found = judged(lambda: _subject(prompt, params), dict[str, object]())
+    return subject, check_both(found, check, params, stream=stream)
+
+
+def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, object]:
     if prompt is not None:
         encoded = encode_prompt(prompt)
-        if "suffix" in params.fields and not _is_text(encoded):
+        if params.get("suffix") is not None and not _is_text(encoded):
             rule = "needs a prompt of text: tokens cannot be put into the model's form for it."
             raise InvalidRequestError([Problem("suffix", "", rule)])
         return {"prompt": encoded}
-    if "prompt_embeds" not in params.fields and "prompt_embeds" not in (params.extra_body or {}):
+    extra = as_mapping(params.get("extra_body")) or {}
+    if params.get("prompt_embeds") is None and "prompt_embeds" not in extra:
         raise InvalidRequestError([Problem("prompt", "None", "is required.")])
     return {}
 
