@@ -2,8 +2,8 @@
 
 httpcore fixes one read timeout when a response begins. Here the limit changes while the response runs (first token,
 then idle, and never beyond the total), so the streams below take it from the `Clock` before each wait. On asyncio a
-protocol with one buffer for all connections carries the bytes: no cancel scope, no timer, no poll a read, and no memory
-beyond what came.
+protocol carries the bytes, those of plain connections through one buffer for all: no cancel scope, no timer, no poll a
+read, and no memory beyond what came.
 """
 
 from __future__ import annotations
