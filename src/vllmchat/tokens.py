@@ -179,9 +179,9 @@ def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokeni
         InvalidRequestError: With every problem found.
     """
     if isinstance(cast("object", prompt), str):
-        return _tokenize({"prompt": prompt}, check_all((), _TEXT, params), _read_tokens)
+        return _tokenize({"prompt": prompt}, check_all((), _TEXT.check, params), _read_tokens)
     messages, found = judge_conversation(prompt, "prompt")
-    return _tokenize({"messages": messages}, check_all(found, _CONVERSATION, params), _read_tokens)
+    return _tokenize({"messages": messages}, check_all(found, _CONVERSATION.check, params), _read_tokens)
 
 
 def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
@@ -191,7 +191,7 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
         InvalidRequestError: With every problem found.
     """
     encoded, found = judge_conversation(messages, "messages")
-    return _tokenize({"messages": encoded}, check_all(found, _COUNT, params), _read_count)
+    return _tokenize({"messages": encoded}, check_all(found, _COUNT.check, params), _read_count)
 
 
 def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[str]:
@@ -200,7 +200,7 @@ def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[
     Raises:
         InvalidRequestError: With every problem found.
     """
-    checked = check_all(judge_tokens(tokens, "tokens"), _DETOKENIZE, params)
+    checked = check_all(judge_tokens(tokens, "tokens"), _DETOKENIZE.check, params)
     return Post("/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, needs=_NEEDS)
 
 

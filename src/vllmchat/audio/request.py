@@ -156,7 +156,7 @@ def _upload(
     path: str, file: AudioFile, params: Mapping[str, object], dialect: Dialect, *, stream: bool
 ) -> Upload:
     judged, found = judge_file(file)
-    return Upload(path, judged, check_all(found, dialect, params, stream=stream), stream)
+    return Upload(path, judged, check_all(found, dialect.check, params, stream=stream), stream)
 
 
 # Rules between parameters, each under the name that calls for it

@@ -74,7 +74,7 @@ class ChatRequest:
             InvalidRequestError: With every problem found.
         """
         encoded, wrong = judge_conversation(messages, "messages")
-        checked = check_all([*wrong, *found], dialect, params, stream=stream)
+        checked = check_all([*wrong, *found], dialect.check, params, stream=stream)
         return cls(encoded, checked, stream, ask_usage)
 
     @property

@@ -14,7 +14,7 @@ from vllmchat.errors import InvalidRequestError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vllmchat.checking.dialect import CheckedParams, Dialect
+    from vllmchat.checking.dialect import CheckedParams
 
 S = TypeVar("S")
 F = TypeVar("F")
@@ -29,26 +29,19 @@ class Check(Protocol):
 
 
 def check_all(
-    found: Sequence[Problem], dialect: Dialect, params: Mapping[str, object], *, stream: bool = False
+    found: Sequence[Problem], check: Check, params: Mapping[str, object], *, stream: bool = False
 ) -> CheckedParams:
     """Check the parameters of a call whose subject has been judged.
 
     Args:
         found: What is wrong with the subject.
-        dialect: The rules of the parameters.
+        check: Checks the parameters.
         params: The keyword arguments of the call.
         stream: Whether the answer is to be streamed.
 
     Raises:
         InvalidRequestError: With every problem found, those of the subject first.
     """
-    return check_both(found, dialect.check, params, stream=stream)
-
-
-def check_both(
-    found: Sequence[Problem], check: Check, params: Mapping[str, object], *, stream: bool = False
-) -> CheckedParams:
-    """The same with the function that checks the parameters."""
     try:
         checked = check(params, stream=stream)
     except InvalidRequestError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.check import VLLM_CHAT
 from vllmchat.chat.templating import judge_conversation
-from vllmchat.checking.subject import check_all, check_both, judged
+from vllmchat.checking.subject import check_all, judged
 from vllmchat.checking.words import as_list, not_a, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.check import check_generate
@@ -41,7 +41,7 @@ def render_request(messages: Messages, params: Mapping[str, object]) -> Post[Ren
         InvalidRequestError: With every problem found.
     """
     encoded, found = judge_conversation(messages, "messages")
-    checked = check_all(found, VLLM_CHAT, params)
+    checked = check_all(found, VLLM_CHAT.check, params)
     return Post("/chat/completions/render", {"messages": encoded}, checked, _read_rendered, needs=NEEDS)
 
 
@@ -69,7 +69,7 @@ def generate_request(prompt: TokenPrompt, params: Mapping[str, object], *, strea
         InvalidRequestError: With every problem found.
     """
     subject, found = judged(lambda: _encoded(prompt), dict[str, object]())
-    checked = check_both(found, check_generate, params, stream=stream)
+    checked = check_all(found, check_generate, params, stream=stream)
     sampling = {
         **cast("Mapping[str, object]", subject["sampling_params"]),
         **cast("Mapping[str, object]", checked.fields["sampling_params"]),

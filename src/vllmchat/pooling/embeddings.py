@@ -112,7 +112,7 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
     subject = judge_input(inputs, batches=True)
     form = wanted_format(params, "base64", subject.count, "bytes_only")
     found = [*subject.problems, *judge_count(form, subject.count, "Write bytes_only or base64.")]
-    checked = check_all(found, _DIALECTS.of(subject), params)
+    checked = check_all(found, _DIALECTS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read, packing=packing, wanted=subject.wanted(checked))
     return Post("/embeddings", subject.fields, checked, read, needs=_NEEDS)

@@ -165,7 +165,7 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
     form = wanted_format(params, "float", subject.count, "bytes")
     hint = "Write float, or make several calls."
     found = [*subject.problems, *judge_count(form, subject.count, hint)]
-    checked = check_all(found, _POOL_DIALECTS.of(subject), params)
+    checked = check_all(found, _POOL_DIALECTS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read_pooled, packing=packing, wanted=subject.wanted(checked))
     return Post("/pooling", subject.fields, checked, read, outside_v1=True, needs=_POOL_NEEDS)
@@ -178,7 +178,7 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classific
         InvalidRequestError: With every problem found.
     """
     subject = judge_input(inputs, batches=False)
-    checked = check_all(subject.problems, _CLASSIFY_DIALECTS.of(subject), params)
+    checked = check_all(subject.problems, _CLASSIFY_DIALECTS.of(subject).check, params)
     read = partial(_read_classes, wanted=subject.wanted(checked))
     return Post("/classify", subject.fields, checked, read, outside_v1=True, needs=_CLASSIFY_NEEDS)
 

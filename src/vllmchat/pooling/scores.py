@@ -162,7 +162,7 @@ def score_request(
     if not found and left.count > 1 and left.count != right.count:
         rule = f"must be one thing, or as many as data_2 ({right.count}), not {left.count}."
         found = [Problem("data_1", show(data_1), rule)]
-    checked = check_all(found, _SCORE, params)
+    checked = check_all(found, _SCORE.check, params)
     # The names that every version knows.
     subject = {"text_1": left.value, "text_2": right.value}
     wanted = _unless_replaced(right.count, checked, ("text_1", "text_2"))
@@ -181,7 +181,7 @@ def rerank_request(query: Scorable, documents: Sequence[Scorable], params: Reran
         found = [*found, not_a(documents, "documents", "a list of texts or of mappings with `content`")]
     else:
         found = [*found, *_judge(documents, "documents").problems]
-    checked = check_all(found, _RERANK, params)
+    checked = check_all(found, _RERANK.check, params)
     return Post("/rerank", {"query": query, "documents": several}, checked, _read_ranking, needs=_NEEDS)
 
 

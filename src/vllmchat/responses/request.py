@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.checking.subject import check_both, judged
+from vllmchat.checking.subject import check_all, judged
 from vllmchat.checking.words import as_list, as_mapping, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post
@@ -39,7 +39,7 @@ def respond_request(
         InvalidRequestError: With every problem found.
     """
     encoded, found = judged(lambda: encode_input(given), "")
-    checked = check_both(found, check_respond, params, stream=stream)
+    checked = check_all(found, check_respond, params, stream=stream)
     return Post("/responses", {"input": encoded}, checked, _read, stream, needs=NEEDS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.request import NEEDS
-from vllmchat.checking.subject import check_both, judged
+from vllmchat.checking.subject import check_all, judged
 from vllmchat.checking.words import as_mapping
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post, replies_wanted
@@ -57,7 +57,7 @@ def completion_subject(
         InvalidRequestError: With every problem found.
     """
     subject, found = judged(lambda: _subject(prompt, params), dict[str, object]())
-    return subject, check_both(found, check, params, stream=stream)
+    return subject, check_all(found, check, params, stream=stream)
 
 
 def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, object]:
