@@ -36,8 +36,8 @@ class Release:
     """The form of the tiny model's files that its transformers reads (`old`: transformers before 5)."""
     arguments: tuple[str, ...] = ()
     """What its command line gets in place of the newest's arguments for memory and processes."""
-    environ: Mapping[str, str] = MappingProxyType({})
-    """Variables of its own; they win over those of all releases."""
+    environ: tuple[tuple[str, str], ...] = ()
+    """Variables of its own, as name and value; they win over those of all releases."""
     scale_out: tuple[str, ...] = ()
     """What switches the token-in, token-out routes on; nothing where they are there without being asked for."""
     lacks: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ _SMALL_CACHE = ("--kv-cache-memory-bytes", str(256 * 2**20), "--distributed-exec
 """The cache is filled with zeros at the start, so a small one is a quick one: 256 MiB are 65 536 tokens of the tiny
 model. One process for engine and worker saves one import of torch. With both, a start takes 17 s instead of 27 s."""
 
-_OLD_CACHE: Mapping[str, str] = MappingProxyType({"VLLM_CPU_KVCACHE_SPACE": "1"})
+_OLD_CACHE = (("VLLM_CPU_KVCACHE_SPACE", "1"),)
 """The smallest cache, in GiB, of releases that read its size on the CPU from the environment alone."""
 
 _GPU = frozenset({"triton", "triton-cpu", "intel-openmp", "intel-extension-for-pytorch"})
