@@ -4,21 +4,25 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TOOLS  := .venv-tools/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo massgen-demo test bench bench-quick check lint types unit format docs docs-serve server stop clean
+.PHONY: help demo massgen-demo test test-newest test-lowest bench bench-quick check lint types unit format \
+  docs docs-serve server stop lock clean
 
 help:
 	@echo "make demo         see it talk to a real vLLM server (the first time installs it: a few minutes)"
 	@echo "make massgen-demo see three agents of MassGen's agree, on a real vLLM server"
-	@echo "make test         every test, the real server included, with coverage"
+	@echo "make test         all that CI runs: format, lint, types, every test, the real server included, with coverage"
 	@echo "make check        the fast loop: format, lint, types, unit tests"
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
 	@echo "make server       a real vLLM server to play with (make stop ends it)"
 	@echo "make bench        measure it beside its peers, for the page Performance (some 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
+	@echo "make lock         resolve the lock files anew, after a change of requirements"
+	@echo "make test-newest  unit tests, examples and a MassGen run on the newest versions that pyproject.toml allows"
+	@echo "make test-lowest  the same on the lowest"
 	@echo "make clean        remove what make made in this folder"
 
 demo: $(VENV)/.runtime
@@ -27,8 +31,12 @@ demo: $(VENV)/.runtime
 massgen-demo: $(VENV)/.runtime
 	@$(BIN)/python scripts/massgen_demo.py
 
-test: $(VENV)/.dev
+test: lint types
 	$(BIN)/python -m pytest --cov
+
+# Resolved on the day, so that we hear of the next break before users do.
+test-newest test-lowest: test-%: .venv-tools/.stamp
+	$(TOOLS) scripts/bounds.py $*
 
 # Two at a time and all of them, each one's output in one piece where make can do that (4.0 and newer).
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
@@ -77,29 +85,41 @@ stop:
 	@$(PYTHON) scripts/vllm_server.py stop
 
 clean:
-	rm -rf $(VENV) .venv-bench site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-tools .venv-newest* .venv-lowest* site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One environment, filled as far as a target needs it; the stamps are renewed when pyproject.toml changes.
+# Resolves all locks, or only some: make lock LOCKS="dev docs".
+lock: .venv-tools/.stamp
+	$(TOOLS) scripts/locks.py renew $(LOCKS)
+
+# One environment, filled as far as a target needs it, from the lock of that name. A stamp is renewed when the lock or
+# pyproject.toml changes; a lock that does not fit pyproject.toml is an error there.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vllmchat needs Python 3.11 or newer, and \
 	$(PYTHON) is %d.%d; name another one: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	$(PIP) --editable .
+INSTALL := scripts/locks.py install
+
+$(VENV)/.runtime: locks/runtime.txt pyproject.toml | $(BIN)/python
+	@$(BIN)/python $(INSTALL) runtime
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[dev,docs]'
+$(VENV)/.dev: locks/dev.txt pyproject.toml | $(BIN)/python
+	@$(BIN)/python $(INSTALL) dev
 	@touch $@ $(VENV)/.docs $(VENV)/.runtime
 
-$(VENV)/.docs: pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[docs]'
+$(VENV)/.docs: locks/docs.txt pyproject.toml | $(BIN)/python
+	@$(BIN)/python $(INSTALL) docs
 	@touch $@ $(VENV)/.runtime
 
-.venv-bench/.stamp: benchmarks/requirements.txt pyproject.toml
+.venv-bench/.stamp: locks/bench.txt pyproject.toml
 	$(PYTHON) -m venv .venv-bench
-	$(BENCH) -m pip --disable-pip-version-check install --quiet --upgrade -r benchmarks/requirements.txt --editable .
+	@$(BENCH) $(INSTALL) bench
+	@touch $@
+
+.venv-tools/.stamp: locks/tools.txt
+	$(PYTHON) -m venv .venv-tools
+	@$(TOOLS) $(INSTALL) tools
 	@touch $@

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from locks import ROOT, Lock, StaleLockError, install_arguments
+
 _MARKER = "installed"
 """The file that is written last: a folder without it is an installation that was interrupted."""
 
@@ -117,6 +119,14 @@ class Builder:
             raise InstallError(
                 f"{self.title} could not be installed: {what} failed.\n{log_end(Path(self.log.name))}"
             )
+
+    def locked(self, lock: Lock) -> list[str]:
+        """What pip is called with to install a lock; it says which."""
+        self.say(f"  from {lock.path.relative_to(ROOT)}")
+        try:
+            return install_arguments(lock)
+        except StaleLockError as error:
+            raise InstallError(str(error)) from None
 
     def pip(self, *arguments: str | Path) -> tuple[str | Path, ...]:
         """The command that runs the environment's own pip."""

@@ -3,11 +3,14 @@
 MassGen pins an `openai` that vLLM does not accept, so the two can't share an environment; and it is heavy (270
 packages, 1.4 GB), so it lies in the cache folder beside the vLLM server, once a machine:
 
-    python scripts/massgen_env.py install               # prints the interpreter
+    python scripts/massgen_env.py install               # from locks/massgen.txt; prints the interpreter
     python scripts/massgen_env.py run -m vllmchat.adapters.massgen --help
 
 Only MassGen is installed there. `vllmchat` itself comes from the clone that runs the command, by `PYTHONPATH`, so
-that several clones share the environment; what vllmchat needs, MassGen needs too.
+that several clones share the environment.
+
+Environment:
+    VLLMCHAT_MASSGEN_PYTHON: an interpreter that has MassGen already, to use instead of that environment.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import locks
 from cached_env import Builder, CachedEnvironment, InstallError, Say, say_to_stderr
 
 MASSGEN_VERSION = "0.1.97"
@@ -26,13 +30,7 @@ MASSGEN_VERSION = "0.1.97"
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 """The package of this clone."""
 
-_REQUIREMENTS = (
-    f"massgen=={MASSGEN_VERSION}",
-    "mypy>=2.0",  # its stubtest compares our stubs with the installed MassGen and must run beside it
-    "coverage[toml]>=7.6",
-    "anyio>=4.5",
-    "typing-extensions>=4.13",
-)
+_LOCK = locks.locks()["massgen"]
 
 
 def install(*, say: Say = say_to_stderr) -> Path:
@@ -41,6 +39,8 @@ def install(*, say: Say = say_to_stderr) -> Path:
     Raises:
         InstallError: It cannot be installed; the message holds the end of the installer's log.
     """
+    if chosen := os.environ.get("VLLMCHAT_MASSGEN_PYTHON"):
+        return Path(chosen)
     return ENVIRONMENT.install(say=say)
 
 
@@ -50,13 +50,13 @@ def installed_python() -> Path | None:
 
 
 def _build(builder: Builder) -> None:
-    builder.must("installing massgen", *builder.pip("install", *_REQUIREMENTS))
+    builder.must("installing massgen", *builder.pip(*builder.locked(_LOCK)))
     builder.must("importing massgen", builder.python, "-c", "import massgen")
 
 
 ENVIRONMENT = CachedEnvironment(
     title=f"MassGen {MASSGEN_VERSION}",
-    name=f"massgen-{MASSGEN_VERSION}",
+    name=f"massgen-{MASSGEN_VERSION}-{_LOCK.contents()}",
     cost="a few minutes, 1.4 GB",
     build=_build,
 )

