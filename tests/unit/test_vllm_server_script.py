@@ -328,7 +328,9 @@ class TestRunning:
             port, pid = map(int, owner.stdout.readline().split())
             with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
                 owner.kill()
-                assert connection.recv(1) == b"", "the server closes its end when it dies"
+                # The server's end is closed when it dies: in order, or by a reset.
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
         assert not vllm_server.Server(
             name="x", pid=pid, born="", port=port, model="m", log=tmp_path, options=""
         ).is_ready()
