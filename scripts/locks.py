@@ -91,8 +91,11 @@ class Lock:
         return None
 
     def contents(self) -> str:
-        """A short digest of the whole file, for the name of an environment that is installed from it."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:8] if self.path.is_file() else "unlocked"
+        """A short digest of the versions, for the name of an environment that is installed from them."""
+        if not self.path.is_file():
+            return "unlocked"
+        lines = self.path.read_bytes().splitlines()
+        return hashlib.sha256(b"\n".join(line for line in lines if line[:1] != b"#")).hexdigest()[:8]
 
     def require_fresh(self) -> None:
         """Raise where the lock must be renewed first.
