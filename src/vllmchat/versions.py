@@ -264,8 +264,8 @@ DIFFERENCES: Final = (
     Difference(
         "0.33",
         "the finish reason of a tool call that `max_tokens` cut",
-        "`length`; before, often `tool_calls`",
-        "looks at the call itself: `ToolCall.complete`",
+        "`length`; before, often `tool_calls`, with JSON that the server has closed",
+        "looks at the call and at the usage: `ToolCall.complete`",
     ),
 )
 """Every difference that this library knows and that a caller could notice, oldest first."""

@@ -143,7 +143,7 @@ def test_how_many_choices_must_end(
     fields: dict[str, object], extra: dict[str, object] | None, choices: int
 ) -> None:
     request = ChatRequest(HI, CheckedParams(fields, extra), stream=True, ask_usage=False)
-    assert request.choices == choices
+    assert request.limits.choices == choices
 
 
 # ------------------------------------------------------------------------------------------------

@@ -297,6 +297,16 @@ def test_a_call_that_was_cut_is_not_complete(status: str, item: str) -> None:
     assert [call.complete for call in response.tool_calls] == [True, False]
 
 
+@pytest.mark.parametrize(("most", "tokens", "whole"), [(12, 12, False), (13, 12, True), (None, 12, True)])
+def test_a_call_is_cut_where_the_response_has_all_its_tokens(
+    most: int | None, tokens: int, whole: bool
+) -> None:
+    fields = {"max_output_tokens": most, "usage": {"output_tokens": tokens}}
+    output = [call_item("{}"), call_item("{}")]
+    response = ModelResponse.model_validate({"status": "completed", "output": output, **fields})
+    assert [call.complete for call in response.tool_calls] == [True, whole]
+
+
 # Events
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.chunk import ChatCompletionChunk
     from vllmchat.chat.completion import ChoiceLogprobs, TokenLogprob
+    from vllmchat.chat.limits import CallLimits
     from vllmchat.wire import JsonObject
 
 _NAMES = frozenset({"id", "type", "name", "role", "index", "object", "format", "created", "expires_at"})
@@ -50,13 +51,17 @@ class Accumulator:
     Args:
         expected: How many choices were asked for (`n`): `finished` waits for so many.
         request_id: The `X-Request-Id` of the answer, for the completion to tell.
+        limits: What the request said of tool calls; None where it is not known.
     """
 
-    __slots__ = ("_choices", "_expected", "_extra", "_fields", "_finished", "_usage", "request_id")
+    __slots__ = ("_choices", "_expected", "_extra", "_fields", "_finished", "_limits", "_usage", "request_id")
 
-    def __init__(self, *, expected: int = 1, request_id: str | None = None) -> None:
+    def __init__(
+        self, *, expected: int = 1, request_id: str | None = None, limits: CallLimits | None = None
+    ) -> None:
         self.request_id = request_id
         self._expected = expected
+        self._limits = limits
         self._finished = 0
         self._choices: dict[int, _ChoiceSoFar] = {}
         self._fields: JsonObject = {}
@@ -116,11 +121,14 @@ class Accumulator:
         """Whether every choice that was seen, and at least as many as expected, told why it ended."""
         return self._finished >= self._expected and self._finished == len(self._choices)
 
-    def completion(self) -> ChatCompletion:
+    def completion(self, *, ended: bool = True) -> ChatCompletion:
         """The reply so far, as the server would have answered without streaming.
 
         Valid at any time: it shares nothing with what comes later. A choice that has not ended has no finish
         reason, and its tool calls are not `complete` unless they have ended and a later one has begun.
+
+        Args:
+            ended: Whether no more chunks come, so that a usage that is missing will not come either.
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
@@ -139,6 +147,8 @@ class Accumulator:
             for call, tool_call in zip(choice.calls.in_order(), built.message.tool_calls, strict=True):
                 if choice.finish_reason is None and choice.calls.may_grow(call):
                     mark_cut(tool_call)
+        if self._limits is not None:
+            self._limits.mark(completion, {choice.index: choice.usage for choice in choices}, ended=ended)
         set_request_id(completion, self.request_id)
         return completion
 

@@ -89,9 +89,13 @@ class ToolCall(WireModel):
     def complete(self) -> bool:
         """Whether the model wrote the call to its end.
 
-        False when the arguments are no whole JSON; when the reply ended by `"length"` or another reason
-        that cuts (`CUT_REASONS`) and this was its last call; and while a stream still adds to it. The
-        finish reason alone would not do: some servers say `"tool_calls"` for a call that `max_tokens` cut.
+        False when the arguments are not whole JSON; when the reply ended by `"length"` or another reason
+        that cuts (`CUT_REASONS`) and this was its last call; and while a stream still adds to it.
+
+        The finish reason alone would not do: vLLM 0.10 to 0.32 give `"tool_calls"` also for a call that
+        `max_tokens` cut, and may have closed its JSON. So it is False too for the last call of a reply that has as
+        many tokens as `max_tokens` allows, by its usage, and for a last call that came without any arguments,
+        unless its function takes none, or requires none and the usage is below `max_tokens`.
         """
         return not self._cut and is_whole(self.function.arguments)
 

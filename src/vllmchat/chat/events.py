@@ -14,9 +14,12 @@ from vllmchat.chat.calls import CallsSoFar
 from vllmchat.chat.completion import CUT_REASONS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vllmchat.chat.calls import CallSoFar
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice
     from vllmchat.chat.completion import ChatCompletion, FinishReason, ToolCall, Usage
+    from vllmchat.chat.limits import CallLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class ToolCallDone:
     """Nothing more comes for a tool call. Every call that began has exactly one, also one that was cut.
 
     It comes as soon as it is certain: when the arguments are a whole JSON object and a later call begins,
-    else when the choice finishes, else when the stream ends.
+    else when the choice finishes, else when the stream ends. With `max_tokens`, the last call of a choice waits for
+    the end of the stream, where the usage shows whether the limit was reached.
 
     Attributes:
         index: Number of the call in its choice, from 0.
@@ -124,11 +128,15 @@ class EventMaker:
     """Translates the chunks of one stream into events.
 
     Within a chunk the order is reasoning, text, tool calls, as models write them.
+
+    Args:
+        limits: What the request said of tool calls; None where it is not known.
     """
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_limits")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: CallLimits | None = None) -> None:
+        self._limits = limits
         self._calls: dict[int, _ChoiceCalls] = {}
 
     def feed(self, chunk: ChatCompletionChunk) -> list[Event]:
@@ -145,14 +153,15 @@ class EventMaker:
         return events
 
     def finish(self, completion: ChatCompletion) -> list[Event]:
-        """The last events: calls of choices that never told why they ended, and the whole reply.
+        """The last events: calls that wait for the usage, or of choices without a finish reason, and the whole reply.
 
         Args:
             completion: The whole reply.
         """
         events: list[Event] = []
+        choices = {choice.index: choice.message.tool_calls for choice in completion.choices}
         for index in sorted(self._calls):
-            self._calls[index].end(events, finish_reason=None)
+            self._calls[index].finish(events, choices.get(index, ()))
         events.append(Finished(completion))
         return events
 
@@ -163,7 +172,7 @@ class EventMaker:
                 calls = self._calls[piece.index] = _ChoiceCalls(piece.index)
             calls.feed(piece, events)
         if piece.finish_reason and calls is not None:
-            calls.end(events, finish_reason=piece.finish_reason)
+            calls.end(events, piece.finish_reason, self._limits)
 
 
 class _ChoiceCalls:
@@ -195,20 +204,31 @@ class _ChoiceCalls:
             elif call.name:
                 self._start(call, events)
 
-    def end(self, events: list[Event], *, finish_reason: str | None) -> None:
-        """Tell the end of all calls that are open.
+    def end(self, events: list[Event], finish_reason: str, limits: CallLimits | None) -> None:
+        """Tell the end of the calls that are open, of a choice that has ended.
 
         Args:
             events: Where to tell it.
-            finish_reason: Why the choice ended; None when it did not.
+            finish_reason: Why the choice ended.
+            limits: By which the last call is judged, if it can be already; else it is left to `finish`.
+        """
+        *earlier, last = self._calls.in_order()
+        for call in earlier:
+            self._end(events, call, call.build())
+        if limits is None or not limits.leave_open(last.arguments, finish_reason):
+            self._end(events, last, last.build(cut=finish_reason in CUT_REASONS))
+
+    def finish(self, events: list[Event], judged: Sequence[ToolCall]) -> None:
+        """Tell the end of all calls that are still open.
+
+        Args:
+            events: Where to tell it.
+            judged: The calls as the whole reply has them.
         """
         calls = self._calls.in_order()
-        for call in calls:
-            if finish_reason is None:
-                cut = self._calls.may_grow(call)
-            else:
-                cut = finish_reason in CUT_REASONS and call is calls[-1]
-            self._end(call, events, cut=cut)
+        for place, call in enumerate(calls):
+            known = len(judged) == len(calls)
+            self._end(events, call, judged[place] if known else call.build(cut=self._calls.may_grow(call)))
 
     def _start(self, call: CallSoFar, events: list[Event]) -> None:
         self._started.add(call.index)
@@ -224,12 +244,12 @@ class _ChoiceCalls:
             if self._calls.is_last(call):
                 self._grown[index] = call
             elif call.ended:
-                self._end(call, events, cut=False)
+                self._end(events, call, call.build())
 
-    def _end(self, call: CallSoFar, events: list[Event], *, cut: bool) -> None:
+    def _end(self, events: list[Event], call: CallSoFar, built: ToolCall) -> None:
         if call.index in self._done:
             return
         if call.index not in self._started:
             self._start(call, events)
         self._done.add(call.index)
-        events.append(ToolCallDone(call.index, call.build(cut=cut), self._choice))
+        events.append(ToolCallDone(call.index, built, self._choice))

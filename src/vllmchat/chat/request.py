@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from vllmchat.chat.templating import judge_conversation
 from vllmchat.checking.subject import check_all
 from vllmchat.later import later
-from vllmchat.post import Post, replies_wanted
+from vllmchat.post import Post
 from vllmchat.versions import fit, must_ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vllmchat.chat.completion import ChatCompletion, decode_completion
+    from vllmchat.chat.limits import CallLimits, limits_of
     from vllmchat.chat.messages import Messages
     from vllmchat.checking.dialect import CheckedParams, Dialect
     from vllmchat.errors import Problem
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from vllmchat.versions import Version
 else:
     decode_completion = later("vllmchat.chat.completion", "decode_completion")
+    limits_of = later("vllmchat.chat.limits", "limits_of")
 
 NEEDS: Final = (
     "Check base_url, and that the server has a model that generates: "
@@ -78,9 +81,9 @@ class ChatRequest:
         return cls(encoded, checked, stream, ask_usage)
 
     @property
-    def choices(self) -> int:
-        """How many choices are asked for."""
-        return replies_wanted(self.params)
+    def limits(self) -> CallLimits:
+        """What it says of the tool calls in its reply."""
+        return limits_of(self.params)
 
     @property
     def needs_version(self) -> bool:
@@ -106,11 +109,13 @@ class ChatRequest:
             InvalidRequestError: Something in the request has no JSON form.
         """
         subject = {"messages": self.messages}
-        post = Post(
-            "/chat/completions", subject, self.params, _read, self.stream, self.ask_usage, needs=NEEDS
-        )
+        read = partial(_read, request=self)
+        post = Post("/chat/completions", subject, self.params, read, self.stream, self.ask_usage, needs=NEEDS)
         return post.call(model, timeout)
 
 
-def _read(reply: Reply) -> ChatCompletion:
-    return decode_completion(reply.body, request_id=reply.head.request_id)
+def _read(reply: Reply, request: ChatRequest) -> ChatCompletion:
+    completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    if any(choice.message.tool_calls for choice in completion.choices):
+        request.limits.mark(completion)
+    return completion

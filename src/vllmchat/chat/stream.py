@@ -12,20 +12,23 @@ from vllmchat.chat.events import EventMaker
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from vllmchat.chat.chunk import ChatCompletionChunk
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.events import Event
+    from vllmchat.chat.limits import CallLimits
+    from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.stream import ReplyReader
 
 
 class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
     """Reads the events of `/v1/chat/completions`."""
 
-    def __init__(self, choices: int = 1) -> None:
+    def __init__(self, limits: CallLimits | None = None) -> None:
         super().__init__()
-        self.accumulator = Accumulator(expected=choices)
+        self.limits = limits
+        self.accumulator = Accumulator(expected=limits.choices if limits is not None else 1, limits=limits)
 
     def decode(self, data: bytes) -> ChatCompletionChunk | dict[str, object]:
         """Makes a chunk of an event's data, or finds the error that it tells."""
@@ -43,7 +46,7 @@ class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
         """The completion so far, also an empty one."""
         if self.head is not None:
             self.accumulator.request_id = self.head.request_id
-        return self.accumulator.completion()
+        return self.accumulator.completion(ended=self.done)
 
 
 class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
@@ -69,6 +72,10 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
     All of them carry what had arrived as `partial`.
     """
 
+    def __init__(self, reader: ChatReader, open_exchange: Callable[[], SyncExchange]) -> None:
+        super().__init__(reader, open_exchange)
+        self._limits = reader.limits
+
     @property
     def completion(self) -> ChatCompletion:
         """The whole reply as far as it has been handed out; at the end what it would be without streaming."""
@@ -76,7 +83,7 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
 
     def events(self) -> Iterator[Event]:
         """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
-        maker = EventMaker()
+        maker = EventMaker(self._limits)
         try:
             for chunk in self:
                 yield from maker.feed(chunk)
@@ -110,6 +117,10 @@ class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"])
     All of them carry what had arrived as `partial`.
     """
 
+    def __init__(self, reader: ChatReader, open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
+        super().__init__(reader, open_exchange)
+        self._limits = reader.limits
+
     @property
     def completion(self) -> ChatCompletion:
         """The whole reply as far as it has been handed out; at the end what it would be without streaming."""
@@ -117,7 +128,7 @@ class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"])
 
     def events(self) -> AsyncChatEvents:
         """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
-        return AsyncChatEvents(self, self._reader)
+        return AsyncChatEvents(self, self._reader, self._limits)
 
 
 class AsyncChatEvents(AsyncIterator["Event"]):
@@ -126,11 +137,14 @@ class AsyncChatEvents(AsyncIterator["Event"]):
     # A class and not an asynchronous generator: one that is left early lives on until the event loop ends it.
 
     def __init__(
-        self, stream: AsyncChatStream, reader: ReplyReader[ChatCompletionChunk, ChatCompletion]
+        self,
+        stream: AsyncChatStream,
+        reader: ReplyReader[ChatCompletionChunk, ChatCompletion],
+        limits: CallLimits | None,
     ) -> None:
         self._stream = aiter(stream)
         self._reader = reader
-        self._maker = EventMaker()
+        self._maker = EventMaker(limits)
         self._events: deque[Event] = deque()
         self._finished = False
 

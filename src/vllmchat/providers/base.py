@@ -181,10 +181,10 @@ class ProviderBase:
         return await self._connections.awaiting.open(self._target, call)
 
     def _stream_chat(self, request: ChatRequest, model: str | None) -> ChatStream:
-        return ChatStream(ChatReader(request.choices), partial(self._open, request, model))
+        return ChatStream(ChatReader(request.limits), partial(self._open, request, model))
 
     def _astream_chat(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
-        return AsyncChatStream(ChatReader(request.choices), partial(self._aopen, request, model))
+        return AsyncChatStream(ChatReader(request.limits), partial(self._aopen, request, model))
 
     def _follow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
         return self._connections.blocking.follow(partial(flow, self._target), timeout)

@@ -77,7 +77,8 @@ class OpenAIProvider(OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, Mo
         """Sends a conversation and gives the reply in pieces, as they are generated.
 
         Nothing is sent before the stream is iterated over or entered. Whether a stream tells the usage is the
-        server's choice unless `stream_options={"include_usage": True}` is given.
+        server's choice unless `stream_options={"include_usage": True}` is given. Give it with `tools` and
+        `max_tokens`: some servers say only there that a tool call was cut.
 
         Args:
             messages: A text, or the conversation so far.

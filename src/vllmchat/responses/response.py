@@ -213,10 +213,12 @@ class ModelResponse(WireModel):
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The functions that the model calls, in its order, as a chat has them; `ToolCall.id` is the `call_id`."""
-        # vLLM calls items completed that were cut, so of a response that was cut the last one counts as such.
-        cut = (
-            self.output[-1] if self.output and self.status in ("incomplete", "cancelled", "failed") else None
-        )
+        # vLLM calls items completed that were cut, so of a response that was cut the last one counts as such. Old
+        # ones call the response completed too, even where it has all the tokens that it may have.
+        most, usage = self.max_output_tokens, self.usage
+        full = most is not None and usage is not None and usage.output_tokens >= most
+        was_cut = full or self.status in ("incomplete", "cancelled", "failed")
+        cut = self.output[-1] if self.output and was_cut else None
         calls: list[ToolCall] = []
         for item in self.output:
             if item.type == "function_call":
