@@ -120,7 +120,7 @@ def test_a_reused_connection_that_ends_before_any_byte_is_stale(name: str) -> No
 
 def test_a_connection_that_ends_late_was_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     reused = clock(reused=True)
-    monkeypatch.setattr(clock_module, "monotonic", lambda: time.monotonic() + 6)
+    monkeypatch.setattr(clock_module, "monotonic", lambda: time.monotonic() + 1.1)
     failure = classify(httpcore.ReadError("x"), reused, answering=False)
     assert failure is not None
     assert failure.kind == "broken"

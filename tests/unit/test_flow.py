@@ -252,13 +252,35 @@ def test_what_may_have_been_generated_is_not_asked_for_again(kind: Kind) -> None
     assert (result.error.url, result.error.request_id) == (result.sends[0].url, result.sends[0].request_id)
 
 
-@pytest.mark.parametrize("kind", ["refused", "stale"])
-def test_the_tries_are_counted(kind: Kind) -> None:
-    result = ask(*[failure(kind)] * 3)
+def never_again() -> list[tuple[Target, Call[Any]]]:
+    return [(replace(TARGET, max_retries=0), CALL), (TARGET, replace(CALL, max_retries=0))]
+
+
+def test_the_tries_are_counted() -> None:
+    result = ask(*[failure("refused")] * 3)
     assert isinstance(result.error, APIConnectionError)
     assert result.error.request_id == result.sends[2].request_id
-    for target, call in ((replace(TARGET, max_retries=0), CALL), (TARGET, replace(CALL, max_retries=0))):
-        assert len(ask(failure(kind), target=target, call=call).sends) == 1
+    for target, call in never_again():
+        assert len(ask(failure("refused"), target=target, call=call).sends) == 1
+
+
+def test_a_stale_connection_does_not_count_as_a_try() -> None:
+    for target, call in never_again():
+        result = ask(failure("stale"), OK, b"text", target=target, call=call)
+        assert (result.value, result.pauses) == ("text", [])
+        assert len({send.request_id for send in result.sends}) == 2
+    # All the others are left, with the pauses that they have without it.
+    result = ask(failure("stale"), *[failure("refused")] * 2, OK, b"text")
+    assert (result.value, result.pauses) == ("text", [0.5, 1.0])
+
+
+def test_only_one_stale_connection_does_not_count() -> None:
+    # Connections of a caller's own client cannot be had anew at will.
+    for target, call in never_again():
+        assert len(ask(*[failure("stale")] * 2, target=target, call=call).sends) == 2
+    result = ask(*[failure("stale")] * 4)
+    assert isinstance(result.error, APIConnectionError)
+    assert result.error.request_id == result.sends[3].request_id
 
 
 def test_an_answer_that_breaks_off_is_not_asked_for_again() -> None:

@@ -12,6 +12,7 @@ from vllmchat import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    BadRequestError,
     InternalServerError,
     ServiceUnavailableError,
     StreamInterruptedError,
@@ -208,13 +209,29 @@ def test_how_often_is_the_callers_choice(ask: Asking) -> None:
         assert len(ask.server.requests) - before == count
 
 
-def test_a_stale_connection_counts_as_an_attempt(ask: Asking) -> None:
+@pytest.mark.parametrize("end", [close, reset])
+def test_a_stale_connection_is_replaced_also_without_retries(ask: Asking, end: Step) -> None:
+    # Some vLLM servers close the connection after an error, and announce it nowhere.
+    llm = VLLMProvider("m", base_url=ask.server.base_url, max_retries=0)
+    for _ in range(2):
+        ask.server.reply({"error": {"message": "no such token"}}, 400)
+        with pytest.raises(BadRequestError):
+            ask(llm)
+        ask.server.script(end)
+        ask.answer("two")
+        assert ask(llm) == "two"
+    assert (len(ask.server.requests), ask.server.connections) == (6, 3)
+
+
+def test_a_new_connection_that_ends_is_not_replaced(ask: Asking) -> None:
     llm = VLLMProvider("m", base_url=ask.server.base_url, max_retries=0)
     ask.answer("one")
     ask(llm)
-    ask.server.script(close)
-    with pytest.raises(APIConnectionError, match="closed the connection before it answered"):
+    for _ in range(2):
+        ask.server.script(close)
+    with pytest.raises(APIConnectionError):
         ask(llm)
+    assert len(ask.server.requests) == 3
 
 
 @pytest.mark.parametrize("params", [{"request_id": "mine"}, {"extra_headers": {"X-Request-ID": "mine"}}])

@@ -356,7 +356,7 @@ def test_a_stale_connection_is_tried_again(family: Family) -> None:
         server.reply(completion("one"))
         server.script(close)
         server.reply(completion("two"))
-        llm = family.provider(server.base_url, max_retries=1)
+        llm = family.provider(server.base_url, max_retries=0)
         assert family.colour.chat(llm).text == "one"
         assert family.colour.chat(llm).text == "two"
         assert [request.index for request in server.requests] == [0, 1, 0]

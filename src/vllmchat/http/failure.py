@@ -31,7 +31,7 @@ _BROKEN = frozenset(
 _TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "TimeoutException"})
 _UNUSABLE = frozenset({"UnsupportedProtocol", "LocalProtocolError", "TooManyRedirects"})
 
-_STALE_SECONDS = 5.0
+_STALE_SECONDS = 1.0
 """A server that had closed an idle connection shows it within a round trip. One that closes later has died while it
 worked on the request, which must not be sent again."""
 

@@ -165,7 +165,8 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
     """Sends until an answer with a good status stands open."""
     retries = target.max_retries if call.max_retries is None else call.max_retries
     root = target.base.root if call.outside_v1 else target.base.prefix
-    attempt = 0
+    attempt = retried = 0
+    replaced = False
     while True:
         send = _send(target, call, root + call.path, attempt)
         clock.start_attempt()
@@ -173,19 +174,26 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         try:
             head = yield send
         except TransportFailure as failure:
-            # A stale connection says nothing about the server: the next attempt opens a new one, at once.
+            # A stale connection says nothing about the server: the next attempt opens a new one, at once. Nobody has
+            # read the request, so it is not a second one, and does not count.
             clock.fresh = True
-            pause = 0.0 if failure.kind == "stale" else backoff(attempt)
-            if not failure.retriable or attempt >= retries or pause >= clock.total_seconds():
+            stale = failure.kind == "stale"
+            free = stale and not replaced
+            pause = 0.0 if stale else backoff(retried)
+            left = free or retried < retries
+            if not failure.retriable or not left or pause >= clock.total_seconds():
                 raise failure.error(send.place, send.request_id) from failure.cause
+            replaced = replaced or stale
+            retried += not free
         else:
             assert isinstance(head, Head)
             if head.status < 300 or head.status in call.answers:
                 return send, head
             raw = yield from _read_error(clock)
-            pause = _pause_after(head, attempt) if head.status in RETRIED_STATUSES else None
-            if pause is None or attempt >= retries or pause >= clock.total_seconds():
+            pause = _pause_after(head, retried) if head.status in RETRIED_STATUSES else None
+            if pause is None or retried >= retries or pause >= clock.total_seconds():
                 raise error_from_reply(*without_secrets(send, head, raw), needs=call.needs)
+            retried += 1
         attempt += 1
         if pause > 0:
             yield Sleep(pause)
