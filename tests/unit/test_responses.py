@@ -383,6 +383,40 @@ def test_pieces_without_the_events_that_announce_them_count_too() -> None:
     assert response.output[0].to_request()["content"] == [{"type": "reasoning_text", "text": "hm"}]
 
 
+def test_an_old_server_whose_last_event_has_no_output() -> None:
+    # vLLM 0.10: the finished response is empty, the message is announced under the number of the reasoning, and
+    # each piece has a number of its own.
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}], "status": "completed"}
+    said = {"type": "message", "content": [{"type": "output_text", "text": "ab"}], "status": "completed"}
+    opened = {"type": "message", "content": [], "status": "in_progress"}
+    target = ResponseReader()
+    early = read(
+        target,
+        {"type": "response.created", "response": {"status": "in_progress", "output": []}},
+        {"type": "response.reasoning_text.delta", "output_index": 0, "delta": "hm"},
+        {"type": "response.output_item.done", "output_index": 0, "item": thought},
+        {"type": "response.output_item.added", "output_index": 0, "item": opened},
+        {"type": "response.output_text.delta", "output_index": 1, "content_index": 1, "delta": "a"},
+        {"type": "response.output_text.delta", "output_index": 1, "content_index": 2, "delta": "b"},
+    )
+    assert (early.reasoning, early.text) == ("hm", "ab")
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    response = read(
+        target,
+        {"type": "response.output_item.done", "output_index": 1, "item": said},
+        {"type": "response.completed", "response": {"status": "completed", "output": [], "usage": usage}},
+    )
+    assert (response.reasoning, response.text, response.status) == ("hm", "ab", "completed")
+    assert response.usage is not None
+    assert [item.status for item in response.output] == ["completed", "completed"]
+    assert target.end_is_proven()
+
+
+def test_a_response_without_output_has_none() -> None:
+    response = read(ResponseReader(), {"type": "response.completed", "response": {"output": []}})
+    assert response.output == []
+
+
 def test_a_snapshot_shares_nothing_with_what_comes_later() -> None:
     target = ResponseReader()
     delta: Object = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}

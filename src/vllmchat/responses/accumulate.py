@@ -37,9 +37,11 @@ class ResponseSoFar:
         elif isinstance(event, ResponseArgumentsDelta):
             self._item(event.output_index, "function_call").arguments.write(event.delta)
         elif isinstance(event, ResponseItemEvent):
-            self._item(event.output_index, event.item.type).replace(
-                event.item, whole=event.type == "response.output_item.done"
-            )
+            item = self._item(event.output_index, event.item.type)
+            whole = event.type == "response.output_item.done"
+            # vLLM 0.10 announces an item under the number of the one before it, which has ended.
+            if whole or not item.whole:
+                item.replace(event.item, whole=whole)
         elif isinstance(event, ResponsePartEvent):
             if event.type == "response.content_part.added":
                 self._item(event.output_index, "").begin(event.content_index, event.part)
@@ -50,11 +52,10 @@ class ResponseSoFar:
 
     def response(self) -> ModelResponse:
         """The response so far. It shares nothing with what comes later."""
-        if self.last is not None:
-            return self.last.response.model_copy(deep=True)
         build(ModelResponse)
         response = ModelResponse() if self._state is None else self._state.model_copy(deep=True)
-        if self._items:
+        # What the last event has counts for more, but vLLM 0.10 leaves its output empty.
+        if self._items and not (self.last is not None and response.output):
             response.output = [self._items[index].build() for index in sorted(self._items)]
         return response
 
@@ -68,11 +69,11 @@ class ResponseSoFar:
 class _ItemSoFar:
     """One item as far as it came."""
 
-    __slots__ = ("_item", "_kinds", "_texts", "_whole", "arguments")
+    __slots__ = ("_item", "_kinds", "_texts", "arguments", "whole")
 
     def __init__(self, item: ResponseItem) -> None:
         self._item = item
-        self._whole = False
+        self.whole = False
         self._texts: dict[int, StringIO] = {}
         self._kinds: dict[int, ResponsePart] = {}
         self.arguments = StringIO()
@@ -87,11 +88,11 @@ class _ItemSoFar:
         self._texts[index] = StringIO()
 
     def replace(self, item: ResponseItem, *, whole: bool) -> None:
-        self._item, self._whole = item, whole
+        self._item, self.whole = item, whole
 
     def build(self) -> ResponseItem:
         item = self._item.model_copy(deep=True)
-        if self._whole:
+        if self.whole:
             return item
         if self._texts:
             item.content = [
