@@ -29,7 +29,8 @@ DEV_MODE: Final = (
     "It has the routes of administration only when VLLM_SERVER_DEV_MODE=1 stood in its environment as it was started. "
     "They ask for no key."
 )
-PAUSING: Final = f"{DEV_MODE} To pause and resume needs vLLM 0.12 or newer besides."
+PAUSING: Final = f"{DEV_MODE} Pausing and resuming also need vLLM 0.12 or newer."
+ABORTING: Final = f"{DEV_MODE} Aborting also needs vLLM 0.30 or newer."
 LORA: Final = (
     "It loads adapters only when it was started with --enable-lora, and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its "
     "environment."
@@ -160,12 +161,15 @@ def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainReque
         )
     checked = _ABORT.check({"request_ids": _listed(request_ids), "timeout": timeout})
     named = cast("Sequence[str]", checked.fields["request_ids"])
-    return _post("/abort_requests", _read_aborted, checked.timeout, body={"request_ids": [*named]})
+    return _post(
+        "/abort_requests", _read_aborted, checked.timeout, body={"request_ids": [*named]}, needs=ABORTING
+    )
 
 
 def abort_all_request(timeout: Wait) -> PlainRequest[int | None]:
     """The request that ends all other requests."""
-    return _post("/abort_requests", _read_aborted, checked_timeout(timeout), body={"request_ids": []})
+    timeout = checked_timeout(timeout)
+    return _post("/abort_requests", _read_aborted, timeout, body={"request_ids": []}, needs=ABORTING)
 
 
 def load_lora_request(

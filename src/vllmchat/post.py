@@ -33,6 +33,7 @@ class Post(Generic[T]):
         ask_usage: Whether a stream is asked for the usage, unless the parameters say that it is not.
         outside_v1: Whether the route stands beside `/v1`.
         needs: As of `Call`.
+        whole_too: As of `Call`.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Post(Generic[T]):
     ask_usage: bool = False
     outside_v1: bool = False
     needs: str | None = None
+    whole_too: bool = False
 
     needs_model: ClassVar[bool] = True
 
@@ -93,6 +95,7 @@ class Post(Generic[T]):
             request_id=request_id if isinstance(request_id, str) else None,
             outside_v1=self.outside_v1,
             needs=self.needs,
+            whole_too=self.whole_too,
         )
 
 

@@ -214,10 +214,22 @@ DIFFERENCES: Final = (
         '`"wait"` is sent in both forms; nothing for `"keep"`, with which old servers abort',
     ),
     Difference(
+        "0.18",
+        "what `render` and `render_completion` return",
+        "the tokens and the sampling; before, the engine's input, without sampling",
+        "reads both",
+    ),
+    Difference(
         "0.18, 0.21",
         "`reasoning_effort`",
         "`none`, then the other new words; before, refused",
         "sends it; an old server answers with a `BadRequestError`",
+    ),
+    Difference(
+        "0.20",
+        "streams of `/inference/v1/generate`",
+        "chunks; before, `stream` is ignored",
+        "gives a whole answer as one chunk",
     ),
     Difference(
         "0.20",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -176,11 +177,22 @@ def test_without_the_route_the_error_says_what_the_server_needs(
         getattr(VLLMProvider("m", base_url=scripted.base_url), given[0])(*given[1], **given[2])
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume", "is_paused"])
-def test_without_pausing_the_error_names_the_version_too(verb: str, scripted: ScriptedServer) -> None:
+@pytest.mark.parametrize(
+    ("verb", "args", "version"),
+    [
+        ("pause", (), "0.12"),
+        ("resume", (), "0.12"),
+        ("is_paused", (), "0.12"),
+        ("abort", ("chatcmpl-1",), "0.30"),
+        ("abort_all", (), "0.30"),
+    ],
+)
+def test_the_error_names_the_version_of_routes_that_came_later(
+    verb: str, args: tuple[str, ...], version: str, scripted: ScriptedServer
+) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
-    with pytest.raises(NotFoundError, match=r"vLLM 0\.12"):
-        getattr(VLLMProvider("m", base_url=scripted.base_url), verb)()
+    with pytest.raises(NotFoundError, match=f"needs? vLLM {re.escape(version)} or newer"):
+        getattr(VLLMProvider("m", base_url=scripted.base_url), verb)(*args)
 
 
 def test_an_adapter_that_is_missing_is_no_route_that_is_missing(scripted: ScriptedServer) -> None:

@@ -10,6 +10,7 @@ import pytest
 from support import recordings
 from support.scripted import ScriptedServer, reply, stream
 from vllmchat import (
+    BadRequestError,
     Generation,
     InvalidRequestError,
     NotFoundError,
@@ -203,7 +204,28 @@ def test_fields_of_newer_servers_are_sent_back() -> None:
     assert sent(rendered(of_a_newer_server={"x": 1}, empty=None))["of_a_newer_server"] == {"x": 1}
 
 
-@pytest.mark.parametrize("data", [b"[]", b"{}", b"null", b'{"token_ids": "x"}', b"<html>"])
+OLD: Object = {"type": "token", "prompt_token_ids": [1, 445], "prompt": "<|im_start|>", "arrival_time": 1.5}
+
+
+def test_the_form_of_old_servers() -> None:
+    conversation = [{"role": "user", "content": "Hello"}]
+    prompt = decode_rendered(json.dumps([conversation, [OLD]]).encode())
+    assert (prompt.token_ids, prompt.sampling_params, prompt.model_extra) == ([1, 445], {}, {})
+    assert [each.token_ids for each in decode_all_rendered(json.dumps([OLD, OLD]).encode())] == [[1, 445]] * 2
+    assert sent(prompt, max_tokens=5)["token_ids"] == [1, 445]
+
+
+@pytest.mark.parametrize("wrong", [{"type": "multimodal"}, {"prompt_token_ids": "x"}])
+def test_prompts_of_old_servers_that_cannot_be_sent_back(wrong: Object) -> None:
+    prompt = {**OLD, **wrong}
+    for body, decode in (([[], [prompt]], decode_rendered), ([prompt], decode_all_rendered)):
+        with pytest.raises(ResponseError, match="is not a rendered prompt"):
+            decode(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "data", [b"[]", b"{}", b"null", b'{"token_ids": "x"}', b"<html>", b"[[], []]", b"[["]
+)
 def test_what_is_no_rendered_prompt(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_rendered(data)
@@ -327,6 +349,31 @@ def test_a_stream_that_breaks_off_keeps_what_came(colour: Colour, scripted: Scri
         got.until_done()
     assert isinstance(caught.value.partial, Generation)
     assert caught.value.partial.token_ids == [1, 2]
+
+
+def test_an_old_server_that_does_not_stream_gives_one_chunk(colour: Colour, scripted: ScriptedServer) -> None:
+    # As vLLM 0.12 to 0.19 answer, whatever `stream` says.
+    choice = {"index": 0, "logprobs": None, "finish_reason": "length", "token_ids": [548, 649]}
+    scripted.reply({"request_id": "b", "choices": [choice], "prompt_logprobs": None})
+    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    pieces: list[Any] = list(got)
+    assert [piece.token_ids for piece in pieces] == [[548, 649]]
+    inner: Any = got.inner
+    assert (inner.generation.token_ids, inner.generation.finish_reason) == ([548, 649], "length")
+
+
+def test_an_error_in_place_of_a_stream_is_told(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.reply({"error": {"message": "no such token", "type": "BadRequestError", "code": 400}})
+    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    with pytest.raises(BadRequestError, match="no such token"):
+        got.until_done()
+
+
+def test_a_json_answer_that_is_no_generation(colour: Colour, scripted: ScriptedServer) -> None:
+    scripted.reply({"hello": "world"})
+    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    with pytest.raises(ResponseError, match="is not a chunk of a generation"):
+        got.until_done()
 
 
 # Servers without the routes

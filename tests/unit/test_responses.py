@@ -386,7 +386,11 @@ def test_pieces_without_the_events_that_announce_them_count_too() -> None:
 def test_an_old_server_whose_last_event_has_no_output() -> None:
     # vLLM 0.10: the finished response is empty, the message is announced under the number of the reasoning, and
     # each piece has a number of its own.
-    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}], "status": "completed"}
+    thought = {
+        "type": "reasoning",
+        "content": [{"type": "reasoning_text", "text": "hm"}],
+        "status": "completed",
+    }
     said = {"type": "message", "content": [{"type": "output_text", "text": "ab"}], "status": "completed"}
     opened = {"type": "message", "content": [], "status": "in_progress"}
     target = ResponseReader()

@@ -2,11 +2,26 @@
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
+import contextlib
 from functools import cache
+from typing import cast
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
-from vllmchat.wire import Items, JsonObject, Text, Whole, WireModel, build, decode, first_problem, not_this
+from vllmchat.checking.words import as_list
+from vllmchat.wire import (
+    Items,
+    JsonObject,
+    Text,
+    Whole,
+    WireModel,
+    as_object,
+    build,
+    decode,
+    first_problem,
+    not_this,
+)
 
 _NOT_SENT_BACK = frozenset({"request_id", "model", "stream", "stream_options", "token_offsets"})
 
@@ -21,7 +36,8 @@ class RenderedPrompt(WireModel):
     """Ids of the prompt's tokens."""
 
     sampling_params: JsonObject = Field(default_factory=dict[str, object])
-    """How to sample, in vLLM's own names, with the defaults of the model's generation config."""
+    """How to sample, in vLLM's own names, with the defaults of the model's generation config. Empty with servers before
+    vLLM 0.18, which render the tokens only: give the sampling to `generate`."""
 
     request_id: Text = ""
     """The server's name for the request that rendered it."""
@@ -88,6 +104,12 @@ def decode_rendered(body: bytes) -> RenderedPrompt:
     Raises:
         ResponseError: It is no prompt in tokens.
     """
+    if body.lstrip().startswith(b"["):
+        # Before vLLM 0.18: the conversation, and its prompts, of which there is one.
+        old = _old_form(body)
+        prompts = as_list(old[1]) if len(old) == 2 else None
+        if prompts is not None and len(prompts) == 1:
+            return _of_old_form(prompts[0], body)
     rendered = decode(RenderedPrompt, body, "a rendered prompt")
     _check(rendered, body)
     return rendered
@@ -104,9 +126,30 @@ def decode_all_rendered(body: bytes) -> list[RenderedPrompt]:
         rendered = _adapter().validate_json(body)
     except ValidationError as error:
         raise not_this("a list of rendered prompts", body, first_problem(error)) from error
+    if rendered and "prompt_token_ids" in (rendered[0].model_extra or {}):
+        return [_of_old_form(each, body) for each in _old_form(body)]
     for each in rendered:
         _check(each, body)
     return rendered
+
+
+def _old_form(body: bytes) -> list[object]:
+    value: object = None
+    with contextlib.suppress(ValueError):
+        value = from_json(body)
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _of_old_form(prompt: object, body: bytes) -> RenderedPrompt:
+    """A prompt as servers before vLLM 0.18 render it: the engine's own input."""
+    fields = as_object(prompt) or {}
+    if fields.get("type") != "token":
+        # What else it consists of has no form in which it could be sent back.
+        raise not_this("a rendered prompt", body, "it is not made of tokens alone")
+    try:
+        return RenderedPrompt.model_validate({"token_ids": fields.get("prompt_token_ids")})
+    except ValidationError as error:
+        raise not_this("a rendered prompt", body, first_problem(error)) from error
 
 
 @cache

@@ -83,6 +83,7 @@ def generate_request(prompt: TokenPrompt, params: Mapping[str, object], *, strea
         ask_usage=True,
         outside_v1=True,
         needs=NEEDS,
+        whole_too=True,  # up to 0.19 at least, vLLM ignores `stream` here
     )
 
 

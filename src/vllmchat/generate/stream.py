@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from vllmchat.errors import ResponseError
 from vllmchat.generate.generation import Generation, decode_event
+from vllmchat.http.flow import content_type
+from vllmchat.http.sse import MAX_EVENT_BYTES, ServerSentEvent
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
 from vllmchat.text.accumulate import Pieces
 from vllmchat.wire import build
@@ -29,6 +32,22 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
         n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
         wanted = max(n, 1) if isinstance(n, int) else 1
         self._pieces = Pieces(expected=wanted, share=wanted, growing=_GROWING, head=_HEAD)
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Takes bytes as they come. An answer that is not streamed is kept for `flush`."""
+        if not self._body and self.head is not None:
+            self.whole = content_type(self.head).endswith("json")
+        if not self.whole:
+            return super().feed(data)
+        self._body += data
+        if len(self._body) > MAX_EVENT_BYTES:
+            self.failure = ResponseError(f"the answer has more than {MAX_EVENT_BYTES:,} bytes")
+        return []
+
+    def flush(self) -> list[ServerSentEvent]:
+        """Gives an answer that is not streamed as one event."""
+        return [ServerSentEvent(bytes(self._body))] if self.whole else super().flush()
 
     def decode(self, data: bytes) -> GenerationChunk | dict[str, object]:
         """Makes a chunk of an event's data, or finds the error that it tells."""

@@ -59,6 +59,7 @@ class Call(Generic[T]):
         needs: What a server must be or be started with to have the route, as a sentence for the error of one that
             has not.
         answers: Statuses from 300 on that are answers to this question, not errors.
+        whole_too: Whether a stream may come as one whole answer in JSON.
     """
 
     path: str
@@ -75,3 +76,4 @@ class Call(Generic[T]):
     max_retries: int | None = None
     needs: str | None = None
     answers: frozenset[int] = frozenset()
+    whole_too: bool = False

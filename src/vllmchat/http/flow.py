@@ -121,7 +121,8 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
     """
     send, head = yield from _good_answer(target, call, clock)
     # Not the other way round: streams come under all sorts of types, and under none.
-    if not _content_type(head).endswith(("json", "html", "xml")):
+    kind = content_type(head)
+    if not kind.endswith(("json", "html", "xml")) or (call.whole_too and kind.endswith("json")):
         return head
     raw = yield from _read_error(clock)
     head, raw = without_secrets(send, head, raw)
@@ -211,7 +212,8 @@ def _read_error(clock: Clock) -> Flow[bytes]:
     return raw
 
 
-def _content_type(head: Head) -> str:
+def content_type(head: Head) -> str:
+    """The media type of an answer, in lower case and without its parameters."""
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -41,12 +41,14 @@ class EventReader(ABC, Generic[T]):
         done: Whether the last item has come.
         failure: What went wrong, to be raised after the items before it.
         kept_in: The attribute of the stream that holds what has arrived.
+        whole: Whether the answer is not streamed: its one event is complete when the bytes end.
     """
 
     kept_in: ClassVar[str] = "completion"
 
     def __init__(self) -> None:
         self.done = False
+        self.whole = False
         self.failure: VLLMChatError | None = None
         self.head: Head | None = None
         self._decoder = SSEDecoder()
@@ -257,7 +259,7 @@ class _Core(Generic[T]):
         if isinstance(error, ErrorEvent):
             assert reader.head is not None
             reader.failure = error_from_event(reader.head, error.body)
-        elif not self.flushed:
+        elif reader.whole or not self.flushed:
             # Of the last event of bytes that ended without its end, it would only say that it was cut.
             reader.failure = error
 

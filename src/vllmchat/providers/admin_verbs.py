@@ -217,7 +217,8 @@ class AdminVerbs(ProviderBase):
     ) -> int | None:
         """Ends requests, also those of other clients. Their replies end with the finish reason `abort`.
 
-        To end a stream of your own, leave it. The server needs `VLLM_SERVER_DEV_MODE=1`.
+        To end a stream of your own, leave it. The server must be vLLM 0.30 or newer and needs
+        `VLLM_SERVER_DEV_MODE=1`.
 
         Args:
             request_ids: Which: the `id` of their replies or chunks. At least one.
@@ -228,7 +229,7 @@ class AdminVerbs(ProviderBase):
 
         Raises:
             InvalidRequestError: No id, or none that is text; nothing was sent.
-            NotFoundError: The server was started without `VLLM_SERVER_DEV_MODE=1`.
+            NotFoundError: The server is older, or was started without `VLLM_SERVER_DEV_MODE=1`.
             APIStatusError: The server answered with another error.
             APIConnectionError: No answer came.
         """
@@ -241,7 +242,9 @@ class AdminVerbs(ProviderBase):
         return await self._arun(admin.abort_request(request_ids, timeout))
 
     def abort_all(self, *, timeout: float | Timeout | None = None) -> int | None:
-        """Ends all requests of all clients. The server needs `VLLM_SERVER_DEV_MODE=1`.
+        """Ends all requests of all clients.
+
+        The server must be vLLM 0.30 or newer and needs `VLLM_SERVER_DEV_MODE=1`.
 
         Args:
             timeout: Limits for this call; a number of seconds sets `Timeout.total`.
@@ -250,7 +253,7 @@ class AdminVerbs(ProviderBase):
             How many there were. None from servers that do not say.
 
         Raises:
-            NotFoundError: The server was started without `VLLM_SERVER_DEV_MODE=1`.
+            NotFoundError: The server is older, or was started without `VLLM_SERVER_DEV_MODE=1`.
             APIStatusError: The server answered with another error.
             APIConnectionError: No answer came.
         """

@@ -45,7 +45,7 @@ class GenerateVerbs(ProviderBase):
         Args:
             messages: A text, or the conversation so far.
             model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`; those of sampling are kept in the result.
+            **params: See `VLLMChatParams`; those of sampling are kept in the result, from vLLM 0.18 on.
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
@@ -75,7 +75,7 @@ class GenerateVerbs(ProviderBase):
         Args:
             prompt: A text, the ids of its tokens, or a list of several such prompts. None with `prompt_embeds`.
             model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMCompletionParams`; those of sampling are kept in the result.
+            **params: See `VLLMCompletionParams`; those of sampling are kept in the result, from vLLM 0.18 on.
 
         Returns:
             One for each prompt.
@@ -130,6 +130,8 @@ class GenerateVerbs(ProviderBase):
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> GenerationStream:
         """Generates from tokens, and gives tokens as they come.
+
+        Up to vLLM 0.19 a server does not stream here: all tokens come in one chunk, at the end.
 
         Nothing is sent before the stream is iterated over or entered. The stream tells the usage at its end, unless
         `stream_options` says otherwise.
