@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
+from vllmchat.checking.since import HARMLESS
 from vllmchat.encoding import encode_json
+from vllmchat.errors import InvalidRequestError
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
-from vllmchat.versions import fit, must_ask
+from vllmchat.versions import CHATS, fit, must_ask, needs, read_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from vllmchat.checking.dialect import CheckedParams
     from vllmchat.http.call import Reply
@@ -34,6 +37,7 @@ class Post(Generic[T]):
         outside_v1: Whether the route stands beside `/v1`.
         needs: As of `Call`.
         whole_too: As of `Call`.
+        older: The parameters for servers before some versions, oldest first.
     """
 
     path: str
@@ -45,13 +49,14 @@ class Post(Generic[T]):
     outside_v1: bool = False
     needs: str | None = None
     whole_too: bool = False
+    older: Sequence[tuple[Version, CheckedParams]] = ()
 
     needs_model: ClassVar[bool] = True
 
     @property
     def needs_version(self) -> bool:
-        """Whether it is written differently for some versions of the server."""
-        return must_ask(self.params.fields, self.path)
+        """Whether it is written differently for some versions of the server, or refused there."""
+        return depends_on_version(self.params, self.path)
 
     def for_version(self, version: Version) -> Post[T]:
         """The request as a server of a version reads it.
@@ -59,8 +64,8 @@ class Post(Generic[T]):
         Raises:
             InvalidRequestError: That server is too old for it.
         """
-        fields = fit(self.params.fields, version, self.path)
-        return replace(self, params=replace(self.params, fields=fields))
+        params = next((older for since, older in self.older if version < since), self.params)
+        return replace(self, params=suit(params, version, self.path), older=())
 
     def call(self, model: str, timeout: Timeout) -> Call[T]:
         """The call to a model.
@@ -97,6 +102,40 @@ class Post(Generic[T]):
             needs=self.needs,
             whole_too=self.whole_too,
         )
+
+
+def depends_on_version(params: CheckedParams, route: str = CHATS) -> bool:
+    """Whether a request with these parameters is written differently for some versions, or refused there."""
+    return bool(params.newer) or must_ask(params.fields, route)
+
+
+def suit(params: CheckedParams, version: Version, route: str = CHATS) -> CheckedParams:
+    """The parameters as a server of a version reads them. Warns of what it ignores, where that does no harm.
+
+    Args:
+        params: The parameters.
+        version: The server's.
+        route: Where they go, below `/v1` if the route is there.
+
+    Raises:
+        InvalidRequestError: The server is too old for some, and would ignore them silently.
+    """
+    lacking = {
+        name: needs(name, since, version)
+        for name, came in params.newer.items()
+        if version < (since := read_version(came))
+    }
+    problems = [problem for name, problem in lacking.items() if name not in HARMLESS]
+    try:
+        fields = fit(params.fields, version, route)
+    except InvalidRequestError as error:
+        problems += error.problems
+        fields = params.fields
+    if problems:
+        raise InvalidRequestError(problems)
+    for name in lacking:
+        warnings.warn(f"the server ignores {lacking[name]}", stacklevel=2)
+    return replace(params, fields=fields)
 
 
 def replies_wanted(params: CheckedParams) -> int:

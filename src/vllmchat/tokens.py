@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Final, TypeAlias, TypeVar, cast
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.subject import check_all, judge_tokens, unknown
 from vllmchat.http.call import Reply
 from vllmchat.post import Post
+from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version
 from vllmchat.wire import Items, Whole, WireModel, decode
 
 T = TypeVar("T")
@@ -191,7 +193,25 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
         InvalidRequestError: With every problem found.
     """
     encoded, found = judge_conversation(messages, "messages")
-    return _tokenize({"messages": encoded}, check_all(found, _COUNT.check, params), _read_count)
+    request = _tokenize({"messages": encoded}, check_all(found, _COUNT.check, params), _read_count)
+    if params.get("reasoning_effort") is None:
+        return request
+    # What a chat tells the template of it has grown.
+    given = {**(params.get("chat_template_kwargs") or {})}
+    if params.get("enable_thinking") is not None:
+        given["enable_thinking"] = params["enable_thinking"]
+    older: list[tuple[Version, CheckedParams]] = []
+    for since, implied in (
+        (EFFORT_IN_TEMPLATE, ("enable_thinking", "reasoning_effort")),
+        (EFFORT_THINKS, ("enable_thinking",)),
+    ):
+        fields = dict(request.params.fields)
+        kwargs = cast("Mapping[str, object]", fields["chat_template_kwargs"])
+        fields["chat_template_kwargs"] = {
+            name: value for name, value in kwargs.items() if name in given or name not in implied
+        }
+        older.append((since, replace(request.params, fields=fields)))
+    return replace(request, older=older)
 
 
 def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[str]:

@@ -52,6 +52,12 @@ NORMALIZE: Final[Version] = (0, 10, 1)
 EMBEDDING_ACTIVATION: Final[Version] = (0, 16, 0)
 """The first version with `use_activation` for embeddings."""
 
+EFFORT_IN_TEMPLATE: Final[Version] = (0, 14, 0)
+"""The first version whose chats tell the template the `reasoning_effort`; those before only models of OpenAI."""
+
+EFFORT_THINKS: Final[Version] = (0, 22, 0)
+"""The first version whose chats also tell it the `enable_thinking` that the effort implies."""
+
 CHATS: Final = "/chat/completions"
 COMPLETIONS: Final = "/completions"
 RESPONSES: Final = "/responses"
@@ -326,7 +332,7 @@ def _fit_completion(fields: dict[str, object], version: Version) -> None:
     if version >= COMPLETION_SCHEMAS:
         return
     if wanted.get("type") == "structural_tag":
-        raise InvalidRequestError([_needs("response_format", COMPLETION_SCHEMAS, version)])
+        raise InvalidRequestError([needs("response_format", COMPLETION_SCHEMAS, version)])
     if (schema := _schema_in(fields)) is not None:
         del fields["response_format"]
         fields.setdefault("structured_outputs", {"json": schema})
@@ -352,7 +358,7 @@ def _only_schema(wanted: Mapping[str, object], version: Version) -> object:
     schema = given.pop("json", None)
     if given.pop("json_object", None):
         schema = _ANY_OBJECT
-    problems = [_needs(f"structured_outputs.{name}", RESPONSE_CONSTRAINTS, version) for name in given]
+    problems = [needs(f"structured_outputs.{name}", RESPONSE_CONSTRAINTS, version) for name in given]
     if isinstance(schema, str):
         schema = _read_object(schema)
         if schema is None:
@@ -379,20 +385,20 @@ def _fit_pooling(fields: dict[str, object], version: Version, route: str) -> Non
         # Ignored, these would have the numbers read as what they are not.
         plain = {"embed_dtype": (None, "float32"), "endianness": (None, "little", "native")}
         problems += [
-            _needs(name, PACKING, version) for name, same in plain.items() if fields.get(name) not in same
+            needs(name, PACKING, version) for name, same in plain.items() if fields.get(name) not in same
         ]
     if "use_activation" in fields:
         if route != EMBEDDINGS and version < ACTIVATION:
-            problems.append(_needs("use_activation", ACTIVATION, version))
+            problems.append(needs("use_activation", ACTIVATION, version))
         elif route == EMBEDDINGS and version < NORMALIZE:
-            problems.append(_needs("use_activation", NORMALIZE, version))
+            problems.append(needs("use_activation", NORMALIZE, version))
         elif route == EMBEDDINGS and version < EMBEDDING_ACTIVATION:
             fields["normalize"] = fields.pop("use_activation")
     if problems:
         raise InvalidRequestError(problems)
 
 
-def _needs(name: str, since: Version, version: Version) -> Problem:
+def needs(name: str, since: Version, version: Version) -> Problem:
     """The problem of a parameter that a server would ignore."""
     least = ".".join(map(str, since)).removesuffix(".0")
     return Problem(name, "", f"needs vLLM {least} or newer; this server is {'.'.join(map(str, version))}.")
@@ -427,7 +433,7 @@ def _guided(wanted: Mapping[str, object], version: Version) -> dict[str, object]
         elif name in _GUIDED:
             fields[_GUIDED[name]] = value
         else:
-            problems.append(_needs(f"structured_outputs.{name}", STRUCTURED_OUTPUTS, version))
+            problems.append(needs(f"structured_outputs.{name}", STRUCTURED_OUTPUTS, version))
     if problems:
         raise InvalidRequestError(problems)
     return fields

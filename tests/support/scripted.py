@@ -402,6 +402,7 @@ class ScriptedServer(Listener):
     Attributes:
         requests: All requests in order of arrival.
         requests_per_connection: After so many answers the server closes a connection without notice.
+        version: What `/version` answers. Such a request then takes no answer of the queue and is not in `requests`.
     """
 
     def __init__(
@@ -423,6 +424,7 @@ class ScriptedServer(Listener):
         super().__init__(place, tls=tls, patience=patience)
         self.requests: list[Request] = []
         self.requests_per_connection = requests_per_connection
+        self.version: str | None = None
         self._answers: deque[Answerer] = deque()
         self._always: Answerer | None = None
         self._at_connect: deque[Step] = deque()
@@ -514,6 +516,8 @@ class ScriptedServer(Listener):
     def _take(self, connection: Connection, index: int) -> tuple[Request, Answer]:
         """Reads a request and finds its answer."""
         request = read_head(connection, index)
+        if self.version is not None and request.path == "/version":
+            return request, reply({"version": self.version})
         with self._changed:
             answerer = self._answers.popleft() if self._answers else self._always
         if not isinstance(answerer, Answer) or answerer.read_body:

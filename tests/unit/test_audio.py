@@ -129,6 +129,7 @@ def test_a_transcription(scripted: ScriptedServer, colour: Colour, llm: VLLMProv
 
 
 def test_a_verbose_one(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.version = "0.33.0"
     scripted.reply(recorded()["transcription_verbose"].encode())
     result: Transcription = colour.do(
         llm,
@@ -181,6 +182,7 @@ def test_plain_text_is_a_transcription_too(
 
 @pytest.mark.parametrize("name", ["translation", "translation_verbose"])
 def test_a_translation(name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.version = "0.33.0"
     scripted.reply(recorded()[name].encode())
     result: Transcription = colour.do(llm, "translate", SOUND, to_language="en", model="other")
     [request] = scripted.requests

@@ -147,6 +147,7 @@ def test_inputs(
 def test_conversations_take_template_parameters(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
+    scripted.version = "0.33.0"
     scripted.reply(recordings.load("embeddings_messages").body)
     colour.do(llm, "embed", CHAT, enable_thinking=False, continue_final_message=True, timeout=5)
     body: Any = scripted.requests[0].json()
@@ -346,6 +347,7 @@ def test_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) ->
 
 
 def test_rows_of_a_token_task(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.version = "0.33.0"
     scripted.reply(answer([[1, 2], [3, 4], [5, 6]], [[7, 8]], key="data"))
     result: PoolingOutputs = colour.do(llm, "pool", [[1, 2, 3], [4]], task="token_embed")
     assert [output.tolist() for output in result.data] == [[[1, 2], [3, 4], [5, 6]], [[7, 8]]]
@@ -427,6 +429,7 @@ IMAGE = {"content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
 
 
 def test_scores(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.version = "0.33.0"
     scripted.reply(recordings.load("score").body)
     result: Scores = colour.do(
         llm, "score", "Hello", ("Hello", "world"), max_tokens_per_doc=5, instruction="i"

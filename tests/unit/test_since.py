@@ -11,12 +11,20 @@ from typing import Any
 
 import pytest
 
-from vllmchat.audio.params import TranscribeParams
+from vllmchat.audio.params import StreamTranslateParams, TranscribeParams, TranslateParams
 from vllmchat.chat.params import VLLMChatParams
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.since import SINCE
 from vllmchat.generate.check import OUTSIDE
 from vllmchat.generate.params import GenerateParams
+from vllmchat.pooling.params import (
+    ClassifyParams,
+    ClassifyTextParams,
+    EmbedTextParams,
+    PoolTextParams,
+    RerankParams,
+    ScoreParams,
+)
 from vllmchat.responses.params import ResponseParams
 from vllmchat.text.params import VLLMCompletionParams
 from vllmchat.versions import Version, read_version
@@ -42,6 +50,18 @@ CASES: tuple[Case, ...] = (
 )
 """What a verb takes, what the server calls it, and the first release with the route."""
 
+OTHERS: list[type] = [
+    ClassifyParams,
+    ClassifyTextParams,
+    EmbedTextParams,
+    PoolTextParams,
+    RerankParams,
+    ScoreParams,
+    StreamTranslateParams,
+    TranslateParams,
+]
+"""Those that the recording does not have."""
+
 
 def released(name: str, params: type, model: str) -> Version:
     """The first release that reads a parameter."""
@@ -65,7 +85,8 @@ def test_a_parameter_names_the_release_that_brought_it(case: Case) -> None:
 
 
 def test_the_table_names_parameters_that_there_are() -> None:
-    taken: dict[str, Any] = {params.__name__: fields_of(params) for params, _, _ in CASES}
+    everything = [params for params, _, _ in CASES] + OTHERS
+    taken: dict[str, Any] = {params.__name__: fields_of(params) for params in everything}
     assert set(SINCE) <= set(taken)
     for owner, names in SINCE.items():
         assert set(names) <= set(taken[owner]), owner

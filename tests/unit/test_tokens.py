@@ -43,6 +43,7 @@ def refused(colour: Colour, llm: VLLMProvider, verb: str, *args: object, **param
 
 
 def test_a_text_is_taken_as_it_is(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.version = "0.33.0"
     recorded = recordings.load("tokenize")
     scripted.reply(recorded.body)
     result: Tokenization = colour.do(llm, "tokenize", "Hello world", return_token_strs=True)
@@ -58,6 +59,7 @@ def test_a_text_is_taken_as_it_is(scripted: ScriptedServer, colour: Colour, llm:
 def test_a_conversation_goes_through_the_template(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
+    scripted.version = "0.33.0"
     scripted.reply(recordings.load("tokenize_chat").body)
     messages = [*CHAT, ChatMessage(content="Hi!")]
     params: Any = {
@@ -84,6 +86,8 @@ def test_a_conversation_goes_through_the_template(
 
 
 def test_python_functions_are_tools(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.version = "0.33.0"
+
     def weather(city: str) -> str:
         """Tell the weather."""
         return city
@@ -204,6 +208,7 @@ def test_an_answer_without_text(scripted: ScriptedServer, colour: Colour, llm: V
 def test_what_a_chat_tells_its_template_is_counted(
     given: Any, told: dict[str, object], scripted: ScriptedServer, colour: Colour
 ) -> None:
+    scripted.version = "0.33.0"
     scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
     llm = VLLMProvider("m", base_url=scripted.base_url)
     assert colour.do(llm, "count_tokens", "Hello", **given) == 3

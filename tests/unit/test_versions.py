@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+SOUND = b"RIFF"
+SIGHT: Object = {"type": "function", "function": {"name": "look"}}
 SCHEMA: Object = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
@@ -417,8 +419,9 @@ def test_many_at_once_ask_once(scripted: ScriptedServer, llm: VLLMProvider) -> N
         {"response_format": {"type": "json_object"}},
         {"top_k": 0},
         {"stop": ["a", "b", "c", "d", "e"]},
-        {"reasoning_effort": "none"},
-        {"extra_body": {"guided_regex": "a"}},
+        {"request_id": "mine", "priority": 3, "user": "u", "cache_salt": None},
+        {"include_reasoning": True, "return_token_ids": False, "bad_words": [], "watermarking": False},
+        {"extra_body": {"guided_regex": "a", "bad_words": ["x"]}},
     ],
 )
 def test_what_is_the_same_for_all_asks_nobody(
@@ -427,6 +430,158 @@ def test_what_is_the_same_for_all_asks_nobody(
     scripted.always(vllm("0.8.5"))
     colour.do(llm, "chat", "Hi", **params)
     assert asked(scripted) == 0
+
+
+# Parameters that came later
+
+TOO_NEW: list[tuple[str, tuple[object, ...], Object, str, str]] = [
+    # the verb, what it is given, the parameter, a version that lacks it, the one that has it
+    ("chat", ("Hi",), {"allowed_token_ids": [1]}, "0.8.5", "0.9.1"),
+    ("chat", ("Hi",), {"bad_words": ["x"]}, "0.8.5", "0.9.2"),
+    ("chat", ("Hi",), {"cache_salt": "secret"}, "0.8.5", "0.9"),
+    ("chat", ("Hi",), {"reasoning_effort": "low"}, "0.9.2", "0.10.1"),
+    ("chat", ("Hi",), {"include_reasoning": False}, "0.9.2", "0.10.1"),
+    ("chat", ("Hi",), {"thinking_token_budget": 5}, "0.17.1", "0.19"),
+    ("chat", ("Hi",), {"return_prompt_text": True}, "0.19.1", "0.21"),
+    ("chat", ("Hi",), {"watermarking": True}, "0.25.1", "0.30"),
+    ("complete", ("Hi",), {"thinking_token_budget": 5}, "0.19.1", "0.22"),
+    ("complete", ("Hi",), {"bad_words": ["x"]}, "0.25.1", "0.26"),
+    ("respond", ("Hi",), {"enable_thinking": False}, "0.19.1", "0.22"),
+    ("respond", ("Hi",), {"top_k": 1}, "0.12.0", "0.13"),
+    ("generate", ([1],), {"output_mode": "text"}, "0.30.0", "0.32"),
+    ("generate", ([1],), {"logprob_token_ids": [1]}, "0.19.1", "0.20"),
+    ("render", ("Hi",), {"truncation_side": "left"}, "0.19.1", "0.22"),
+    ("render_completion", ("Hi",), {"bad_words": ["x"]}, "0.25.1", "0.26"),
+    ("chat_batch", (["Hi"],), {"truncation_side": "left"}, "0.19.1", "0.22"),
+    ("tokenize", ("Hi",), {"return_token_strs": True}, "0.8.5", "0.9.1"),
+    ("count_tokens", ("Hi",), {"tools": [SIGHT]}, "0.8.5", "0.9"),
+    ("count_tokens", ("Hi",), {"reasoning_effort": "none"}, "0.9.2", "0.10.1"),
+    ("embed", ("Hi",), {"cache_salt": "a"}, "0.14.1", "0.16"),
+    ("embed", ("Hi",), {"mm_processor_kwargs": {"a": 1}}, "0.14.1", "0.16"),
+    ("pool", ("Hi",), {"task": "embed"}, "0.10.2", "0.11.1"),
+    ("classify", ("Hi",), {"add_special_tokens": False}, "0.10.2", "0.11.1"),
+    ("score", ("a", "b"), {"instruction": "i"}, "0.19.1", "0.22"),
+    ("score", ("a", "b"), {"mm_processor_kwargs": {"a": 1}}, "0.9.2", "0.10"),
+    ("rerank", ("a", ["b"]), {"max_tokens_per_doc": 3}, "0.19.1", "0.20"),
+    ("transcribe", (SOUND,), {"hotwords": "vLLM"}, "0.19.1", "0.20"),
+    ("translate", (SOUND,), {"top_k": 3}, "0.25.1", "0.27"),
+]
+
+
+@pytest.mark.parametrize(("verb", "args", "params", "version", "since"), TOO_NEW)
+def test_a_server_that_is_too_old_for_a_parameter(
+    verb: str,
+    args: tuple[object, ...],
+    params: Object,
+    version: str,
+    since: str,
+    scripted: ScriptedServer,
+    colour: Colour,
+    llm: VLLMProvider,
+) -> None:
+    scripted.version = version
+    with pytest.raises(InvalidRequestError) as caught:
+        colour.do(llm, verb, *args, **params)
+    # The value of a salt is nobody's business.
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{next(iter(params))}: needs vLLM {since} or newer; this server is {version}."
+    ]
+    assert scripted.requests == []
+
+
+@pytest.mark.parametrize(("verb", "args", "params", "version", "since"), TOO_NEW)
+def test_a_server_that_is_new_enough_for_a_parameter(
+    verb: str,
+    args: tuple[object, ...],
+    params: Object,
+    version: str,
+    since: str,
+    scripted: ScriptedServer,
+    llm: VLLMProvider,
+) -> None:
+    scripted.version = since
+    scripted.reply({"detail": "gone"}, 418)
+    with pytest.raises(APIStatusError):
+        getattr(llm, verb)(*args, **params)
+    assert len(scripted.requests) == 1
+
+
+@pytest.mark.parametrize("verb", ["stream", "stream_complete", "stream_respond", "stream_transcribe"])
+def test_a_stream_is_refused_when_it_begins(verb: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.version = "0.12.0"
+    params: Object = {"hotwords": "a"} if "transcribe" in verb else {"cache_salt": "a", "top_k": 1}
+    params = {"thinking_token_budget": 3} if verb in ("stream", "stream_complete") else params
+    stream = getattr(llm, verb)(SOUND if "transcribe" in verb else "Hi", **params)
+    with pytest.raises(InvalidRequestError, match="needs vLLM"):
+        next(iter(stream))
+    assert scripted.requests == []
+
+
+def test_everything_that_is_too_new_is_told_at_once(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.version = "0.9.0"
+    with pytest.raises(InvalidRequestError) as caught:
+        llm.chat("Hi", bad_words=["x"], include_reasoning=False, structured_outputs={"structural_tag": "{}"})
+    assert [problem.parameter for problem in caught.value.problems] == [
+        "bad_words",
+        "include_reasoning",
+        "structured_outputs.structural_tag",
+    ]
+
+
+@pytest.mark.parametrize("name", ["session_id", "stream_interval"])
+def test_what_an_old_server_may_ignore_is_a_warning(
+    name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    value: object = {"session_id": "a", "stream_interval": 2}[name]
+    scripted.version = "0.19.1"
+    scripted.always(answer_any)
+    told = rf"^the server ignores {name}: needs vLLM 0\.2[78] or newer; this server is 0\.19\.1\.$"
+    with pytest.warns(UserWarning, match=told):
+        colour.do(llm, "chat", "Hi", **{name: value})
+    assert sent(scripted) == {name: value}
+
+
+def test_the_version_is_asked_for_once(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    scripted.always(vllm("0.30.0"))
+    for _ in range(3):
+        colour.do(llm, "chat", "Hi", bad_words=["x"])
+        colour.do(llm, "chat", "Hi", return_token_ids=True)
+    assert asked(scripted) == 1
+
+
+@pytest.mark.parametrize("answer", [reply({"detail": "Not Found"}, 404), reply({"version": "dev"})])
+def test_a_server_without_a_version_is_new_enough(
+    answer: Answer, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.add(answer)
+    scripted.always(answer_any)
+    colour.do(llm, "chat", "Hi", return_token_ids=True, session_id="a")
+    assert sent(scripted) == {"return_token_ids": True, "session_id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "told"),
+    [
+        ("0.12.0", {}, {}),
+        ("0.19.1", {}, {"reasoning_effort": "none"}),
+        ("0.22.0", {}, {"reasoning_effort": "none", "enable_thinking": False}),
+        ("0.12.0", {"enable_thinking": True}, {"enable_thinking": True}),
+        ("0.19.1", {"enable_thinking": True}, {"reasoning_effort": "none", "enable_thinking": True}),
+        (
+            "0.12.0",
+            {"chat_template_kwargs": {"x": 1}, "documents": [{"a": "b"}]},
+            {"x": 1, "documents": [{"a": "b"}]},
+        ),
+    ],
+)
+def test_an_effort_is_counted_as_the_chats_of_that_version_tell_it(
+    version: str, given: Object, told: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
+    scripted.version = version
+    scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
+    assert colour.do(llm, "count_tokens", "Hi", reasoning_effort="none", **given) == 3
+    body: Any = scripted.requests[0].json()
+    assert body["chat_template_kwargs"] == told
 
 
 def test_other_servers_than_vllm_are_not_asked(scripted: ScriptedServer, colour: Colour) -> None:

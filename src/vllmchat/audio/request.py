@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from vllmchat.audio.params import (
@@ -19,6 +19,7 @@ from vllmchat.checking.words import show
 from vllmchat.errors import Problem
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
+from vllmchat.post import depends_on_version, suit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile, File
     from vllmchat.checking.dialect import Between, CheckedParams
+    from vllmchat.versions import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,20 @@ class AudioRequest:
     data: bytes
 
     needs_model: ClassVar[bool] = True
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether it is refused for some versions of the server."""
+        return depends_on_version(self.upload.params, self.upload.path)
+
+    def for_version(self, version: Version) -> AudioRequest:
+        """The request as a server of a version reads it.
+
+        Raises:
+            InvalidRequestError: That server is too old for it.
+        """
+        upload = self.upload
+        return replace(self, upload=replace(upload, params=suit(upload.params, version, upload.path)))
 
     def call(self, model: str, timeout: Timeout) -> Call[Transcription]:
         """The call to a model.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from vllmchat.chat.templating import judge_conversation
 from vllmchat.checking.subject import check_all
 from vllmchat.later import later
-from vllmchat.post import Post
-from vllmchat.versions import fit, must_ask
+from vllmchat.post import Post, depends_on_version, suit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,8 +86,8 @@ class ChatRequest:
 
     @property
     def needs_version(self) -> bool:
-        """Whether it is written differently for some versions of the server."""
-        return must_ask(self.params.fields)
+        """Whether it is written differently for some versions of the server, or refused there."""
+        return depends_on_version(self.params)
 
     def for_version(self, version: Version) -> ChatRequest:
         """The request as a server of a version reads it.
@@ -96,7 +95,7 @@ class ChatRequest:
         Raises:
             InvalidRequestError: That server is too old for it.
         """
-        return replace(self, params=replace(self.params, fields=fit(self.params.fields, version)))
+        return replace(self, params=suit(self.params, version))
 
     def call(self, model: str, timeout: Timeout) -> Call[ChatCompletion]:
         """The call to a model.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.checking.checkers import OK, Checker, checker_of
-from vllmchat.checking.rules import fields_of
+from vllmchat.checking.rules import Field, fields_of
+from vllmchat.checking.since import OLDEST
 from vllmchat.checking.words import kind_of, not_a, show, suggest
 from vllmchat.errors import InvalidRequestError, Problem
 
@@ -33,12 +34,14 @@ class CheckedParams:
         extra_body: What is merged into the body last, unchecked.
         extra_headers: Headers for this call. Their values may be secrets.
         timeout: How long to wait for this call, or None for the provider's own.
+        newer: Those that not every server knows, by name, each with the vLLM version that brought it.
     """
 
     fields: dict[str, object]
     extra_body: Mapping[str, object] | None = None
     extra_headers: Mapping[str, str] | None = None
     timeout: float | Timeout | None = None
+    newer: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Dialect:
@@ -73,12 +76,15 @@ class Dialect:
         self._finish = finish
         self._convert = convert or {}
         self._checkers: dict[str, Checker] | None = None
+        self._later: dict[str, Field] = {}
 
     @property
     def checkers(self) -> dict[str, Checker]:
         """What judges each parameter's value. Compiled at the first check, not at the import."""
         if self._checkers is None:
-            checkers = {name: checker_of(field) for name, field in fields_of(self.params).items()}
+            known = fields_of(self.params)
+            checkers = {name: checker_of(each) for name, each in known.items()}
+            self._later = {name: each for name, each in known.items() if each.since is not None}
             for name, door in (("extra_body", _extra_body), ("extra_headers", _extra_headers)):
                 if name in checkers:
                     checkers[name] = door
@@ -96,7 +102,8 @@ class Dialect:
             InvalidRequestError: With every problem found.
         """
         checkers = self.checkers
-        between, convert = self._between, self._convert
+        between, convert, later = self._between, self._convert, self._later
+        newer: dict[str, str] = {}
         fields: dict[str, object] = {}
         problems: list[Problem] = []
         rules: list[Between] = []
@@ -113,6 +120,8 @@ class Dialect:
                 problems.extend(self._hint(each, name, value) if self._hint else each for each in found)
                 continue
             fields[name] = sent
+            if name in later and later[name].too_new_for_some(sent):
+                newer[name] = later[name].since or OLDEST
             if name in between:
                 rules.append(between[name])
         if rules:
@@ -130,6 +139,7 @@ class Dialect:
             cast("Mapping[str, object] | None", fields.pop("extra_body", None)),
             cast("Mapping[str, str] | None", fields.pop("extra_headers", None)),
             cast("float | Timeout | None", fields.pop("timeout", None)),
+            newer,
         )
 
     def _not_a_parameter(self, name: str, value: object) -> Problem:

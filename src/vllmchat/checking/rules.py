@@ -15,7 +15,7 @@ from typing import Annotated, NotRequired, Required, Union, get_args, get_origin
 
 from typing_extensions import TypeForm, get_type_hints
 
-from vllmchat.checking.since import SINCE
+from vllmchat.checking.since import NEUTRAL, OLDEST, REWRITTEN, SINCE
 
 # Plain classes: a dataclass costs half a millisecond of import each.
 
@@ -109,7 +109,8 @@ class TokenIds:
 class Since(str):
     """The vLLM version that brought the parameter. Without it: 0.8.5 or older.
 
-    Of a parameter that several endpoints share, it is the version that brought it to chats; for the others see `SINCE`.
+    Of a parameter that several endpoints share, it is the version that brought it to the first of them, mostly chats;
+    for the others see `SINCE`. An older server is not sent it.
     """
 
     __slots__ = ()
@@ -142,7 +143,7 @@ class Field:
         required: Whether the key must be there.
         rules: What is enforced beside the type.
         default: What the server does without it, for readers.
-        since: The vLLM version that brought it, for readers; None for 0.8.5 or older.
+        since: The vLLM version that brought it; None for 0.8.5 or older.
         needs: The server option it needs, for readers.
     """
 
@@ -154,6 +155,14 @@ class Field:
     default: str | None
     since: str | None
     needs: str | None
+
+    def too_new_for_some(self, value: object) -> bool:
+        """Whether there are servers that ignore it, and do something else for that than they would with this value."""
+        if self.since is None or self.since == OLDEST or self.name in REWRITTEN:
+            return False
+        default = (self.default or "").partition(",")[0].strip('`"')
+        nothing = value in ([], (), {}) or str(value) == default
+        return not nothing and not (self.name in NEUTRAL and value == NEUTRAL[self.name])
 
 
 @cache
