@@ -91,7 +91,9 @@ class CountedBase(TypedDict, total=False):
     """What a chat tells its template, and the server's `/tokenize` has no parameter for. A base."""
 
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
-    """How much to reason, as in `chat`. Sent as `chat_template_kwargs`, with the `enable_thinking` that it implies.
+    """How much to reason, as in `chat`.
+
+    Sent as `chat_template_kwargs`, since vLLM 0.22 with the `enable_thinking` that it implies, as chats do.
 
     Since: vLLM 0.10.1.
     """

@@ -97,6 +97,18 @@ class Difference:
 DIFFERENCES: Final = (
     Difference(
         "0.9",
+        "constraints of `complete` on a server with a reasoning parser",
+        "hold after the end of the reasoning; before, never",
+        "nothing",
+    ),
+    Difference(
+        "0.9",
+        "`tools` of `tokenize` and `count_tokens`",
+        "new; before, ignored silently",
+        "asks for the version; an old server's lack is an `InvalidRequestError`",
+    ),
+    Difference(
+        "0.9",
         "`top_k=0`",
         "0 switches it off; before, only -1 does, and 0 is refused",
         "sends -1, which all versions understand, also for speech",
@@ -122,7 +134,13 @@ DIFFERENCES: Final = (
     ),
     Difference(
         "0.10.2",
-        "`truncate_prompt_tokens=-1`, `prompt_logprobs=-1`",
+        "`truncate_prompt_tokens=-1` of chats and completions",
+        "-1 is allowed; before, refused",
+        "sends it; an old server answers with a `BadRequestError`",
+    ),
+    Difference(
+        "0.11",
+        "`top_logprobs=-1` of chats, `prompt_logprobs=-1`",
         "-1 is allowed; before, refused",
         "sends it; an old server answers with a `BadRequestError`",
     ),
@@ -177,6 +195,13 @@ DIFFERENCES: Final = (
         "sends `reasoning`; nothing for older servers",
     ),
     Difference(
+        "0.11.1",
+        "tools, reasoning items in the input, and `status` of `respond`",
+        "as documented; before, tools and reasoning items are refused (but for models of OpenAI), and a response that "
+        "was cut is `completed`",
+        "nothing: an old server answers with a `BadRequestError`",
+    ),
+    Difference(
         "0.12",
         "`guided_json` and its kind, `best_of`, `structural_tag` beside the other parameters",
         "removed, and ignored without a word",
@@ -209,8 +234,8 @@ DIFFERENCES: Final = (
     ),
     Difference(
         "0.18",
-        "usage in streams",
-        "only where it is asked for; before, always",
+        "usage in streams whose `stream_options` do not say",
+        "none; before, with the usage. (Without `stream_options`, none in any version)",
         "always says whether it is wanted",
     ),
     Difference(
@@ -244,10 +269,22 @@ DIFFERENCES: Final = (
         "refuses it for all of them",
     ),
     Difference(
+        "0.22",
+        "what `reasoning_effort` tells the chat template",
+        "also the `enable_thinking` that it implies; from 0.14 on, the effort alone; before, nothing",
+        "sends it; `count_tokens` asks for the version and counts what the server's chats do",
+    ),
+    Difference(
         "0.24",
         "`temperature` above 2",
         "refused; before, without bound",
         "refuses it; `extra_body` reaches old servers",
+    ),
+    Difference(
+        "0.24",
+        "`include_reasoning=False` in streams",
+        "obeyed; before, only without streaming",
+        "sends it; in an old server's stream the reasoning comes all the same",
     ),
     Difference(
         "0.26, 0.32",
@@ -260,6 +297,12 @@ DIFFERENCES: Final = (
         "more than four `stop` texts",
         "refused; before, any number",
         "sends them; a new server answers with a `BadRequestError`",
+    ),
+    Difference(
+        "0.30",
+        "`logprobs=-1` of `complete`",
+        "-1 is allowed; before, refused",
+        "sends it; an old server answers with a `BadRequestError`",
     ),
     Difference(
         "0.31",

@@ -628,7 +628,7 @@ class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
     top_logprobs: Annotated[int | None, Bounds(ge=-1), Default("0")]
     """How many of the most likely tokens to return at each position. Only together with `logprobs=True`.
 
-    The server caps it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, on vLLM 0.10.1 or newer.
+    The server caps it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, on vLLM 0.11 or newer.
 
     Range: at least -1. Default: 0.
     """
@@ -678,9 +678,9 @@ class PlainChatParams(ChatParamsBase, TopPBase, total=False):
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
     """How much to reason before the reply, for models whose chat template reads it.
 
-    vLLM also tells the template `enable_thinking`, False for `"none"` and True otherwise, unless
-    `enable_thinking` or `chat_template_kwargs` says something else: these win. vLLM up to 0.17 knows low,
-    medium and high, 0.18 to 0.20 also none.
+    Since 0.22 vLLM also tells the template `enable_thinking`, False for `"none"` and True otherwise, unless
+    `enable_thinking` or `chat_template_kwargs` says something else: these win. Before, give `enable_thinking`
+    too. vLLM up to 0.17 knows low, medium and high, 0.18 to 0.20 also none.
 
     Since: vLLM 0.10.1.
     """
@@ -932,7 +932,8 @@ class VLLMDecodingBase(TypedDict, total=False):
     thinking_token_budget: Annotated[int | None, Bounds(ge=-1), Default("unlimited"), Since("0.19")]
     """Most tokens of reasoning; then it is ended and the reply begins. -1 means no limit.
 
-    Needs a server with a reasoning parser.
+    Needs a server with a reasoning parser; vLLM 0.19 wants `--reasoning-config` too. On a CPU, the engine of
+    vLLM 0.22 dies of it.
 
     Range: at least -1. Default: unlimited. Since: vLLM 0.19.
     """
@@ -942,7 +943,7 @@ class VLLMDecodingBase(TypedDict, total=False):
     prompt_logprobs: Annotated[int | None, Bounds(ge=-1)]
     """Return the log probabilities of the prompt's tokens, with this many alternatives. Not in streams.
 
-    The server caps it at `--max-logprobs`. -1 means the whole vocabulary, on vLLM 0.10.2 or newer.
+    The server caps it at `--max-logprobs`. -1 means the whole vocabulary, on vLLM 0.11 or newer.
 
     Range: at least -1.
     """
@@ -1075,7 +1076,7 @@ class VLLMChatParams(
     include_reasoning: Annotated[bool | None, Default("True"), Since("0.10.1")]
     """False: the model reasons, but its reasoning is left out of the answer.
 
-    Log probabilities and token ids are left out with it.
+    Log probabilities and token ids are left out with it. In streams, vLLM obeys since 0.24.
 
     Default: True. Since: vLLM 0.10.1.
     """

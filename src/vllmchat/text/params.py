@@ -39,7 +39,7 @@ class CompletionBase(TypedDict, total=False):
     """Return the log probability of each token, and of this many of the likeliest ones at its place.
 
     0 returns that of the generated token alone. The server caps it (vLLM: `--max-logprobs`, 20). -1 means the whole
-    vocabulary, on vLLM 0.10.1 or newer.
+    vocabulary, on vLLM 0.30 or newer.
 
     Range: at least -1.
     """
