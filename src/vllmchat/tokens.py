@@ -200,8 +200,8 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
         return request
     # What a chat tells the template of it has grown.
     given = {**(params.get("chat_template_kwargs") or {})}
-    if params.get("enable_thinking") is not None:
-        given["enable_thinking"] = params["enable_thinking"]
+    if (thinks := params.get("enable_thinking")) is not None:
+        given["enable_thinking"] = thinks
     older: list[tuple[Version, CheckedParams]] = []
     for since, implied in (
         (EFFORT_IN_TEMPLATE, ("enable_thinking", "reasoning_effort")),

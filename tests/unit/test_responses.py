@@ -392,7 +392,7 @@ def test_an_old_server_whose_last_event_has_no_output() -> None:
         "status": "completed",
     }
     said = {"type": "message", "content": [{"type": "output_text", "text": "ab"}], "status": "completed"}
-    opened = {"type": "message", "content": [], "status": "in_progress"}
+    opened: Object = {"type": "message", "content": [], "status": "in_progress"}
     target = ResponseReader()
     early = read(
         target,
