@@ -1,15 +1,25 @@
-"""What a real vLLM 0.32.0 answered, and what its own models serialise to."""
+"""What real vLLM servers answered, and what the models of 0.32.0 serialise to.
+
+A server is named by its version, with a word for how it was set up where that matters: `0.32.0`, `0.10.2-pooling`. Its
+recordings are files of a folder, or of an archive that `scripts/pack_recordings.py` made of one.
+"""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vllmchat.versions import Version, read_version
+
 _RECORDED = Path(__file__).parents[1] / "recorded"
-_FOLDER = _RECORDED / "vllm-0.32.0"
+
+NEWEST = "0.32.0"
+"""The server that tests mean unless they name another."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,7 @@ class Recording:
     """One request and its answer.
 
     Attributes:
+        server: Which server answered.
         name: Name of the file, without its suffix.
         method: HTTP method.
         path: Path of the request.
@@ -24,8 +35,10 @@ class Recording:
         status: HTTP status of the answer.
         headers: Headers of the answer, names in lower case.
         body: Body of the answer.
+        length: How long the body was, in bytes; more than `body` has where only its start was kept.
     """
 
+    server: str
     name: str
     method: str
     path: str
@@ -33,6 +46,17 @@ class Recording:
     status: int
     headers: dict[str, str]
     body: bytes
+    length: int
+
+    @property
+    def route(self) -> str:
+        """The method and the path."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it was answered with events."""
+        return self.headers.get("content-type", "").startswith("text/event-stream")
 
     @property
     def data(self) -> list[bytes]:
@@ -50,27 +74,72 @@ class Recording:
         return chunks
 
 
+def version_of(server: str) -> Version:
+    """The version of a server."""
+    return read_version(server)
+
+
 @cache
-def load(name: str) -> Recording:
+def servers() -> tuple[str, ...]:
+    """All servers that were recorded, oldest first."""
+    found = {
+        path.stem if path.suffix == ".zip" else path.name
+        for path in _RECORDED.glob("vllm-*")
+        if path.suffix == ".zip" or path.is_dir()
+    }
+    names = [name.removeprefix("vllm-") for name in found]
+    return tuple(sorted(names, key=lambda server: (version_of(server), server)))
+
+
+@cache
+def load(name: str, server: str = NEWEST) -> Recording:
     """The recording of this name."""
-    recorded: Any = json.loads((_FOLDER / f"{name}.json").read_text("utf-8"))
+    return _read(server, name, json.loads(_file(server, name)))
+
+
+@cache
+def names(pattern: str = "*", server: str = NEWEST) -> list[str]:
+    """Names of all recordings that a pattern such as `"chat*"` fits, in order."""
+    files = [path.name.removesuffix(".json") for path in _folder(server).iterdir()]
+    found = sorted(name for name in files if fnmatchcase(name, pattern) and name != _DESCRIPTION)
+    assert found, f"no recording is named {pattern}"
+    return found
+
+
+@cache
+def openapi(server: str) -> dict[str, Any]:
+    """What the server said of its routes and their requests."""
+    description: dict[str, Any] = json.loads(_file(server, _DESCRIPTION))
+    return description
+
+
+_DESCRIPTION = "openapi"
+
+
+@cache
+def _folder(server: str) -> Path | zipfile.Path:
+    folder = _RECORDED / f"vllm-{server}"
+    return folder if folder.is_dir() else zipfile.Path(_RECORDED / f"vllm-{server}.zip")
+
+
+def _file(server: str, name: str) -> str:
+    return _folder(server).joinpath(f"{name}.json").read_text("utf-8")
+
+
+def _read(server: str, name: str, recorded: Any) -> Recording:
     request, response = recorded["request"], recorded["response"]
+    body: bytes = response["body"].encode()
     return Recording(
+        server=server,
         name=name,
         method=request["method"],
         path=request["path"],
         request=request.get("body"),
         status=response["status"],
         headers=response["headers"],
-        body=response["body"].encode(),
+        body=body,
+        length=response.get("body_cut_from", len(body)),
     )
-
-
-def names(pattern: str) -> list[str]:
-    """Names of all recordings that a pattern such as `"chat*"` fits, in order."""
-    found = sorted(path.stem for path in _FOLDER.glob(f"{pattern}.json"))
-    assert found, f"no recording is named {pattern}"
-    return found
 
 
 @cache
