@@ -1,0 +1,395 @@
+"""What came of a call, as a few facts in JSON: for a table that a person reads and a test compares.
+
+A fact that says nothing is left out, and so are ids and times.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel
+
+from vllmchat import (
+    APIStatusError,
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    Classifications,
+    Embeddings,
+    Generation,
+    MaxTurnsError,
+    Metrics,
+    ModelList,
+    ModelResponse,
+    Parsed,
+    PoolingOutputs,
+    Ranking,
+    RenderedPrompt,
+    ResponseError,
+    Scores,
+    StructuredOutputError,
+    TextCompletion,
+    Tokenization,
+    ToolRun,
+    Usage,
+    VLLMChatError,
+)
+from vllmchat.generate.generation import GenerationChoice, GenerationLogprobs
+from vllmchat.text.completion import TextChoice, TextLogprobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from vllmchat import ToolCall
+    from vllmchat.chat.completion import ChoiceLogprobs, PromptLogprob
+    from vllmchat.responses.response import ResponseUsage
+
+Facts = dict[str, Any]
+
+
+@singledispatch
+def facts(result: object) -> Facts:
+    """What came of a call that went well."""
+    return {"value": result}
+
+
+def unread(answer: object) -> Facts:
+    """Which of an answer's fields no model has, in `unread`: they are in `model_extra` only."""
+    return _said(unread=sorted(set(_extras(answer, ""))))
+
+
+def failed(error: VLLMChatError, origin: str) -> Facts:
+    """What came of a call that raised.
+
+    Args:
+        error: What it raised.
+        origin: The server's, which may stand in the message.
+    """
+    found = _said(error=type(error).__name__, message=str(error).replace(origin, "http://server"))
+    if isinstance(error, APIStatusError):
+        found |= _said(status=error.status_code, param=error.param)
+    if isinstance(error, StructuredOutputError):
+        found["reason"] = error.reason
+    if isinstance(error, MaxTurnsError):
+        found["replies"] = len(error.completions)
+    partial = error.partial
+    if isinstance(error, (APIStatusError, ResponseError)) and partial is not None:
+        found |= _said(partial=facts(partial))
+    return found
+
+
+# Chats
+
+
+@facts.register
+def _(reply: ChatCompletion) -> Facts:
+    return _said(
+        **_together([_choice(choice) for choice in reply.choices]),
+        usage=_usage(reply.usage),
+        prompt_token_ids=_count(reply.prompt_token_ids),
+        prompt_logprobs=_prompt(reply.prompt_logprobs),
+    )
+
+
+def _choice(choice: Choice) -> Facts:
+    return _said(
+        text=choice.message.content,
+        reasoning=choice.message.reasoning,
+        calls=_calls(choice.message.tool_calls),
+        finish=choice.finish_reason,
+        stop=choice.stop_reason,
+        token_ids=choice.token_ids,
+        logprobs=_logprobs(choice.logprobs),
+    )
+
+
+def _calls(calls: Sequence[ToolCall]) -> list[str]:
+    """Each call as it would be written, with a word for one that was cut, and for one without an id."""
+    return [
+        f"{call.name}({call.arguments}){'' if call.complete else ' cut'}{'' if call.id else ' without an id'}"
+        for call in calls
+    ]
+
+
+def _logprobs(logprobs: ChoiceLogprobs | GenerationLogprobs | None) -> list[str]:
+    found: list[str] = []
+    for each in (logprobs and logprobs.content) or []:
+        name = getattr(each, "token_id", None)
+        likeliest = [
+            _chance(getattr(top, "token_id", None) or top.token, top.logprob) for top in each.top_logprobs
+        ]
+        found.append(f"{_chance(name or each.token, each.logprob)} of {', '.join(likeliest) or 'none'}")
+    return found
+
+
+def _chance(token: object, logprob: float | None) -> str:
+    # Two digits: beyond them, the same server differs from run to run.
+    return f"{token} {'-' if logprob is None else format(logprob, '.2f')}"
+
+
+def _prompt(logprobs: Sequence[Mapping[str, PromptLogprob] | None] | None) -> Facts:
+    """How many places of the prompt have log probabilities, and those of the last one."""
+    if not logprobs:
+        return {}
+    last = logprobs[-1] or {}
+    shown = [
+        f"{token} {each.decoded_token} rank {each.rank} {each.logprob:.2f}" for token, each in last.items()
+    ]
+    return _said(places=len(logprobs), without=logprobs.count(None), last=shown)
+
+
+@facts.register
+def _(parsed: Parsed) -> Facts:  # type: ignore[type-arg] # of any value
+    return {"value": parsed.value}
+
+
+@facts.register
+def _(run: ToolRun) -> Facts:
+    return _said(
+        ran=[result.value for result in run.results if result.error is None],
+        not_ran=[type(result.error).__name__ for result in run.results if result.error is not None],
+        replies=len(run.turns),
+        text=run.text,
+    )
+
+
+# Completions, responses, tokens
+
+
+@facts.register
+def _(reply: TextCompletion) -> Facts:
+    return _said(
+        **_together([_text_choice(choice) for choice in reply.choices]),
+        usage=_usage(reply.usage),
+    )
+
+
+def _text_choice(choice: TextChoice) -> Facts:
+    return _said(
+        text=choice.text,
+        finish=choice.finish_reason,
+        stop=choice.stop_reason,
+        token_ids=choice.token_ids,
+        prompt_token_ids=_count(choice.prompt_token_ids),
+        logprobs=_text_logprobs(choice.logprobs),
+        prompt_logprobs=_prompt(choice.prompt_logprobs),
+    )
+
+
+def _text_logprobs(logprobs: TextLogprobs | None) -> list[str]:
+    if logprobs is None:
+        return []
+    tops: Sequence[Mapping[str, float] | None] = logprobs.top_logprobs or [None] * len(logprobs.tokens)
+    return [
+        f"{_chance(token, chance)} of {', '.join(_chance(*each) for each in (top or {}).items()) or 'none'}"
+        for token, chance, top in zip(logprobs.tokens, logprobs.token_logprobs, tops, strict=True)
+    ]
+
+
+@facts.register
+def _(reply: ModelResponse) -> Facts:
+    cut = reply.incomplete_details
+    return _said(
+        text=reply.text,
+        reasoning=reply.reasoning,
+        calls=_calls(reply.tool_calls),
+        items=[item.type for item in reply.output],
+        status=reply.status,
+        incomplete=cut and cut.reason,
+        usage=_response_usage(reply.usage),
+    )
+
+
+@facts.register
+def _(reply: Generation) -> Facts:
+    return _said(
+        **_together([_generated(choice) for choice in reply.choices]),
+        usage=_usage(reply.usage),
+        prompt_logprobs=_prompt(reply.prompt_logprobs),
+    )
+
+
+def _generated(choice: GenerationChoice) -> Facts:
+    return _said(
+        token_ids=choice.token_ids,
+        text=choice.text,
+        finish=choice.finish_reason,
+        stop=choice.stop_reason,
+        logprobs=_logprobs(choice.logprobs),
+    )
+
+
+@facts.register
+def _(rendered: RenderedPrompt) -> Facts:
+    return _said(token_ids=rendered.token_ids, sampling=sorted(rendered.sampling_params))
+
+
+@facts.register
+def _(made: Tokenization) -> Facts:
+    return _said(count=made.count, tokens=made.tokens, strs=made.token_strs, context=made.max_model_len)
+
+
+# Vectors and scores
+
+
+@facts.register
+def _(answer: Embeddings) -> Facts:
+    return _said(vectors=[_vector(each) for each in answer.vectors], usage=_usage(answer.usage))
+
+
+@facts.register
+def _(answer: PoolingOutputs) -> Facts:
+    rows = [each.tolist() for each in answer.data]
+    return _said(outputs=[_vector(row) for row in rows], usage=_usage(answer.usage))
+
+
+@facts.register
+def _(answer: Classifications) -> Facts:
+    return _said(
+        labels=answer.labels,
+        probs=[_vector(list(each.probs)) for each in answer.data],
+        usage=_usage(answer.usage),
+    )
+
+
+@facts.register
+def _(answer: Scores) -> Facts:
+    return _said(scores=[round(score, 3) for score in answer.scores], usage=_usage(answer.usage))
+
+
+@facts.register
+def _(answer: Ranking) -> Facts:
+    return _said(
+        order=answer.order,
+        scores=[round(each.relevance_score, 3) for each in answer.results],
+        documents=[each.document.text for each in answer.results],
+        usage=_usage(answer.usage),
+    )
+
+
+def _vector(numbers: Sequence[float] | Sequence[Sequence[float]]) -> str:
+    """How many numbers, their length as a vector, and the first of them; of several rows, how many and the first."""
+    if numbers and not isinstance(numbers[0], (int, float)):
+        rows = cast("Sequence[Sequence[float]]", numbers)
+        return f"{len(rows)} rows, the first: {_vector(rows[0])}"
+    row = cast("Sequence[float]", numbers)
+    norm = sum(number * number for number in row) ** 0.5
+    return f"{len(row)} numbers of norm {norm:.2f}: {', '.join(format(number, '.3f') for number in row[:3])}"
+
+
+# The server
+
+
+@facts.register
+def _(models: ModelList) -> Facts:
+    return _said(models=[f"{model.id} context {model.max_model_len} root {model.root}" for model in models.data])
+
+
+@facts.register
+def _(metrics: Metrics) -> Facts:
+    histograms = {
+        "time_to_first_token": metrics.time_to_first_token,
+        "inter_token_latency": metrics.inter_token_latency,
+        "queue_time": metrics.queue_time,
+        "request_latency": metrics.request_latency,
+    }
+    return {
+        "families": len(metrics),
+        "running": metrics.requests_running,
+        "waiting": metrics.requests_waiting,
+        "finished": metrics.requests_finished,
+        "prompt_tokens": metrics.prompt_tokens,
+        "generation_tokens": metrics.generation_tokens,
+        "preemptions": metrics.preemptions,
+        "kv_cache_usage": metrics.kv_cache_usage,
+        "prefix_cache": [metrics.prefix_cache_queries, metrics.prefix_cache_hits],
+        **{name: found and found.count for name, found in histograms.items()},
+    }
+
+
+# What they have in common
+
+
+def _usage(usage: Usage | None) -> str | None:
+    """Tokens of the prompt and of the reply, and how many of these were reasoning where the server tells."""
+    if usage is None:
+        return None
+    details = usage.completion_tokens_details
+    reasoning = details.reasoning_tokens if details else None
+    return _tokens(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, reasoning)
+
+
+def _response_usage(usage: ResponseUsage | None) -> str | None:
+    if usage is None:
+        return None
+    details = usage.output_tokens_details
+    reasoning = details.reasoning_tokens if details else None
+    return _tokens(usage.input_tokens, usage.output_tokens, usage.total_tokens, reasoning)
+
+
+def _tokens(prompt: int, reply: int, total: int, reasoning: int | None) -> str:
+    of_them = "" if reasoning is None else f" ({reasoning} reasoning)"
+    # Some servers tell the sum alone.
+    return f"{prompt}+{reply}{of_them}{'' if total == prompt + reply else f', {total} in total'}"
+
+
+def _together(choices: list[Facts]) -> Facts:
+    return choices[0] if len(choices) == 1 else {"choices": choices}
+
+
+def _count(tokens: Sequence[int] | None) -> str | None:
+    return f"{len(tokens)} ids from {tokens[0]}" if tokens else None
+
+
+def _said(**found: Any) -> Facts:
+    nothing: tuple[object, ...] = (None, "", [], {})
+    return {name: value for name, value in found.items() if value not in nothing}
+
+
+def _extras(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        for name in value.model_extra or {}:
+            yield f"{path}{name}"
+        for name in type(value).model_fields:
+            yield from _extras(getattr(value, name), f"{path}{name}.")
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            yield from _extras(item, path)
+
+
+# Streams
+
+
+def differing_pieces(items: Sequence[object], reply: object) -> Facts:
+    """Where the pieces of a stream do not add up to its reply: what they say, in `pieces`; else nothing."""
+    pieces: list[Any] = list(items)
+    added: list[tuple[object, object]] = []
+    match reply:
+        case ChatCompletion():
+            for choice in reply.choices:
+                deltas = [each.delta for each in _of(pieces, choice.index)]
+                text = "".join(delta.content or "" for delta in deltas)
+                # The blank line before a call comes as a piece; it is no content of the reply.
+                blank = bool(choice.message.tool_calls) and not text.strip()
+                added.append(("" if blank else text, choice.message.content or ""))
+                reasoning = "".join(delta.reasoning or "" for delta in deltas)
+                added.append((reasoning, choice.message.reasoning or ""))
+        case TextCompletion():
+            for choice in reply.choices:
+                added.append(("".join(each.text for each in _of(pieces, choice.index)), choice.text))
+        case Generation():
+            for choice in reply.choices:
+                tokens = [token for each in _of(pieces, choice.index) for token in each.token_ids]
+                added.append((tokens, choice.token_ids))
+        case ModelResponse():
+            added.append(("".join(event.text_delta for event in pieces), reply.text))
+            added.append(("".join(event.reasoning_delta for event in pieces), reply.reasoning or ""))
+        case _:
+            raise AssertionError(f"no stream adds up to a {type(reply).__name__}")
+    return _said(pieces=[said for said, whole in added if said != whole])
+
+
+def _of(chunks: Sequence[Any], index: int) -> list[Any]:
+    """The pieces of one choice."""
+    return [each for chunk in chunks for each in chunk.choices if each.index == index]
