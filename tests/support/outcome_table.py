@@ -47,8 +47,8 @@ def read(file: Path = FILE) -> dict[str, Outcomes]:
 def written(outcomes: dict[str, Outcomes]) -> str:
     """The table as text: a line for each outcome, so that what a change changes can be read."""
     rows: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for server, by_name in outcomes.items():
-        for name, methods in by_name.items():
+    for server in sorted(outcomes, key=recordings.servers().index):
+        for name, methods in outcomes[server].items():
             for method, outcome in methods.items():
                 shown = json.dumps(outcome, ensure_ascii=False)
                 rows.setdefault(name, {}).setdefault(method, {}).setdefault(shown, []).append(server)
@@ -65,7 +65,7 @@ def written(outcomes: dict[str, Outcomes]) -> str:
     return "{\n" + ",\n".join(blocks) + "\n}\n"
 
 
-def replayed(server: str, scripted: ScriptedServer, replay: Replay) -> Outcomes:
+def replayed(replay: Replay) -> Outcomes:
     """What comes out of all recordings of a server."""
     found: Outcomes = {}
     for name, method, outcome in replay.outcomes():
@@ -81,7 +81,7 @@ def main() -> int:
         for server in recordings.servers():
             with ScriptedServer() as scripted:
                 replay = Replay(server, scripted, colour)
-                outcomes[server] = replayed(server, scripted, replay)
+                outcomes[server] = replayed(replay)
                 colour.close(replay.llm)
     FILE.write_text(written(outcomes), "utf-8")
     return 0

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from vllmchat import (
     APIStatusError,
     ChatCompletion,
-    ChatCompletionChunk,
     Choice,
     Classifications,
     Embeddings,
@@ -35,15 +34,15 @@ from vllmchat import (
     Usage,
     VLLMChatError,
 )
-from vllmchat.generate.generation import GenerationChoice, GenerationLogprobs
-from vllmchat.text.completion import TextChoice, TextLogprobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from vllmchat import ToolCall
+    from vllmchat import ChatMessage, ToolCall
     from vllmchat.chat.completion import ChoiceLogprobs, PromptLogprob
+    from vllmchat.generate.generation import GenerationChoice, GenerationLogprobs
     from vllmchat.responses.response import ResponseUsage
+    from vllmchat.text.completion import TextChoice, TextLogprobs
 
 Facts = dict[str, Any]
 
@@ -52,11 +51,6 @@ Facts = dict[str, Any]
 def facts(result: object) -> Facts:
     """What came of a call that went well."""
     return {"value": result}
-
-
-def unread(answer: object) -> Facts:
-    """Which of an answer's fields no model has, in `unread`: they are in `model_extra` only."""
-    return _said(unread=sorted(set(_extras(answer, ""))))
 
 
 def failed(error: VLLMChatError, origin: str) -> Facts:
@@ -139,8 +133,13 @@ def _prompt(logprobs: Sequence[Mapping[str, PromptLogprob] | None] | None) -> Fa
     return _said(places=len(logprobs), without=logprobs.count(None), last=shown)
 
 
-@facts.register
-def _(parsed: Parsed) -> Facts:  # type: ignore[type-arg] # of any value
+@facts.register(list)
+def _(results: list[object]) -> Facts:
+    return {"each": [facts(each) for each in results]}
+
+
+@facts.register(Parsed)
+def _(parsed: Parsed[object]) -> Facts:
     return {"value": parsed.value}
 
 
@@ -283,7 +282,9 @@ def _vector(numbers: Sequence[float] | Sequence[Sequence[float]]) -> str:
 
 @facts.register
 def _(models: ModelList) -> Facts:
-    return _said(models=[f"{model.id} context {model.max_model_len} root {model.root}" for model in models.data])
+    return _said(
+        models=[f"{model.id} context {model.max_model_len} root {model.root}" for model in models.data]
+    )
 
 
 @facts.register
@@ -347,47 +348,55 @@ def _said(**found: Any) -> Facts:
     return {name: value for name, value in found.items() if value not in nothing}
 
 
-def _extras(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, BaseModel):
-        for name in value.model_extra or {}:
+def unread_fields(answer: object, path: str = "") -> Iterator[str]:
+    """The fields of an answer that no model has: they are in `model_extra` only."""
+    if isinstance(answer, BaseModel):
+        for name in answer.model_extra or {}:
             yield f"{path}{name}"
-        for name in type(value).model_fields:
-            yield from _extras(getattr(value, name), f"{path}{name}.")
-    elif isinstance(value, list):
-        for item in cast("list[object]", value):
-            yield from _extras(item, path)
+        for name in type(answer).model_fields:
+            yield from unread_fields(getattr(answer, name), f"{path}{name}.")
+    elif isinstance(answer, list):
+        for item in cast("list[object]", answer):
+            yield from unread_fields(item, path)
 
 
 # Streams
 
 
-def differing_pieces(items: Sequence[object], reply: object) -> Facts:
+def differing_pieces(pieces: Sequence[Any], reply: object) -> Facts:
     """Where the pieces of a stream do not add up to its reply: what they say, in `pieces`; else nothing."""
-    pieces: list[Any] = list(items)
-    added: list[tuple[object, object]] = []
+    added: list[tuple[object, object]]
     match reply:
         case ChatCompletion():
-            for choice in reply.choices:
-                deltas = [each.delta for each in _of(pieces, choice.index)]
-                text = "".join(delta.content or "" for delta in deltas)
-                # The blank line before a call comes as a piece; it is no content of the reply.
-                blank = bool(choice.message.tool_calls) and not text.strip()
-                added.append(("" if blank else text, choice.message.content or ""))
-                reasoning = "".join(delta.reasoning or "" for delta in deltas)
-                added.append((reasoning, choice.message.reasoning or ""))
+            added = [
+                pair for choice in reply.choices for pair in _added(_of(pieces, choice.index), choice.message)
+            ]
         case TextCompletion():
-            for choice in reply.choices:
-                added.append(("".join(each.text for each in _of(pieces, choice.index)), choice.text))
+            added = [
+                ("".join(each.text for each in _of(pieces, choice.index)), choice.text)
+                for choice in reply.choices
+            ]
         case Generation():
-            for choice in reply.choices:
-                tokens = [token for each in _of(pieces, choice.index) for token in each.token_ids]
-                added.append((tokens, choice.token_ids))
+            added = [
+                ([token for each in _of(pieces, choice.index) for token in each.token_ids], choice.token_ids)
+                for choice in reply.choices
+            ]
         case ModelResponse():
-            added.append(("".join(event.text_delta for event in pieces), reply.text))
-            added.append(("".join(event.reasoning_delta for event in pieces), reply.reasoning or ""))
+            added = [
+                ("".join(event.text_delta for event in pieces), reply.text),
+                ("".join(event.reasoning_delta for event in pieces), reply.reasoning or ""),
+            ]
         case _:
             raise AssertionError(f"no stream adds up to a {type(reply).__name__}")
     return _said(pieces=[said for said, whole in added if said != whole])
+
+
+def _added(pieces: Sequence[Any], message: ChatMessage) -> list[tuple[object, object]]:
+    text = "".join(piece.delta.content or "" for piece in pieces)
+    if message.tool_calls and not text.strip():
+        text = ""  # the blank line before a call comes as a piece; it is no content of the reply
+    reasoning = "".join(piece.delta.reasoning or "" for piece in pieces)
+    return [(text, message.content or ""), (reasoning, message.reasoning or "")]
 
 
 def _of(chunks: Sequence[Any], index: int) -> list[Any]:

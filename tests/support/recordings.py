@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vllmchat.versions import Version, read_version
+from vllmchat.wire import as_object
 
 _RECORDED = Path(__file__).parents[1] / "recorded"
 
@@ -52,6 +53,11 @@ class Recording:
     def route(self) -> str:
         """The method and the path."""
         return f"{self.method} {self.path}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the request's body; none where it has no body, or no JSON object."""
+        return cast("dict[str, Any]", as_object(self.request) or {})
 
     @property
     def is_stream(self) -> bool:
