@@ -98,7 +98,6 @@ NO_METHOD: Final[dict[str, str]] = {
 NOT_RECORDED: Final[dict[str, str]] = {
     "abort_all": "it would have ended what other recordings ran",
     "sleep": "no recording needs a server that sleeps",
-    "stream_generate": "generation was not recorded as a stream",
     "stream_parse": "it reads what `stream` reads",
     "stream_transcribe": "no model that transcribes",
     "stream_translate": "no model that transcribes",
@@ -107,6 +106,9 @@ NOT_RECORDED: Final[dict[str, str]] = {
     "wake_up": "no recording needs a server that sleeps",
 }
 """Methods that no recording belongs to, each with the reason."""
+
+STREAMED_GENERATION: Final = (0, 20, 0)
+"""A version below the first one that was seen to stream what is generated from tokens, 0.22.1."""
 
 OURS: Final = {"stream_options", "encoding_format", "endianness"}
 """What the client may send more than was recorded: it says what the server took for granted."""
@@ -281,6 +283,9 @@ class Replay:
         match recording.route:
             case "GET /health":
                 yield "ready", Call("ready", (0.5,))
+            case "POST /inference/v1/generate" if self.version < STREAMED_GENERATION:
+                # These servers ignore that a stream is asked for.
+                yield "stream_generate", Call("stream_generate", (body["token_ids"],), body["sampling_params"])
             case "POST /tokenize" if "messages" in body:
                 params = {name: body[name] for name in ("tools",) if name in body}
                 yield "count_tokens", Call("count_tokens", (body["messages"],), params)
