@@ -285,7 +285,10 @@ class Replay:
                 yield "ready", Call("ready", (0.5,))
             case "POST /inference/v1/generate" if self.version < STREAMED_GENERATION:
                 # These servers ignore that a stream is asked for.
-                yield "stream_generate", Call("stream_generate", (body["token_ids"],), body["sampling_params"])
+                yield (
+                    "stream_generate",
+                    Call("stream_generate", (body["token_ids"],), body["sampling_params"]),
+                )
             case "POST /tokenize" if "messages" in body:
                 params = {name: body[name] for name in ("tools",) if name in body}
                 yield "count_tokens", Call("count_tokens", (body["messages"],), params)
