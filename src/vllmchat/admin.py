@@ -30,7 +30,7 @@ DEV_MODE: Final = (
     "They ask for no key."
 )
 PAUSING: Final = f"{DEV_MODE} Pausing and resuming also need vLLM 0.12 or newer."
-ABORTING: Final = f"{DEV_MODE} Aborting also needs vLLM 0.30 or newer."
+ABORTING: Final = f"{DEV_MODE} Aborting also needs vLLM 0.26 or newer."
 LORA: Final = (
     "It loads adapters only when it was started with --enable-lora, and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its "
     "environment."
@@ -132,7 +132,7 @@ def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wai
     checked = _PAUSE.check({"mode": mode, "clear_cache": clear_cache, "timeout": timeout})
     query = checked.fields
     if query.get("mode") == "wait":
-        # The name before vLLM 0.18. Later servers take either, or ignore this one.
+        # The name before vLLM 0.16. Later servers take either, or ignore this one.
         query["wait_for_inflight_requests"] = True
     return _post("/pause", _read_done, checked.timeout, query=query, needs=PAUSING)
 

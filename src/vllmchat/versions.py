@@ -220,6 +220,12 @@ DIFFERENCES: Final = (
         "nothing: before, even the end of an engine is a `BadRequestError` there",
     ),
     Difference(
+        "0.16",
+        "the modes of `pause`",
+        "`mode`; before, `wait_for_inflight_requests`, and what runs is aborted without it",
+        '`"wait"` is sent in both forms; nothing for `"keep"`, with which old servers abort',
+    ),
+    Difference(
         "0.17",
         "`structured_outputs` of `respond`",
         "new; before, ignored without a word",
@@ -237,12 +243,6 @@ DIFFERENCES: Final = (
         "usage in streams whose `stream_options` do not say",
         "none; before, with the usage. (Without `stream_options`, none in any version)",
         "always says whether it is wanted",
-    ),
-    Difference(
-        "0.18",
-        "the modes of `pause`",
-        "`mode`; before, `wait_for_inflight_requests`, and what runs is aborted without it",
-        '`"wait"` is sent in both forms; nothing for `"keep"`, with which old servers abort',
     ),
     Difference(
         "0.18",

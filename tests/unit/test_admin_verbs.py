@@ -183,8 +183,8 @@ def test_without_the_route_the_error_says_what_the_server_needs(
         ("pause", (), "0.12"),
         ("resume", (), "0.12"),
         ("is_paused", (), "0.12"),
-        ("abort", ("chatcmpl-1",), "0.30"),
-        ("abort_all", (), "0.30"),
+        ("abort", ("chatcmpl-1",), "0.26"),
+        ("abort_all", (), "0.26"),
     ],
 )
 def test_the_error_names_the_version_of_routes_that_came_later(

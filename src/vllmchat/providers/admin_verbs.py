@@ -151,7 +151,7 @@ class AdminVerbs(ProviderBase):
 
         Args:
             mode: What becomes of requests that run: `abort` ends them (the server's default), `wait` waits for them,
-                `keep` lets them stand still (since vLLM 0.18; older servers abort them).
+                `keep` lets them stand still (since vLLM 0.16; older servers abort them).
             clear_cache: Whether the prefix cache is emptied. The server's default is True, and with `keep` it does
                 not.
             timeout: Limits for this call; a number of seconds sets `Timeout.total`. Waiting can take long.
@@ -217,7 +217,7 @@ class AdminVerbs(ProviderBase):
     ) -> int | None:
         """Ends requests, also those of other clients. Their replies end with the finish reason `abort`.
 
-        To end a stream of your own, leave it. The server must be vLLM 0.30 or newer and needs
+        To end a stream of your own, leave it. The server must be vLLM 0.26 or newer and needs
         `VLLM_SERVER_DEV_MODE=1`.
 
         Args:
@@ -244,7 +244,7 @@ class AdminVerbs(ProviderBase):
     def abort_all(self, *, timeout: float | Timeout | None = None) -> int | None:
         """Ends all requests of all clients.
 
-        The server must be vLLM 0.30 or newer and needs `VLLM_SERVER_DEV_MODE=1`.
+        The server must be vLLM 0.26 or newer and needs `VLLM_SERVER_DEV_MODE=1`.
 
         Args:
             timeout: Limits for this call; a number of seconds sets `Timeout.total`.
