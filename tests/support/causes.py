@@ -87,7 +87,7 @@ SERVERS: Final = (
 OUTCOMES: Final = (
     Cause(("version", "metrics*"), "each server has its own"),
     # Routes and what they answer.
-    Cause(("abort",), "the route came after 0.25", until="0.25.1"),
+    Cause(("abort",), "the route came with 0.26", until="0.25.1"),
     Cause(("batch",), "the route came with 0.19", until="0.17.1"),
     Cause(("generate",), "the route came with 0.11.1", until="0.10.2"),
     Cause(("generate",), "0.25 is the first here that tells the usage", until="0.22.1"),

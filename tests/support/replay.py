@@ -282,7 +282,7 @@ class Replay:
         body = recording.fields
         match recording.route:
             case "GET /health":
-                yield "ready", Call("ready", (0.5,))
+                yield "ready", Call("ready", (10.0,))
             case "POST /inference/v1/generate" if self.version < STREAMED_GENERATION:
                 # These servers ignore that a stream is asked for.
                 yield (
