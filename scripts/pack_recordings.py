@@ -24,12 +24,12 @@ from cached_env import say_to_stderr
 RECORDED = Path(__file__).resolve().parent.parent / "tests" / "recorded"
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The date of every member: the archive does not tell when it was made."""
+"""The date of every member, so that the same recordings make the same archive."""
 
 NEUTRAL = (
-    # Where Python keeps its packages, as a traceback tells.
+    # Where Python keeps its packages, in tracebacks.
     (re.compile(r"(?:/[\w.+~-]+)+/(?:site|dist)-packages/"), "/usr/lib/python3/site-packages/"),
-    # Where the tiny model lies, as `/v1/models` tells.
+    # Where the model is stored, in `/v1/models`.
     (re.compile(r'(?<="root":")/[^"]*/'), "/models/"),
 )
 """Paths of the machine that recorded, and what is written instead."""

@@ -28,7 +28,7 @@ class Cause:
         why: The cause.
         until: The last version that it holds for.
         since: The first one.
-        servers: The servers, where the version does not tell.
+        servers: The servers, where it does not depend on the version.
     """
 
     recordings: tuple[str, ...]
@@ -66,7 +66,7 @@ SERVERS: Final = (
     ),
     Cause(
         ("*",),
-        "the parser deepseek_r1, the only one there, takes what is said without thinking for reasoning, with the tool "
+        "the parser deepseek_r1, the only one there, takes a reply without thinking for reasoning, with the tool "
         "calls and the JSON in it",
         servers=("0.8.5",),
     ),
@@ -90,13 +90,13 @@ OUTCOMES: Final = (
     Cause(("abort",), "the route came with 0.26", until="0.25.1"),
     Cause(("batch",), "the route came with 0.19", until="0.17.1"),
     Cause(("generate",), "the route came with 0.11.1", until="0.10.2"),
-    Cause(("generate",), "0.25 is the first here that tells the usage", until="0.22.1"),
+    Cause(("generate",), "of these servers, 0.25 is the first that returns the usage", until="0.22.1"),
     Cause(("is_paused", "pause", "resume"), "the routes came with 0.12", until="0.10.2"),
     Cause(("render*",), "the routes came after 0.14", until="0.14.1"),
     Cause(
         ("render*",), "the first form of the answer has the tokens and no sampling parameters", until="0.17.1"
     ),
-    Cause(("render",), "other sampling parameters are told", until="0.22.1"),
+    Cause(("render",), "other sampling parameters are returned", until="0.22.1"),
     Cause(("reset_prefix_cache",), "answered nothing before 0.26", until="0.25.1"),
     Cause(("responses*",), "the route came with 0.10", until="0.9.2"),
     Cause(
@@ -143,7 +143,7 @@ OUTCOMES: Final = (
     ),
     Cause(
         ("error_bad_grammar_stream",),
-        f"{_DEFECT} the grammar kills the engine; 0.30 ends the stream without a word",
+        f"{_DEFECT} the grammar kills the engine; 0.30 ends the stream silently",
         servers=("0.10.2",),
     ),
     Cause(
@@ -243,7 +243,7 @@ STREAMS: Final = (
     Cause(
         ("tool_call_stream*", "tool_calls_parallel_stream"),
         "the line break after the arguments is sent with them, and the blank line before a call, content of the whole "
-        "reply until 0.10, is none of the stream",
+        "reply until 0.10, is not in the stream",
         until="0.17.1",
     ),
 )

@@ -1,6 +1,6 @@
 """What came of a call, as a few facts in JSON: for a table that a person reads and a test compares.
 
-A fact that says nothing is left out, and so are ids and times.
+An empty fact is left out, and so are ids and times.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ def failed(error: VLLMChatError, origin: str) -> Facts:
         error: What it raised.
         origin: The server's, which may stand in the message.
     """
-    found = _said(error=type(error).__name__, message=str(error).replace(origin, "http://server"))
+    found = _facts(error=type(error).__name__, message=str(error).replace(origin, "http://server"))
     if isinstance(error, APIStatusError):
-        found |= _said(status=error.status_code, param=error.param)
+        found |= _facts(status=error.status_code, param=error.param)
     if isinstance(error, StructuredOutputError):
         found["reason"] = error.reason
     if isinstance(error, MaxTurnsError):
         found["replies"] = len(error.completions)
     partial = error.partial
     if isinstance(error, (APIStatusError, ResponseError)) and partial is not None:
-        found |= _said(partial=facts(partial))
+        found |= _facts(partial=facts(partial))
     return found
 
 
@@ -78,7 +78,7 @@ def failed(error: VLLMChatError, origin: str) -> Facts:
 
 @facts.register
 def _(reply: ChatCompletion) -> Facts:
-    return _said(
+    return _facts(
         **_together([_choice(choice) for choice in reply.choices]),
         usage=_usage(reply.usage),
         prompt_token_ids=_count(reply.prompt_token_ids),
@@ -87,7 +87,7 @@ def _(reply: ChatCompletion) -> Facts:
 
 
 def _choice(choice: Choice) -> Facts:
-    return _said(
+    return _facts(
         text=choice.message.content,
         reasoning=choice.message.reasoning,
         calls=_calls(choice.message.tool_calls),
@@ -130,7 +130,7 @@ def _prompt(logprobs: Sequence[Mapping[str, PromptLogprob] | None] | None) -> Fa
     shown = [
         f"{token} {each.decoded_token} rank {each.rank} {each.logprob:.2f}" for token, each in last.items()
     ]
-    return _said(places=len(logprobs), without=logprobs.count(None), last=shown)
+    return _facts(places=len(logprobs), without=logprobs.count(None), last=shown)
 
 
 @facts.register(list)
@@ -145,7 +145,7 @@ def _(parsed: Parsed[object]) -> Facts:
 
 @facts.register
 def _(run: ToolRun) -> Facts:
-    return _said(
+    return _facts(
         ran=[result.value for result in run.results if result.error is None],
         not_ran=[type(result.error).__name__ for result in run.results if result.error is not None],
         replies=len(run.turns),
@@ -158,14 +158,14 @@ def _(run: ToolRun) -> Facts:
 
 @facts.register
 def _(reply: TextCompletion) -> Facts:
-    return _said(
+    return _facts(
         **_together([_text_choice(choice) for choice in reply.choices]),
         usage=_usage(reply.usage),
     )
 
 
 def _text_choice(choice: TextChoice) -> Facts:
-    return _said(
+    return _facts(
         text=choice.text,
         finish=choice.finish_reason,
         stop=choice.stop_reason,
@@ -189,7 +189,7 @@ def _text_logprobs(logprobs: TextLogprobs | None) -> list[str]:
 @facts.register
 def _(reply: ModelResponse) -> Facts:
     cut = reply.incomplete_details
-    return _said(
+    return _facts(
         text=reply.text,
         reasoning=reply.reasoning,
         calls=_calls(reply.tool_calls),
@@ -202,7 +202,7 @@ def _(reply: ModelResponse) -> Facts:
 
 @facts.register
 def _(reply: Generation) -> Facts:
-    return _said(
+    return _facts(
         **_together([_generated(choice) for choice in reply.choices]),
         usage=_usage(reply.usage),
         prompt_logprobs=_prompt(reply.prompt_logprobs),
@@ -210,7 +210,7 @@ def _(reply: Generation) -> Facts:
 
 
 def _generated(choice: GenerationChoice) -> Facts:
-    return _said(
+    return _facts(
         token_ids=choice.token_ids,
         text=choice.text,
         finish=choice.finish_reason,
@@ -221,12 +221,12 @@ def _generated(choice: GenerationChoice) -> Facts:
 
 @facts.register
 def _(rendered: RenderedPrompt) -> Facts:
-    return _said(token_ids=rendered.token_ids, sampling=sorted(rendered.sampling_params))
+    return _facts(token_ids=rendered.token_ids, sampling=sorted(rendered.sampling_params))
 
 
 @facts.register
 def _(made: Tokenization) -> Facts:
-    return _said(count=made.count, tokens=made.tokens, strs=made.token_strs, context=made.max_model_len)
+    return _facts(count=made.count, tokens=made.tokens, strs=made.token_strs, context=made.max_model_len)
 
 
 # Vectors and scores
@@ -234,18 +234,18 @@ def _(made: Tokenization) -> Facts:
 
 @facts.register
 def _(answer: Embeddings) -> Facts:
-    return _said(vectors=[_vector(each) for each in answer.vectors], usage=_usage(answer.usage))
+    return _facts(vectors=[_vector(each) for each in answer.vectors], usage=_usage(answer.usage))
 
 
 @facts.register
 def _(answer: PoolingOutputs) -> Facts:
     rows = [each.tolist() for each in answer.data]
-    return _said(outputs=[_vector(row) for row in rows], usage=_usage(answer.usage))
+    return _facts(outputs=[_vector(row) for row in rows], usage=_usage(answer.usage))
 
 
 @facts.register
 def _(answer: Classifications) -> Facts:
-    return _said(
+    return _facts(
         labels=answer.labels,
         probs=[_vector(list(each.probs)) for each in answer.data],
         usage=_usage(answer.usage),
@@ -254,12 +254,12 @@ def _(answer: Classifications) -> Facts:
 
 @facts.register
 def _(answer: Scores) -> Facts:
-    return _said(scores=[round(score, 3) for score in answer.scores], usage=_usage(answer.usage))
+    return _facts(scores=[round(score, 3) for score in answer.scores], usage=_usage(answer.usage))
 
 
 @facts.register
 def _(answer: Ranking) -> Facts:
-    return _said(
+    return _facts(
         order=answer.order,
         scores=[round(each.relevance_score, 3) for each in answer.results],
         documents=[each.document.text for each in answer.results],
@@ -282,7 +282,7 @@ def _vector(numbers: Sequence[float] | Sequence[Sequence[float]]) -> str:
 
 @facts.register
 def _(models: ModelList) -> Facts:
-    return _said(
+    return _facts(
         models=[f"{model.id} context {model.max_model_len} root {model.root}" for model in models.data]
     )
 
@@ -313,7 +313,7 @@ def _(metrics: Metrics) -> Facts:
 
 
 def _usage(usage: Usage | None) -> str | None:
-    """Tokens of the prompt and of the reply, and how many of these were reasoning where the server tells."""
+    """Tokens of the prompt and of the reply, and how many of these were reasoning, where the server reports it."""
     if usage is None:
         return None
     details = usage.completion_tokens_details
@@ -331,7 +331,7 @@ def _response_usage(usage: ResponseUsage | None) -> str | None:
 
 def _tokens(prompt: int, reply: int, total: int, reasoning: int | None) -> str:
     of_them = "" if reasoning is None else f" ({reasoning} reasoning)"
-    # Some servers tell the sum alone.
+    # Some servers report only the sum.
     return f"{prompt}+{reply}{of_them}{'' if total == prompt + reply else f', {total} in total'}"
 
 
@@ -343,7 +343,7 @@ def _count(tokens: Sequence[int] | None) -> str | None:
     return f"{len(tokens)} ids from {tokens[0]}" if tokens else None
 
 
-def _said(**found: Any) -> Facts:
+def _facts(**found: Any) -> Facts:
     nothing: tuple[object, ...] = (None, "", [], {})
     return {name: value for name, value in found.items() if value not in nothing}
 
@@ -364,7 +364,7 @@ def unread_fields(answer: object, path: str = "") -> Iterator[str]:
 
 
 def differing_pieces(pieces: Sequence[Any], reply: object) -> Facts:
-    """Where the pieces of a stream do not add up to its reply: what they say, in `pieces`; else nothing."""
+    """Where the pieces of a stream do not add up to its reply: their own text, in `pieces`; else nothing."""
     added: list[tuple[object, object]]
     match reply:
         case ChatCompletion():
@@ -388,7 +388,7 @@ def differing_pieces(pieces: Sequence[Any], reply: object) -> Facts:
             ]
         case _:
             raise AssertionError(f"no stream adds up to a {type(reply).__name__}")
-    return _said(pieces=[said for said, whole in added if said != whole])
+    return _facts(pieces=[joined for joined, whole in added if joined != whole])
 
 
 def _added(pieces: Sequence[Any], message: ChatMessage) -> list[tuple[object, object]]:

@@ -114,7 +114,7 @@ def names(pattern: str = "*", server: str = NEWEST) -> list[str]:
 
 @cache
 def openapi(server: str) -> dict[str, Any]:
-    """What the server said of its routes and their requests."""
+    """The server's own description of its routes and their requests."""
     description: dict[str, Any] = json.loads(_file(server, _DESCRIPTION))
     return description
 

@@ -111,7 +111,7 @@ STREAMED_GENERATION: Final = (0, 20, 0)
 """A version below the first one that was seen to stream what is generated from tokens, 0.22.1."""
 
 OURS: Final = {"stream_options", "encoding_format", "endianness"}
-"""What the client may send more than was recorded: it says what the server took for granted."""
+"""What the client may send in addition: it spells out the server's own defaults."""
 
 
 class User(TypedDict):
@@ -131,7 +131,7 @@ class Call:
     """A call of a method.
 
     Attributes:
-        method: As of `Endpoint`.
+        method: See `Endpoint`.
         arguments: Positional arguments.
         params: Keywords.
         exact: Whether it sends the recorded request.
@@ -343,10 +343,10 @@ class Replay:
             found |= differing_pieces(items, result)
         if isinstance(result, ChatCompletion) and len(result.choices) == 1:
             with self.colour.open(self.llm, call.method, *call.arguments, **call.params) as opened:
-                told = told_by(opened.events())
-            assert facts(told.completion) == facts(result), call
-            assert told.reasoning == (result.reasoning or "")
-            assert told.calls == [(each.id, each.name, each.arguments) for each in result.tool_calls]
+                by_events = told_by(opened.events())
+            assert facts(by_events.completion) == facts(result), call
+            assert by_events.reasoning == (result.reasoning or "")
+            assert by_events.calls == [(each.id, each.name, each.arguments) for each in result.tool_calls]
         return found
 
 

@@ -1,6 +1,6 @@
-"""Our routes and parameters against what servers of many versions say they take: their recorded `openapi.json`.
+"""Our routes and parameters against the recorded `openapi.json` of servers of many versions.
 
-A parameter is a field of each server that is as new as `Since` says, and of none before; a field of a server is a
+A parameter is a field of every server since the version in `Since`, and of no older one; a field of a server is a
 parameter, or has a reason why not. What the newest server lacks and explains stands with the tests that ask it.
 """
 
@@ -150,18 +150,18 @@ OLD_GENERATING: dict[str, str] = {
 OLD_CHATS: dict[str, str] = {
     **OLD_GENERATING,
     "structural_tag": _GONE,
-    "return_assistant_tokens_mask": "0.25 to 0.30 only, and what comes of it is told to no chat",
+    "return_assistant_tokens_mask": "0.25 to 0.30 only, and no chat returns what it asks for",
 }
 OLD_POOLING: dict[str, str] = {
-    "activation": "a name of `use_activation` before 0.16, beside it",
+    "activation": "another name of `use_activation` before 0.16",
     "additional_data": "for plugins of servers before 0.10",
-    "softmax": "a name of `use_activation` before 0.16, beside it",
+    "softmax": "another name of `use_activation` before 0.16",
     "normalize": "the name of `use_activation` for embeddings before 0.16: the client writes it",
 }
 OLD_GENERATE: dict[str, str] = {
     **SAMPLING_WITHOUT,
     **dict.fromkeys(("_all_stop_token_ids", "_bad_words_token_ids", "_eos_token_id"), _ENGINE),
-    "assistant_tokens_mask": "0.25 to 0.30 only, and what comes of it is told to no chat",
+    "assistant_tokens_mask": "0.25 to 0.30 only, and no chat returns what it asks for",
     "logits_processors": _GONE,
     "truncate_prompt_tokens": "a prompt of tokens is cut before it is sent",
 }
@@ -173,11 +173,10 @@ def _request(path: str, old: dict[str, str], begin: str = "0.8.5", **options: An
     return Request(path, verb.params[0], verb.own, {**verb.without, **old}, begin, **options)
 
 
-def _with_text(path: str, params: type, old: dict[str, str], form: str, begin: str = "0.8.5") -> Request:
+def _with_text(path: str, params: type, old: dict[str, str], begin: str = "0.8.5", **options: Any) -> Request:
     """The same with a text, which is not read as a conversation is."""
-    verb = VERBS.get(path)
-    without = verb.without if verb else {}
-    return Request(path, params, frozenset({"model", "input"}), {**without, **old}, begin, form)
+    without = {**(VERBS[path].without if path in VERBS else {}), **old}
+    return Request(path, params, frozenset({"model", "input"}), without, begin, "Completion", **options)
 
 
 _MODELS = {name: verb for (_, name), verb in MODELS.items()}
@@ -199,9 +198,9 @@ REQUESTS: tuple[Request, ...] = (
     _request("/tokenize", {}),
     _request("/detokenize", {}),
     _request("/v1/embeddings", OLD_POOLING, aliases=_NORMALIZE),
-    _with_text("/v1/embeddings", EmbedTextParams, OLD_POOLING, "Completion"),
+    _with_text("/v1/embeddings", EmbedTextParams, OLD_POOLING, aliases=_NORMALIZE),
     _request("/pooling", OLD_POOLING),
-    _with_text("/pooling", PoolTextParams, OLD_POOLING, "Completion"),
+    _with_text("/pooling", PoolTextParams, OLD_POOLING),
     Request(
         "/classify",
         _MODELS["ClassificationChatRequest"].params[0],
@@ -209,7 +208,7 @@ REQUESTS: tuple[Request, ...] = (
         OLD_POOLING,
         "0.9",
     ),
-    _with_text("/classify", ClassifyTextParams, OLD_POOLING, "Completion", "0.9"),
+    _with_text("/classify", ClassifyTextParams, OLD_POOLING, "0.9"),
     _request("/v1/score", OLD_POOLING),
     _request("/v1/rerank", OLD_POOLING),
     Request(

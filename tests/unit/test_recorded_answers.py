@@ -67,10 +67,10 @@ def test_every_route_of_the_tables_was_recorded() -> None:
 
 
 def comparable(outcome: Facts) -> str:
-    """An outcome without what differs from version to version and says the same: the words of errors, and whether
-    the tokens of the reasoning are told."""
-    told = {name: value for name, value in outcome.items() if name != "message"}
-    return re.sub(r" \(\d+ reasoning\)", "", json.dumps(told))
+    """An outcome without what differs between versions and means the same: the text of errors, and whether the usage
+    counts the tokens of the reasoning."""
+    compared = {name: value for name, value in outcome.items() if name != "message"}
+    return re.sub(r" \(\d+ reasoning\)", "", json.dumps(compared))
 
 
 def check_causes(causes: tuple[Cause, ...], differing: set[tuple[str, str]]) -> None:
