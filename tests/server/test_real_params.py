@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import pytest
 
 from tiny_model.dialogues import DIALOGUES_FILE
-from vllmchat import BadRequestError, ChatCompletion, VLLMChatParams
+from vllmchat import BadRequestError, ChatCompletion, InvalidRequestError, VLLMChatParams
 from vllmchat.chat.check import VLLM_CHAT_NAMES
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Try:
         base: The other parameters.
         ask: The question.
         stream: Whether to ask by a stream.
-        refused: The option without which the server refuses it, as its message names it.
+        refused: Why it is refused: the option that the server lacks, or the version, as the message names it.
     """
 
     params: VLLMChatParams
@@ -255,7 +255,7 @@ TABLE: dict[str, Try] = {
         {"return_prompt_text": True}, lambda reply: CAPITAL in (reply.prompt_text or "")
     ),
     "return_token_offsets": Try({"return_token_offsets": True}),
-    "return_weight_versions": Try({"return_weight_versions": True}),
+    "return_weight_versions": Try({"return_weight_versions": True}, refused=r"needs vLLM 0\.33 or newer"),
     "routed_experts_prompt_start": Try({"routed_experts_prompt_start": 1}),
     "mm_payload": Try({"mm_payload": "none"}),
     "return_mm_kwargs": Try({"return_mm_kwargs": False}),
@@ -295,7 +295,7 @@ def test_the_server_takes_the_parameter(llm: VLLMProvider, name: str) -> None:
     row = TABLE[name]
     params: VLLMChatParams = {**row.base, **row.params}
     if row.refused is not None:
-        with pytest.raises(BadRequestError, match=row.refused):
+        with pytest.raises((BadRequestError, InvalidRequestError), match=row.refused):
             ask(llm, row, params)
         return
     reply = ask(llm, row, params)
