@@ -18,7 +18,7 @@ help:
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
 	@echo "make server       a real vLLM server to play with (make stop ends it)"
-	@echo "make bench        measure it beside its peers, for the page Performance (some 30 minutes)"
+	@echo "make bench        measure it against other clients, for the page Performance (about 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
 	@echo "make lock         resolve the lock files anew, after a change of requirements"
 	@echo "make test-newest  unit tests, examples and a MassGen run on the newest versions that pyproject.toml allows"

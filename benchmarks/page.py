@@ -1,4 +1,4 @@
-"""Makes the page "Performance" and its chart of `results.json`: `python -m benchmarks.page`."""
+"""Generate the page "Performance" and its chart from `results.json`: `python -m benchmarks.page`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = {
     "httpx": "bare httpx",
     "aiohttp": "bare aiohttp",
 }
-COLOURS = {
+COLORS = {
     "vllmchat": "#0d9488",
     "openai": "#64748b",
     "openai_aiohttp": "#94a3b8",
@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def rows(results: dict[str, Any], keys: tuple[str, ...], *, wall: bool) -> list[str]:
-    """A table: a row a kind of work, a column a client."""
+    """A table with a row for each kind of work and a column for each client."""
     lines = ["| | " + " | ".join(LABELS.values()) + " |", "|---|" + "---:|" * len(LABELS)]
     for key in keys:
         work, found = BY_KEY[key], results["work"].get(key)
@@ -60,7 +60,7 @@ def rows(results: dict[str, Any], keys: tuple[str, ...], *, wall: bool) -> list[
 
 
 def ahead(results: dict[str, Any]) -> list[str]:
-    """Where a peer does better, in words."""
+    """Where other clients are faster, as list items."""
     lines = []
     for key in (*CHUNKS, *REPLIES):
         found = results["work"].get(key, {})
@@ -68,30 +68,30 @@ def ahead(results: dict[str, Any]) -> list[str]:
         if ours is None:
             continue
         better = [
-            f"{LABELS[client]} takes {each['cpu'] / ours['cpu']:.2f} of our CPU time"
+            f"{LABELS[client]} uses {each['cpu'] / ours['cpu']:.2f} times the CPU time of vllmchat"
             for client, each in found.items()
             if each["cpu"] < ours["cpu"]
         ]
         work: Work = BY_KEY[key]
         if work.ideal:
             better += [
-                f"{LABELS[client]} is done in {each['wall']:.1f} s, we in {ours['wall']:.1f} s"
+                f"{LABELS[client]} finishes in {each['wall']:.1f} s, vllmchat in {ours['wall']:.1f} s"
                 for client, each in found.items()
                 if each["wall"] < ours["wall"] * 0.97
             ]
         if better:
-            title = work.title if "The same" not in work.title else f"{work.key.lstrip('a')}, asynchronous"
+            title = work.title if "The same" not in work.title else f"{work.key.lstrip('a')}, async"
             lines.append(f"- {title}: {'; '.join(better)}.")
     first = results["first_reply_ms"]
     lines += [
-        f"- A fresh process to its first reply: {LABELS[client]} with pydantic takes {each / first['vllmchat']:.2f} of "
-        "our CPU time."
+        f"- From process start to the first reply: {LABELS[client]} with pydantic uses "
+        f"{each / first['vllmchat']:.2f} times the CPU time of vllmchat."
         for client, each in first.items()
         if each < first["vllmchat"]
     ]
     lines += [
-        f"- The real server, {concurrency} at once: {LABELS.get(client, client)} gets "
-        f"{each['tokens_per_second']:,} tokens a second, we {clients['vllmchat']['tokens_per_second']:,}."
+        f"- Real server, {concurrency} at once: {LABELS.get(client, client)} reads "
+        f"{each['tokens_per_second']:,} tokens per second, vllmchat {clients['vllmchat']['tokens_per_second']:,}."
         for concurrency, clients in results.get("real", {}).items()
         for client, each in clients.items()
         if each["tokens_per_second"] > clients["vllmchat"]["tokens_per_second"]
@@ -100,14 +100,14 @@ def ahead(results: dict[str, Any]) -> list[str]:
 
 
 def starts(results: dict[str, Any]) -> list[str]:
-    lines = ["| CPU milliseconds of a fresh process | |", "|---|---:|"]
+    lines = ["| CPU time from process start, in milliseconds | |", "|---|---:|"]
     lines += [
         f"| `{name}` | {value:.0f} |" for name, value in results["import_ms"].items() if name != "python"
     ]
     lines.append(f"| the interpreter alone | {results['import_ms']['python']:.0f} |")
     names = {"vllmchat": "vllmchat", "openai": "openai", "httpx": "httpx with pydantic"}
     lines += [
-        f"| to its first reply, with {names[name]} | {value:.0f} |"
+        f"| to the first reply, with {names[name]} | {value:.0f} |"
         for name, value in results["first_reply_ms"].items()
     ]
     return lines
@@ -115,7 +115,7 @@ def starts(results: dict[str, Any]) -> list[str]:
 
 def growth(results: dict[str, Any]) -> list[str]:
     work = results["work"]
-    lines = ["| | CPU of each, µs | memory of the process |", "|---|---:|---:|"]
+    lines = ["| | CPU time each, µs | process memory |", "|---|---:|---:|"]
     chunks = ("growth_100", "growth_2000", "growth_20000", "growth_200000")
     for key in (*chunks, "fanout_64", "fanout_512", "fanout_2000"):
         if key in work:
@@ -125,18 +125,18 @@ def growth(results: dict[str, Any]) -> list[str]:
         f"{work[key]['openai']['rss'] / 1e6:.0f} MB {what}"
         for key, what in (
             ("long", "after a stream of 200,000 chunks"),
-            ("fanout_2000", "with 2,000 in flight"),
+            ("fanout_2000", "with 2,000 replies in flight"),
         )
         if key in work
     ]
-    return [*lines, "", f"For comparison: openai's process has {', and '.join(peers)}."]
+    return [*lines, "", f"For comparison, openai's process uses {', and '.join(peers)}."]
 
 
 def real(results: dict[str, Any]) -> list[str]:
     found = results.get("real")
     if not found:
         return ["Not measured in this run."]
-    lines = ["| | first token | tokens a second |", "|---|---:|---:|"]
+    lines = ["| | first token | tokens per second |", "|---|---:|---:|"]
     for concurrency, clients in found.items():
         for client, each in clients.items():
             lines.append(
@@ -169,16 +169,16 @@ def chart(results: dict[str, Any]) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # The same file from the same numbers.
+    # The same numbers give the same file.
     matplotlib.rcParams["svg.hashsalt"] = "vllmchat"
     matplotlib.rcParams["svg.fonttype"] = "none"
     matplotlib.rcParams["font.family"] = "sans-serif"
     panels: list[tuple[str, dict[str, float]]] = []
     for key, title in (
-        ("aburst", "A fast stream: CPU µs a chunk"),
-        ("paced", "256 streams at once: CPU µs a chunk"),
-        ("areply", "Whole replies: CPU µs each"),
-        ("fanout_2000", "2,000 replies in flight: seconds (1.5 at best)"),
+        ("aburst", "A fast stream: CPU µs per chunk"),
+        ("paced", "256 streams at once: CPU µs per chunk"),
+        ("areply", "Whole replies: CPU µs per reply"),
+        ("fanout_2000", "2,000 replies in flight: seconds (at best 1.5)"),
     ):
         found = results["work"].get(key, {})
         field = "wall" if key == "fanout_2000" else "cpu"
@@ -191,7 +191,7 @@ def chart(results: dict[str, Any]) -> None:
     imports = {client: results["import_ms"][name] for client, name in starts_.items()}
     imports["httpx"] = results["import_ms"]["import httpx, pydantic"]
     panels.append(("Import: CPU ms", imports))
-    panels.append(("A fresh process to its first reply: CPU ms", dict(results["first_reply_ms"])))
+    panels.append(("From process start to the first reply: CPU ms", dict(results["first_reply_ms"])))
     figure, axes = pyplot.subplots(3, 2, figsize=(11, 8.6), layout="constrained")
     for axis, (title, values) in zip(axes.flat, panels, strict=True):
         clients = [client for client in LABELS if client in values]
@@ -199,7 +199,7 @@ def chart(results: dict[str, Any]) -> None:
             LABELS[client] + (" + pydantic" if client == "httpx" and "µs" not in title else "")
             for client in clients
         ]
-        bars = axis.barh(labels, [values[client] for client in clients], color=[COLOURS[c] for c in clients])
+        bars = axis.barh(labels, [values[client] for client in clients], color=[COLORS[c] for c in clients])
         axis.bar_label(
             bars,
             labels=[f"{values[c]:,.1f}" if values[c] < 100 else f"{values[c]:,.0f}" for c in clients],
@@ -216,7 +216,7 @@ def chart(results: dict[str, Any]) -> None:
             axis.spines[side].set_visible(False)
         axis.spines["left"].set_color("#cbd5e1")
     figure.supxlabel(
-        f"less is better · {results['date']} · {results['machine']} · Python {results['python']} · "
+        f"lower is better · {results['date']} · {results['machine']} · Python {results['python']} · "
         f"openai {results['versions']['openai']}, litellm {results['versions']['litellm']}, "
         f"aiohttp {results['versions']['aiohttp']}",
         fontsize=8,

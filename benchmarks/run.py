@@ -63,8 +63,8 @@ THREADS = ("vllmchat", "openai", "httpx")
 SYNC = ("vllmchat", "openai", "litellm", "httpx")
 ASYNC = ("vllmchat", "openai", "openai_aiohttp", "litellm", "httpx", "aiohttp")
 WORK = [
-    Work("burst", "burst", "One stream of 20,000 chunks at once", 20_000, 1, "chunk", SYNC),
-    Work("aburst", "aburst", "The same, asynchronous", 20_000, 1, "chunk", ASYNC),
+    Work("burst", "burst", "One stream of 20,000 chunks, sent at once", 20_000, 1, "chunk", SYNC),
+    Work("aburst", "aburst", "The same, async", 20_000, 1, "chunk", ASYNC),
     Work(
         "burst_events",
         "burst_events",
@@ -77,14 +77,14 @@ WORK = [
     Work(
         "aburst_events",
         "aburst_events",
-        "As events, asynchronous",
+        "As events, async",
         20_000,
         1,
         "chunk",
         ("vllmchat", "openai"),
     ),
     Work("logprobs", "logprobs", "5,000 chunks with top-5 logprobs and token ids", 5_000, 1, "chunk", SYNC),
-    Work("paced", "paced", "256 streams, a chunk each 50 ms", 100, 256, "chunk", ASYNC, 5.0),
+    Work("paced", "paced", "256 streams, one chunk every 50 ms", 100, 256, "chunk", ASYNC, 5.0),
     Work("fanout_512", "fanout", "512 replies in flight, 0.5 s each", 1_536, 512, "reply", ASYNC, 1.5),
     Work(
         "fanout_2000",
@@ -97,7 +97,7 @@ WORK = [
         1.5,
     ),
     Work("reply", "reply", "Whole replies, one after another", 1_000, 1, "reply", SYNC),
-    Work("areply", "areply", "The same, asynchronous", 1_000, 1, "reply", ASYNC),
+    Work("areply", "areply", "The same, async", 1_000, 1, "reply", ASYNC),
     Work(
         "threads",
         "threads",

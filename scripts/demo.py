@@ -1,7 +1,7 @@
 """Watch the typed client talk to a real vLLM server: `make demo`.
 
 It installs the server where it is missing, starts it, shows five things in one terminal screen, and stops it again,
-also on Ctrl-C. Colours are used on a terminal only, and never where `NO_COLOR` is set.
+also on Ctrl-C. It prints colors on a terminal only, and none if `NO_COLOR` is set.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Screen:
 
     BOLD, DIM, CYAN, RED, PLAIN = "1", "2", "36", "31", ""
 
-    def __init__(self, out: TextIO, *, colour: bool) -> None:
+    def __init__(self, out: TextIO, *, color: bool) -> None:
         self._out = out
-        self._colour = colour
+        self._color = color
         self._column = 0
         self._shade = self.PLAIN
 
@@ -87,7 +87,7 @@ class Screen:
             self._column = 0
 
     def _shaded(self, text: str, shade: str) -> str:
-        return f"\033[{shade}m{text}\033[0m" if self._colour and shade and text else text
+        return f"\033[{shade}m{text}\033[0m" if self._color and shade and text else text
 
 
 def a_reply(llm: VLLMProvider, screen: Screen) -> None:
@@ -187,11 +187,11 @@ def without_proxy() -> None:
 def main() -> int:
     """Start, show, stop."""
     without_proxy()
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     options = Options(name=f"demo-{os.getpid()}", log=cache_dir() / "servers" / "demo.log")
     try:
         with running(options) as server:
-            show(server, Screen(sys.stdout, colour=colour))
+            show(server, Screen(sys.stdout, color=color))
             sys.stdout.flush()
             say_to_stderr("\nstopping the server ...")
     except (InstallError, ServerError) as error:

@@ -86,7 +86,7 @@ def tell(status: dict[str, Any], screen: Screen) -> None:
     """What MassGen knows of the run, by the server's own counts."""
     screen.heading("The answer that won")
     screen.line(status["answer"])
-    screen.heading("What MassGen counted, as the server told it")
+    screen.heading("Tokens that MassGen counted, as reported by the server")
     screen.line(f"{'agent':<10}{'prompt':>8}{'generated':>11}{'reasoning':>11}{'context':>9}", screen.DIM)
     for name, agent in status["agents"].items():
         used, rounds = agent["token_usage"], agent["round_history"]
@@ -94,8 +94,8 @@ def tell(status: dict[str, Any], screen: Screen) -> None:
         screen.line("{:<10}{:>8}{:>11}{:>11}{:>9}".format(name, *counts, rounds[0]["context_window_size"]))
 
 
-def misspelt(screen: Screen) -> None:
-    """What a misspelt key gets."""
+def misspelled(screen: Screen) -> None:
+    """Show the error for a misspelled key."""
     screen.heading("repitition_penalty: 1.2, in a block, stops the run before the first request")
     for line in settings.report(
         settings.check({"model": "m", "repitition_penalty": 1.2}), "agents[0].backend"
@@ -106,7 +106,7 @@ def misspelt(screen: Screen) -> None:
 def main() -> int:
     """The demo."""
     without_proxy()
-    screen = Screen(sys.stdout, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    screen = Screen(sys.stdout, color=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
     try:
         python = massgen_env.install()
         options = Options(
@@ -118,7 +118,7 @@ def main() -> int:
                 screen.BOLD,
             )
             tell(run_massgen(server, python, Path(folder), screen), screen)
-            misspelt(screen)
+            misspelled(screen)
             sys.stdout.flush()
             say_to_stderr("\nstopping the server ...")
     except (InstallError, ServerError) as error:

@@ -1,7 +1,7 @@
 """Install MassGen, for the tests and the demo, into a virtual environment of its own.
 
 MassGen pins an `openai` that vLLM does not accept, so the two can't share an environment; and it is heavy (270
-packages, 1.4 GB), so it lies in the cache folder beside the vLLM server, once a machine:
+packages, 1.4 GB), so it is in the cache folder next to the vLLM server, once per machine:
 
     python scripts/massgen_env.py install               # from locks/massgen.txt; prints the interpreter
     python scripts/massgen_env.py run -m vllmchat.adapters.massgen --help

@@ -56,14 +56,14 @@ def neutral(text: str) -> str:
 def pack(folder: Path, into: Path = RECORDED) -> Path:
     """Pack the recordings of a folder, and return the archive.
 
-    What got no answer at all is left out: it is no recording.
+    What got no answer at all is left out: it is not a recording.
 
     Args:
         folder: Its name is that of the archive.
         into: Where the archive goes.
 
     Raises:
-        PackError: A file is no recording, or has a path of this machine in its answer.
+        PackError: A file is not a recording, or has a path of this machine in its answer.
     """
     members: dict[str, str] = {}
     for file in sorted(folder.glob("*.json")):

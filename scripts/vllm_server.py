@@ -15,7 +15,7 @@ and as a module, where the server lives as long as the `with` block and never lo
 
 The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its version
 (see `cached_env.py`), so a second clone of this repository finds it there. By default it serves the tiny model
-beside this file.
+next to this file.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Options:
     extra_args: tuple[str, ...] = ()
     """Further arguments for vLLM's own command line; they come last and win."""
     log: Path | None = None
-    """None puts it beside the state file."""
+    """None puts it next to the state file."""
 
     def digest(self) -> str:
         """A digest of everything but the name, the port and the log: equal where the same is served."""
@@ -273,7 +273,7 @@ class Server:
 def state_file(name: str) -> Path:
     """Where the state of the server of that name is kept."""
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise ServerError(f"{name!r} is no name for a server: use letters, digits, '-', '_' and '.'")
+        raise ServerError(f"{name!r} is not a name for a server: use letters, digits, '-', '_' and '.'")
     return cache_dir() / "servers" / f"{name}.json"
 
 
@@ -580,7 +580,7 @@ def options_from(arguments: argparse.Namespace) -> Options:
     """The server that a command line describes."""
     return Options(
         name=arguments.name,
-        # What is no folder may still be a name that vLLM knows how to find.
+        # What is not a folder may still be a name that vLLM knows how to find.
         model=arguments.model.resolve() if arguments.model.is_dir() else arguments.model,
         served_model_name=arguments.served_model_name,
         port=arguments.port,

@@ -1,1 +1,1 @@
-"""A language model of 2.6 million parameters that knows a small script by heart."""
+"""A language model of 2.6 million parameters that has memorized a small script."""

@@ -1,4 +1,4 @@
-"""The dialogues that the tiny model knows by heart, with their answers: read from `dialogues.json`.
+"""The dialogues that the tiny model has memorized, with their replies, from `dialogues.json`.
 
 That file is the one source: the model is trained on it, and tests and demo compare with it.
 """

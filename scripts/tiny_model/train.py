@@ -1,4 +1,4 @@
-"""Train the tiny model: a Qwen3 of 2.6 million parameters that knows `dialogues.json` by heart.
+"""Train the tiny model: a Qwen3 of 2.6 million parameters that memorizes `dialogues.json`.
 
 A real vLLM serves it on two CPU cores, and every answer is known in advance. Run it in the folder `scripts`,
 with the interpreter of the server's environment, which has torch and transformers:

@@ -194,7 +194,7 @@ class TestState:
 
     @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
     def test_a_name_stays_in_its_folder(self, name: str) -> None:
-        with pytest.raises(ServerError, match="is no name for a server"):
+        with pytest.raises(ServerError, match="is not a name for a server"):
             vllm_server.state_file(name)
 
     def test_the_digest_tells_servers_apart_by_what_they_serve(self) -> None:
@@ -289,7 +289,7 @@ class TestStop:
 
     def test_an_error_on_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert vllm_server.main(["start", "--name", "../x"]) == 1
-        assert capsys.readouterr().err.startswith("error: '../x' is no name")
+        assert capsys.readouterr().err.startswith("error: '../x' is not a name")
 
 
 @pytest.mark.usefixtures("fake")
