@@ -7,13 +7,14 @@ BIN    := $(VENV)/bin
 TOOLS  := .venv-tools/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo massgen-demo test test-newest test-lowest bench bench-quick check lint types unit format \
-  docs docs-serve server stop lock clean
+.PHONY: help demo massgen-demo test test-version test-newest test-lowest bench bench-quick check lint types unit \
+  format docs docs-serve server stop lock clean
 
 help:
 	@echo "make demo         see it talk to a real vLLM server (the first time installs it: a few minutes)"
 	@echo "make massgen-demo see three agents of MassGen's agree, on a real vLLM server"
 	@echo "make test         all that CI runs: format, lint, types, every test, the real server included, with coverage"
+	@echo "make test-version the tests that need a server, with an older one: V=0.19.1"
 	@echo "make check        the fast loop: format, lint, types, unit tests"
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
@@ -37,6 +38,13 @@ test: lint types
 # Resolved on the day, so that we hear of the next break before users do.
 test-newest test-lowest: test-%: .venv-tools/.stamp
 	$(TOOLS) scripts/bounds.py $*
+
+# A release of scripts/vllm_releases.py: it is installed, and what needs a newer one is skipped and listed by reason.
+V ?=
+test-version: $(VENV)/.dev
+	$(if $(V),,$(error name a version: make test-version V=0.19.1))
+	$(BIN)/python scripts/vllm_server.py install --version $(V)
+	VLLMCHAT_REQUIRE_SERVER=1 $(BIN)/python -m pytest -q --vllm $(V) tests/server
 
 # Two at a time and all of them, each one's output in one piece where make can do that (4.0 and newer).
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync)

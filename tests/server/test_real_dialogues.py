@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,25 @@ from support.asking import Question, questions, told_by
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tiny_model.dialogues import Script
+    from support.vllm import LiveServer
     from vllmchat import VLLMProvider
 
 AT_ONCE = 32
 """The server works best on many requests at once."""
+
+
+def questions_to(server: LiveServer) -> list[Question]:
+    """Every dialogue, with its answer as this server writes it."""
+    return questions(server.dialogues, exact=server.since("0.19"))
+
+
+def tries(server: LiveServer) -> int:
+    """How often a stream is asked for at the most until its answer is the known one.
+
+    Servers before 0.30 lose a character at the border of the reasoning where one piece of the stream holds several
+    tokens, which happens now and then on a busy machine.
+    """
+    return 1 if server.since("0.30") else 4
 
 
 def by_events(question: Question) -> bool:
@@ -25,18 +40,24 @@ def by_events(question: Question) -> bool:
     return question.system is None or question.system == "You are terse."
 
 
-def ask_all(script: Script, ask: Callable[[Question], None]) -> None:
+def ask_all(server: LiveServer, ask: Callable[[Question], None]) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(ask, questions(script)):
+        for _ in pool.map(ask, questions_to(server)):
             pass
 
 
-def test_chat_gives_every_known_answer(llm: VLLMProvider, script: Script) -> None:
-    ask_all(script, lambda question: question.check(llm.chat(question.messages, **question.params)))
+def test_chat_gives_every_known_answer(llm: VLLMProvider, vllm_server: LiveServer) -> None:
+    ask_all(vllm_server, lambda question: question.check(llm.chat(question.messages, **question.params)))
 
 
-def test_stream_gives_every_known_answer(llm: VLLMProvider, script: Script) -> None:
+def test_stream_gives_every_known_answer(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     def ask(question: Question) -> None:
+        for _ in range(tries(vllm_server) - 1):
+            with contextlib.suppress(AssertionError):
+                return ask_once(question)
+        return ask_once(question)
+
+    def ask_once(question: Question) -> None:
         with llm.stream(question.messages, **question.params) as stream:
             if by_events(question):
                 question.check_told(told_by(stream.events()))
@@ -48,11 +69,11 @@ def test_stream_gives_every_known_answer(llm: VLLMProvider, script: Script) -> N
                 assert text == stream.completion.text or (stream.completion.tool_calls and not text.strip())
                 assert "".join(thought for _, thought in pieces) == (stream.completion.reasoning or "")
 
-    ask_all(script, ask)
+    ask_all(vllm_server, ask)
 
 
 @pytest.mark.anyio
-async def test_achat_gives_every_known_answer(allm: VLLMProvider, script: Script) -> None:
+async def test_achat_gives_every_known_answer(allm: VLLMProvider, vllm_server: LiveServer) -> None:
     limit = anyio.CapacityLimiter(AT_ONCE)
 
     async def ask(question: Question) -> None:
@@ -60,15 +81,21 @@ async def test_achat_gives_every_known_answer(allm: VLLMProvider, script: Script
             question.check(await allm.achat(question.messages, **question.params))
 
     async with anyio.create_task_group() as group:
-        for question in questions(script):
+        for question in questions_to(vllm_server):
             group.start_soon(ask, question)
 
 
 @pytest.mark.anyio
-async def test_astream_gives_every_known_answer(allm: VLLMProvider, script: Script) -> None:
+async def test_astream_gives_every_known_answer(allm: VLLMProvider, vllm_server: LiveServer) -> None:
     limit = anyio.CapacityLimiter(AT_ONCE)
 
     async def ask(question: Question) -> None:
+        for _ in range(tries(vllm_server) - 1):
+            with contextlib.suppress(AssertionError):
+                return await ask_once(question)
+        return await ask_once(question)
+
+    async def ask_once(question: Question) -> None:
         async with limit, allm.astream(question.messages, **question.params) as stream:
             if by_events(question):
                 question.check_told(told_by([event async for event in stream.events()]))
@@ -81,5 +108,5 @@ async def test_astream_gives_every_known_answer(allm: VLLMProvider, script: Scri
                 assert "".join(thought for _, thought in pieces) == (stream.completion.reasoning or "")
 
     async with anyio.create_task_group() as group:
-        for question in questions(script):
+        for question in questions_to(vllm_server):
             group.start_soon(ask, question)

@@ -7,6 +7,7 @@ answer, the table says how.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
@@ -16,8 +17,13 @@ import pytest
 from tiny_model.dialogues import DIALOGUES_FILE
 from vllmchat import BadRequestError, ChatCompletion, InvalidRequestError, VLLMChatParams
 from vllmchat.chat.check import VLLM_CHAT_NAMES
+from vllmchat.checking.rules import fields_of
+from vllmchat.checking.since import HARMLESS
 
 if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
+    from support.vllm import LiveServer
     from vllmchat import Message, VLLMProvider
     from vllmchat.chat.params import FunctionTool
 
@@ -27,6 +33,8 @@ _TOKENIZER = DIALOGUES_FILE.with_name("model") / "tokenizer.json"
 _VOCABULARY = cast("dict[str, int]", json.loads(_TOKENIZER.read_text("utf-8"))["model"]["vocab"])
 THE, OF, FRANCE, PARIS = (_VOCABULARY[token] for token in ("The", "Ġof", "ĠFrance", "ĠParis"))
 """Ids of tokens; the tokenizer writes a leading space as `Ġ`."""
+
+TURN_END = [_VOCABULARY["<|im_end|>"], _VOCABULARY["Ċ"]]
 
 TOOLS: list[FunctionTool] = [
     {
@@ -49,8 +57,10 @@ COMPARE = "Compare the weather in Paris and Oslo."
 
 GREEDY = VLLMChatParams(temperature=0, enable_thinking=False)
 THINKING = VLLMChatParams(temperature=0)
-RANDOM = VLLMChatParams(temperature=2, seed=3, enable_thinking=False)
-"""So hot that the known answer does not come by itself."""
+RANDOM = VLLMChatParams(temperature=2, enable_thinking=False)
+"""So hot that the known answer does not always come by itself."""
+SEEDS = range(3, 19)
+"""Which of these gives another answer differs from one version of vLLM to the next."""
 COLD = VLLMChatParams(temperature=0.01, enable_thinking=False)
 """The known answer, though `n` may be more than 1."""
 
@@ -66,7 +76,9 @@ class Try:
         base: The other parameters.
         ask: The question.
         stream: Whether to ask by a stream.
-        refused: Why it is refused: the option that the server lacks, or the version, as the message names it.
+        refused: The option without which the server refuses it, as its message names it.
+        refused_since: The first vLLM here that refuses it; before, it has no effect.
+        since: The first vLLM here on which it works, if that is later than the one that introduced it.
     """
 
     params: VLLMChatParams
@@ -75,6 +87,8 @@ class Try:
     ask: str | list[Message] = CAPITAL
     stream: bool = False
     refused: str | None = None
+    refused_since: str = "0.8.5"
+    since: str | None = None
 
 
 def says(text: str) -> Check:
@@ -138,7 +152,9 @@ TABLE: dict[str, Try] = {
     "stop": Try({"stop": ["x", "France"]}, says("The capital of ")),
     "temperature": Try({"temperature": 0}, says(ANSWER), RANDOM),
     "top_p": Try({"top_p": 1e-9}, says(ANSWER), RANDOM),
-    "reasoning_effort": Try({"reasoning_effort": "none"}, lambda reply: reply.reasoning is None, THINKING),
+    "reasoning_effort": Try(
+        {"reasoning_effort": "none"}, lambda reply: reply.reasoning is None, THINKING, since="0.18"
+    ),
     "tools": Try({"tools": TOOLS}, calls(1), ask=WEATHER),
     "tool_choice": Try({"tools": TOOLS, "tool_choice": "none", "max_tokens": 40}, calls(0), ask=WEATHER),
     "parallel_tool_calls": Try({"tools": TOOLS, "parallel_tool_calls": False}, calls(1), ask=COMPARE),
@@ -186,7 +202,10 @@ TABLE: dict[str, Try] = {
     # reasoning
     "enable_thinking": Try({"enable_thinking": False}, lambda reply: reply.reasoning is None, THINKING),
     "thinking_token_budget": Try(
-        {"thinking_token_budget": 3}, lambda reply: reply.reasoning == "\nThe user", THINKING
+        {"thinking_token_budget": 3},
+        lambda reply: reply.reasoning == "\nThe user",
+        THINKING,
+        since="0.25",  # before, the server asks for a --reasoning-config, or its engine dies on a CPU
     ),
     "include_reasoning": Try(
         {"include_reasoning": False},
@@ -200,8 +219,8 @@ TABLE: dict[str, Try] = {
     "chat_template_kwargs": Try({"chat_template_kwargs": {"enable_thinking": False}}, says(ANSWER), THINKING),
     "documents": Try({"documents": [{"title": "Towers", "text": "It stands in Paris."}]}),
     "add_generation_prompt": Try(
-        {"add_generation_prompt": False, "return_prompt_text": True, "max_tokens": 1},
-        lambda reply: (reply.prompt_text or "").endswith(f"{CAPITAL}<|im_end|>\n"),
+        {"add_generation_prompt": False, "return_token_ids": True, "max_tokens": 1},
+        lambda reply: (reply.prompt_token_ids or [])[-2:] == TURN_END,
     ),
     "continue_final_message": Try({"continue_final_message": True}, says(" Paris."), ask=PREFILLED),
     "echo": Try({"continue_final_message": True, "echo": True}, says(ANSWER), ask=PREFILLED),
@@ -223,10 +242,14 @@ TABLE: dict[str, Try] = {
     ),
     "cache_salt": Try({"cache_salt": "salt"}),
     "media_io_kwargs": Try(
-        {"media_io_kwargs": {"video": {"num_frames": 4}}}, refused="--trust-request-mm-kwargs"
+        {"media_io_kwargs": {"video": {"num_frames": 4}}},
+        refused="--trust-request-mm-kwargs",
+        refused_since="0.32",
     ),
     "mm_processor_kwargs": Try(
-        {"mm_processor_kwargs": {"num_crops": 4}}, refused="--trust-request-mm-kwargs"
+        {"mm_processor_kwargs": {"num_crops": 4}},
+        refused="--trust-request-mm-kwargs",
+        refused_since="0.32",
     ),
     # what comes back
     "prompt_logprobs": Try(
@@ -255,7 +278,7 @@ TABLE: dict[str, Try] = {
         {"return_prompt_text": True}, lambda reply: CAPITAL in (reply.prompt_text or "")
     ),
     "return_token_offsets": Try({"return_token_offsets": True}),
-    "return_weight_versions": Try({"return_weight_versions": True}, refused=r"needs vLLM 0\.33 or newer"),
+    "return_weight_versions": Try({"return_weight_versions": True}),
     "routed_experts_prompt_start": Try({"routed_experts_prompt_start": 1}),
     "mm_payload": Try({"mm_payload": "none"}),
     "return_mm_kwargs": Try({"return_mm_kwargs": False}),
@@ -279,6 +302,10 @@ TABLE: dict[str, Try] = {
 }
 
 
+ASKS_NOTHING = {"watermarking", "mm_payload", "return_mm_kwargs"}
+"""Those whose value in the table is what every server does anyway."""
+
+
 def test_the_table_has_every_parameter() -> None:
     assert set(TABLE) == VLLM_CHAT_NAMES
     assert [name for name, row in TABLE.items() if name not in row.params] == []
@@ -290,25 +317,49 @@ def ask(llm: VLLMProvider, row: Try, params: VLLMChatParams) -> ChatCompletion:
     return llm.chat(row.ask, **params)
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_the_server_takes_the_parameter(llm: VLLMProvider, name: str) -> None:
+def rows() -> list[ParameterSet]:
+    """The names in the table, each for the servers on which it works, or which are too old for it."""
+    return [
+        pytest.param(
+            name, marks=[] if row.since is None else [pytest.mark.since(row.since, f"the parameter {name}")]
+        )
+        for name, row in TABLE.items()
+    ]
+
+
+@pytest.mark.parametrize("name", rows())
+def test_the_server_takes_the_parameter(llm: VLLMProvider, vllm_server: LiveServer, name: str) -> None:
     row = TABLE[name]
     params: VLLMChatParams = {**row.base, **row.params}
-    if row.refused is not None:
-        with pytest.raises((BadRequestError, InvalidRequestError), match=row.refused):
+    since = fields_of(VLLMChatParams)[name].since
+    if since is not None and not vllm_server.since(since) and name not in ASKS_NOTHING:
+        message = rf"{name}: needs vLLM {re.escape(since)} or newer"
+        if name in HARMLESS:
+            with pytest.warns(UserWarning, match=message):
+                assert ask(llm, row, params).text == ANSWER
+        else:
+            with pytest.raises(InvalidRequestError, match=message):
+                ask(llm, row, params)
+        return
+    if row.refused is not None and vllm_server.since(row.refused_since):
+        with pytest.raises(BadRequestError, match=row.refused):
             ask(llm, row, params)
         return
-    reply = ask(llm, row, params)
     if row.shows is None:
-        assert reply.text == ANSWER
+        assert ask(llm, row, params).text == ANSWER
         return
     others = cast("VLLMChatParams", {key: value for key, value in row.params.items() if key != name})
-    without = ask(llm, row, {**row.base, **others})
-    if row.shows == "differs":
-        assert reply.text != without.text
-    else:
-        assert row.shows(reply), reply
-        assert not row.shows(without), without
+    for seed in SEEDS if row.base is RANDOM else (None,):
+        reply = ask(llm, row, {**params, "seed": seed})
+        without = ask(llm, row, {**row.base, **others, "seed": seed})
+        if row.shows == "differs":
+            shown = reply.text != without.text
+        else:
+            assert row.shows(reply), reply
+            shown = not row.shows(without)
+        if shown:
+            return
+    pytest.fail(f"nothing shows of {name}")
 
 
 def test_the_same_seed_gives_the_same_reply(llm: VLLMProvider) -> None:

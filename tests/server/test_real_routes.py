@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from support.routes import ASKED
+from vllm_releases import DEFAULT
 
 if TYPE_CHECKING:
     from support.vllm import LiveServer
@@ -88,6 +89,7 @@ def test_every_route_is_accounted_for(fixture: str, request: pytest.FixtureReque
     assert not unknown, f"neither covered nor explained: {', '.join(sorted(unknown))}"
 
 
+@pytest.mark.since(DEFAULT.version, "the routes of the newest server")
 def test_every_route_of_the_tables_exists(admin_server: LiveServer, pooling_server: LiveServer) -> None:
     routes = routes_of(admin_server) | routes_of(pooling_server)
     gone = (COVERED | set(WITHOUT)) - routes

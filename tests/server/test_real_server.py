@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_it_says_what_it_is(vllm_server: LiveServer) -> None:
     with VLLMProvider(base_url=vllm_server.base_url) as llm:
         assert llm.health() is True
-        assert llm.version() == "0.32.0"
+        assert llm.version() == vllm_server.version
         assert llm.load() == 0
         [model] = llm.models().data
         assert (model.id, model.max_model_len, model.owned_by) == (vllm_server.model, 2048, "vllm")
@@ -27,7 +27,7 @@ def test_it_says_what_it_is(vllm_server: LiveServer) -> None:
 async def test_it_says_so_to_those_who_await(vllm_server: LiveServer) -> None:
     async with VLLMProvider(base_url=vllm_server.base_url) as llm:
         assert await llm.ahealth() is True
-        assert await llm.aversion() == "0.32.0"
+        assert await llm.aversion() == vllm_server.version
         assert await llm.aload() == 0
         assert [model.id for model in (await llm.amodels()).data] == [vllm_server.model]
         await llm.aready(10, model=vllm_server.model)
@@ -41,7 +41,7 @@ def test_other_providers_ask_for_models_too(vllm_server: LiveServer) -> None:
 def test_what_needs_no_key_and_what_does(keyed_server: LiveServer) -> None:
     with VLLMProvider(base_url=keyed_server.base_url, api_key="wrong") as llm:
         assert llm.health() is True
-        assert llm.version() == "0.32.0"
+        assert llm.version() == keyed_server.version
         assert llm.load() == 0
         assert len(llm.metrics()) > 0
         with pytest.raises(AuthenticationError):
@@ -89,6 +89,6 @@ def test_metrics_count_what_is_generated(vllm_server: LiveServer) -> None:
 def test_a_pooling_server_has_the_same_verbs(pooling_server: LiveServer) -> None:
     with VLLMProvider(base_url=pooling_server.base_url) as llm:
         llm.ready(10)
-        assert llm.version() == "0.32.0"
+        assert llm.version() == pooling_server.version
         assert [model.id for model in llm.models().data] == [pooling_server.model]
         assert llm.metrics().requests_running == 0

@@ -19,8 +19,11 @@ from support.asking import comparable, differences, told_by
 from vllmchat import ResponseError, VLLMChatParams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from _pytest.mark import ParameterSet
+
+    from support.vllm import LiveServer
     from tiny_model.dialogues import Script
     from vllmchat import ChatCompletion, Message, VLLMProvider
     from vllmchat.chat.params import FunctionTool, NamedToolChoice
@@ -56,6 +59,34 @@ G = VLLMChatParams(temperature=0)
 """Greedy, with thinking."""
 N = VLLMChatParams(temperature=0, enable_thinking=False)
 """Greedy, without thinking."""
+
+SINCE: dict[str, tuple[str, str]] = {
+    "reasoning left out": ("0.25", "streams without reasoning"),
+    "tool required": ("0.25", "a required call whose end the server knows"),
+    "tool required after reasoning": ("0.25", "a required call whose end the server knows"),
+    "logprobs": ("0.32", "every log probability in streams"),
+    "top logprobs": ("0.32", "every log probability in streams"),
+    "logprobs of tools": ("0.32", "every log probability in streams"),
+    "interval with logprobs": ("0.32", "every log probability in streams"),
+    "logprobs of some tokens": ("0.26", "the parameter logprob_token_ids"),
+    "prompt text": ("0.21", "the parameter return_prompt_text"),
+    "interval": ("0.27", "the parameter stream_interval"),
+    "interval with tools": ("0.27", "the parameter stream_interval"),
+    "repetition": ("0.17", "the parameter repetition_detection"),
+    "length in reasoning": ("0.17", "reasoning that max_tokens cuts"),
+    "two choices with tools": ("0.22", "several choices with tool calls"),
+    **dict.fromkeys(
+        (
+            "tool",
+            "tool after reasoning",
+            "two tools in parallel",
+            "one tool of two",
+            "token ids of tools",
+        ),
+        ("0.19", "arguments without a line break at their end"),
+    ),
+}
+"""The first vLLM here whose streams add up, for those cases in which older ones' do not."""
 
 CASES: dict[str, tuple[str, VLLMChatParams]] = {
     "plain": ("capital", N),
@@ -144,7 +175,14 @@ def form(reply: ChatCompletion) -> dict[str, Any]:
     return dumped
 
 
-@pytest.mark.parametrize("case", CASES)
+def in_time(cases: Iterable[str]) -> list[ParameterSet]:
+    """The cases, each for the servers whose streams add up."""
+    return [
+        pytest.param(case, marks=[pytest.mark.since(*SINCE[case])] if case in SINCE else []) for case in cases
+    ]
+
+
+@pytest.mark.parametrize("case", in_time(CASES))
 def test_a_stream_adds_up_to_the_reply(llm: VLLMProvider, script: Script, case: str) -> None:
     name, params = CASES[case]
     messages = conversation(script, name)
@@ -167,7 +205,7 @@ def test_a_stream_adds_up_to_the_reply(llm: VLLMProvider, script: Script, case: 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("case", ["two tools in parallel", "two choices with token ids", "length"])
+@pytest.mark.parametrize("case", in_time(["two tools in parallel", "two choices with token ids", "length"]))
 async def test_an_asynchronous_stream_adds_up_to_the_reply(
     allm: VLLMProvider, script: Script, case: str
 ) -> None:
@@ -178,6 +216,7 @@ async def test_an_asynchronous_stream_adds_up_to_the_reply(
     assert differences(form(plain), form(streamed)) == []
 
 
+@pytest.mark.since("0.30", "a stream that continues a message")
 def test_continuing_a_message(llm: VLLMProvider) -> None:
     messages: list[Message] = [
         {"role": "user", "content": "What is the capital of France?"},
@@ -209,6 +248,7 @@ def test_a_stream_without_usage(llm: VLLMProvider) -> None:
     assert reply.usage is None
 
 
+@pytest.mark.since("0.27", "the parameter stream_interval")
 def test_an_interval_makes_fewer_chunks(llm: VLLMProvider, script: Script) -> None:
     messages = conversation(script, "story")
     params: VLLMChatParams = {**N, "stream_interval": 7}
@@ -218,10 +258,23 @@ def test_an_interval_makes_fewer_chunks(llm: VLLMProvider, script: Script) -> No
     assert "".join(chunk.text for chunk in seventh) == "".join(chunk.text for chunk in each)
 
 
+def cut_reason(server: LiveServer) -> str:
+    """What a stream ends with whose call was cut."""
+    return "length" if server.since("0.32") else "tool_calls"
+
+
 @pytest.mark.parametrize("thinking", [False, True])
-@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "auto",
+        pytest.param(
+            "required", marks=pytest.mark.since("0.25", "a required call whose end the server knows")
+        ),
+    ],
+)
 def test_a_tool_call_cut_by_max_tokens_is_never_whole(
-    llm: VLLMProvider, script: Script, thinking: bool, choice: str
+    llm: VLLMProvider, vllm_server: LiveServer, script: Script, thinking: bool, choice: str
 ) -> None:
     messages = conversation(script, "weather_paris")
     params = VLLMChatParams(
@@ -230,7 +283,7 @@ def test_a_tool_call_cut_by_max_tokens_is_never_whole(
     params["tool_choice"] = "required" if choice == "required" else "auto"
     told = told_by(llm.stream(messages, **params).events())
     reply = told.completion
-    assert reply.finish_reason == "length"
+    assert reply.finish_reason == cut_reason(vllm_server)
     [call] = reply.tool_calls
     assert call.name == "get_weather"
     assert '{"city": "Paris"}'.startswith(call.arguments)
@@ -251,7 +304,9 @@ def test_of_two_calls_only_the_last_can_be_cut(llm: VLLMProvider, script: Script
     assert reply.tool_calls[0].parse() == {"city": "Paris"}
 
 
-def test_a_call_that_only_lacks_its_end_is_not_whole_either(llm: VLLMProvider, script: Script) -> None:
+def test_a_call_that_only_lacks_its_end_is_not_whole_either(
+    llm: VLLMProvider, vllm_server: LiveServer, script: Script
+) -> None:
     messages = conversation(script, "weather_paris")
     params: VLLMChatParams = {**N, "tools": [WEATHER]}
     whole = llm.chat(messages, **params)
@@ -259,7 +314,7 @@ def test_a_call_that_only_lacks_its_end_is_not_whole_either(llm: VLLMProvider, s
     # One token less than the whole answer: only the end of turn is missing.
     params["max_tokens"] = whole.usage.completion_tokens - 1
     reply = llm.stream(messages, **params).until_done()
-    assert reply.finish_reason == "length"
-    assert reply.tool_calls[0].arguments == '{"city": "Paris"}'
-    # The server says that it was cut, so it is not handed out as whole, though these arguments look it.
+    assert reply.finish_reason == cut_reason(vllm_server)
+    assert reply.tool_calls[0].arguments.rstrip("\n") == '{"city": "Paris"}'
+    # The finish reason or the usage says that it was cut, so it is not handed out as whole, though it looks it.
     assert not reply.tool_calls[0].complete

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.vllm import not_served
 from vllmchat import (
     BadRequestError,
     InvalidRequestError,
@@ -26,6 +27,8 @@ from vllmchat.versions import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _pytest.mark import ParameterSet
 
     from support.vllm import LiveServer
     from vllmchat.chat.params import StructuredOutputs
@@ -95,9 +98,14 @@ def test_a_completion_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
     choice: StructuredOutputs = {"choice": ["yes", "no"]}
     text = llm.complete("Say yes.<think></think>", structured_outputs=choice, max_tokens=20).text
     assert text in ("yes", "no")
+
+
+@pytest.mark.since("0.32", "the parameter reasoning_ended")
+def test_a_generation_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
     prompt = llm.render("Hello")
-    generation = llm.generate(prompt, structured_outputs=choice, reasoning_ended=True, output_mode="text")
-    assert generation.text in ("yes", "no")
+    choice: StructuredOutputs = {"choice": ["yes", "no"]}
+    generation = llm.generate(prompt, structured_outputs=choice, reasoning_ended=True)
+    assert llm.detokenize(generation.token_ids).removesuffix("<|im_end|>") in ("yes", "no")
 
 
 @pytest.mark.anyio
@@ -108,7 +116,12 @@ async def test_a_completion_awaiting(allm: VLLMProvider) -> None:
     assert text == whole.text == stream.completion.text
 
 
-COMPLETIONS: list[Params] = [
+def later(since: str, params: Params) -> ParameterSet:
+    """A request that servers before that version judge otherwise."""
+    return pytest.param(params, marks=pytest.mark.since(since, "what the server itself checks"))
+
+
+COMPLETIONS: list[Params | ParameterSet] = [
     {"max_tokens": 0},
     {"max_tokens": 0, "echo": True},
     {"max_tokens": 1},
@@ -120,11 +133,11 @@ COMPLETIONS: list[Params] = [
     {"logprobs": 20},
     {"prompt_logprobs": -2},
     {"prompt_logprobs": 1},
-    {"logprob_token_ids": [5]},
+    later("0.26", {"logprob_token_ids": [5]}),
     {"logprob_token_ids": [5], "logprobs": 0},
-    {"logprob_token_ids": [5], "logprobs": 0, "use_beam_search": True},
-    {"logprob_token_ids": [5], "logprobs": 0, "echo": True, "max_tokens": 0},
-    {"echo": True, "logprobs": 1, "use_beam_search": True, "n": 2},
+    later("0.26", {"logprob_token_ids": [5], "logprobs": 0, "use_beam_search": True}),
+    later("0.26", {"logprob_token_ids": [5], "logprobs": 0, "echo": True, "max_tokens": 0}),
+    later("0.32", {"echo": True, "logprobs": 1, "use_beam_search": True, "n": 2}),
     {"use_beam_search": True, "n": 2},
     {"n": 2, "temperature": 0},
     {"n": 0},
@@ -132,50 +145,50 @@ COMPLETIONS: list[Params] = [
     {"suffix": "x", "echo": True},
     {"suffix": "x", "truncate_prompt_tokens": 5},
     {"stream_options": {"include_usage": True}},
-    {"structured_outputs": {}},
+    later("0.17", {"structured_outputs": {}}),
     {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
-    {"response_format": {"type": "json_schema"}},
-    {"cache_salt": "a/b"},
-    {"bad_words": [""]},
+    later("0.17", {"response_format": {"type": "json_schema"}}),
+    later("0.30", {"cache_salt": "a/b"}),
+    later("0.30", {"bad_words": [""]}),
     {"allowed_token_ids": []},
-    {"vllm_xargs": {"a": [1]}},
-    {"repetition_detection": {"max_pattern_size": 3, "min_count": 1}},
+    later("0.30", {"vllm_xargs": {"a": [1]}}),
+    later("0.17", {"repetition_detection": {"max_pattern_size": 3, "min_count": 1}}),
     {"truncate_prompt_tokens": -2},
     {"add_special_tokens": False},
 ]
 
-GENERATIONS: list[Params] = [
+GENERATIONS: list[Params | ParameterSet] = [
     {"max_tokens": 0},
     {"min_tokens": 16, "ignore_eos": False},
     {"min_tokens": 17},
     {"min_tokens": 3, "max_tokens": 2},
     {"logprobs": -2},
     {"logprobs": 0},
-    {"logprob_token_ids": [5], "logprobs": 0},
+    later("0.22", {"logprob_token_ids": [5], "logprobs": 0}),
     {"logprob_token_ids": [5], "logprobs": 1},
     {"n": 2, "temperature": 0},
-    {"temperature": 3},
+    later("0.24", {"temperature": 3}),
     {"detokenize": False, "stop": "x"},
-    {"detokenize": False, "output_mode": "text"},
-    {"output_mode": "words"},
-    {"structured_outputs": {}},
+    later("0.32", {"detokenize": False, "output_mode": "text"}),
+    later("0.32", {"output_mode": "words"}),
+    later("0.17", {"structured_outputs": {}}),
     {"structured_outputs": {"regex": "a"}},
     {"logit_bias": {"5": 1}},
-    {"cache_salt": "a/b"},
-    {"bad_words": [""]},
-    {"stream_interval": 0},
+    later("0.30", {"cache_salt": "a/b"}),
+    later("0.22", {"bad_words": [""]}),
+    later("0.27", {"stream_interval": 0}),
 ]
 
-RESPONSES: list[Params] = [
+RESPONSES: list[Params | ParameterSet] = [
     {"max_output_tokens": 5},
-    {"presence_penalty": 3},
-    {"temperature": 3},
-    {"structured_outputs": {"regex": "a"}, "text": {"format": {"type": "json_object"}}},
-    {"structured_outputs": {}},
+    later("0.22", {"presence_penalty": 3}),
+    later("0.24", {"temperature": 3}),
+    later("0.17", {"structured_outputs": {"regex": "a"}, "text": {"format": {"type": "json_object"}}}),
+    later("0.17", {"structured_outputs": {}}),
     {"structured_outputs": {"regex": "a"}},
-    {"tool_choice": "required"},
+    later("0.22", {"tool_choice": "required"}),
     {"tool_choice": "auto"},
-    {"tool_choice": {"type": "function", "name": "f"}},
+    later("0.22", {"tool_choice": {"type": "function", "name": "f"}}),
     {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "function", "name": "g"}},
     {"tools": [{"type": "function", "function": {"name": "f"}}]},
     {"reasoning": {"effort": "low"}},
@@ -183,7 +196,7 @@ RESPONSES: list[Params] = [
     {"truncation": "some"},
     {"include": ["nothing"]},
     {"text": {"format": {"type": "json_schema", "name": "x"}}},
-    {"cache_salt": "a/b"},
+    later("0.30", {"cache_salt": "a/b"}),
 ]
 
 KNOWN: list[Params] = [
@@ -228,9 +241,11 @@ def test_our_check_of_responses_is_the_servers(llm: VLLMProvider, params: Params
     assert bool(ours) == bool(theirs), ours or theirs
 
 
-def test_a_beam_search_is_not_streamed(llm: VLLMProvider) -> None:
+def test_a_beam_search_is_not_streamed(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     with pytest.raises(InvalidRequestError):
         llm.stream_complete("Hello", use_beam_search=True, n=2)
+    if not vllm_server.since("0.19"):  # it answers with one piece
+        return
     with pytest.raises(BadRequestError):
         llm.stream_complete("Hello", extra_body={"use_beam_search": True, "n": 2}).until_done()
 
@@ -238,6 +253,7 @@ def test_a_beam_search_is_not_streamed(llm: VLLMProvider) -> None:
 # Batches
 
 
+@pytest.mark.since("0.19", "batches of chats")
 def test_each_conversation_of_a_batch_gets_the_reply_it_gets_alone(llm: VLLMProvider) -> None:
     questions = ["Hello", FRANCE]
     answer = llm.chat_batch(questions, temperature=0)
@@ -248,12 +264,14 @@ def test_each_conversation_of_a_batch_gets_the_reply_it_gets_alone(llm: VLLMProv
     assert answer.usage.total_tokens == sum(reply.usage.total_tokens for reply in alone if reply.usage)
 
 
+@pytest.mark.since("0.19", "batches of chats")
 def test_a_batch_tells_the_tokens_of_the_replies_alone(llm: VLLMProvider) -> None:
     answer = llm.chat_batch(["Hello", FRANCE], max_tokens=3, return_token_ids=True)
     assert [len(choice.token_ids or []) for choice in answer.choices] == [3, 3]
     assert answer.prompt_token_ids is None
 
 
+@pytest.mark.since("0.19", "batches of chats")
 @pytest.mark.anyio
 async def test_a_batch_awaiting(allm: VLLMProvider) -> None:
     answer = await allm.achat_batch(["Hello", FRANCE], temperature=0, enable_thinking=False)
@@ -263,20 +281,31 @@ async def test_a_batch_awaiting(allm: VLLMProvider) -> None:
 # Tokens
 
 
-def test_what_is_rendered_and_generated_is_what_a_chat_answers(llm: VLLMProvider) -> None:
+@pytest.mark.since("0.17", "render")
+def test_what_is_rendered_and_generated_is_what_a_chat_answers(
+    llm: VLLMProvider, vllm_server: LiveServer
+) -> None:
     prompt = llm.render(FRANCE, temperature=0, enable_thinking=False)
     reply = llm.chat(FRANCE, temperature=0, enable_thinking=False, return_token_ids=True)
     generation = llm.generate(prompt)
     assert reply.prompt_token_ids == prompt.token_ids
     assert generation.token_ids == reply.choices[0].token_ids
     assert generation.finish_reason == "stop"
-    assert generation.usage is not None
     assert reply.usage is not None
-    assert generation.usage.total_tokens == reply.usage.total_tokens
-    assert "Paris" in llm.generate(prompt, output_mode="text").text
+    if vllm_server.since("0.25"):
+        assert generation.usage is not None
+        assert generation.usage.total_tokens == reply.usage.total_tokens
+    assert "Paris" in llm.detokenize(generation.token_ids)
 
 
-def test_a_generation_streamed_is_the_same(llm: VLLMProvider) -> None:
+@pytest.mark.since("0.32", "generations as text")
+def test_a_generation_as_text(llm: VLLMProvider) -> None:
+    prompt = llm.render(FRANCE, temperature=0, enable_thinking=False)
+    assert llm.generate(prompt, output_mode="text").text == "The capital of France is Paris."
+
+
+@pytest.mark.since("0.22", "generations streamed")
+def test_a_generation_streamed_is_the_same(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     prompt = llm.render(FRANCE, temperature=0)
     whole = llm.generate(prompt, logprobs=1, return_token_ids=True)
     with llm.stream_generate(prompt, logprobs=1, return_token_ids=True) as stream:
@@ -284,31 +313,42 @@ def test_a_generation_streamed_is_the_same(llm: VLLMProvider) -> None:
     assert len(pieces) > 5
     assert [token for piece in pieces for token in piece] == whole.token_ids
     streamed = stream.generation
-    assert streamed.usage == whole.usage
-    assert streamed.prompt_token_ids == whole.prompt_token_ids == prompt.token_ids
-    assert streamed.choices[0].logprobs is not None
-    assert whole.choices[0].logprobs is not None
-    assert [token.token_id for token in streamed.choices[0].logprobs.content or []] == whole.token_ids
-    assert [token.token_id for token in whole.choices[0].logprobs.content or []] == whole.token_ids
+    if vllm_server.since("0.25"):
+        assert streamed.usage == whole.usage
+    if vllm_server.since("0.30"):
+        assert streamed.prompt_token_ids == whole.prompt_token_ids == prompt.token_ids
+    for generation in (streamed, whole):
+        logprobs = generation.choices[0].logprobs
+        assert logprobs is not None
+        told = [token.token_id for token in logprobs.content or []]
+        assert told == (whole.token_ids if vllm_server.since("0.32") else [None] * len(whole.token_ids))
 
 
-def test_chosen_tokens_have_their_log_probabilities(llm: VLLMProvider) -> None:
+@pytest.mark.since("0.26", "the parameter logprob_token_ids")
+def test_chosen_tokens_have_their_log_probabilities(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     (choice,) = llm.generate([300], max_tokens=1, logprob_token_ids=[5, 6]).choices
     assert choice.logprobs is not None
     (token,) = choice.logprobs.content or []
     # The token that was generated takes the place of one of them.
-    assert {each.token_id for each in token.top_logprobs} & {5, 6}
+    if vllm_server.since("0.32"):
+        assert {each.token_id for each in token.top_logprobs} & {5, 6}
+    else:
+        assert {each.token for each in token.top_logprobs} & {"token_id:5", "token_id:6"}
 
 
-def test_prompts_of_completions_are_rendered_one_by_one(llm: VLLMProvider) -> None:
+@pytest.mark.since("0.17", "render")
+def test_prompts_of_completions_are_rendered_one_by_one(llm: VLLMProvider, vllm_server: LiveServer) -> None:
+    # An older server gives the tokens alone, without the parameters.
+    params: Params = {} if vllm_server.since("0.18") else {"max_tokens": 4, "temperature": 0}
     rendered = llm.render_completion(PROMPTS, max_tokens=4, temperature=0)
     texts = llm.complete(PROMPTS, max_tokens=4, temperature=0, return_token_ids=True)
     assert [prompt.token_ids for prompt in rendered] == [choice.prompt_token_ids for choice in texts.choices]
-    assert [llm.generate(prompt).token_ids for prompt in rendered] == [
+    assert [llm.generate(prompt, **params).token_ids for prompt in rendered] == [
         each.token_ids for each in texts.choices
     ]
 
 
+@pytest.mark.since("0.17", "render")
 @pytest.mark.anyio
 async def test_tokens_awaiting(allm: VLLMProvider) -> None:
     prompt = await allm.arender("Hello", temperature=0)
@@ -319,15 +359,17 @@ async def test_tokens_awaiting(allm: VLLMProvider) -> None:
         assert [token async for chunk in stream for token in chunk.token_ids] == whole.token_ids
 
 
+@pytest.mark.since("0.30", "the option --enable-scale-out")
 @pytest.mark.parametrize("ask", ["render", "render_completion", "generate"])
 def test_a_server_without_the_option_says_so(keyed_server: LiveServer, ask: str) -> None:
+    refused = PermissionDeniedError if keyed_server.since("0.32") else NotFoundError
     with VLLMProvider(base_url=keyed_server.base_url, api_key=keyed_server.api_key) as llm:
         verb: Callable[[Any], object] = getattr(llm, ask)
-        with pytest.raises(PermissionDeniedError, match="--enable-scale-out"):
+        with pytest.raises(refused, match="--enable-scale-out"):
             verb([300] if ask != "render" else "Hello")
 
 
-GENERATING: list[Callable[[VLLMProvider], object]] = [
+GENERATING: list[Callable[[VLLMProvider], object] | ParameterSet] = [
     lambda llm: llm.chat("Hello"),
     lambda llm: llm.stream("Hello").until_done(),
     lambda llm: llm.parse("Hello", int),
@@ -339,7 +381,9 @@ GENERATING: list[Callable[[VLLMProvider], object]] = [
     lambda llm: llm.stream_complete("Hello").until_done(),
     lambda llm: llm.respond("Hello"),
     lambda llm: llm.stream_respond("Hello").until_done(),
-    lambda llm: llm.chat_batch(["Hello"]),
+    pytest.param(
+        lambda llm: llm.chat_batch(["Hello"]), marks=pytest.mark.since("0.19", "batches of chats"), id="batch"
+    ),
 ]
 
 
@@ -348,7 +392,7 @@ def test_a_pooling_server_generates_nothing(
     ask: Callable[[VLLMProvider], object], pooling_server: LiveServer
 ) -> None:
     base_url = pooling_server.base_url
-    with VLLMProvider(base_url=base_url) as llm, pytest.raises(NotFoundError, match="a model that generates"):
+    with VLLMProvider(base_url=base_url) as llm, not_served(pooling_server, "a model that generates"):
         ask(llm)
 
 
@@ -357,8 +401,9 @@ def test_a_server_without_the_store_says_so(llm: VLLMProvider) -> None:
         llm.respond("Hello", previous_response_id="resp_x")
 
 
+@pytest.mark.since("0.17", "constraints of responses")
 def test_a_stream_of_a_response_breaks_off_over_a_constraint_that_is_none(llm: VLLMProvider) -> None:
-    grammar: Params = {"structured_outputs": {"grammar": "no grammar ["}, "enable_thinking": False}
+    grammar: Params = {"structured_outputs": {"grammar": "no grammar ["}}
     with pytest.raises(BadRequestError, match="grammar"):
         llm.respond("Hello", **grammar)
     # The server breaks the connection off, and only its log says why.
@@ -375,7 +420,7 @@ def test_a_stream_of_a_response_breaks_off_over_a_constraint_that_is_none(llm: V
 def test_what_is_written_for_old_responses_holds(llm: VLLMProvider, given: Params, pattern: str) -> None:
     fitted = fit({"structured_outputs": given}, (0, 16, 0), "/responses")
     assert set(fitted) == {"text"}
-    response = llm.respond("Hello", max_output_tokens=40, enable_thinking=False, extra_body=fitted)
+    response = llm.respond("Hello", max_output_tokens=80, extra_body=fitted)
     assert re.match(pattern, response.text), response.text
 
 
@@ -419,7 +464,7 @@ def get_weather(city: str) -> str:
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_response_calls_a_tool_and_goes_on(llm: VLLMProvider, streamed: bool) -> None:
     question: Params = {"role": "user", "content": "What is the weather in Paris?"}
-    params: Params = {"tools": [get_weather], "temperature": 0, "enable_thinking": False}
+    params: Params = {"tools": [get_weather], "temperature": 0}
 
     def ask(given: ResponseInput) -> ModelResponse:
         if streamed:
@@ -447,10 +492,13 @@ def test_what_was_said_goes_back(llm: VLLMProvider) -> None:
         *first.output,
         {"role": "user", "content": FRANCE},
     ]
-    assert (
-        llm.respond(history, temperature=0, enable_thinking=False).text.strip()
-        == "The capital of France is Paris."
-    )
+    assert llm.respond(history, temperature=0).text.strip() == "The capital of France is Paris."
+
+
+@pytest.mark.since("0.25", "responses without thinking")
+def test_a_response_without_thinking(llm: VLLMProvider) -> None:
+    response = llm.respond(FRANCE, temperature=0, enable_thinking=False)
+    assert (response.text, response.reasoning) == ("The capital of France is Paris.", None)
 
 
 def test_a_response_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
@@ -458,8 +506,7 @@ def test_a_response_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
     response = llm.respond(
         "Hello",
         text={"format": {"type": "json_schema", "name": "x", "schema": schema}},
-        max_output_tokens=60,
-        enable_thinking=False,
+        max_output_tokens=100,
     )
     assert response.text.lstrip().startswith("{")
 

@@ -48,7 +48,10 @@ def test_the_count_is_what_a_chat_costs(tools: bool, thinking: bool, llm: VLLMPr
     assert llm.count_tokens("Is it raining?", **params) == reply.usage.prompt_tokens
 
 
-@pytest.mark.parametrize("effort", ["none", "low", "high"])
+@pytest.mark.parametrize(
+    "effort",
+    [pytest.param("none", marks=pytest.mark.since("0.18", "no effort to reason at all")), "low", "high"],
+)
 def test_the_count_is_what_a_chat_costs_that_is_told_how_much_to_reason(
     effort: Literal["none", "low", "high"], llm: VLLMProvider
 ) -> None:

@@ -79,7 +79,7 @@ def test_two_calls_at_once(llm: VLLMProvider) -> None:
     assert run.text
 
 
-def test_a_run_can_be_forced_and_goes_on(llm: VLLMProvider) -> None:
+def test_a_run_can_be_forced_and_goes_on(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     run = llm.run_tools(
         PARIS,
         tools=[get_weather],
@@ -87,7 +87,12 @@ def test_a_run_can_be_forced_and_goes_on(llm: VLLMProvider) -> None:
         temperature=0,
         enable_thinking=False,
     )
-    assert run.text.strip() == ANSWERS[PARIS]
+    assert [result.call.name for result in run.results] == ["get_weather"]
+    assert run.text
+    if vllm_server.since(
+        "0.25"
+    ):  # before, the tiny model is not held to write the arguments as it knows them
+        assert run.text.strip() == ANSWERS[PARIS]
 
 
 def test_a_run_that_stops_can_be_taken_up(llm: VLLMProvider) -> None:

@@ -29,6 +29,8 @@ class Question:
     dialogue: Dialogue
     system: str | None
     thinking: bool
+    exact: bool = True
+    """Whether arguments of calls come to the letter; vLLM before 0.19 adds a line break in streams."""
 
     @property
     def messages(self) -> list[Message]:
@@ -47,7 +49,8 @@ class Question:
         """The reply is the known one, to the letter."""
         dialogue = self.dialogue
         where = (dialogue.name, self.system, self.thinking)
-        assert [(call.name, call.arguments) for call in reply.tool_calls] == [
+        end = "" if self.exact else "\n"
+        assert [(call.name, call.arguments.rstrip(end)) for call in reply.tool_calls] == [
             (call.name, call.arguments_json) for call in dialogue.tool_calls
         ], where
         assert [call.parse() for call in reply.tool_calls] == [
@@ -85,10 +88,10 @@ class Told:
     completion: ChatCompletion
 
 
-def questions(script: Script) -> list[Question]:
+def questions(script: Script, *, exact: bool = True) -> list[Question]:
     """Every dialogue in all its variants."""
     return [
-        Question(dialogue, system, thinking)
+        Question(dialogue, system, thinking, exact)
         for dialogue in script.dialogues
         for system in script.system_prompts
         for thinking in (True, False)

@@ -6,8 +6,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
+
+from vllmchat import BadRequestError, NotFoundError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from tiny_model.dialogues import Script
@@ -31,6 +36,8 @@ class LiveServer:
     """Where it writes; its end tells why it died."""
     dialogues: Script
     """What the model knows by heart: each dialogue and the answer it gets at temperature 0."""
+    version: str
+    """Of vLLM: `0.32.0`."""
     api_key: str | None = None
     """The key it asks for, if any."""
 
@@ -38,6 +45,29 @@ class LiveServer:
     def base_url(self) -> str:
         """What clients take as `base_url`."""
         return f"{self.url}/v1"
+
+    def since(self, version: str) -> bool:
+        """Whether it is that version of vLLM or a newer one."""
+        return at_least(self.version, version)
+
+
+def at_least(version: str, since: str) -> bool:
+    """Whether a version is another one or newer."""
+    return _numbers(version) >= _numbers(since)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
+
+
+def not_served(server: LiveServer, hint: str) -> AbstractContextManager[object]:
+    """Expects what the client raises for a route that the server's model does not serve, with its hint.
+
+    Before 0.17 the server has all routes, and answers those with a 400 that says so.
+    """
+    if server.since("0.17"):
+        return pytest.raises(NotFoundError, match=hint)
+    return pytest.raises(BadRequestError, match="does not support")
 
 
 def is_required(environ: Mapping[str, str] = os.environ) -> bool:

