@@ -137,40 +137,40 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
         ({"max_tokens": -1}, "max_tokens=-1: must be at least 0."),
         ({"min_tokens": 17}, "must be at most max_tokens=16. Set `max_tokens` too"),
         ({"min_tokens": 3, "max_tokens": 2}, "min_tokens=3: must be at most max_tokens=2."),
-        ({"suffix": "x", "echo": True}, "suffix='x': does not go with echo=True."),
-        ({"suffix": "x", "truncate_prompt_tokens": 1}, "does not go with `truncate_prompt_tokens`."),
-        ({"echo": True, "prompt_embeds": "AAAA"}, "echo=True: does not go with `prompt_embeds`"),
+        ({"suffix": "x", "echo": True}, "suffix='x': cannot be combined with echo=True."),
+        ({"suffix": "x", "truncate_prompt_tokens": 1}, "cannot be combined with `truncate_prompt_tokens`."),
+        ({"echo": True, "prompt_embeds": "AAAA"}, "echo=True: cannot be combined with `prompt_embeds`"),
         (
             {"echo": True, "logprobs": 1, "use_beam_search": True},
-            "does not go with `logprobs` in a beam search",
+            "cannot be combined with `logprobs` in beam search",
         ),
-        ({"use_beam_search": True, "streamed": True}, "use_beam_search=True: is not for streams"),
+        ({"use_beam_search": True, "streamed": True}, "use_beam_search=True: is not supported when streaming"),
         (
             {"streamed": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
             "stream_options.continuous_usage_stats=True: has no effect with include_usage=False.",
         ),
-        ({"use_beam_search": True, "stop": ["a"]}, "stop=['a']: does not go with use_beam_search=True"),
+        ({"use_beam_search": True, "stop": ["a"]}, "stop=['a']: cannot be combined with use_beam_search=True"),
         (
             {"use_beam_search": True, "structured_outputs": {"regex": "a"}},
-            "does not go with use_beam_search=True: beam search drops constraints",
+            "cannot be combined with use_beam_search=True: beam search silently ignores it",
         ),
         (
             {"prompt_logprobs": 1, "streamed": True},
-            "is not for streams. Call .complete(...) or .acomplete(...).",
+            "is not supported when streaming. Call .complete(...) or .acomplete(...).",
         ),
-        ({"prompt_logprobs": 1, "prompt_embeds": "AAAA"}, "does not go with `prompt_embeds`."),
-        ({"logprob_token_ids": [1]}, "needs `logprobs`. Write logprobs=0 beside it."),
+        ({"prompt_logprobs": 1, "prompt_embeds": "AAAA"}, "cannot be combined with `prompt_embeds`."),
+        ({"logprob_token_ids": [1]}, "needs `logprobs`. Add logprobs=0."),
         (
             {"logprob_token_ids": [1], "logprobs": 0, "use_beam_search": True},
-            "not go with use_beam_search=True.",
+            "cannot be combined with use_beam_search=True.",
         ),
         (
             {"logprob_token_ids": [1], "logprobs": 0, "echo": True, "max_tokens": 0},
-            "does not go with max_tokens=0",
+            "cannot be combined with max_tokens=0",
         ),
-        ({"logprobs": True}, "Write logprobs=0 for the generated tokens alone"),
+        ({"logprobs": True}, "Write logprobs=0 for the generated tokens only"),
         ({"logprobs": -2}, "logprobs=-2: must be at least -1."),
-        ({"stream_options": {"include_usage": True}}, "is only for streams. Call .stream_complete(...)"),
+        ({"stream_options": {"include_usage": True}}, "requires streaming. Call .stream_complete(...)"),
         (
             {"stream_options": {"include_obfuscation": True}, "streamed": True},
             "an option of OpenAI's own server",
@@ -179,11 +179,11 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
         ({"cache_salt": "a/b"}, "cache_salt: must not contain any of"),
         ({"prompt_embeds": []}, "prompt_embeds=[]: must not be empty."),
         # names
-        ({"stream": True}, "is not a parameter: the verb decides. Call .stream_complete(...)"),
+        ({"stream": True}, "is not a parameter: the method decides whether to stream. Call .stream_complete(...)"),
         ({"messages": []}, "Write complete(prompt, ...), or call .chat(messages, ...)."),
         ({"max_completion_tokens": 5}, "Write `max_tokens=5`."),
         ({"top_logprobs": 5}, "Write `logprobs=5`."),
-        ({"tools": []}, "is a parameter of chats: a completion has neither messages nor a template."),
+        ({"tools": []}, "is a parameter of chats: completions do not use messages or a chat template."),
         ({"enable_thinking": False}, "Call .chat(...), or leave it out."),
         ({"guided_json": {}}, 'Write structured_outputs={"json": {}}.'),
         ({"temprature": 0}, "Did you mean `temperature`?"),
@@ -209,7 +209,7 @@ def test_openais_own_rules() -> None:
     ):
         with pytest.raises(InvalidRequestError, match=said):
             check.check_openai(params, stream=False)
-    with pytest.raises(InvalidRequestError, match="best_of=2: is not for streams"):
+    with pytest.raises(InvalidRequestError, match="best_of=2: is not supported when streaming"):
         check.check_openai({"best_of": 2}, stream=True)
 
 
@@ -234,12 +234,12 @@ def test_prompts_go_as_they_are(prompt: Any) -> None:
         ([], "prompt=[]: must not be empty."),
         ([NOTHING], "prompt[0]=[]: must not be empty."),
         ([1, -1], "prompt[1]=-1: must be at least 0."),
-        ([1, True], "prompt[1]=True: must be a token id: an integer, not a bool."),
+        ([1, True], "prompt[1]=True: must be a token id (an integer), not a bool."),
         ([1, "a"], "prompt[1]='a': must be a token id"),
-        (["a", 1], "prompt[1]=1: must be a string, as the first prompt is, not an int."),
-        ([[1], "a"], "prompt[1]='a': must be a list of token ids, as the first prompt is"),
+        (["a", 1], "prompt[1]=1: must be a string, like the first prompt, not an int."),
+        ([[1], "a"], "prompt[1]='a': must be a list of token ids, like the first prompt"),
         ([[1], [2, "b"]], "prompt[1][1]='b': must be a token id"),
-        (5, "prompt: must be a text, a list of token ids, or a list of several prompts, not an int."),
+        (5, "prompt: must be a string, a list of token ids, or a list of prompts, not an int."),
         (b"Hello", "not a bytes."),
     ],
 )
@@ -257,7 +257,7 @@ def test_an_array_is_told_how_to_become_a_list() -> None:
         def item(self) -> int:
             raise AssertionError
 
-    with pytest.raises(InvalidRequestError, match=r"Write \.tolist\(\) after it\."):
+    with pytest.raises(InvalidRequestError, match=r"Call \.tolist\(\) on it\."):
         encode_prompt(Array())  # type: ignore[arg-type] # that is the point
 
 
@@ -280,7 +280,7 @@ def test_a_prompt_is_required_unless_there_are_embeddings() -> None:
 
 def test_a_suffix_needs_text() -> None:
     request(["a", "b"], {"suffix": "end"})
-    with pytest.raises(InvalidRequestError, match="needs a prompt of text"):
+    with pytest.raises(InvalidRequestError, match="needs a text prompt"):
         request([1, 2], {"suffix": "end"})
 
 

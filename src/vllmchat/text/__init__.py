@@ -1,1 +1,1 @@
-"""Completions: text goes on where a prompt ends, without messages and without a chat template."""
+"""Completions: the model continues a prompt, without messages or a chat template."""

@@ -1,6 +1,6 @@
-"""Chunks of completions added up, whatever their choices are made of.
+"""Accumulates chunks of choices, for completions and `generate`.
 
-The cost of a chunk does not depend on how many came before it, and no chunk is kept.
+The cost of a chunk does not depend on the number of chunks before it, and no chunk is kept.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Pieces:
-    """Adds up the chunks of an answer that consists of choices.
+    """Accumulates the chunks of a response with choices.
 
-    Of a choice, the fields that are named as such grow; of others the last value that is not null stands.
+    The growing fields of a choice are concatenated; for other fields, the last value that is not null is kept.
 
     Args:
-        expected: How many choices were asked for: `finished` waits for so many.
-        share: How many of them share a prompt (`n`).
-        growing: The choices' fields that come in pieces: texts, lists, or objects of lists.
-        head: The fields of a chunk beside its choices that belong to the whole answer.
+        expected: How many choices were requested; `finished` waits for that many.
+        share: How many choices there are per prompt (`n`).
+        growing: The fields of a choice that come in pieces: strings, lists, or objects of lists.
+        head: The fields of a chunk, other than its choices, that belong to the response.
     """
 
     def __init__(self, *, expected: int, share: int, growing: frozenset[str], head: frozenset[str]) -> None:
@@ -40,7 +40,7 @@ class Pieces:
         self._fields: JsonObject = {}
 
     def add(self, chunk: BaseModel, choices: Sequence[BaseModel], usage: Usage | None) -> None:
-        """Add the next chunk.
+        """Adds the next chunk.
 
         Args:
             chunk: The chunk.
@@ -63,7 +63,7 @@ class Pieces:
             if piece.model_extra:
                 choice.update(_told(piece.model_extra))
         if usage is not None:
-            # Beside one choice it is that choice's so far; beside none it is that of all of them.
+            # With one choice, it is the usage so far of that choice; with none, that of all choices.
             if len(choices) == 1:
                 self._usages[vars(choices[0])["index"]] = usage
             else:
@@ -71,7 +71,7 @@ class Pieces:
         told = vars(chunk)
         for name in self._head:
             value = told[name]
-            # Some servers begin with a chunk of their own that has no id yet.
+            # Some servers begin with a chunk that has no id yet.
             if value is not None and (value or name not in self._fields):
                 self._fields[name] = value
         if chunk.model_extra:
@@ -79,12 +79,12 @@ class Pieces:
 
     @property
     def finished(self) -> bool:
-        """Whether every choice that was seen, and at least as many as expected, told why it ended."""
+        """Whether all choices so far have a finish reason, and there are as many as expected."""
         ended = sum(bool(choice.get("finish_reason")) for choice in self._choices.values())
         return ended >= self._expected and ended == len(self._choices)
 
     def whole(self) -> JsonObject:
-        """The answer so far, as its model takes it. It shares nothing with what comes later."""
+        """Returns the response so far, as input for its model. Later chunks do not change it."""
         choices: list[JsonObject] = [
             {name: _value(value) for name, value in self._choices[index].items()}
             for index in sorted(self._choices)
@@ -94,7 +94,7 @@ class Pieces:
     def _summed_usage(self) -> Usage | None:
         if not self._usages:
             return None
-        # The sum did not come (the stream broke off): each choice has counted its prompt, and its own tokens.
+        # The stream broke off before the total: each choice has counted its prompt and its own tokens.
         prompts: dict[int, int] = {}
         for index, usage in self._usages.items():
             prompt = index // self._share
@@ -113,7 +113,7 @@ def _told(extra: JsonObject) -> JsonObject:
 
 
 def _joined(so_far: object, piece: object) -> object:
-    """A growing value with its next piece: a text in a `StringIO`, a list, or a dict of lists."""
+    """Adds a piece to a growing value: a string in a `StringIO`, a list, or a dict of lists."""
     if isinstance(piece, str):
         text = so_far if isinstance(so_far, StringIO) else StringIO()
         text.write(piece)
@@ -130,7 +130,7 @@ def _joined(so_far: object, piece: object) -> object:
 
 
 def _value(value: object) -> Any:
-    """What was joined, apart from what will still be joined to it."""
+    """Returns a copy of a growing value, as a plain value."""
     if isinstance(value, StringIO):
         return value.getvalue()
     if isinstance(value, list):

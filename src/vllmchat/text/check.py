@@ -1,4 +1,4 @@
-"""What a completion request may hold. The rules of single values stand at the parameters, those between them here."""
+"""Validates the parameters of a completion. Rules for single values are part of the parameters."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 DEFAULT_MAX_TOKENS: Final = 16
-"""What completions stop at where nothing else is said."""
+"""The default of `max_tokens` in completions."""
 
 
 def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Check the parameters of a completion by any OpenAI-compatible server.
+    """Validates the parameters of a completion for any OpenAI-compatible server.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -35,7 +35,7 @@ def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams
 
 
 def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Check the parameters of a completion by a vLLM server, by vLLM's own rules.
+    """Validates the parameters of a completion for a vLLM server, by vLLM's own rules.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -47,24 +47,25 @@ def _unknown(
     provider: str, params: type, others: type, chat: frozenset[str]
 ) -> Callable[[str, object], Problem]:
     def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.elsewhere import elsewhere  # needed only for a request that is refused
+        from vllmchat.chat.elsewhere import elsewhere  # needed only for invalid requests
 
         if name == "stream":
-            hint = "Call .stream_complete(...) for a stream, .complete(...) for the whole."
-            return Problem(name, show(value), "is not a parameter: the verb decides.", hint)
+            rule = "is not a parameter: the method decides whether to stream."
+            hint = "Call .stream_complete(...) to stream, .complete(...) for the whole completion."
+            return Problem(name, show(value), rule, hint)
         if name in ("messages", "input"):
-            rule = "is not a parameter: what the model reads is the first argument of the verb."
+            rule = "is not a parameter: the prompt is the first argument."
             return Problem(
                 name, show(value), rule, "Write complete(prompt, ...), or call .chat(messages, ...)."
             )
         if name == "max_completion_tokens":
-            rule = "is not what this parameter is called here."
+            rule = "has a different name here."
             return Problem(name, show(value), rule, f"Write `max_tokens={show(value)}`.")
         if name == "top_logprobs":
-            rule = "is not what this parameter is called here."
+            rule = "has a different name here."
             return Problem(name, show(value), rule, f"Write `logprobs={show(value)}`.")
         if name in chat:
-            rule = "is a parameter of chats: a completion has neither messages nor a template."
+            rule = "is a parameter of chats: completions do not use messages or a chat template."
             return Problem(name, show(value), rule, "Call .chat(...), or leave it out.")
         return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
 
@@ -73,47 +74,49 @@ def _unknown(
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
     if name == "cache_salt":
-        return replace(problem, value="")  # who knows another's salt can time its cache
+        return replace(
+            problem, value=""
+        )  # a salt is a secret: it protects against timing attacks on the cache
     if name == "logprobs" and isinstance(value, bool):
-        hint = "Write logprobs=0 for the generated tokens alone, logprobs=5 for five likely ones beside each."
+        hint = (
+            "Write logprobs=0 for the generated tokens only, logprobs=5 to add the five most likely tokens."
+        )
         return replace(problem, suggestion=hint)
     return problem
 
 
-# Rules between parameters, each under the name that calls for it. They see only values that are right alone.
+# Rules across parameters, keyed by the parameter that triggers them. They only see values that are valid by themselves.
 
 
 def _max_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["max_tokens"] == 0 and fields.get("echo") is not True and "echo" not in wrong:
-        yield Problem("max_tokens", "0", "must be at least 1, unless echo=True asks for the prompt alone.")
+        yield Problem("max_tokens", "0", "must be at least 1, unless echo=True requests only the prompt.")
 
 
 def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     most = cast("int", fields.get("max_tokens", DEFAULT_MAX_TOKENS))
     if "max_tokens" in wrong or cast("int", fields["min_tokens"]) <= most:
         return
-    hint = (
-        None if "max_tokens" in fields else "Set `max_tokens` too: completions stop at 16 tokens by default."
-    )
+    hint = None if "max_tokens" in fields else "Set `max_tokens` too: it defaults to 16 in completions."
     yield Problem("min_tokens", show(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint)
 
 
 def _suffix(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     shown = show(fields["suffix"])
     if fields.get("echo") is True:
-        yield Problem("suffix", shown, "does not go with echo=True.")
+        yield Problem("suffix", shown, "cannot be combined with echo=True.")
     for name in ("prompt_embeds", "truncate_prompt_tokens"):
         if name in fields:
-            yield Problem("suffix", shown, f"does not go with `{name}`.")
+            yield Problem("suffix", shown, f"cannot be combined with `{name}`.")
 
 
 def _echo(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["echo"] is not True:
         return
     if "prompt_embeds" in fields:
-        yield Problem("echo", "True", "does not go with `prompt_embeds`: they have no text.")
+        yield Problem("echo", "True", "cannot be combined with `prompt_embeds`, which have no text.")
     if fields.get("use_beam_search") is True and "logprobs" in fields:
-        rule = "does not go with `logprobs` in a beam search, which has none for the prompt."
+        rule = "cannot be combined with `logprobs` in beam search, which returns none for the prompt."
         yield Problem("echo", "True", rule)
 
 
@@ -122,7 +125,10 @@ def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     if stream and fields["use_beam_search"] is True:
         hint = "Call .complete(...) or .acomplete(...)."
         yield Problem(
-            "use_beam_search", "True", "is not for streams: the best beam is known at the end.", hint
+            "use_beam_search",
+            "True",
+            "is not supported when streaming: the best beam is known at the end.",
+            hint,
         )
 
 
@@ -130,9 +136,9 @@ def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozense
     shown = show(fields["prompt_logprobs"])
     if stream and fields["prompt_logprobs"] != 0:
         hint = "Call .complete(...) or .acomplete(...)."
-        yield Problem("prompt_logprobs", shown, "is not for streams.", hint)
+        yield Problem("prompt_logprobs", shown, "is not supported when streaming.", hint)
     if "prompt_embeds" in fields:
-        yield Problem("prompt_logprobs", shown, "does not go with `prompt_embeds`.")
+        yield Problem("prompt_logprobs", shown, "cannot be combined with `prompt_embeds`.")
 
 
 def _logprob_token_ids(
@@ -142,18 +148,18 @@ def _logprob_token_ids(
         return
     shown = show(fields["logprob_token_ids"])
     if "logprobs" not in fields and "logprobs" not in wrong:
-        yield Problem("logprob_token_ids", shown, "needs `logprobs`.", "Write logprobs=0 beside it.")
+        yield Problem("logprob_token_ids", shown, "needs `logprobs`.", "Add logprobs=0.")
     if fields.get("use_beam_search") is True:
-        yield Problem("logprob_token_ids", shown, "does not go with use_beam_search=True.")
+        yield Problem("logprob_token_ids", shown, "cannot be combined with use_beam_search=True.")
     if fields.get("echo") is True and fields.get("max_tokens") == 0:
-        rule = "does not go with max_tokens=0: no token is generated."
+        rule = "cannot be combined with max_tokens=0: no tokens are generated."
         yield Problem("logprob_token_ids", shown, rule)
 
 
 def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if not stream and fields["stream_options"]:
         hint = "Call .stream_complete(...) or .astream_complete(...)."
-        yield Problem("stream_options", show(fields["stream_options"]), "is only for streams.", hint)
+        yield Problem("stream_options", show(fields["stream_options"]), "requires streaming.", hint)
 
 
 def _vllm_stream_options(
@@ -165,14 +171,14 @@ def _vllm_stream_options(
 
 def _best_of(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and cast("int", fields["best_of"]) > 1:
-        yield Problem("best_of", show(fields["best_of"]), "is not for streams.")
+        yield Problem("best_of", show(fields["best_of"]), "is not supported when streaming.")
     n = fields.get("n", 1)
     if cast("int", fields["best_of"]) < cast("int", n) and "n" not in wrong:
         yield Problem("best_of", show(fields["best_of"]), f"must be at least n={n}.")
 
 
 def _as_sent(fields: dict[str, object]) -> None:
-    """The checked fields in the form that the server takes."""
+    """Converts the validated fields, in place, to what the server accepts."""
     if "logit_bias" in fields:
         biases = cast("Mapping[object, object]", fields["logit_bias"])
         fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}

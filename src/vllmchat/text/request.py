@@ -1,4 +1,4 @@
-"""A completion as a request."""
+"""The request for a completion."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def complete_request(
     stream: bool,
     ask_usage: bool = False,
 ) -> Post[TextCompletion]:
-    """The request for a completion.
+    """Returns the request for a completion.
 
     Args:
-        prompt: What to go on from; None when the parameters hold `prompt_embeds`.
+        prompt: The prompt; None if the parameters have `prompt_embeds`.
         params: The keyword arguments of the call.
-        check: Checks them.
-        stream: Whether the answer is to be streamed.
-        ask_usage: Whether a stream is asked for the usage.
+        check: Validates them.
+        stream: Whether the completion is streamed.
+        ask_usage: Whether to request the usage of a stream.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -51,7 +51,7 @@ def complete_request(
 def completion_subject(
     prompt: Prompt | None, params: Mapping[str, object], check: Check, *, stream: bool = False
 ) -> tuple[dict[str, object], CheckedParams]:
-    """The part of the body that says what to complete, and the checked parameters.
+    """Returns the part of the body with the prompt, and the validated parameters.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -64,7 +64,7 @@ def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, o
     if prompt is not None:
         encoded = encode_prompt(prompt)
         if params.get("suffix") is not None and not _is_text(encoded):
-            rule = "needs a prompt of text: tokens cannot be put into the model's form for it."
+            rule = "needs a text prompt, not token ids."
             raise InvalidRequestError([Problem("suffix", "", rule)])
         return {"prompt": encoded}
     extra = as_mapping(params.get("extra_body")) or {}
@@ -74,7 +74,7 @@ def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, o
 
 
 def choices_wanted(request: Post[TextCompletion]) -> int:
-    """How many choices the answer to a completion request has."""
+    """Returns the number of choices in the response to a completion request."""
     prompt = cast("str | Sequence[object] | None", request.subject.get("prompt"))
     embeds = cast("str | Sequence[object] | None", request.params.fields.get("prompt_embeds"))
     prompts = count_prompts(prompt) if prompt is not None else 0

@@ -1,4 +1,4 @@
-"""The stream of a completion."""
+"""Streams of completions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
         self._pieces = Pieces(expected=choices_wanted(request), share=share, growing=_GROWING, head=_HEAD)
 
     def decode(self, data: bytes) -> TextCompletionChunk | dict[str, object]:
-        """Makes a chunk of an event's data, or finds the error that it tells."""
+        """Parses an event's data as a chunk, or as the body of an error."""
         return decode_event(data)
 
     def add(self, item: TextCompletionChunk) -> None:
-        """Adds the chunk to the completion."""
+        """Adds a chunk to the completion."""
         self._pieces.add(item, item.choices, item.usage)
 
     def end_is_proven(self) -> bool:
@@ -40,7 +40,7 @@ class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
         return self._pieces.finished
 
     def reply(self) -> TextCompletion:
-        """The completion so far, also an empty one."""
+        """Returns the completion so far, even if it is empty."""
         build(TextCompletion)
         completion = TextCompletion.model_validate(self._pieces.whole())
         if self.head is not None:
@@ -49,58 +49,56 @@ class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
 
 
 class TextStream(ReplyStream["TextCompletionChunk", "TextCompletion"]):
-    """The chunks of a completion as they come, blocking.
+    """Streams the chunks of a completion (sync).
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server
+    stops generating:
 
         with llm.stream_complete("Once upon a time") as stream:
             for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(stream.completion.usage)
 
-    Nothing is sent before it is iterated over or entered. It belongs to one thread.
+    Nothing is sent until you iterate over it or enter it. Use it from one thread only.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
-            every choice.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
+        ResponseError: The stream contained something other than chunks.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     @property
     def completion(self) -> TextCompletion:
-        """The whole completion as far as it has been handed out; at the end what it would be without streaming."""
+        """The completion so far, from the chunks already yielded; at the end, the same as without streaming."""
         return self._reader.reply()
 
 
 class AsyncTextStream(AsyncReplyStream["TextCompletionChunk", "TextCompletion"]):
-    """The chunks of a completion as they come, awaiting.
+    """Streams the chunks of a completion (async).
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server
+    stops generating:
 
         async with llm.astream_complete("Once upon a time") as stream:
             async for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(stream.completion.usage)
 
-    Nothing is sent before it is iterated over or entered.
+    Nothing is sent until you iterate over it or enter it.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
-            every choice.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
+        ResponseError: The stream contained something other than chunks.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     @property
     def completion(self) -> TextCompletion:
-        """The whole completion as far as it has been handed out; at the end what it would be without streaming."""
+        """The completion so far, from the chunks already yielded; at the end, the same as without streaming."""
         return self._reader.reply()
