@@ -1,1 +1,1 @@
-"""Tokens in, tokens out: prompts rendered by one server, generated from by another or the same."""
+"""Tokens in, tokens out: rendering prompts, and generating from them on the same server or another."""

@@ -1,4 +1,4 @@
-"""What a request to generate from tokens may hold."""
+"""Validates the parameters of `generate`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ OUTSIDE: Final = frozenset(
         "timeout",
     }
 )
-"""What stands in the request itself; all else goes into its `sampling_params`."""
+"""Top-level fields of the request; all other parameters go into its `sampling_params`."""
 
 NAMES: Final = GenerateParams.__required_keys__ | GenerateParams.__optional_keys__
 """The names of all parameters."""
 
 
 def check_generate(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Check the parameters of a call. Those of sampling are in the field `sampling_params` then.
+    """Validates the parameters of a call. Sampling parameters are then in the field `sampling_params`.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -51,16 +51,13 @@ def check_generate(params: Mapping[str, object], *, stream: bool) -> CheckedPara
 def _unknown(name: str, value: object) -> Problem:
     shown = show(value)
     if name == "stream":
-        hint = "Call .stream_generate(...) for a stream, .generate(...) for the whole."
-        return Problem(name, shown, "is not a parameter: the verb decides.", hint)
+        rule = "is not a parameter: the method decides whether to stream."
+        hint = "Call .stream_generate(...) to stream, .generate(...) for the whole generation."
+        return Problem(name, shown, rule, hint)
     if name == "max_completion_tokens":
-        return Problem(
-            name, shown, "is not what this parameter is called here.", f"Write `max_tokens={shown}`."
-        )
+        return Problem(name, shown, "has a different name here.", f"Write `max_tokens={shown}`.")
     if name == "top_logprobs":
-        return Problem(
-            name, shown, "is not what this parameter is called here.", f"Write `logprobs={shown}`."
-        )
+        return Problem(name, shown, "has a different name here.", f"Write `logprobs={shown}`.")
     if name == "sampling_params":
         hint = "Write its fields as parameters: `temperature=..., top_k=...`."
         return Problem(name, shown, "is not a parameter.", hint)
@@ -68,32 +65,33 @@ def _unknown(name: str, value: object) -> Problem:
         hint = 'Write structured_outputs={"json": ...}.'
         return Problem(name, shown, "is a parameter of chats and completions.", hint)
     if name in VLLM_CHAT_NAMES:
-        rule = "is a parameter of chats: here the prompt is made of tokens already."
-        return Problem(name, shown, rule, "Give it to .render(...).")
+        rule = "is a parameter of chats: here the prompt is already rendered."
+        return Problem(name, shown, rule, "Pass it to .render(...).")
     meant = suggest(name, NAMES)
     if meant:
         return Problem(
             name, shown, "is not a parameter of VLLMProvider.generate.", f"Did you mean `{meant}`?"
         )
-    hint = f'If the server knows it, write extra_sampling_params={{"{name}": ...}}.'
+    hint = f'If your server accepts it, write extra_sampling_params={{"{name}": ...}}.'
     return Problem(name, shown, "is not a parameter of VLLMProvider.generate.", hint)
 
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
-    # Who knows another's salt can time its cache.
+    # A salt is a secret: it protects against timing attacks on the cache.
     return replace(problem, value="") if name == "cache_salt" else problem
 
 
 def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if not stream and fields["stream_options"]:
         hint = "Call .stream_generate(...) or .astream_generate(...)."
-        yield Problem("stream_options", show(fields["stream_options"]), "is only for streams.", hint)
+        yield Problem("stream_options", show(fields["stream_options"]), "requires streaming.", hint)
 
 
 def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if "max_tokens" in wrong or "extra_sampling_params" in fields:
         return
-    # The route generates as much as the context leaves, but judges `min_tokens` by the 16 of `SamplingParams`.
+    # The server generates up to the remaining context, but checks `min_tokens` against the default of
+    # `SamplingParams`, 16.
     most = cast("int", fields.get("max_tokens", 16))
     if cast("int", fields["min_tokens"]) > most:
         hint = None if "max_tokens" in fields else "Set `max_tokens` too."
@@ -103,20 +101,22 @@ def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
 def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and fields["prompt_logprobs"] != 0:
         hint = "Call .generate(...) or .agenerate(...)."
-        yield Problem("prompt_logprobs", show(fields["prompt_logprobs"]), "is not for streams.", hint)
+        yield Problem(
+            "prompt_logprobs", show(fields["prompt_logprobs"]), "is not supported when streaming.", hint
+        )
 
 
 def _detokenize(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["detokenize"] is False:
         if fields.get("output_mode") == "text":
-            yield Problem("detokenize", "False", 'does not go with output_mode="text".')
+            yield Problem("detokenize", "False", 'cannot be combined with output_mode="text".')
         if fields.get("stop"):
-            yield Problem("detokenize", "False", "does not go with `stop`.", "Write `stop_token_ids`.")
+            yield Problem("detokenize", "False", "cannot be combined with `stop`.", "Use `stop_token_ids`.")
 
 
 def _content_parts(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["content_parts"] and fields.get("features"):
-        yield Problem("content_parts", "", "does not go with `features`: they are the same, processed.")
+        yield Problem("content_parts", "", "cannot be combined with `features`, which are the same media.")
 
 
 def _logprob_token_ids(
@@ -124,18 +124,18 @@ def _logprob_token_ids(
 ) -> Iterable[Problem]:
     wanted = len(cast("Sequence[int]", fields["logprob_token_ids"]))
     if wanted and fields.get("logprobs", wanted) != wanted:
-        rule = f"does not go with logprobs={fields['logprobs']}: these tokens take the place of the likeliest ones."
+        rule = f"cannot be combined with logprobs={fields['logprobs']}: these tokens replace the most likely ones."
         yield Problem("logprob_token_ids", show(fields["logprob_token_ids"]), rule, "Leave `logprobs` out.")
 
 
 def _as_sent(fields: dict[str, object]) -> None:
-    """The checked fields in the form that the server takes."""
+    """Converts the validated fields, in place, to what the server accepts."""
     sampling = {name: fields.pop(name) for name in list(fields) if name not in OUTSIDE}
     if "logit_bias" in sampling:
         biases = cast("Mapping[object, object]", sampling["logit_bias"])
         sampling["logit_bias"] = {str(token): bias for token, bias in biases.items()}
     if sampling.get("logprob_token_ids"):
-        # Without their number nothing is returned.
+        # The server returns nothing unless `logprobs` is their number.
         sampling["logprobs"] = len(cast("Sequence[int]", sampling["logprob_token_ids"]))
     if "vllm_xargs" in sampling:
         sampling["extra_args"] = sampling.pop("vllm_xargs")

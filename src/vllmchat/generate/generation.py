@@ -1,4 +1,4 @@
-"""What comes of generating from tokens, whole and in pieces."""
+"""The result of `generate`, whole and in chunks."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -23,128 +23,128 @@ from vllmchat.wire import (
 
 
 class TokenChance(WireModel):
-    """How likely one token was at one place."""
+    """The log probability of a token at a position."""
 
     token_id: int | None = None
-    """Its id; None with `output_mode="text"`."""
+    """The token's id; None with `output_mode="text"`."""
 
     token: str | None = None
-    """It as text; None without `output_mode="text"`."""
+    """The token as text; None without `output_mode="text"`."""
 
     logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
-    """Natural logarithm of its probability; -9999.0 stands for minus infinity and for "not sent"."""
+    """Natural logarithm of its probability; -9999.0 means minus infinity or "not sent"."""
 
     rank: int | None = None
-    """Its place among all tokens, 1 the likeliest."""
+    """Its rank among all tokens; 1 is the most likely."""
 
     bytes: list[int] | None = None
-    """Its UTF-8 bytes, with `output_mode="text"`: a token may be a part of a character."""
+    """Its UTF-8 bytes, with `output_mode="text"`. A token may be part of a character."""
 
 
 class GeneratedToken(TokenChance):
-    """The token that came at a place, and those that could have."""
+    """The token generated at a position, and the most likely ones."""
 
     top_logprobs: Items[TokenChance] = Field(default_factory=list[TokenChance])
-    """The likeliest tokens of this place, as many as `logprobs` asked for."""
+    """The most likely tokens at this position, as many as `logprobs` requested."""
 
 
 class GenerationLogprobs(WireModel):
     """Log probabilities of the generated tokens."""
 
     content: list[GeneratedToken] | None = None
-    """One entry a token."""
+    """One entry per token."""
 
 
 class WeightVersion(WireModel):
-    """Which version of the weights generated some of the tokens."""
+    """The version of the weights that generated a range of tokens."""
 
     version: Text = ""
     """The version."""
 
     start: Whole = 0
-    """The first of these tokens."""
+    """Index of the first token."""
 
     end: Whole = 0
-    """The one after the last."""
+    """Index after the last token."""
 
 
 class GenerationChoice(WireModel):
-    """One of the continuations; there are `n` of them. In a chunk, what it adds to one."""
+    """One of the `n` continuations. In a chunk, what the chunk adds to one."""
 
     index: Whole = 0
-    """Its number, from 0."""
+    """Its index, from 0."""
 
     token_ids: Items[int] = Field(default_factory=list[int])
     """Ids of the generated tokens."""
 
     text: Text = ""
-    """What they say; empty without `output_mode="text"`. A stop text that ended it is not a part of it."""
+    """The tokens as text, without a stop string that ended it; empty without `output_mode="text"`."""
 
     finish_reason: FinishReason | str | None = None
-    """Why generation ended; None while a stream still runs."""
+    """Why generation ended; None while a stream is running."""
 
     stop_reason: int | str | None = None
-    """What stopped it: the stop text, the id of the stop token, or None for the model's own end."""
+    """What stopped generation: the stop string, the id of the stop token, or None for the model's own end."""
 
     logprobs: GenerationLogprobs | None = None
-    """Log probabilities, when `logprobs` asked for them."""
+    """Log probabilities, if `logprobs` requested them."""
 
     routed_experts: object = None
-    """Which experts of a mixture-of-experts model computed each token, with a server started to tell."""
+    """Which experts of a mixture-of-experts model computed each token, on servers configured to return it."""
 
     sampling_mask: list[list[int]] | None = None
-    """Which tokens could be sampled at each place, with a server set up to tell."""
+    """Which tokens could be sampled at each position, on servers configured to return it."""
 
     weight_versions: list[WeightVersion] | None = None
-    """Which version of the weights generated what. Since vLLM 0.32."""
+    """Which version of the weights generated each token. Since vLLM 0.32."""
 
 
 class Generation(WireModel):
-    """A whole answer to `generate`. `token_ids`, `text` and `finish_reason` are those of the first choice."""
+    """The result of `generate`. `token_ids`, `text` and `finish_reason` are those of the first choice."""
 
     request_id: Text = ""
-    """The server's name for this answer: `generate-tokens-` and the request's id."""
+    """The id of the generation: `generate-tokens-` and the request's id."""
 
     model: str | None = None
     """The model's first served name. Not in streams."""
 
     created: int | None = None
-    """When the server made it, in seconds since 1970. Not in streams."""
+    """When the server created it, in seconds since 1970. Not in streams."""
 
     output_mode: Annotated[str, null_as(lambda: "tokens")] = "tokens"
     """`"tokens"` or `"text"`."""
 
     choices: Items[GenerationChoice] = Field(default_factory=list[GenerationChoice])
-    """The continuations, `n` of them."""
+    """The `n` continuations."""
 
     usage: Usage | None = None
-    """How many tokens it took."""
+    """The token usage."""
 
     prompt_token_ids: list[int] | None = None
-    """Ids of the prompt's tokens, media included, when `return_token_ids` asked for them. Since vLLM 0.30."""
+    """Ids of the prompt tokens, including media, if `return_token_ids` requested them. Since vLLM 0.30."""
 
     prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
-    """When `prompt_logprobs` asked for them: for each position of the prompt, log probabilities by token id (as text).
-    The first position has None. Never in a stream."""
+    """If `prompt_logprobs` requested them: for each position of the prompt, log probabilities by token id (as a
+    string). None for the first position. Never in a stream."""
 
     prompt_token_id_logprobs: str | None = None
-    """Log probabilities of chosen tokens at each position of the prompt, in vLLM's own encoding."""
+    """Log probabilities of selected tokens at each position of the prompt, in vLLM's own encoding."""
 
     mm_placeholders: JsonObject | None = None
-    """Where images, audio and video stand in the prompt, by kind."""
+    """Positions of images, audio and video in the prompt, by modality."""
 
     metrics: RequestMetrics | None = None
-    """How long it took in the server."""
+    """Timings measured by the server."""
 
     kv_transfer_params: JsonObject | None = None
-    """For a deployment whose prefill and decode run apart; to be passed on as it is."""
+    """For disaggregated prefill and decode; pass it on unchanged."""
 
     ec_transfer_params: JsonObject | None = None
-    """The same for a separate encoder."""
+    """The same for a disaggregated encoder."""
 
     @property
     def token_ids(self) -> list[int]:
-        """Ids of the first choice's tokens; empty when there is none."""
+        """Ids of the first choice's tokens; empty if there is none."""
         return self.choices[0].token_ids if self.choices else []
 
     @property
@@ -159,32 +159,36 @@ class Generation(WireModel):
 
 
 class GenerationChunk(WireModel):
-    """One piece of a streamed generation. It may hold several tokens, or none; that with the usage has no choices."""
+    """One chunk of a streamed generation.
+
+    It may contain several tokens, or none. The chunk with the usage has no choices.
+    """
 
     request_id: Text = ""
-    """The server's name for the answer, the same in all chunks."""
+    """The id of the generation, the same in all chunks."""
 
     output_mode: Annotated[str, null_as(lambda: "tokens")] = "tokens"
     """`"tokens"` or `"text"`."""
 
     choices: Items[GenerationChoice] = Field(default_factory=list[GenerationChoice])
-    """What it adds, mostly to one choice."""
+    """What the chunk adds, usually to one choice."""
 
     usage: Usage | None = None
-    """Tokens so far of this chunk's choice, with `continuous_usage_stats`; of all when there is none here."""
+    """The usage of all choices, in the chunk without choices. With `continuous_usage_stats`, the usage so far of this
+    chunk's choice."""
 
     prompt_token_ids: list[int] | None = None
-    """Ids of the prompt's tokens, in the first chunk, when `return_token_ids` asked for them."""
+    """Ids of the prompt tokens, in the first chunk, if `return_token_ids` requested them."""
 
     mm_placeholders: JsonObject | None = None
-    """Where images, audio and video stand in the prompt, in the first chunk."""
+    """Positions of images, audio and video in the prompt, in the first chunk."""
 
     metrics: RequestMetrics | None = None
-    """How long it took in the server, in the usage chunk."""
+    """Timings measured by the server, in the chunk with the usage."""
 
     @property
     def token_ids(self) -> list[int]:
-        """The tokens that the chunk adds to the first choice; empty when it adds none."""
+        """The tokens that the chunk adds to the first choice; empty if none."""
         return [token for choice in self.choices if choice.index == 0 for token in choice.token_ids]
 
     @property
@@ -194,10 +198,10 @@ class GenerationChunk(WireModel):
 
 
 def decode_generation(body: bytes) -> Generation:
-    """Read the body of an answer to `/inference/v1/generate` that did not stream.
+    """Parses the body of a response of `/inference/v1/generate` without streaming.
 
     Raises:
-        ResponseError: The body is no generation: not JSON, or JSON of another shape.
+        ResponseError: The body is not a generation: not JSON, or JSON of another shape.
     """
     generation = decode(Generation, body, "a generation")
     if "choices" not in generation.model_fields_set:
@@ -206,7 +210,7 @@ def decode_generation(body: bytes) -> Generation:
 
 
 def decode_event(data: bytes) -> GenerationChunk | JsonObject:
-    """Read the data of one server-sent event: a chunk, or the body of the error that it tells.
+    """Parses the data of a server-sent event: a chunk, or the body of an error.
 
     Raises:
         ResponseError: The data is neither: not JSON, or JSON of another shape.

@@ -1,4 +1,4 @@
-"""The request parameters of generation from tokens. What they share with a chat's is written in `chat.params`."""
+"""The request parameters of `generate`. Those shared with chats are in `chat.params`."""
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
 from collections.abc import Mapping, Sequence
@@ -20,51 +20,49 @@ __all__ = ["GenerateBase", "GenerateParams"]
 
 
 class GenerateBase(TypedDict, total=False):
-    """What only generation from tokens takes. A base: take `GenerateParams`."""
+    """Parameters that only `generate` accepts. A base class; use `GenerateParams`."""
 
-    max_tokens: Annotated[
-        int | None, Bounds(ge=1), Default("what the context leaves; 16 in vLLM before 0.22")
-    ]
-    """How many tokens to generate at most.
+    max_tokens: Annotated[int | None, Bounds(ge=1), Default("the remaining context; 16 in vLLM before 0.22")]
+    """Maximum number of tokens to generate.
 
-    Range: at least 1. Default: what the context leaves; 16 in vLLM before 0.22.
+    Range: at least 1. Default: the remaining context; 16 in vLLM before 0.22.
     """
     logprobs: Annotated[int | None, Bounds(ge=-1)]
-    """Return the log probability of each token, and of this many of the likeliest ones at its place.
+    """Return the log probability of each token, and of this many of the most likely tokens at its position.
 
-    The server caps it (`--max-logprobs`, 20). -1 means the whole vocabulary.
+    The server limits it (`--max-logprobs`, 20). -1 means the whole vocabulary.
 
     Range: at least -1.
     """
     detokenize: Annotated[bool | None, Default("True")]
-    """Whether the server makes text of the tokens as they come, which it needs for `stop` and `output_mode="text"`.
+    """Whether the server converts the tokens to text, which `stop` and `output_mode="text"` require.
 
     Default: True.
     """
     output_mode: Annotated[Literal["tokens", "text"] | None, Default('`"tokens"`'), Since("0.32")]
-    """What comes back: tokens alone, or tokens and their text.
+    """What to return: only tokens, or tokens and their text.
 
     Default: `"tokens"`. Since: vLLM 0.32.
     """
     content_parts: Annotated[Sequence[Mapping[str, object]] | None, Since("0.28")]
-    """Images, audio and video of the prompt, as parts of a message; the server fetches them. Not with `features`.
+    """Images, audio and video in the prompt, as message parts; the server fetches them. Not with `features`.
 
     Since: vLLM 0.28.
     """
     features: Mapping[str, object] | None
-    """Images, audio and video of the prompt, processed: `RenderedPrompt.features`, as it is."""
+    """Images, audio and video in the prompt, already processed: `RenderedPrompt.features`, unchanged."""
     reasoning_ended: Annotated[bool | None, Since("0.32")]
-    """Whether the prompt ends after the reasoning, so that `structured_outputs` hold from the first token on.
+    """Whether the prompt ends after the reasoning, so that `structured_outputs` applies from the first token.
 
     Since: vLLM 0.32.
     """
     reasoning_parser_kwargs: Annotated[Mapping[str, object] | None, Since("0.32")]
-    """What the prompt was rendered with, for the server's reasoning parser: `RenderedPrompt` tells.
+    """What the prompt was rendered with, for the server's reasoning parser. See `RenderedPrompt`.
 
     Since: vLLM 0.32.
     """
     extra_sampling_params: Mapping[str, object] | None
-    """Further fields of vLLM's own `SamplingParams`, as they are: the unchecked door, merged over the others."""
+    """Additional fields of vLLM's `SamplingParams`, sent unchecked. They override the other parameters."""
 
 
 class GenerateParams(
@@ -78,11 +76,11 @@ class GenerateParams(
     total=False,
     closed=True,
 ):
-    """What `generate` takes.
+    """What `generate` accepts.
 
-    The model's generation config plays no part here: what is not given is what vLLM itself takes for neutral, and
-    what was rendered into a `RenderedPrompt` holds.
+    The model's generation config is not used here: parameters that are not set have vLLM's neutral defaults, or the
+    values in a `RenderedPrompt`.
 
-    The version in the text of a parameter that chats have too is that of chats; the documentation lists where it is
-    another here.
+    For parameters shared with chats, the text gives the version that added them to chats. The documentation lists
+    those that differ here.
     """

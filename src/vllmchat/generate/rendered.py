@@ -1,4 +1,4 @@
-"""A prompt as the model reads it: what `render` gives and `generate` takes."""
+"""Rendered prompts: what `render` returns and `generate` accepts."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -27,33 +27,33 @@ _NOT_SENT_BACK = frozenset({"request_id", "model", "stream", "stream_options", "
 
 
 class RenderedPrompt(WireModel):
-    """A prompt in tokens, with the sampling that was asked for.
+    """A prompt as tokens, with the requested sampling parameters.
 
-    Give it to `generate` as it is, of the same provider or of another one whose server has the same model.
+    Pass it unchanged to `generate`, of the same provider or of another whose server has the same model.
     """
 
     token_ids: Items[int] = Field(default_factory=list[int])
-    """Ids of the prompt's tokens."""
+    """Ids of the prompt tokens."""
 
     sampling_params: JsonObject = Field(default_factory=dict[str, object])
-    """How to sample, in vLLM's own names, with the defaults of the model's generation config. Empty with servers before
-    vLLM 0.18, which render the tokens only: give the sampling to `generate`."""
+    """Sampling parameters, under vLLM's names, with the defaults from the model's generation config. Empty from servers
+    before vLLM 0.18, which return only the tokens: pass the sampling parameters to `generate`."""
 
     request_id: Text = ""
-    """The server's name for the request that rendered it."""
+    """The id of the request that rendered it."""
 
     model: str | None = None
     """The model that it was rendered for."""
 
     token_offsets: list[tuple[int, int]] | None = None
-    """Where each token begins and ends in the text, in characters, when `return_token_offsets` asked for it. Since
-    vLLM 0.25."""
+    """Start and end of each token in the text, in characters, if `return_token_offsets` requested them. Since vLLM
+    0.25."""
 
     features: JsonObject | None = None
-    """Images, audio and video of the prompt, processed."""
+    """Images, audio and video in the prompt, already processed."""
 
     content_parts: list[JsonObject] | None = None
-    """Images, audio and video of the prompt, as they came."""
+    """Images, audio and video in the prompt, unprocessed."""
 
     reasoning_ended: bool | None = None
     """Whether the prompt ends after the reasoning."""
@@ -62,31 +62,31 @@ class RenderedPrompt(WireModel):
     """What it was rendered with, for the server's reasoning parser."""
 
     return_token_ids: bool | None = None
-    """Whether `generate` is to tell the prompt's tokens."""
+    """Whether `generate` should return the prompt tokens."""
 
     output_mode: str | None = None
-    """What `generate` is to give: `"tokens"` or `"text"`."""
+    """What `generate` should return: `"tokens"` or `"text"`."""
 
     stream: bool | None = None
-    """Of no meaning: the verb decides."""
+    """Unused: the method decides whether to stream."""
 
     stream_options: JsonObject | None = None
-    """Of no meaning: the verb decides."""
+    """Unused: the method decides whether to stream."""
 
     cache_salt: str | None = None
-    """The `cache_salt` that was asked for."""
+    """The requested `cache_salt`."""
 
     priority: Whole = 0
-    """The `priority` that was asked for."""
+    """The requested `priority`."""
 
     kv_transfer_params: JsonObject | None = None
-    """The `kv_transfer_params` that were given."""
+    """The requested `kv_transfer_params`."""
 
     ec_transfer_params: JsonObject | None = None
-    """The `ec_transfer_params` that were given."""
+    """The requested `ec_transfer_params`."""
 
     def to_request(self) -> dict[str, object]:
-        """The prompt as the body of a request to generate from it: what is set, without what belongs to one call."""
+        """Returns the prompt as the body of a `generate` request, without fields that belong to a single call."""
         fields: dict[str, object] = {"token_ids": self.token_ids, "sampling_params": self.sampling_params}
         dumped = {
             **{name: getattr(self, name) for name in type(self).model_fields},
@@ -99,13 +99,13 @@ class RenderedPrompt(WireModel):
 
 
 def decode_rendered(body: bytes) -> RenderedPrompt:
-    """Read the body of an answer to `/v1/chat/completions/render`.
+    """Parses the body of a response of `/v1/chat/completions/render`.
 
     Raises:
-        ResponseError: It is no prompt in tokens.
+        ResponseError: It is not a rendered prompt.
     """
     if body.lstrip().startswith(b"["):
-        # Before vLLM 0.18: the conversation, and its prompts, of which there is one.
+        # Before vLLM 0.18: the conversation, and a list with its prompt.
         old = _old_form(body)
         prompts = as_list(old[1]) if len(old) == 2 else None
         if prompts is not None and len(prompts) == 1:
@@ -116,10 +116,10 @@ def decode_rendered(body: bytes) -> RenderedPrompt:
 
 
 def decode_all_rendered(body: bytes) -> list[RenderedPrompt]:
-    """Read the body of an answer to `/v1/completions/render`.
+    """Parses the body of a response of `/v1/completions/render`.
 
     Raises:
-        ResponseError: It is no list of prompts in tokens.
+        ResponseError: It is not a list of rendered prompts.
     """
     build(RenderedPrompt)
     try:
@@ -141,11 +141,11 @@ def _old_form(body: bytes) -> list[object]:
 
 
 def _of_old_form(prompt: object, body: bytes) -> RenderedPrompt:
-    """A prompt as servers before vLLM 0.18 render it: the engine's own input."""
+    """Parses a prompt from a server before vLLM 0.18: the engine's own input."""
     fields = as_object(prompt) or {}
     if fields.get("type") != "token":
-        # What else it consists of has no form in which it could be sent back.
-        raise not_this("a rendered prompt", body, "it is not made of tokens alone")
+        # Anything other than tokens could not be sent back.
+        raise not_this("a rendered prompt", body, "it does not consist of tokens only")
     try:
         return RenderedPrompt.model_validate({"token_ids": fields.get("prompt_token_ids")})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Rendering a prompt, and generating from one, as requests."""
+"""Requests to render a prompt, and to generate from one."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from vllmchat.text.prompt import Prompt
 
 NEEDS: Final = (
-    "Rendering and generating from tokens need a server with a generating model that was started with "
-    "--enable-scale-out; before vLLM 0.30 they need no option, but 0.15 or newer to render and 0.11.1 to generate."
+    "Rendering (vLLM 0.15 or newer) and generating from tokens (0.11.1 or newer) need a generating model. "
+    "Since vLLM 0.30, they also need a server that was started with --enable-scale-out."
 )
 
 TokenPrompt: TypeAlias = Sequence[int] | RenderedPrompt
-"""The ids of a prompt's tokens, or a prompt from `render`."""
+"""A list of token ids, or a prompt from `render`."""
 
 
 def render_request(messages: Messages, params: Mapping[str, object]) -> Post[RenderedPrompt]:
-    """The request for a conversation in tokens.
+    """Returns the request to render a conversation.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -48,7 +48,7 @@ def render_request(messages: Messages, params: Mapping[str, object]) -> Post[Ren
 def render_completion_request(
     prompt: Prompt | None, params: Mapping[str, object]
 ) -> Post[list[RenderedPrompt]]:
-    """The request for prompts of a completion in tokens.
+    """Returns the request to render the prompts of a completion.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -58,12 +58,12 @@ def render_completion_request(
 
 
 def generate_request(prompt: TokenPrompt, params: Mapping[str, object], *, stream: bool) -> Post[Generation]:
-    """The request for what follows after a prompt in tokens.
+    """Returns the request to generate from a prompt.
 
     Args:
-        prompt: The prompt. What is asked for in `params` goes over what was rendered into it.
+        prompt: The prompt. `params` override the parameters rendered into it.
         params: The keyword arguments of the call.
-        stream: Whether the answer is to be streamed.
+        stream: Whether the generation is streamed.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -83,7 +83,7 @@ def generate_request(prompt: TokenPrompt, params: Mapping[str, object], *, strea
         ask_usage=True,
         outside_v1=True,
         needs=NEEDS,
-        whole_too=True,  # up to 0.19 at least, vLLM ignores `stream` here
+        whole_too=True,  # vLLM ignores `stream` here, at least up to 0.19
     )
 
 
@@ -100,8 +100,8 @@ def _encoded(prompt: object) -> dict[str, object]:
 def _ids(value: object) -> Sequence[object]:
     what = "a list of token ids or a RenderedPrompt"
     if isinstance(value, str):
-        hint = "Call .complete(text, ...), or make tokens of it with .tokenize(text) or .render_completion(text)."
-        raise InvalidRequestError([Problem("prompt", show(value), f"must be {what}, not a text.", hint)])
+        hint = "Call .complete(...), or convert it with .tokenize(...) or .render_completion(...)."
+        raise InvalidRequestError([Problem("prompt", show(value), f"must be {what}, not a string.", hint)])
     ids = as_list(value)
     if ids is None:
         raise InvalidRequestError([not_a(value, "prompt", what)])

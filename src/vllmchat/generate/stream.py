@@ -1,4 +1,4 @@
-"""The stream of a generation from tokens."""
+"""Streams of `generate`."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
         self._body = bytearray()
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Takes bytes as they come. An answer that is not streamed is kept for `flush`."""
+        """Parses bytes as they arrive. A response that is not streamed is kept for `flush`."""
         if not self._body and self.head is not None:
             self.whole = content_type(self.head).endswith("json")
         if not self.whole:
             return super().feed(data)
         self._body += data
         if len(self._body) > MAX_EVENT_BYTES:
-            self.failure = ResponseError(f"the answer has more than {MAX_EVENT_BYTES:,} bytes")
+            self.failure = ResponseError(f"the response is larger than {MAX_EVENT_BYTES:,} bytes")
         return []
 
     def flush(self) -> list[ServerSentEvent]:
-        """Gives an answer that is not streamed as one event."""
+        """Returns a response that is not streamed as one event."""
         return [ServerSentEvent(bytes(self._body))] if self.whole else super().flush()
 
     def decode(self, data: bytes) -> GenerationChunk | dict[str, object]:
-        """Makes a chunk of an event's data, or finds the error that it tells."""
+        """Parses an event's data as a chunk, or as the body of an error."""
         return decode_event(data)
 
     def add(self, item: GenerationChunk) -> None:
-        """Adds the chunk to the generation."""
+        """Adds a chunk to the generation."""
         self._pieces.add(item, item.choices, item.usage)
 
     def end_is_proven(self) -> bool:
@@ -62,64 +62,62 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
         return self._pieces.finished
 
     def reply(self) -> Generation:
-        """The generation so far, also an empty one."""
+        """Returns the generation so far, even if it is empty."""
         build(Generation)
         return Generation.model_validate(self._pieces.whole())
 
 
 class GenerationStream(ReplyStream["GenerationChunk", "Generation"]):
-    """The chunks of a generation from tokens as they come, blocking.
+    """Streams the chunks of a generation (sync).
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server
+    stops generating:
 
         with llm.stream_generate(prompt, max_tokens=100) as stream:
             for chunk in stream:
                 tokens += chunk.token_ids
         print(stream.generation.usage)
 
-    Nothing is sent before it is iterated over or entered. It belongs to one thread.
+    Nothing is sent until you iterate over it or enter it. Use it from one thread only.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
-            every choice.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
+        ResponseError: The stream contained something other than chunks.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     @property
     def generation(self) -> Generation:
-        """The whole generation as far as it has been handed out."""
+        """The generation so far, from the chunks already yielded."""
         return self._reader.reply()
 
 
 class AsyncGenerationStream(AsyncReplyStream["GenerationChunk", "Generation"]):
-    """The chunks of a generation from tokens as they come, awaiting.
+    """Streams the chunks of a generation (async).
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server
+    stops generating:
 
         async with llm.astream_generate(prompt, max_tokens=100) as stream:
             async for chunk in stream:
                 tokens += chunk.token_ids
         print(stream.generation.usage)
 
-    Nothing is sent before it is iterated over or entered.
+    Nothing is sent until you iterate over it or enter it.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
-            every choice.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
+        ResponseError: The stream contained something other than chunks.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     @property
     def generation(self) -> Generation:
-        """The whole generation as far as it has been handed out."""
+        """The generation so far, from the chunks already yielded."""
         return self._reader.reply()
