@@ -1,1 +1,1 @@
-"""Responses: OpenAI's newer form of a chat, with items instead of messages and named events in its stream."""
+"""OpenAI's Responses API: items instead of messages, and streams of named events."""

@@ -1,4 +1,4 @@
-"""The events of a response added up."""
+"""Accumulates the events of a response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vllmchat.wire import build
 
 
 class ResponseSoFar:
-    """Adds up events. The cost of one does not depend on how many came before it."""
+    """Accumulates events. The cost of an event does not depend on the number of events before it."""
 
     def __init__(self) -> None:
         self._state: ModelResponse | None = None
@@ -27,7 +27,7 @@ class ResponseSoFar:
         self.last: ResponseStateEvent | None = None
 
     def add(self, event: ResponseEvent) -> None:
-        """Add the next event."""
+        """Adds the next event."""
         if isinstance(event, ResponseTextDelta):
             self._item(event.output_index, "message").write(event.content_index, "output_text", event.delta)
         elif isinstance(event, ResponseReasoningDelta):
@@ -39,7 +39,7 @@ class ResponseSoFar:
         elif isinstance(event, ResponseItemEvent):
             item = self._item(event.output_index, event.item.type)
             whole = event.type == "response.output_item.done"
-            # vLLM 0.10 announces an item under the number of the one before it, which has ended.
+            # vLLM 0.10 announces an item under the index of the previous one, which has ended.
             if whole or not item.whole:
                 item.replace(event.item, whole=whole)
         elif isinstance(event, ResponsePartEvent):
@@ -51,10 +51,10 @@ class ResponseSoFar:
                 self.last = event
 
     def response(self) -> ModelResponse:
-        """The response so far. It shares nothing with what comes later."""
+        """Returns the response so far. Later events do not change it."""
         build(ModelResponse)
         response = ModelResponse() if self._state is None else self._state.model_copy(deep=True)
-        # What the last event has counts for more, but vLLM 0.10 leaves its output empty.
+        # The output in the last event takes precedence, but vLLM 0.10 leaves it empty.
         if self._items and not (self.last is not None and response.output):
             response.output = [self._items[index].build() for index in sorted(self._items)]
         return response
@@ -67,7 +67,7 @@ class ResponseSoFar:
 
 
 class _ItemSoFar:
-    """One item as far as it came."""
+    """One item so far."""
 
     __slots__ = ("_item", "_kinds", "_texts", "arguments", "whole")
 

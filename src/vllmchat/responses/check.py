@@ -1,4 +1,4 @@
-"""What a request for a response may hold."""
+"""Validates the parameters of `respond`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOGPROBS: Final = "message.output_text.logprobs"
 
 
 def check_respond(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Check the parameters of a call.
+    """Validates the parameters of a call.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -32,44 +32,37 @@ def check_respond(params: Mapping[str, object], *, stream: bool) -> CheckedParam
     return _DIALECT.check(params, stream=stream)
 
 
-_RENDERING: Final = (
-    "is read by the server where it renders alone, and there is no verb that renders a response."
-)
+_RENDERING: Final = "has an effect only when rendering, and responses cannot be rendered."
 _RENDER: Final = "Leave it out, or call .render(...) for a chat."
+_OTHER_NAME: Final = "has a different name here."
 
 _PLACES: Final[dict[str, tuple[str, str]]] = {
-    "stream": ("is not a parameter: the verb decides.", "Call .stream_respond(...) for a stream."),
-    "messages": (
-        "is not a parameter: what the model reads is the first argument of the verb.",
-        "Write respond(input).",
+    "stream": (
+        "is not a parameter: the method decides whether to stream.",
+        "Call .stream_respond(...) to stream.",
     ),
-    "max_tokens": ("is not what this parameter is called here.", "Write `max_output_tokens={value}`."),
-    "max_completion_tokens": (
-        "is not what this parameter is called here.",
-        "Write `max_output_tokens={value}`.",
-    ),
-    "reasoning_effort": (
-        "is not what this parameter is called here.",
-        'Write reasoning={{"effort": {value}}}.',
-    ),
-    "response_format": ("is not what this parameter is called here.", 'Write text={{"format": ...}}.'),
-    "logprobs": ("is not what this parameter is called here.", f'Write include=["{_LOGPROBS}"].'),
+    "messages": ("is not a parameter: the input is the first argument.", "Write respond(input)."),
+    "max_tokens": (_OTHER_NAME, "Write `max_output_tokens={value}`."),
+    "max_completion_tokens": (_OTHER_NAME, "Write `max_output_tokens={value}`."),
+    "reasoning_effort": (_OTHER_NAME, 'Write reasoning={{"effort": {value}}}.'),
+    "response_format": (_OTHER_NAME, 'Write text={{"format": ...}}.'),
+    "logprobs": (_OTHER_NAME, f'Write include=["{_LOGPROBS}"].'),
     "stream_options": (
-        "is a parameter of chats: here the last event always tells the usage.",
+        "is a parameter of chats: here the last event always has the usage.",
         "Leave it out.",
     ),
     "background": (
-        "would give a response that is not finished, and there is no verb to fetch it.",
+        "is not supported: it returns a response that is not complete, and no method fetches the rest.",
         "Leave it out.",
     ),
-    "prompt": ("is a stored prompt of OpenAI's own server; vLLM refuses it.", "Leave it out."),
+    "prompt": ("is a stored prompt of OpenAI's own server; vLLM rejects it.", "Leave it out."),
     "service_tier": ("is a parameter of OpenAI's own server; vLLM ignores it.", "Leave it out."),
     "prompt_cache_key": ("is a parameter of OpenAI's own server; vLLM ignores it.", "Leave it out."),
     "mm_payload": (_RENDERING, _RENDER),
     "return_mm_kwargs": (_RENDERING, _RENDER),
     "conversation": (
         "is a parameter of OpenAI's own server; vLLM ignores it.",
-        "Send what was said as input.",
+        "Send the earlier items as input.",
     ),
 }
 
@@ -80,22 +73,24 @@ def _unknown(name: str, value: object) -> Problem:
         rule, hint = _PLACES[name]
         return Problem(name, shown, rule, hint.format(value=shown))
     if name in VLLM_CHAT_NAMES:
-        rule = "is a parameter of chats; vLLM ignores it in responses without a word."
+        rule = "is a parameter of chats; in responses, vLLM silently ignores it."
         return Problem(name, shown, rule, "Call .chat(...), or leave it out.")
     meant = suggest(name, NAMES)
     hint = (
         f"Did you mean `{meant}`?"
         if meant
-        else f'If this server knows it, write extra_body={{"{name}": ...}}.'
+        else f'If your server accepts it, write extra_body={{"{name}": ...}}.'
     )
     return Problem(name, shown, "is not a parameter of VLLMProvider.respond.", hint)
 
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
     if name == "cache_salt":
-        return replace(problem, value="")  # who knows another's salt can time its cache
+        return replace(
+            problem, value=""
+        )  # a salt is a secret: it protects against timing attacks on the cache
     if name == "tools" and problem.parameter.endswith((".function", ".name")) and _is_chats(value):
-        hint = 'Write {"type": "function", "name": ..., "parameters": ...}, without "function" around it.'
+        hint = 'Write {"type": "function", "name": ..., "parameters": ...}, without a nested "function".'
         return replace(problem, suggestion=hint)
     return problem
 
@@ -105,7 +100,7 @@ def _is_chats(tools: object) -> bool:
 
 
 def _convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
-    """Functions of Python as tools in the form of responses."""
+    """Converts Python functions to tools in the form of the Responses API."""
     given = cast("Sequence[object]", value)
     sent, problems = convert_tools(value, path)
     if sent is value or problems:
@@ -119,7 +114,7 @@ def _flat(tool: object) -> dict[str, object]:
     return {"type": "function", **definition["function"]}
 
 
-# Rules between parameters, each under the name that calls for it. They see only values that are right alone.
+# Rules across parameters, keyed by the parameter that triggers them. They only see values that are valid by themselves.
 
 
 def _structured_outputs(
@@ -127,8 +122,8 @@ def _structured_outputs(
 ) -> Iterable[Problem]:
     if cast("Mapping[str, object]", fields.get("text", {})).get("format") is not None:
         shown = show(fields["structured_outputs"])
-        rule = 'does not go with text={"format": ...}: both say what the reply is like.'
-        yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
+        rule = 'cannot be combined with text={"format": ...}: both constrain the reply.'
+        yield Problem("structured_outputs", shown, rule, "Keep one of them.")
 
 
 def _top_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -150,18 +145,18 @@ def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
         tools = cast("Sequence[Mapping[str, object]]", fields["tools"])
         names = [str(tool["name"]) for tool in tools if "name" in tool]
         if name not in names:
-            hint = f"The tools: {', '.join(names)}." if names else None
+            hint = f"The tools are: {', '.join(names)}." if names else None
             yield Problem("tool_choice", show(choice), "must name one of the `tools`.", hint)
 
 
 def _previous(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if "previous_response_id" in fields:
         shown = show(fields["previous_input_messages"])
-        yield Problem("previous_input_messages", shown, "does not go with `previous_response_id`.")
+        yield Problem("previous_input_messages", shown, "cannot be combined with `previous_response_id`.")
 
 
 def _as_sent(fields: dict[str, object]) -> None:
-    """The checked fields in the form that the server takes."""
+    """Converts the validated fields, in place, to what the server accepts."""
     fold_template(fields)
     if "logit_bias" in fields:
         biases = cast("Mapping[object, object]", fields["logit_bias"])

@@ -1,7 +1,7 @@
 """The events of a streamed response.
 
-Those that carry text, arguments, items or the response itself have classes of their own; all others are a plain
-`ResponseEvent`, with what they hold in `model_extra`.
+Events with text, arguments, items or the response itself have their own classes. All others are plain `ResponseEvent`
+objects, with their fields in `model_extra`.
 """
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
@@ -18,46 +18,46 @@ class ResponseEvent(WireModel):
     """One event of a streamed response."""
 
     type: Text = ""
-    """What happened, such as `"response.output_text.delta"`."""
+    """The type of event, such as `"response.output_text.delta"`."""
 
     sequence_number: Whole = 0
-    """Its number, from 0."""
+    """Its sequence number, from 0."""
 
     @property
     def text_delta(self) -> str:
-        """What it adds to the response's text; empty when it adds none."""
+        """What the event adds to the response's text; empty if nothing."""
         return ""
 
     @property
     def reasoning_delta(self) -> str:
-        """What it adds to the response's reasoning; empty when it adds none."""
+        """What the event adds to the response's reasoning; empty if nothing."""
         return ""
 
 
 class ResponseItemEvent(ResponseEvent):
-    """An item began (`response.output_item.added`) or is whole (`response.output_item.done`)."""
+    """An item starts (`response.output_item.added`) or is complete (`response.output_item.done`)."""
 
     output_index: Whole = 0
-    """Its place in the output, from 0."""
+    """Index of the item in the output, from 0."""
 
     item: ResponseItem = Field(default_factory=ResponseItem)
-    """The item as far as it is."""
+    """The item so far."""
 
 
 class ResponsePartEvent(ResponseEvent):
-    """A part of an item began (`response.content_part.added`) or is whole (`response.content_part.done`)."""
+    """A part of an item starts (`response.content_part.added`) or is complete (`response.content_part.done`)."""
 
     item_id: str | None = None
     """Id of the item."""
 
     output_index: Whole = 0
-    """Place of the item in the output, from 0."""
+    """Index of the item in the output, from 0."""
 
     content_index: Whole = 0
-    """Place of the part in the item, from 0."""
+    """Index of the part in the item, from 0."""
 
     part: ResponsePart = Field(default_factory=ResponsePart)
-    """The part as far as it is."""
+    """The part so far."""
 
 
 class ResponseTextDelta(ResponseEvent):
@@ -67,20 +67,20 @@ class ResponseTextDelta(ResponseEvent):
     """Id of the message."""
 
     output_index: Whole = 0
-    """Place of the message in the output, from 0."""
+    """Index of the message in the output, from 0."""
 
     content_index: Whole = 0
-    """Place of the part in the message, from 0."""
+    """Index of the part in the message, from 0."""
 
     delta: Text = ""
     """The piece."""
 
     logprobs: list[TokenLogprob] | None = None
-    """Log probabilities of its tokens, when `include` asked for them."""
+    """Log probabilities of its tokens, if `include` requested them."""
 
     @property
     def text_delta(self) -> str:
-        """What it adds to the response's text."""
+        """What the event adds to the response's text."""
         return self.delta
 
 
@@ -88,20 +88,20 @@ class ResponseReasoningDelta(ResponseEvent):
     """A piece of the reasoning: `response.reasoning_text.delta`."""
 
     item_id: str | None = None
-    """Id of the reasoning."""
+    """Id of the reasoning item."""
 
     output_index: Whole = 0
-    """Place of the reasoning in the output, from 0."""
+    """Index of the reasoning item in the output, from 0."""
 
     content_index: Whole = 0
-    """Place of the part in the reasoning, from 0."""
+    """Index of the part in the reasoning item, from 0."""
 
     delta: Text = ""
     """The piece."""
 
     @property
     def reasoning_delta(self) -> str:
-        """What it adds to the response's reasoning."""
+        """What the event adds to the response's reasoning."""
         return self.delta
 
 
@@ -109,20 +109,20 @@ class ResponseArgumentsDelta(ResponseEvent):
     """A piece of a function call's arguments: `response.function_call_arguments.delta`."""
 
     item_id: str | None = None
-    """Id of the call's item; the answer names its `call_id` instead."""
+    """Id of the call's item. The tool's result refers to its `call_id` instead."""
 
     output_index: Whole = 0
-    """Place of the call in the output, from 0."""
+    """Index of the call in the output, from 0."""
 
     delta: JsonText = ""
     """The piece of JSON text. It need not be valid JSON by itself."""
 
 
 class ResponseStateEvent(ResponseEvent):
-    """The response began (`response.created`, `response.in_progress`) or ended (`response.completed` and others)."""
+    """The response starts (`response.created`, `response.in_progress`) or ends (`response.completed` and others)."""
 
     response: ModelResponse = Field(default_factory=ModelResponse)
-    """The response as far as it is: at the end the whole of it."""
+    """The response so far; at the end, the whole response."""
 
 
 _CLASSES: dict[str, type[ResponseEvent]] = {
@@ -143,20 +143,20 @@ _CLASSES: dict[str, type[ResponseEvent]] = {
 }
 
 LAST = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-"""The types of which one ends each stream. vLLM ends all of them with `response.completed`."""
+"""The types of the last event of a stream. vLLM always sends `response.completed`."""
 
 _WHAT = "an event of a response"
 
 
 def decode_event(data: bytes, kind: str) -> ResponseEvent:
-    """Read the data of one server-sent event.
+    """Parses the data of a server-sent event.
 
     Args:
         data: The data.
-        kind: The event's name; empty when it has none, and the data must tell.
+        kind: The event's name; if empty, the type is read from the data.
 
     Raises:
-        ResponseError: The data is no event of a response.
+        ResponseError: The data is not an event of a response.
     """
     if not kind.startswith("response."):
         kind = _kind_of(data)
@@ -178,5 +178,5 @@ def _kind_of(data: bytes) -> str:
         raise not_this(_WHAT, data, str(error)) from error
     kind = body.get("type") if body is not None else None
     if not isinstance(kind, str) or not kind.startswith("response."):
-        raise not_this(_WHAT, data, "it has no such type")
+        raise not_this(_WHAT, data, "it has no type that starts with 'response.'")
     return kind

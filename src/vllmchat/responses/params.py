@@ -1,4 +1,4 @@
-"""The request parameters of a response. What they share with a chat's is written there, in `chat.params`."""
+"""The request parameters of a response. Those shared with chats are in `chat.params`."""
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
 from collections.abc import Callable, Mapping, Sequence
@@ -34,43 +34,43 @@ __all__ = [
 
 
 class ResponseFunctionTool(TypedDict, total=False, closed=True):
-    """A function the model may call. Unlike in chats, its keys stand beside `type`."""
+    """A function the model may call. Unlike in chats, its keys are next to `type`, not nested."""
 
     type: Required[Literal["function"]]
     """Always `"function"`."""
     name: Required[Annotated[str, Length(1)]]
-    """Its name, as it comes back in the call.
+    """Its name, as it appears in the call.
 
     Range: not empty.
     """
     description: str | None
-    """What it does and when to call it: the model reads this."""
+    """What it does and when to call it. The model reads this."""
     parameters: Mapping[str, object] | None
     """JSON schema of its arguments: an object schema."""
     strict: bool | None
-    """Hold the arguments to the schema."""
+    """Constrain the arguments to the schema."""
     defer_loading: bool | None
-    """Leave it out of the prompt until a tool search finds it, for models with such a search."""
+    """Leave it out of the prompt until a tool search finds it, for models that support tool search."""
 
 
 class ResponseCustomTool(TypedDict, total=False, closed=True):
-    """A tool that takes text instead of JSON arguments."""
+    """A tool that accepts text instead of JSON arguments."""
 
     type: Required[Literal["custom"]]
     """Always `"custom"`."""
     name: Required[Annotated[str, Length(1)]]
-    """Its name, as it comes back in the call.
+    """Its name, as it appears in the call.
 
     Range: not empty.
     """
     description: str | None
     """What it does and when to call it."""
     format: Mapping[str, object] | None
-    """What its input looks like: `{"type": "text"}`; vLLM takes no grammar."""
+    """The format of its input: `{"type": "text"}`. vLLM does not support grammars."""
 
 
 class ResponseMCPTool(TypedDict, total=False, closed=True):
-    """Tools of an MCP server that the vLLM server was started with (`--tool-server`)."""
+    """Tools of an MCP server that the vLLM server is configured with (`--tool-server`)."""
 
     type: Required[Literal["mcp"]]
     """Always `"mcp"`."""
@@ -80,11 +80,11 @@ class ResponseMCPTool(TypedDict, total=False, closed=True):
     Range: not empty.
     """
     server_url: str | None
-    """Where it is."""
+    """URL of the MCP server."""
     server_description: str | None
-    """What it is for."""
+    """What the MCP server is for."""
     headers: Mapping[str, str] | None
-    """Headers for it."""
+    """Headers to send to the MCP server."""
     allowed_tools: Sequence[str] | Mapping[str, object] | None
     """Which of its tools may be called."""
     require_approval: str | Mapping[str, object] | None
@@ -97,13 +97,13 @@ class ResponseWebSearch(TypedDict, total=False, closed=True):
     type: Required[Literal["web_search_preview", "web_search"]]
     """`"web_search_preview"` or `"web_search"`."""
     search_context_size: Literal["low", "medium", "high"] | None
-    """How much of the context window the findings may take."""
+    """How much of the context window the results may use."""
     user_location: Mapping[str, object] | None
     """Roughly where the user is."""
 
 
 class ResponseCodeInterpreter(TypedDict, total=False, closed=True):
-    """A Python interpreter of the server, for models and servers that have one."""
+    """A Python interpreter on the server, for models and servers that have one."""
 
     type: Required[Literal["code_interpreter"]]
     """Always `"code_interpreter"`."""
@@ -117,7 +117,7 @@ ResponseTool: TypeAlias = (
 
 
 class ResponseNamedTool(TypedDict, closed=True):
-    """This function must be called."""
+    """Requires a call of this function."""
 
     type: Literal["function", "custom"]
     """`"function"` or `"custom"`."""
@@ -132,7 +132,7 @@ class ResponseReasoning(TypedDict, total=False, closed=True):
     """How the model reasons."""
 
     effort: ReasoningEffort | None
-    """How much to reason before the reply, for models whose chat template reads it."""
+    """How much to reason before the reply, for models whose chat template supports it."""
 
 
 class ResponseTextFormat(TypedDict, closed=True):
@@ -150,61 +150,61 @@ class ResponseJSONObjectFormat(TypedDict, closed=True):
 
 
 class ResponseJSONSchemaFormat(TypedDict, total=False, closed=True):
-    """JSON that a schema describes. Unlike in chats, its keys stand beside `type`."""
+    """JSON that matches a schema. Unlike in chats, its keys are next to `type`, not nested."""
 
     type: Required[Literal["json_schema"]]
     """Always `"json_schema"`."""
     name: Required[Annotated[str, Length(1)]]
-    """What to call it.
+    """A name for the schema.
 
     Range: not empty.
     """
     schema: Required[Mapping[str, object]]
-    """The schema itself."""
+    """The schema."""
     description: str | None
     """What the format is for."""
     strict: bool | None
-    """OpenAI's strict mode. vLLM always holds the reply to the schema, whatever this says."""
+    """OpenAI's strict mode. vLLM always enforces the schema, regardless of this."""
 
 
 class ResponseText(TypedDict, total=False, closed=True):
-    """What the text of the reply looks like."""
+    """The format of the reply's text."""
 
     format: ResponseTextFormat | ResponseJSONObjectFormat | ResponseJSONSchemaFormat | None
-    """Hold it to JSON, or to a JSON schema."""
+    """Constrain the text to JSON or to a JSON schema."""
 
 
 class ResponseParams(
     SamplingBase, TopPBase, VLLMSamplingBase, VLLMRenderingBase, CallBase, total=False, closed=True
 ):
-    """What `respond` takes: those fields of OpenAI's responses request that vLLM acts on, and vLLM's own.
+    """What `respond` accepts: the fields of OpenAI's responses request that vLLM supports, and vLLM's own.
 
-    The version in the text of a parameter that chats have too is that of chats; the documentation lists where it is
-    another here.
+    For parameters shared with chats, the text gives the version that added them to chats. The documentation lists
+    those that differ here.
     """
 
     instructions: str | None
-    """What the model is told before the input, as a system message. Those of an earlier response do not hold on."""
+    """A system message before the input. Instructions of an earlier response do not carry over."""
     max_output_tokens: Annotated[
         int | None,
         Bounds(ge=1),
-        Default("what the context leaves, or `max_new_tokens` of the generation config"),
+        Default("the remaining context, or `max_new_tokens` of the generation config"),
     ]
-    """Longest reply, in tokens, reasoning included.
+    """Maximum length of the reply in tokens, including reasoning.
 
-    Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
+    Range: at least 1. Default: the remaining context, or `max_new_tokens` of the generation config.
     """
     text: ResponseText | None
-    """What the text of the reply looks like. Not together with `structured_outputs`."""
+    """The format of the reply's text. Cannot be combined with `structured_outputs`."""
     reasoning: ResponseReasoning | None
     """How the model reasons: `{"effort": "low"}`."""
     include_reasoning: Annotated[bool | None, Default("True"), Since("0.26")]
-    """False: the model reasons, but its reasoning is left out of the answer.
+    """If False, the model reasons, but the response leaves out its reasoning.
 
     Default: True. Since: vLLM 0.26.
     """
     enable_thinking: Annotated[bool | None, Since("0.22")]
-    """Let the model reason before the reply, or not: sent as `chat_template_kwargs={"enable_thinking": ...}`.
+    """Whether the model reasons before the reply. Sent as `chat_template_kwargs={"enable_thinking": ...}`.
 
     Since: vLLM 0.22.
     """
@@ -214,9 +214,10 @@ class ResponseParams(
     Since: vLLM 0.22.
     """
     tools: Annotated[Sequence[ResponseTool | Callable[..., object]] | None, Length(1)]
-    """The tools the model may call. A function of Python stands for its description.
+    """The tools the model may call. Python functions are described by their name, annotations and docstring.
 
-    They mean `"auto"`, which needs the server's `--enable-auto-tool-choice` and `--tool-call-parser`.
+    The default `tool_choice` is then `"auto"`, which requires the server options `--enable-auto-tool-choice` and
+    `--tool-call-parser`.
 
     Range: not empty.
     """
@@ -224,17 +225,17 @@ class ResponseParams(
         Literal["none", "auto", "required"] | ResponseNamedTool | None,
         Default('`"auto"` with `tools`, else `"none"`'),
     ]
-    """Whether a tool must be called: none, as the model sees fit, at least one, or the one that is named.
+    """Which tools the model calls: none, those it chooses, at least one, or the named one.
 
     Default: `"auto"` with `tools`, else `"none"`.
     """
     parallel_tool_calls: Annotated[bool | None, Default("True")]
-    """Whether one reply may hold several tool calls.
+    """Whether one reply may contain several tool calls.
 
     Default: True.
     """
     max_tool_calls: Annotated[int | None, Bounds(ge=1)]
-    """How many calls of the server's own tools there may be.
+    """Maximum number of calls of the server's own tools.
 
     Range: at least 1.
     """
@@ -251,28 +252,31 @@ class ResponseParams(
         ]
         | None
     )
-    """What else to return. vLLM knows `"message.output_text.logprobs"`, the log probabilities of the text's tokens."""
+    """What else to return. vLLM supports `"message.output_text.logprobs"`, the log probabilities of the text."""
     top_logprobs: Annotated[int | None, Bounds(ge=-1), Default("0")]
-    """How many of the most likely tokens to return at each place, with `include=["message.output_text.logprobs"]`.
+    """How many of the most likely tokens to return at each position.
+
+    Requires `include=["message.output_text.logprobs"]`.
 
     Range: at least -1. Default: 0.
     """
     truncation: Annotated[Literal["auto", "disabled"] | None, Default('`"disabled"`')]
-    """Whether an input that is too long is cut (`"auto"`) or refused.
+    """Whether an input that is too long is truncated (`"auto"`) or rejected (`"disabled"`).
 
     Default: `"disabled"`.
     """
     previous_response_id: Annotated[str | None, Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
-    """The response that the input goes on from; it was not made with `store=False`.
+    """The id of the response to continue. It must not have been created with `store=False`.
 
-    A server without that setting in its environment keeps none and does not find it: send what was said as input.
+    A server without this environment variable stores no responses and does not find it: send the earlier items as
+    input instead.
 
     Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
     store: Annotated[bool | None, Default("True"), Needs("VLLM_ENABLE_RESPONSES_API_STORE=1")]
-    """Keep the response on the server, for `previous_response_id`.
+    """Store the response on the server, for `previous_response_id`.
 
-    A server with that setting in its environment does so unless this is False; any other ignores it without a word.
+    A server with this environment variable stores it unless this is False; any other server silently ignores this.
 
     Default: True. Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
@@ -282,16 +286,16 @@ class ResponseParams(
     Since: vLLM 0.11.1.
     """
     enable_response_messages: Annotated[bool | None, Default("False"), Since("0.11")]
-    """Return the prompt and the reply as the model reads and writes them.
+    """Return the prompt and the reply in the form in which the model reads and writes them.
 
     Default: False. Since: vLLM 0.11.
     """
     metadata: Mapping[str, str] | None
-    """Labels that come back with the response."""
+    """Labels that are returned with the response."""
     user: str | None
-    """A name for the end user. It comes back with the response."""
+    """An identifier for the end user. It is returned with the response."""
     spaces_between_special_tokens: Annotated[bool | None, Default("True"), Since("0.33")]
-    """Put spaces between special tokens, where they are shown.
+    """Put spaces between special tokens, if they are included in the text.
 
     Default: True. Since: vLLM 0.33.
     """
@@ -300,7 +304,7 @@ class ResponseParams(
         Since("0.18"),
         Needs("--trust-request-mm-kwargs (0.31 or newer)"),
     ]
-    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`.
+    """How to load media, by modality: `{"video": {"num_frames": 40}}`.
 
     Needs: --trust-request-mm-kwargs (0.31 or newer). Since: vLLM 0.18.
     """

@@ -1,4 +1,4 @@
-"""A response as a request."""
+"""The request for a response."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vllmchat.responses.response import ModelResponse, ResponseItem, decode_resp
 if TYPE_CHECKING:
     from vllmchat.http.call import Reply
 
-NEEDS: Final = "Responses need vLLM 0.10 or newer, and a model that generates."
+NEEDS: Final = "Responses need vLLM 0.10 or newer and a generating model."
 
 ResponseInput: TypeAlias = str | Sequence[Mapping[str, object] | ResponseItem]
-"""A text, or a list of items.
+"""A string, or a list of items.
 
-Items are messages (`{"role": "user", "content": "..."}`), answers of tools
-(`{"type": "function_call_output", "call_id": "...", "output": "..."}`), and items of an earlier response as they are.
+Items are messages (`{"role": "user", "content": "..."}`), tool results
+(`{"type": "function_call_output", "call_id": "...", "output": "..."}`), and items of an earlier response, unchanged.
 """
 
 
 def respond_request(
     given: ResponseInput, params: Mapping[str, object], *, stream: bool
 ) -> Post[ModelResponse]:
-    """The request for a response.
+    """Returns the request for a response.
 
     Args:
         given: The input.
         params: The keyword arguments of the call.
-        stream: Whether the answer is to be streamed.
+        stream: Whether the response is streamed.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -44,17 +44,17 @@ def respond_request(
 
 
 def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:
-    """The input as it goes into the request body.
+    """Returns the input for the request body.
 
     Raises:
-        InvalidRequestError: It is none.
+        InvalidRequestError: It is not a valid input.
     """
     if isinstance(given, str):
         return given
     items = as_list(given)
     if items is None:
-        hint = "Write [...] around it." if isinstance(given, Mapping | ResponseItem) else None
-        rule = f"must be a text or a list of items, not {kind_of(given)}."
+        hint = "Wrap it in [...]." if isinstance(given, Mapping | ResponseItem) else None
+        rule = f"must be a string or a list of items, not {kind_of(given)}."
         raise InvalidRequestError([Problem("input", "", rule, hint)])
     encoded: list[Mapping[str, object]] = []
     problems: list[Problem] = []

@@ -1,6 +1,6 @@
-"""A whole response: items that the model put out, and what it took.
+"""A whole response: the items that the model generated, and the usage.
 
-Read leniently: null and absent are the same, what is missing has its default, unknown fields are kept in
+Parsing is lenient: null and absent are the same, missing fields have defaults, and unknown fields are kept in
 `model_extra`.
 """
 
@@ -14,13 +14,13 @@ from vllmchat.chat.completion import FunctionCall, RequestMetrics, TokenLogprob,
 from vllmchat.wire import Items, JsonObject, JsonText, Text, Whole, WireModel, decode, not_this, null_as
 
 ResponseStatus: TypeAlias = Literal["completed", "incomplete", "in_progress", "failed", "cancelled", "queued"]
-"""How far a response or an item is.
+"""The status of a response or an item.
 
 - `"completed"`: the model ended it.
-- `"incomplete"`: `max_output_tokens` or the model's context cut it; `incomplete_details` tells.
-- `"in_progress"`: a stream still runs, or broke off.
-- `"cancelled"`: the server gave it up.
-- `"failed"`, `"queued"`: other servers than vLLM.
+- `"incomplete"`: `max_output_tokens` or the model's context truncated it; see `incomplete_details`.
+- `"in_progress"`: a stream is still running, or broke off.
+- `"cancelled"`: the server aborted it.
+- `"failed"`, `"queued"`: servers other than vLLM.
 """
 
 
@@ -37,14 +37,14 @@ class ResponsePart(WireModel):
     """Citations and the like."""
 
     logprobs: list[TokenLogprob] | None = None
-    """Log probabilities of the text's tokens, when `include` asked for them."""
+    """Log probabilities of the text's tokens, if `include` requested them."""
 
     refusal: str | None = None
-    """Why the model declined, in a part of the type `"refusal"`. vLLM makes none."""
+    """Why the model declined, in a part of type `"refusal"`. vLLM does not return it."""
 
 
 class ResponseItem(WireModel):
-    """One thing that the model put out: a message, its reasoning, a tool call. It goes back as input as it is."""
+    """An item that the model generated: a message, reasoning or a tool call. It can be sent back unchanged as input."""
 
     type: Text = ""
     """`"message"`, `"reasoning"`, `"function_call"`, `"custom_tool_call"`, `"mcp_call"` and others."""
@@ -53,25 +53,25 @@ class ResponseItem(WireModel):
     """Its id."""
 
     status: ResponseStatus | str | None = None
-    """How far it is."""
+    """Its status."""
 
     role: str | None = None
-    """Who speaks in a message: `"assistant"`."""
+    """For a message: the author's role, `"assistant"`."""
 
     content: list[ResponsePart] | None = None
     """The parts of a message or of reasoning."""
 
     summary: list[ResponsePart] | None = None
-    """A summary of reasoning. vLLM makes none."""
+    """A summary of reasoning. vLLM does not return it."""
 
     name: str | None = None
-    """Of a tool call: the tool's name."""
+    """For a tool call: the tool's name."""
 
     arguments: JsonText | None = None
-    """Of a function call: the arguments as the model wrote them, JSON text."""
+    """For a function call: the arguments as the model wrote them, as JSON text."""
 
     call_id: str | None = None
-    """Of a tool call: what the answer must name as its `call_id`."""
+    """For a tool call: the id that the result must have as its `call_id`."""
 
     @property
     def text(self) -> str:
@@ -79,142 +79,142 @@ class ResponseItem(WireModel):
         return "".join(part.text for part in self.content or ())
 
     def to_request(self) -> dict[str, object]:
-        """The item as a request takes it for input: what is set, without the nulls."""
+        """Returns the item in the form for a request's input, without nulls."""
         return self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
 
 
 class InputTokensDetails(WireModel):
-    """What the tokens of the prompt were."""
+    """Details of the prompt tokens."""
 
     cached_tokens: Whole = 0
-    """How many were found in the prefix cache."""
+    """Tokens found in the prefix cache."""
 
     cache_write_tokens: int | None = None
-    """How many were put into it."""
+    """Tokens added to the prefix cache."""
 
 
 class OutputTokensDetails(WireModel):
-    """What the generated tokens were."""
+    """Details of the generated tokens."""
 
     reasoning_tokens: Whole = 0
-    """How many were reasoning."""
+    """Tokens of reasoning."""
 
     tool_output_tokens: int | None = None
-    """How many came from the server's own tools."""
+    """Tokens from the server's own tools."""
 
 
 class ResponseUsage(WireModel):
-    """How many tokens a response took."""
+    """The token usage of a response."""
 
     input_tokens: Whole = 0
-    """Tokens of the prompt."""
+    """Tokens in the prompt."""
 
     output_tokens: Whole = 0
-    """Generated tokens, reasoning included."""
+    """Generated tokens, including reasoning."""
 
     total_tokens: Whole = 0
     """The sum of both."""
 
     input_tokens_details: InputTokensDetails | None = None
-    """What the tokens of the prompt were."""
+    """Details of the prompt tokens."""
 
     output_tokens_details: OutputTokensDetails | None = None
-    """What the generated tokens were."""
+    """Details of the generated tokens."""
 
 
 class IncompleteDetails(WireModel):
     """Why a response is not complete."""
 
     reason: str | None = None
-    """`"max_output_tokens"`; with other servers also `"content_filter"`."""
+    """`"max_output_tokens"`; from other servers also `"content_filter"`."""
 
 
 class ModelResponse(WireModel):
-    """A whole answer to `respond`."""
+    """A whole response."""
 
     id: Text = ""
-    """The server's name for it: `resp_...`."""
+    """The id of the response: `resp_...`."""
 
     object: Annotated[str, null_as(lambda: "response")] = "response"
     """Always `"response"`."""
 
     created_at: Whole = 0
-    """When the server made it, in seconds since 1970."""
+    """When the server created it, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     status: ResponseStatus | str | None = None
-    """How far it is."""
+    """Its status."""
 
     output: Items[ResponseItem] = Field(default_factory=list[ResponseItem])
-    """What the model put out, in its order. `history += response.output` makes it input of the next request."""
+    """The generated items, in order. Add them to the input of the next request: `history += response.output`."""
 
     usage: ResponseUsage | None = None
-    """How many tokens it took. None while a stream runs."""
+    """The token usage. None while a stream is running."""
 
     incomplete_details: IncompleteDetails | None = None
     """Why it is not complete."""
 
     error: JsonObject | None = None
-    """Why it failed, with other servers than vLLM."""
+    """Why it failed. Only from servers other than vLLM."""
 
     instructions: str | None = None
-    """The `instructions` that were given."""
+    """The requested `instructions`."""
 
     max_output_tokens: int | None = None
-    """The longest reply that was allowed."""
+    """The maximum length of the reply, in tokens."""
 
     temperature: float | None = None
-    """The temperature that was sampled at."""
+    """The temperature used."""
 
     top_p: float | None = None
-    """The `top_p` that was sampled with."""
+    """The `top_p` used."""
 
     previous_response_id: str | None = None
-    """The response that it goes on from."""
+    """The id of the response that it continues."""
 
     metadata: dict[str, str] | None = None
-    """The labels that were given."""
+    """The labels from the request."""
 
     kv_transfer_params: JsonObject | None = None
-    """For a deployment whose prefill and decode run apart; to be passed on as it is."""
+    """For disaggregated prefill and decode; pass it on unchanged."""
 
     ec_transfer_params: JsonObject | None = None
-    """The same for a separate encoder."""
+    """The same for a disaggregated encoder."""
 
     input_messages: list[JsonObject] | None = None
-    """The prompt as the model reads it, when `enable_response_messages` asked for it."""
+    """The prompt as the model reads it, if `enable_response_messages` requested it."""
 
     output_messages: list[JsonObject] | None = None
-    """The reply as the model wrote it, when `enable_response_messages` asked for it."""
+    """The reply as the model wrote it, if `enable_response_messages` requested it."""
 
     metrics: RequestMetrics | None = None
-    """How long it took in the server."""
+    """Timings measured by the server."""
 
     _request_id: str | None = PrivateAttr(default=None)
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None when it did not come over HTTP."""
+        """The `X-Request-Id` of the response, else that of the request; None if it did not come over HTTP."""
         return self._request_id
 
     @property
     def text(self) -> str:
-        """The text of all messages; empty when there is none."""
+        """The text of all messages; empty if there is none."""
         return "".join(item.text for item in self.output if item.type == "message")
 
     @property
     def reasoning(self) -> str | None:
-        """What the model thought before it answered, or None. Never a part of `text`."""
+        """The reasoning before the reply, or None. It is never part of `text`."""
         thoughts = [item.text for item in self.output if item.type == "reasoning" and item.content]
         return "".join(thoughts) if thoughts else None
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The functions that the model calls, in its order, as a chat has them; `ToolCall.id` is the `call_id`."""
-        # vLLM calls items completed that were cut, so of a response that was cut the last one counts as such. Old
-        # ones call the response completed too, even where it has all the tokens that it may have.
+        """The function calls, in order, in the form of chats. `ToolCall.id` is the `call_id`."""
+        # vLLM reports truncated items as completed, so the last item of a truncated response counts as truncated. Old
+        # servers also report the response as completed, even if it has as many tokens as it may have.
         most, usage = self.max_output_tokens, self.usage
         full = most is not None and usage is not None and usage.output_tokens >= most
         was_cut = full or self.status in ("incomplete", "cancelled", "failed")
@@ -231,15 +231,15 @@ class ModelResponse(WireModel):
 
 
 def set_request_id(response: ModelResponse, request_id: str | None) -> None:
-    """Tell a response under which `X-Request-Id` it was made."""
+    """Sets a response's `request_id`."""
     response._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 def decode_response(body: bytes, *, request_id: str | None = None) -> ModelResponse:
-    """Read the body of an answer to a request that did not stream.
+    """Parses the body of a response without streaming.
 
     Raises:
-        ResponseError: The body is no response: not JSON, or JSON of another shape.
+        ResponseError: The body is not a Responses API response: not JSON, or JSON of another shape.
     """
     response = decode(ModelResponse, body, "a response")
     if "output" not in response.model_fields_set:

@@ -1,4 +1,4 @@
-"""The stream of a response."""
+"""Streams of responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
-    """Reads the events of `/v1/responses`, which end with one of the types of `LAST` and without `[DONE]`."""
+    """Reads the events of `/v1/responses`, which end with one of the types in `LAST`, without `[DONE]`."""
 
     kept_in = "response"
 
@@ -27,10 +27,10 @@ class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
         self._so_far = ResponseSoFar()
 
     def read_event(self, event: ServerSentEvent) -> ResponseEvent | None:
-        """Makes an event of the response."""
+        """Parses a server-sent event as an event of the response."""
         data = event.data
         if not data.strip() or data.startswith(b"[DONE]"):
-            # Some proxies keep a connection alive with empty events, or end any stream as they end chats.
+            # Some proxies send empty events as keep-alive, or end every stream with [DONE].
             return None
         try:
             item = decode_event(data, event.event)
@@ -46,15 +46,15 @@ class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
         return item
 
     def add(self, item: ResponseEvent) -> None:
-        """Adds the event to the response."""
+        """Adds an event to the response."""
         self._so_far.add(item)
 
     def end_is_proven(self) -> bool:
-        """Never without the last event: nothing else tells that the model has ended."""
+        """Whether the last event has arrived: nothing else shows that the response is complete."""
         return self._so_far.last is not None
 
     def reply(self) -> ModelResponse:
-        """The response so far, also an empty one."""
+        """Returns the response so far, even if it is empty."""
         response = self._so_far.response()
         if self.head is not None:
             set_request_id(response, self.head.request_id)
@@ -62,7 +62,7 @@ class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
 
 
 def _told_error(data: bytes, kind: str) -> dict[str, object] | None:
-    """The error of an `event: error`, in the form of others."""
+    """Returns the error in an `event: error`, in the form of other errors."""
     from pydantic_core import from_json
 
     try:
@@ -75,56 +75,56 @@ def _told_error(data: bytes, kind: str) -> dict[str, object] | None:
 
 
 class ResponseStream(ReplyStream["ResponseEvent", "ModelResponse"]):
-    """The events of a response as they come, blocking.
+    """Streams the events of a response (sync).
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server
+    stops generating:
 
         with llm.stream_respond("Tell me a story.") as stream:
             for event in stream:
                 print(event.text_delta, end="", flush=True)
         print(stream.response.usage)
 
-    Nothing is sent before it is iterated over or entered. It belongs to one thread.
+    Nothing is sent until you iterate over it or enter it. Use it from one thread only.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the last event. vLLM breaks off so where generating fails.
-        ResponseError: Something else than events of a response came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before the last event. vLLM closes it if generation fails.
+        ResponseError: The stream contained something other than events of a response.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     @property
     def response(self) -> ModelResponse:
-        """The whole response as far as it has been handed out; at the end as the server tells it."""
+        """The response so far, from the events already yielded; at the end, the server's own."""
         return self._reader.reply()
 
 
 class AsyncResponseStream(AsyncReplyStream["ResponseEvent", "ModelResponse"]):
-    """The events of a response as they come, awaiting.
+    """Streams the events of a response (async).
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server
+    stops generating:
 
         async with llm.astream_respond("Tell me a story.") as stream:
             async for event in stream:
                 print(event.text_delta, end="", flush=True)
         print(stream.response.usage)
 
-    Nothing is sent before it is iterated over or entered.
+    Nothing is sent until you iterate over it or enter it.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the last event. vLLM breaks off so where generating fails.
-        ResponseError: Something else than events of a response came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before the last event. vLLM closes it if generation fails.
+        ResponseError: The stream contained something other than events of a response.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     @property
     def response(self) -> ModelResponse:
-        """The whole response as far as it has been handed out; at the end as the server tells it."""
+        """The response so far, from the events already yielded; at the end, the server's own."""
         return self._reader.reply()
