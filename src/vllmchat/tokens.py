@@ -1,4 +1,4 @@
-"""Text and conversations as tokens, and tokens as text: `/tokenize` and `/detokenize`."""
+"""Converting text and conversations to tokens, and tokens to text: `/tokenize` and `/detokenize`."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -31,23 +31,23 @@ from vllmchat.wire import Items, Whole, WireModel, decode
 T = TypeVar("T")
 
 Tokenizable: TypeAlias = str | Sequence[Message | ChatMessage]
-"""A text as it is, or a conversation, of which the model's chat template makes the prompt."""
+"""A string, or a conversation, which is rendered with the model's chat template."""
 
 
 class SpecialTokensBase(TypedDict, total=False):
-    """The tokenizer's own tokens. A base."""
+    """The tokenizer's special tokens. A base class."""
 
     add_special_tokens: Annotated[bool | None, Default("True for a text, False for a conversation")]
-    """Add the tokenizer's special tokens, such as the beginning of the sequence.
+    """Add the tokenizer's special tokens, such as the beginning-of-sequence token.
 
-    Chat templates usually write them themselves.
+    Chat templates usually add them already.
 
     Default: True for a text, False for a conversation.
     """
 
 
 class TokenTextsBase(TypedDict, total=False):
-    """What comes back. A base."""
+    """What to return. A base class."""
 
     return_token_strs: Annotated[bool | None, Default("False"), Since("0.9.1")]
     """Also return each token as the tokenizer writes it: `token_strs`.
@@ -57,20 +57,20 @@ class TokenTextsBase(TypedDict, total=False):
 
 
 class ConversationBase(TemplatingBase, total=False):
-    """What only a conversation takes. A base."""
+    """Parameters that only apply to conversations. A base class."""
 
     tools: Annotated[Sequence[FunctionTool | Callable[..., object]] | None, Length(1), Since("0.9")]
-    """The functions that the model is told of, as in `chat`. Only for conversations.
+    """The functions that the prompt describes to the model, as in `chat`. Only for conversations.
 
     Range: not empty. Since: vLLM 0.9.
     """
     add_generation_prompt: Annotated[bool | None, Default("True")]
-    """Open the assistant's turn at the end of the prompt, as `chat` does. Only for conversations.
+    """End the prompt with the start of an assistant message, as in `chat`. Only for conversations.
 
     Default: True.
     """
     continue_final_message: Annotated[bool | None, Default("False")]
-    """Leave the last message open, to be written on. Only for conversations.
+    """Leave the last message open, to be continued. Only for conversations.
 
     Default: False.
     """
@@ -84,11 +84,11 @@ class ConversationBase(TemplatingBase, total=False):
 
 
 class TokenizeParams(TokenTextsBase, SpecialTokensBase, ConversationBase, CallBase, total=False, closed=True):
-    """What `VLLMProvider.tokenize` takes."""
+    """What `VLLMProvider.tokenize` accepts."""
 
 
 class CountedBase(TypedDict, total=False):
-    """What a chat tells its template, and the server's `/tokenize` has no parameter for. A base."""
+    """Chat parameters that the template reads, but `/tokenize` does not have. A base class."""
 
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
     """How much to reason, as in `chat`.
@@ -98,29 +98,29 @@ class CountedBase(TypedDict, total=False):
     Since: vLLM 0.10.1.
     """
     documents: Sequence[Mapping[str, str]] | None
-    """Documents for templates that know retrieval, as in `chat`. Sent as `chat_template_kwargs`."""
+    """Documents for templates that support retrieval, as in `chat`. Sent as `chat_template_kwargs`."""
 
 
 class CountTokensParams(SpecialTokensBase, CountedBase, ConversationBase, CallBase, total=False, closed=True):
-    """What `VLLMProvider.count_tokens` takes."""
+    """What `VLLMProvider.count_tokens` accepts."""
 
 
 class DetokenizeParams(CallBase, total=False, closed=True):
-    """What `VLLMProvider.detokenize` takes."""
+    """What `VLLMProvider.detokenize` accepts."""
 
 
 class _TextParams(TokenTextsBase, SpecialTokensBase, CallBase, total=False, closed=True):
-    """What `tokenize` takes with a text."""
+    """What `tokenize` accepts for a string."""
 
 
 class Tokenization(Answer):
     """A text or a prompt as tokens."""
 
     count: Whole = 0
-    """How many tokens there are."""
+    """The number of tokens."""
 
     max_model_len: int | None = None
-    """The model's context, prompt and reply together, in tokens."""
+    """The model's context length, for prompt and reply together, in tokens."""
 
     tokens: Items[int] = Field(default_factory=list[int])
     """The token ids."""
@@ -134,12 +134,12 @@ class _Text(WireModel):
 
 
 _NEEDS: Final = (
-    "Every vLLM server has it, beside /v1, not below: check base_url, and what proxies let through."
+    "Every vLLM server has this route outside /v1: check base_url, and which routes your proxies forward."
 )
 
 _FOR_CONVERSATIONS: Final[tuple[str, str]] = (
-    "is for conversations, which a template makes a prompt of; this is a text, taken as it is.",
-    'Write [{"role": "user", "content": TEXT}] to make it a conversation.',
+    "only applies to conversations; this is a string.",
+    'For a conversation, write [{"role": "user", "content": ...}].',
 )
 
 _TEXT: Final = Dialect(
@@ -157,7 +157,7 @@ _CONVERSATION: Final = Dialect(
 
 
 def _fold_counted(fields: dict[str, object]) -> None:
-    """Tells the template what a chat would have told it."""
+    """Sets the template variables that a chat would set."""
     fold_template(fields)
     implied: dict[str, object] = {}
     effort = fields.pop("reasoning_effort", None)
@@ -177,7 +177,7 @@ _DETOKENIZE: Final = Dialect("detokenize", DetokenizeParams)
 
 
 def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokenization]:
-    """The request for the tokens of a text or of a conversation.
+    """Returns the request to tokenize a string or a conversation.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -189,7 +189,7 @@ def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokeni
 
 
 def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
-    """The request for the number of tokens of a conversation's prompt.
+    """Returns the request to count the tokens of a conversation's prompt.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -198,7 +198,7 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
     request = _tokenize({"messages": encoded}, check_all(found, _COUNT.check, params), _read_count)
     if params.get("reasoning_effort") is None:
         return request
-    # What a chat tells the template of it has grown.
+    # Older versions set fewer template variables for it.
     given = {**(params.get("chat_template_kwargs") or {})}
     if (thinks := params.get("enable_thinking")) is not None:
         given["enable_thinking"] = thinks
@@ -217,7 +217,7 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
 
 
 def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[str]:
-    """The request for the text of tokens.
+    """Returns the request to convert tokens to text.
 
     Raises:
         InvalidRequestError: With every problem found.

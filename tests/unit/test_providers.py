@@ -117,15 +117,15 @@ def test_headers(cls: Either, scripted: ScriptedServer, colour: Colour) -> None:
 @pytest.mark.parametrize(
     ("headers", "error", "words"),
     [
-        ({"a b": "x"}, ValueError, "'a b' is not a header name"),
-        ({"": "x"}, ValueError, "is not a header name"),
-        ({"a\r\nb": "x"}, ValueError, "is not a header name"),
-        ({"ä": "x"}, ValueError, "is not a header name"),
-        ({"a": "secret\r\nb: c"}, ValueError, "control characters"),
-        ({"a": "secretä"}, ValueError, "beyond ASCII"),
+        ({"a b": "x"}, ValueError, "'a b' is not a valid header name"),
+        ({"": "x"}, ValueError, "is not a valid header name"),
+        ({"a\r\nb": "x"}, ValueError, "is not a valid header name"),
+        ({"ä": "x"}, ValueError, "is not a valid header name"),
+        ({"a": "secret\r\nb: c"}, ValueError, "not printable ASCII"),
+        ({"a": "secretä"}, ValueError, "not printable ASCII"),
         ({"a": 1}, TypeError, "must map str to str; 'a' does not"),
         ({1: "a"}, TypeError, "must map str to str; 1 does not"),
-        ({"Content-Length": "1"}, ValueError, "follows from the request"),
+        ({"Content-Length": "1"}, ValueError, "is computed from the request"),
         ([("a", "b")], TypeError, "must be a mapping of str to str, not list"),
     ],
 )
@@ -137,10 +137,10 @@ def test_headers_that_are_refused(headers: Any, error: type[Exception], words: s
 
 @pytest.mark.parametrize("key", ["two\nlines", "späth", "tab\t"])
 def test_a_key_that_is_none(key: str) -> None:
-    with pytest.raises(ValueError, match="api_key contains characters that no key has") as caught:
+    with pytest.raises(ValueError, match="api_key contains a line break") as caught:
         VLLMProvider("m", api_key=key)
     assert key not in str(caught.value)
-    with pytest.raises(ValueError, match="no key has"):
+    with pytest.raises(ValueError, match="not printable ASCII"):
         VLLMProvider("m").with_options(api_key=key)
 
 
@@ -258,7 +258,7 @@ def test_name_and_protocol(cls: Either) -> None:
 def test_not_pickled_or_copied(cls: Either) -> None:
     llm = cls("m")
     for copying in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=r"cannot be pickled or copied: .* use with_options\(\)"):
+        with pytest.raises(TypeError, match=r"cannot be pickled or copied\. .* call with_options\(\)"):
             copying(llm)
 
 
@@ -469,7 +469,7 @@ def test_a_server_that_is_down(colour: Colour) -> None:
 
 def test_openai_without_a_model(colour: Colour) -> None:
     llm = OpenAIProvider(base_url="http://127.0.0.1:9/v1")
-    words = r"no model is set: write OpenAIProvider\('MODEL'\) or model='MODEL'"
+    words = r"no model is set. Write OpenAIProvider\('MODEL'\) or model='MODEL'"
     with pytest.raises(InvalidRequestError, match=words):
         colour.chat(llm)
     with pytest.raises(InvalidRequestError, match=words):

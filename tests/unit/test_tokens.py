@@ -105,8 +105,8 @@ def test_what_is_for_conversations_is_refused_with_a_text(colour: Colour, llm: V
         colour, llm, "tokenize", "Hello", tools=[WEATHER], enable_thinking=True, return_token_str=True
     )
     assert first.startswith("tools=")
-    assert "is for conversations" in first
-    assert second.startswith("enable_thinking=True: is for conversations")
+    assert "only applies to conversations" in first
+    assert second.startswith("enable_thinking=True: only applies to conversations")
     assert third == (
         "return_token_str=True: is not a parameter of tokenize. Did you mean `return_token_strs`?"
     )
@@ -125,9 +125,9 @@ def test_every_problem_is_told_at_once(colour: Colour, llm: VLLMProvider) -> Non
 
 def test_rules_of_templates_hold(colour: Colour, llm: VLLMProvider) -> None:
     [one] = refused(colour, llm, "tokenize", CHAT, continue_final_message=True, add_generation_prompt=True)
-    assert one.startswith("continue_final_message=True: does not go with add_generation_prompt=True")
+    assert one.startswith("continue_final_message=True: cannot be combined with add_generation_prompt=True")
     [two] = refused(colour, llm, "count_tokens", CHAT, chat_template_kwargs={"tokenize": True})
-    assert two.startswith("chat_template_kwargs.tokenize=True: is refused by the server")
+    assert two.startswith("chat_template_kwargs.tokenize=True: is rejected by the server")
 
 
 @pytest.mark.parametrize("body", [b'{"count": 3}', b"[]", b"no", b'{"tokens": "x"}'])
@@ -142,7 +142,7 @@ def test_other_answers_are_no_tokens(
 
 def test_a_server_without_the_route(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
-    with pytest.raises(NotFoundError, match="beside /v1, not below: check base_url"):
+    with pytest.raises(NotFoundError, match="outside /v1: check base_url"):
         colour.do(llm, "tokenize", "x")
 
 

@@ -1,4 +1,4 @@
-"""What all providers share: where the server is, which limits hold, how a chat is sent."""
+"""What all providers share: the server, timeouts, and how requests are sent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class ProviderBase:
-    """One server, one model by default, in both colours. See `OpenAIProvider` and `VLLMProvider`."""
+    """A server and its default model, with sync and async methods. See `OpenAIProvider` and `VLLMProvider`."""
 
     _name = "openai"
     _base_url_variable = "OPENAI_BASE_URL"
@@ -87,29 +87,29 @@ class ProviderBase:
             http_client=http_client,
             async_http_client=async_http_client,
         )
-        # Limits that a caller's own client was made with hold unless others are given here.
+        # Timeouts of the caller's own client apply unless others are given here.
         self._blocking_timeout = self._timeout or timeout_of(http_client) or DEFAULT_TIMEOUT
         self._awaiting_timeout = self._timeout or timeout_of(async_http_client) or DEFAULT_TIMEOUT
         self._owner = True
 
     @property
     def name(self) -> str:
-        """What kind of server this talks to."""
+        """The kind of server, such as `"vllm"`."""
         return self._name
 
     @property
     def model(self) -> str | None:
-        """The model that calls go to; None when it is not known yet."""
+        """The default model; None if it is not known yet."""
         return self._model or self._connections.model
 
     @property
     def base_url(self) -> str:
-        """Where the server is."""
+        """The server's base URL."""
         return str(self._target.base)
 
     @property
     def timeout(self) -> Timeout:
-        """The limits on waiting of calls that give none of their own."""
+        """The default timeout of calls."""
         return self._blocking_timeout
 
     def __repr__(self) -> str:
@@ -117,8 +117,8 @@ class ProviderBase:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} holds connections and a key and cannot be pickled or copied: make one where it "
-            "is needed, or use with_options() for a copy"
+            f"{type(self).__name__} holds connections and a key and cannot be pickled or copied. Create one where you "
+            "need it, or call with_options()."
         )
 
     def with_options(
@@ -130,16 +130,16 @@ class ProviderBase:
         max_retries: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """A copy with other settings that uses the same connections. It costs next to nothing.
+        """Returns a copy with other settings that shares the connections. It is cheap.
 
-        The connections stay with the original: closing the copy does nothing.
+        The original owns the connections: closing the copy does nothing.
 
         Args:
-            model: The model that its calls go to.
-            api_key: The key that it sends.
-            timeout: Its limits; a number sets `total` and keeps the other limits.
-            max_retries: How often it tries again.
-            headers: Headers to send with each request, beside those of the original.
+            model: The default model.
+            api_key: The API key.
+            timeout: The default timeout. A number sets `Timeout.total`, in seconds, and keeps the other limits.
+            max_retries: How many times to retry.
+            headers: Headers for each request, in addition to those of the original.
         """
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
@@ -157,8 +157,8 @@ class ProviderBase:
         copy._target = Target(self._target.base, {**self._target.headers, **given}, retries, found_key)
         return copy
 
-    # What verbs are made of: a request sent and read whole, or left open to be read as it comes, or several requests
-    # that a flow sends as it sees fit.
+    # The building blocks of methods: send a request and read the response, or leave it open to stream, or run a flow
+    # that decides which requests to send.
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
         model = self._model_for(request, model)
@@ -192,7 +192,7 @@ class ProviderBase:
     async def _afollow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
         return await self._connections.awaiting.follow(partial(flow, self._target), timeout)
 
-    # Which model.
+    # Which model
 
     def _model_for(self, request: Request[T], model: str | None) -> str:
         known = self._known_model(model) if request.needs_model else ""
@@ -228,17 +228,17 @@ class ProviderBase:
                     Problem(
                         "model",
                         "None",
-                        "no model is set:",
-                        f"write {type(self).__name__}('MODEL') or model='MODEL'.",
+                        "no model is set.",
+                        f"Write {type(self).__name__}('MODEL') or model='MODEL'.",
                     )
                 ]
             )
         return known
 
-    # Which version.
+    # Which version
 
     def _suited(self, request: Request[T]) -> Request[T]:
-        """The request as this server reads it."""
+        """Returns the request in the form for this server's version."""
         if not (self._has_version and asks_version(request)):
             return request
         shared = self._connections
@@ -270,19 +270,18 @@ class ProviderBase:
         state = await shared.awaiting.state()
         return request.for_version(await state.version.once(lambda: shared.version, ask))
 
-    # The end.
+    # Closing
 
     def close(self) -> None:
-        """Closes the connections that blocking calls have opened. Another call opens new ones."""
+        """Closes the connections opened by sync calls. Another call opens new ones."""
         if self._owner:
             self._connections.blocking.close()
 
     async def aclose(self) -> None:
-        """Closes the connections that calls on the running event loop have opened. Another call opens new ones.
+        """Closes the connections opened by calls on the running event loop. Another call opens new ones.
 
-        Those that other event loops have opened are closed with their loop, by `asyncio.run`, `asyncio.Runner`,
-        `trio.run` and `anyio.run` alike. Only a loop that is closed by hand, without `shutdown_asyncgens()`, tells
-        nobody of its end: call this before.
+        Connections opened on other event loops are closed with their loop, whether by `asyncio.run`, `asyncio.Runner`,
+        `trio.run` or `anyio.run`. If you close a loop by hand without `shutdown_asyncgens()`, call this first.
         """
         if self._owner:
             await self._connections.awaiting.aclose()
@@ -305,9 +304,9 @@ class ProviderBase:
 
 
 def _no_version(error: APIStatusError | ResponseError) -> str:
-    """What stands for the version of a server that tells none: another server than vLLM, or a proxy before it."""
+    """Returns the version to assume if a server reports none: it is not vLLM, or there is a proxy in front of it."""
     if isinstance(error, APIStatusError) and error.status_code >= 500:
-        raise error  # it is vLLM, perhaps, and only not well
+        raise error  # it may be vLLM, but unhealthy
     return ""
 
 
@@ -326,7 +325,7 @@ def _checked_model(model: object) -> str | None:
 
 def _checked_retries(max_retries: object) -> int:
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-        raise ValueError(f"max_retries must be a number of tries, 0 for none, not {max_retries!r}")
+        raise ValueError(f"max_retries must be an integer of at least 0, not {max_retries!r}")
     return max_retries
 
 
@@ -334,10 +333,8 @@ def _authorization(key: object) -> dict[str, str]:
     if not isinstance(key, str):
         raise TypeError(f"api_key must be a str, not {type(key).__name__}")
     if not key.isprintable() or not key.isascii():
-        # Without the key in the message.
-        raise ValueError(
-            "api_key contains characters that no key has: a line break or a letter beyond ASCII?"
-        )
+        # Do not show the key in the message.
+        raise ValueError("api_key contains a line break or another character that is not printable ASCII")
     return {"authorization": f"Bearer {key}"}
 
 
@@ -348,15 +345,15 @@ def _checked_headers(headers: object) -> dict[str, str]:
     for name, value in cast("Mapping[object, object]", headers).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"headers must map str to str; {name!r} does not")
-        # Without the value in the message: it may be a key.
+        # Do not show the value in the message: it may be a key.
         if not name or not name.isascii() or not name.isprintable() or set(name) & set(' ()<>@,;:\\"/[]?={}'):
-            raise ValueError(f"headers: {name!r} is not a header name")
+            raise ValueError(f"headers: {name!r} is not a valid header name")
         if any((ord(char) < 32 and char != "\t") or not char < "\x7f" for char in value):
             raise ValueError(
-                f"headers: the value of {name!r} contains control characters or letters beyond ASCII"
+                f"headers: the value of {name!r} contains characters that are not printable ASCII"
             )
         if name.lower() in _OURS:
-            raise ValueError(f"headers: {name!r} follows from the request and cannot be set")
+            raise ValueError(f"headers: {name!r} is computed from the request and cannot be set")
         checked[name.lower()] = value.strip()
     return checked
 

@@ -1,4 +1,4 @@
-"""The verbs for prompts in tokens."""
+"""Methods to render prompts and to generate from tokens."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ else:
 
 
 class GenerateVerbs(ProviderBase):
-    """Tokens in, tokens out. The server must have been started with `--enable-scale-out`."""
+    """Tokens in, tokens out. The server must be started with `--enable-scale-out`."""
 
     def render(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> RenderedPrompt:
-        """Turns a conversation into the tokens that the model would read. Nothing is generated.
+        """Converts a conversation to the tokens that the model would read. Nothing is generated.
 
         Args:
-            messages: A text, or the conversation so far.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`; those of sampling are kept in the result, from vLLM 0.18 on.
+            messages: The conversation so far; a string is one user message.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMChatParams`. Since vLLM 0.18, the result has the sampling parameters.
 
         Raises:
-            InvalidRequestError: A parameter is wrong; nothing was sent.
+            InvalidRequestError: A parameter is invalid; nothing was sent.
             PermissionDeniedError: The server was started without `--enable-scale-out`.
             NotFoundError: The server is older than vLLM 0.15.
-            APIStatusError: The server answered with another error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no rendered prompt.
+            APIStatusError: The server returned another error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a rendered prompt.
         """
         return self._run(render_request(messages, params), model)
 
     async def arender(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> RenderedPrompt:
-        """Turns a conversation into the tokens that the model would read, awaiting. See `render`."""
+        """Async version of `render`."""
         return await self._arun(render_request(messages, params), model)
 
     def render_completion(
@@ -70,23 +70,23 @@ class GenerateVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMCompletionParams],
     ) -> list[RenderedPrompt]:
-        """Turns the prompts of a completion into the tokens that the model would read. Nothing is generated.
+        """Converts the prompts of a completion to the tokens that the model would read. Nothing is generated.
 
         Args:
-            prompt: A text, the ids of its tokens, or a list of several such prompts. None with `prompt_embeds`.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMCompletionParams`; those of sampling are kept in the result, from vLLM 0.18 on.
+            prompt: A string, a list of token ids, or a list of several such prompts. None with `prompt_embeds`.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMCompletionParams`. Since vLLM 0.18, the result has the sampling parameters.
 
         Returns:
-            One for each prompt.
+            One rendered prompt for each prompt.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong; nothing was sent.
+            InvalidRequestError: The prompt or a parameter is invalid; nothing was sent.
             PermissionDeniedError: The server was started without `--enable-scale-out`.
             NotFoundError: The server is older than vLLM 0.15.
-            APIStatusError: The server answered with another error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of rendered prompts.
+            APIStatusError: The server returned another error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list of rendered prompts.
         """
         return self._run(render_completion_request(prompt, params), model)
 
@@ -97,52 +97,52 @@ class GenerateVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMCompletionParams],
     ) -> list[RenderedPrompt]:
-        """Turns the prompts of a completion into tokens, awaiting. See `render_completion`."""
+        """Async version of `render_completion`."""
         return await self._arun(render_completion_request(prompt, params), model)
 
     def generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> Generation:
-        """Generates from tokens, and gives tokens; with `output_mode="text"` their text, too.
+        """Generates from tokens, and returns tokens; with `output_mode="text"`, also their text.
 
         Args:
-            prompt: The ids of the prompt's tokens, or what `render` gave.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `GenerateParams`. They go over what was rendered into a prompt.
+            prompt: A list of token ids, or a prompt from `render`.
+            model: The model or LoRA adapter for this call.
+            **params: See `GenerateParams`. They override the parameters in a rendered prompt.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong; nothing was sent.
+            InvalidRequestError: The prompt or a parameter is invalid; nothing was sent.
             PermissionDeniedError: The server was started without `--enable-scale-out`.
             NotFoundError: The server is older than vLLM 0.11.1.
-            APIStatusError: The server answered with another error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no generation.
+            APIStatusError: The server returned another error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a generation.
         """
         return self._run(generate_request(prompt, params, stream=False), model)
 
     async def agenerate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> Generation:
-        """Generates from tokens, and gives tokens, awaiting. See `generate`."""
+        """Async version of `generate`."""
         return await self._arun(generate_request(prompt, params, stream=False), model)
 
     def stream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> GenerationStream:
-        """Generates from tokens, and gives tokens as they come.
+        """Generates from tokens, and streams the tokens as they are generated.
 
-        Up to vLLM 0.19 a server does not stream here: all tokens come in one chunk, at the end.
+        Up to vLLM 0.19, the server does not stream here: all tokens come in one chunk at the end.
 
-        Nothing is sent before the stream is iterated over or entered. The stream tells the usage at its end, unless
-        `stream_options` says otherwise.
+        Nothing is sent until you iterate over the stream or enter it. The stream ends with the usage, unless
+        `stream_options` turns it off.
 
         Args:
-            prompt: The ids of the prompt's tokens, or what `render` gave.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `GenerateParams`. They go over what was rendered into a prompt.
+            prompt: A list of token ids, or a prompt from `render`.
+            model: The model or LoRA adapter for this call.
+            **params: See `GenerateParams`. They override the parameters in a rendered prompt.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
         request = generate_request(prompt, params, stream=True)
         return GenerationStream(GenerationReader(request), partial(self._open, request, model))
@@ -150,6 +150,6 @@ class GenerateVerbs(ProviderBase):
     def astream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> AsyncGenerationStream:
-        """Generates from tokens, and gives tokens as they come, awaiting. See `stream_generate`."""
+        """Async version of `stream_generate`."""
         request = generate_request(prompt, params, stream=True)
         return AsyncGenerationStream(GenerationReader(request), partial(self._aopen, request, model))

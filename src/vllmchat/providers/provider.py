@@ -1,7 +1,7 @@
-"""What a provider is, for code that works with any.
+"""Protocols for code that works with any provider.
 
-The protocols are structural: a class that never heard of this library satisfies them by having the methods. Ask for
-the colour that you use: `SyncProvider` or `AsyncProvider`; `Provider` is both.
+They are structural: a class satisfies them by having the methods, and needs no import of this library. Depend on
+`SyncProvider` or `AsyncProvider`, whichever you use; `Provider` is both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class SyncChunks(Protocol):
-    """What `SyncProvider.stream` gives; `ChatStream` is one."""
+    """What `SyncProvider.stream` returns, such as a `ChatStream`."""
 
     def __iter__(self) -> Iterator[ChatCompletionChunk]: ...
 
@@ -42,25 +42,25 @@ class SyncChunks(Protocol):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole reply as far as it has come."""
+        """The reply so far."""
         ...
 
     def events(self) -> Iterator[Event]:
-        """The stream as events."""
+        """Yields the stream as events."""
         ...
 
     def until_done(self) -> ChatCompletion:
-        """Reads the rest and gives the whole reply."""
+        """Reads the rest of the stream and returns the whole reply."""
         ...
 
     def close(self) -> None:
-        """Ends the stream; the server stops."""
+        """Closes the stream. The server stops generating."""
         ...
 
 
 @runtime_checkable
 class AsyncChunks(Protocol):
-    """What `AsyncProvider.astream` gives; `AsyncChatStream` is one."""
+    """What `AsyncProvider.astream` returns, such as an `AsyncChatStream`."""
 
     def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]: ...
 
@@ -78,41 +78,41 @@ class AsyncChunks(Protocol):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole reply as far as it has come."""
+        """The reply so far."""
         ...
 
     def events(self) -> AsyncIterator[Event]:
-        """The stream as events."""
+        """Yields the stream as events."""
         ...
 
     async def until_done(self) -> ChatCompletion:
-        """Reads the rest and gives the whole reply."""
+        """Reads the rest of the stream and returns the whole reply."""
         ...
 
     async def aclose(self) -> None:
-        """Ends the stream; the server stops."""
+        """Closes the stream. The server stops generating."""
         ...
 
 
 @runtime_checkable
 class SyncProvider(Protocol):
-    """Chats, blocking."""
+    """Chats, sync."""
 
     @property
     def name(self) -> str:
-        """What kind of server it talks to, such as `"vllm"`."""
+        """The kind of server, such as `"vllm"`."""
         ...
 
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
     ) -> ChatCompletion:
-        """Sends a conversation and gives the whole reply."""
+        """Sends a conversation and returns the whole reply."""
         ...
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
     ) -> SyncChunks:
-        """Sends a conversation and gives the reply in pieces."""
+        """Sends a conversation and streams the reply."""
         ...
 
     def close(self) -> None:
@@ -122,23 +122,23 @@ class SyncProvider(Protocol):
 
 @runtime_checkable
 class AsyncProvider(Protocol):
-    """Chats, awaiting."""
+    """Chats, async."""
 
     @property
     def name(self) -> str:
-        """What kind of server it talks to, such as `"vllm"`."""
+        """The kind of server, such as `"vllm"`."""
         ...
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
     ) -> ChatCompletion:
-        """Sends a conversation and gives the whole reply."""
+        """Sends a conversation and returns the whole reply."""
         ...
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CommonChatParams]
     ) -> AsyncChunks:
-        """Sends a conversation and gives the reply in pieces."""
+        """Sends a conversation and streams the reply."""
         ...
 
     async def aclose(self) -> None:
@@ -148,4 +148,4 @@ class AsyncProvider(Protocol):
 
 @runtime_checkable
 class Provider(SyncProvider, AsyncProvider, Protocol):
-    """Chats in both colours."""
+    """Chats, sync and async."""

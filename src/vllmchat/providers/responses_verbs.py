@@ -1,4 +1,4 @@
-"""The verbs for responses."""
+"""Methods for OpenAI's Responses API."""
 
 from __future__ import annotations
 
@@ -23,70 +23,70 @@ else:
 
 
 class ResponsesVerbs(ProviderBase):
-    """Responses by a vLLM server."""
+    """Responses from a vLLM server."""
 
     def respond(
         self,
-        input: ResponseInput,  # noqa: A002 - so it is called everywhere
+        input: ResponseInput,  # noqa: A002 - the API's name
         *,
         model: str | None = None,
         **params: Unpack[ResponseParams],
     ) -> ModelResponse:
-        """Sends input in the form of OpenAI's responses, and gives the whole response.
+        """Sends input to the Responses API and returns the whole response.
 
         Args:
-            input: A text, or the items so far: messages, answers of tools, `output` of earlier responses.
-            model: The model, or the name of a LoRA adapter, for this call.
+            input: A string, or the items so far: messages, tool results, `output` of earlier responses.
+            model: The model or LoRA adapter for this call.
             **params: See `ResponseParams`.
 
         Raises:
-            InvalidRequestError: The input or a parameter is wrong; nothing was sent.
+            InvalidRequestError: The input or a parameter is invalid; nothing was sent.
             NotFoundError: The server is older than vLLM 0.10.
-            APIStatusError: The server answered with another error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no response.
+            APIStatusError: The server returned another error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a Responses API response.
         """
         return self._run(respond_request(input, params, stream=False), model)
 
     async def arespond(
         self,
-        input: ResponseInput,  # noqa: A002 - so it is called everywhere
+        input: ResponseInput,  # noqa: A002 - the API's name
         *,
         model: str | None = None,
         **params: Unpack[ResponseParams],
     ) -> ModelResponse:
-        """Sends input in the form of OpenAI's responses, and gives the whole response, awaiting. See `respond`."""
+        """Async version of `respond`."""
         return await self._arun(respond_request(input, params, stream=False), model)
 
     def stream_respond(
         self,
-        input: ResponseInput,  # noqa: A002 - so it is called everywhere
+        input: ResponseInput,  # noqa: A002 - the API's name
         *,
         model: str | None = None,
         **params: Unpack[ResponseParams],
     ) -> ResponseStream:
-        """Sends input in the form of OpenAI's responses, and gives the response in events, as it is generated.
+        """Sends input to the Responses API and streams the response as events while it is generated.
 
-        Nothing is sent before the stream is iterated over or entered.
+        Nothing is sent until you iterate over the stream or enter it.
 
         Args:
-            input: A text, or the items so far: messages, answers of tools, `output` of earlier responses.
-            model: The model, or the name of a LoRA adapter, for this call.
+            input: A string, or the items so far: messages, tool results, `output` of earlier responses.
+            model: The model or LoRA adapter for this call.
             **params: See `ResponseParams`.
 
         Raises:
-            InvalidRequestError: The input or a parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: The input or a parameter is invalid. Other errors are raised by the stream.
         """
         request = respond_request(input, params, stream=True)
         return ResponseStream(ResponseReader(), partial(self._open, request, model))
 
     def astream_respond(
         self,
-        input: ResponseInput,  # noqa: A002 - so it is called everywhere
+        input: ResponseInput,  # noqa: A002 - the API's name
         *,
         model: str | None = None,
         **params: Unpack[ResponseParams],
     ) -> AsyncResponseStream:
-        """Sends input in the form of OpenAI's responses, and gives events, awaiting. See `stream_respond`."""
+        """Async version of `stream_respond`."""
         request = respond_request(input, params, stream=True)
         return AsyncResponseStream(ResponseReader(), partial(self._aopen, request, model))

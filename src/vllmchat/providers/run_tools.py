@@ -1,4 +1,4 @@
-"""Conversations with tools on any provider: the drivers of `vllmchat.chat.run_tools`, blocking, awaiting, streaming."""
+"""Tool runs on any provider: sync, async and streaming drivers of `vllmchat.chat.run_tools`."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ def run_tools(
     on_tool_error: OnToolError | None = None,
     **params: Unpack[CommonChatParams],
 ) -> ToolRun:
-    """Sends a conversation, calls the functions that the model asks for, tells it the results, until it answers.
+    """Sends a conversation and calls the functions that the model requests, until it replies without a call.
 
-    What goes wrong with a call is told to the model, which mostly tries again: a function that raises, arguments that
-    do not fit, a tool that there is not, a call that was cut. A call that was cut is never executed. A `tool_choice`
-    other than `"none"` holds for the first reply only.
+    Errors in calls are sent to the model, which usually tries again: a function that raises, invalid arguments, an
+    unknown tool, a truncated call. A truncated call is never executed. A `tool_choice` other than `"none"` applies
+    only to the first reply.
 
     Args:
         provider: Any provider.
-        messages: A text, or the conversation so far. If it ends with tool calls that nobody has executed, the run
-            begins with these.
-        model: The model, for all replies.
-        max_turns: How many replies it may take.
-        on_tool_error: Called with the call and the exception when a function has raised. A text that it returns is
-            told to the model in place of the usual one; what it raises ends the run.
-        **params: Those of `chat`, for each reply; `tools` are the functions, see `Tool`.
+        messages: The conversation so far; a string is one user message. If it ends with tool calls, they are executed
+            first.
+        model: The model for all replies.
+        max_turns: Maximum number of replies.
+        on_tool_error: Called with the call and the exception if a function raises. Text that it returns is sent to the
+            model instead of the error; an exception that it raises ends the run.
+        **params: Those of `chat`, for each reply. `tools` are the functions; see `Tool`.
 
     Raises:
-        InvalidRequestError: The tools are no functions, one of them is asynchronous, or a parameter is wrong.
-        MaxTurnsError: The last reply that it may take still calls tools. The error holds the history.
+        InvalidRequestError: A tool is not a function, a function is async, or a parameter is invalid.
+        MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
         VLLMChatError: A reply failed; see `VLLMProvider.chat`.
     """
     run = _Run(messages, max_turns, on_tool_error, params)
@@ -91,10 +91,10 @@ async def arun_tools(
     on_tool_error: OnToolError | None = None,
     **params: Unpack[CommonChatParams],
 ) -> ToolRun:
-    """Runs a conversation with tools to its answer, awaiting. See `run_tools`.
+    """Async version of `run_tools`.
 
-    The calls of one reply run concurrently: asynchronous functions on the event loop, plain ones in worker threads.
-    When it is cancelled, asynchronous functions are cancelled; for one in a thread it waits.
+    The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
+    Cancelling the run cancels async functions and waits for functions in threads.
     """
     run = _Run(messages, max_turns, on_tool_error, params)
     step = run.begin()
@@ -115,13 +115,12 @@ def stream_run_tools(
     on_tool_error: OnToolError | None = None,
     **params: Unpack[CommonChatParams],
 ) -> ToolRunStream:
-    """Runs a conversation with tools to its answer, and gives what happens as it happens. See `run_tools`.
+    """Like `run_tools`, but streams the events of the replies and the results of the tools.
 
-    Nothing is sent before the stream is iterated over.
+    Nothing is sent until you iterate over the stream.
 
     Raises:
-        InvalidRequestError: The tools are no functions, or one of them is asynchronous. What else can go wrong is
-            raised by the stream.
+        InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the stream.
     """
     run = _Run(messages, max_turns, on_tool_error, params)
     run.tools.check_blocking(on_tool_error)
@@ -137,18 +136,15 @@ def astream_run_tools(
     on_tool_error: OnToolError | None = None,
     **params: Unpack[CommonChatParams],
 ) -> AsyncToolRunStream:
-    """Runs a conversation with tools to its answer, and gives what happens as it happens, awaiting.
-
-    See `stream_run_tools` and `arun_tools`.
-    """
+    """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
     return AsyncToolRunStream(_Run(messages, max_turns, on_tool_error, params), provider, model)
 
 
 class _Run:
-    """A flow that is being driven.
+    """Drives a flow.
 
     Attributes:
-        history: The conversation; it grows.
+        history: The conversation so far.
         tools: The functions.
     """
 
@@ -171,11 +167,11 @@ class _Run:
         self._result: ToolRun | None = None
 
     def begin(self) -> Step | None:
-        """What to do first."""
+        """Starts the flow and returns the first step."""
         return next(self._flow)
 
     def go_on(self, answer: Answer) -> Step | None:
-        """What to do next, given what came of the last step; None at the end."""
+        """Sends the result of the last step and returns the next step, or None at the end."""
         try:
             return self._flow.send(answer)
         except StopIteration as stop:
@@ -183,31 +179,30 @@ class _Run:
             return None
 
     def params(self, step: Ask) -> CommonChatParams:
-        """The parameters of a request."""
+        """Returns the parameters of a request."""
         return self._first if step.first else self._later
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the flow."""
         self._flow.close()
 
     @property
     def result(self) -> ToolRun:
-        """What came of it.
+        """The result of the run.
 
         Raises:
-            StreamError: It did not come to its answer.
+            StreamError: The run has not ended with a reply.
         """
         if self._result is None:
-            raise StreamError("this run was closed, or failed, before it came to an answer")
+            raise StreamError("this run was closed or failed before it was complete")
         return self._result
 
 
 class ToolRunStream(Iterator[RunEvent]):
-    """A run with tools as it happens, blocking.
+    """Streams a tool run (sync).
 
-    Iterate over it, once: it gives the events of each reply, `Finished` at the end of each, and a `ToolResult` for
-    each tool call in between. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. It yields the events of each reply, which end with `Finished`, and a `ToolResult` for each
+    tool call. As a context manager it always closes, even if you leave early, and the server stops generating:
 
         with llm.stream_run_tools("What is the weather in Paris?", tools=[get_weather]) as run:
             for event in run:
@@ -216,7 +211,7 @@ class ToolRunStream(Iterator[RunEvent]):
         print(run.until_done().usage)
 
     Raises:
-        MaxTurnsError: The last reply that it may take still calls tools.
+        MaxTurnsError: After `max_turns` replies, the model still calls tools.
         VLLMChatError: A reply failed; see `ChatStream`.
     """
 
@@ -257,7 +252,7 @@ class ToolRunStream(Iterator[RunEvent]):
         raise StopIteration
 
     def _go_on(self) -> None:
-        """Does the next step, as far as it can be done at once."""
+        """Starts the next step."""
         if not self._begun:
             self._begun = True
             self._step = self._run.begin()
@@ -273,7 +268,7 @@ class ToolRunStream(Iterator[RunEvent]):
             self._closed = True
 
     def _came(self) -> Answer:
-        """What came of the last step."""
+        """Completes the last step and returns its result."""
         if isinstance(self._step, Execute):
             return _call_all(self._step.actions)
         stream, self._stream, self._events = self._stream, None, None
@@ -283,17 +278,17 @@ class ToolRunStream(Iterator[RunEvent]):
         return stream.completion
 
     def until_done(self) -> ToolRun:
-        """Reads the rest and gives what came of it.
+        """Reads the rest of the stream and returns the result of the run.
 
         Raises:
-            StreamError: It was closed before it came to its answer.
+            StreamError: The run was closed before it was complete.
         """
         for _ in self:
             pass
         return self._run.result
 
     def close(self) -> None:
-        """Ends the run. The server stops generating, and no further tool is called."""
+        """Ends the run. The server stops generating, and no more tools are called."""
         self._closed = True
         self._results.clear()
         self._run.close()
@@ -310,11 +305,10 @@ class ToolRunStream(Iterator[RunEvent]):
 
 
 class AsyncToolRunStream(AsyncIterator[RunEvent]):
-    """A run with tools as it happens, awaiting.
+    """Streams a tool run (async).
 
-    Iterate over it, once: it gives the events of each reply, `Finished` at the end of each, and a `ToolResult` for
-    each tool call in between. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops generating:
+    Iterate over it once. It yields the events of each reply, which end with `Finished`, and a `ToolResult` for each
+    tool call. As a context manager it always closes, even if you leave early, and the server stops generating:
 
         async with llm.astream_run_tools("What is the weather in Paris?", tools=[get_weather]) as run:
             async for event in run:
@@ -323,7 +317,7 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
         print((await run.until_done()).usage)
 
     Raises:
-        MaxTurnsError: The last reply that it may take still calls tools.
+        MaxTurnsError: After `max_turns` replies, the model still calls tools.
         VLLMChatError: A reply failed; see `ChatStream`.
     """
 
@@ -364,7 +358,7 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
         raise StopAsyncIteration
 
     async def _go_on(self) -> None:
-        """Does the next step, as far as it can be done at once."""
+        """Starts the next step."""
         if not self._begun:
             self._begun = True
             self._step = self._run.begin()
@@ -380,7 +374,7 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
             self._closed = True
 
     async def _came(self) -> Answer:
-        """What came of the last step."""
+        """Completes the last step and returns its result."""
         if isinstance(self._step, Execute):
             return await _acall_all(self._step.actions)
         stream, self._stream, self._events = self._stream, None, None
@@ -390,22 +384,22 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
         return stream.completion
 
     async def until_done(self) -> ToolRun:
-        """Reads the rest and gives what came of it.
+        """Reads the rest of the stream and returns the result of the run.
 
         Raises:
-            StreamError: It was closed before it came to its answer.
+            StreamError: The run was closed before it was complete.
         """
         async for _ in self:
             pass
         return self._run.result
 
     async def aclose(self) -> None:
-        """Ends the run. The server stops generating, and no further tool is called."""
+        """Ends the run. The server stops generating, and no more tools are called."""
         self._closed = True
         self._results.clear()
         self._run.close()
         leave = getattr(self._events, "aclose", None)
-        if leave is not None:  # as asynchronous generators have it, which else live on
+        if leave is not None:  # async generators would otherwise stay open
             await leave()
         if self._stream is not None:
             await self._stream.aclose()
@@ -429,13 +423,13 @@ def _call_all(actions: Sequence[Action]) -> list[Outcome]:
 def _call(action: Action) -> Outcome:
     try:
         value = action.run()
-    except Exception as error:  # whatever it is, the model is told
+    except Exception as error:  # any error is sent to the model
         return Outcome(error=error)
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
         raise TypeError(
-            "a tool or on_tool_error returned an awaitable, which a blocking run cannot await: call arun_tools"
+            "a tool or on_tool_error returned an awaitable, which a sync run cannot await; call arun_tools"
         )
     return Outcome(value)
 
@@ -459,9 +453,9 @@ async def _acall(action: Action) -> Outcome:
         if action.is_async:
             value = action.run()
         else:
-            # A plain function may block: it must not hold the event loop. What it returns comes back in a tuple,
-            # since trio takes a coroutine for a mistake.
+            # A sync function may block, so it must not run on the event loop. Its result is wrapped in a tuple,
+            # because trio raises if a thread returns a coroutine.
             (value,) = await anyio.to_thread.run_sync(lambda: (action.run(),))
         return Outcome(await cast("Awaitable[object]", value) if inspect.isawaitable(value) else value)
-    except Exception as error:  # whatever it is, the model is told
+    except Exception as error:  # any error is sent to the model
         return Outcome(error=error)

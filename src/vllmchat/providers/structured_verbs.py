@@ -1,4 +1,4 @@
-"""The verbs that make a value of a reply."""
+"""Methods that parse replies into Python values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ S = TypeVar("S", bound=str)
 
 
 class StructuredVerbs(ProviderBase):
-    """Values from a vLLM server, which holds replies to any JSON schema."""
+    """Parsed replies from a vLLM server, which supports any JSON schema."""
 
     def parse(
         self,
@@ -36,21 +36,21 @@ class StructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> Parsed[T]:
-        """Sends a conversation and makes a value of the reply, which is held to the value's type.
+        """Sends a conversation and parses the reply, which is constrained to a type.
 
         Args:
-            messages: A text, or the conversation so far.
+            messages: The conversation so far; a string is one user message.
             kind: The type: a pydantic model, a dataclass, a TypedDict, `list[int]`, `Literal["yes", "no"]`, or
-                anything else that pydantic's `TypeAdapter` takes.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`. `response_format` and `structured_outputs` follow from the type.
+                anything else that pydantic's `TypeAdapter` accepts.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMChatParams`. `response_format` and `structured_outputs` are set from the type.
 
         Raises:
-            InvalidRequestError: The type has no JSON schema, or a parameter is wrong; nothing was sent.
-            StructuredOutputError: The reply was cut, is a refusal, or does not match; the error holds it.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            InvalidRequestError: The type has no JSON schema, or a parameter is invalid; nothing was sent.
+            StructuredOutputError: The reply was truncated, is a refusal, or is not valid. The error has the reply.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion.
         """
         shape = _shape(kind, wrap=False)
         return shape.read(self._run(_vllm(messages, shape.asked, params, stream=False), model))
@@ -63,7 +63,7 @@ class StructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> Parsed[T]:
-        """Sends a conversation and makes a value of the reply, awaiting. See `parse`."""
+        """Async version of `parse`."""
         shape = _shape(kind, wrap=False)
         return shape.read(await self._arun(_vllm(messages, shape.asked, params, stream=False), model))
 
@@ -75,19 +75,19 @@ class StructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> ParseStream[T]:
-        """Sends a conversation and gives the value of the reply while it grows.
+        """Sends a conversation and streams the reply as partial values.
 
-        Nothing is sent before the stream is iterated over or entered.
+        Nothing is sent until you iterate over the stream or enter it.
 
         Args:
-            messages: A text, or the conversation so far.
-            kind: The type, as of `parse`.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`. `response_format` and `structured_outputs` follow from the type.
+            messages: The conversation so far; a string is one user message.
+            kind: The type; see `parse`.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMChatParams`. `response_format` and `structured_outputs` are set from the type.
 
         Raises:
-            InvalidRequestError: The type has no JSON schema, or a parameter is wrong. What else can go wrong is
-                raised by the stream.
+            InvalidRequestError: The type has no JSON schema, or a parameter is invalid. Other errors are raised
+                by the stream.
         """
         from vllmchat.chat.structured import ParseStream
 
@@ -102,7 +102,7 @@ class StructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> AsyncParseStream[T]:
-        """Sends a conversation and gives the value of the reply while it grows, awaiting. See `stream_parse`."""
+        """Async version of `stream_parse`."""
         from vllmchat.chat.structured import AsyncParseStream
 
         shape = _shape(kind, wrap=False)
@@ -148,23 +148,23 @@ class StructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> S:
-        """Sends a conversation and lets the model choose one of some options as its whole reply.
+        """Sends a conversation; the model replies with one of several options.
 
         Args:
-            messages: A text, or the conversation so far.
-            options: A list of strings, a `Literal["yes", "no"]`, or an enumeration of strings.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`. `response_format` and `structured_outputs` follow from the options.
+            messages: The conversation so far; a string is one user message.
+            options: A list of strings, a `Literal["yes", "no"]`, or an enum of strings.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMChatParams`. `response_format` and `structured_outputs` are set from the options.
 
         Returns:
-            The option: one of the strings, or the member of the enumeration.
+            The option: one of the strings, or the enum member.
 
         Raises:
-            InvalidRequestError: The options are no strings, or a parameter is wrong; nothing was sent.
-            StructuredOutputError: The reply was cut, is a refusal, or is none of the options.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            InvalidRequestError: The options are not strings, or a parameter is invalid; nothing was sent.
+            StructuredOutputError: The reply was truncated, is a refusal, or is not one of the options.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion.
         """
         chosen = _options(options)
         return chosen.read(self._run(_vllm(messages, _choice(chosen), params, stream=False), model))
@@ -207,35 +207,35 @@ class StructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> S:
-        """Sends a conversation and lets the model choose one of some options, awaiting. See `choose`."""
+        """Async version of `choose`."""
         chosen = _options(options)
         return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
 
 
 class OpenAIStructuredVerbs(ProviderBase):
-    """Values from any OpenAI-compatible server.
+    """Parsed replies from any OpenAI-compatible server.
 
-    OpenAI's own server takes no schema but that of an object. Other types are sent within one, as its `value`.
+    OpenAI's own server accepts only object schemas. Other types are wrapped in an object with the key `value`.
     """
 
     def parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> Parsed[T]:
-        """Sends a conversation and makes a value of the reply, which is held to the value's type.
+        """Sends a conversation and parses the reply, which is constrained to a type.
 
         Args:
-            messages: A text, or the conversation so far.
+            messages: The conversation so far; a string is one user message.
             kind: The type: a pydantic model, a dataclass, a TypedDict, `list[int]`, `Literal["yes", "no"]`, or
-                anything else that pydantic's `TypeAdapter` takes.
-            model: The model, for this call.
-            **params: See `ChatParams`. `response_format` follows from the type.
+                anything else that pydantic's `TypeAdapter` accepts.
+            model: The model for this call.
+            **params: See `ChatParams`. `response_format` is set from the type.
 
         Raises:
-            InvalidRequestError: The type has no JSON schema, or a parameter is wrong; nothing was sent.
-            StructuredOutputError: The reply was cut, is a refusal, or does not match; the error holds it.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            InvalidRequestError: The type has no JSON schema, or a parameter is invalid; nothing was sent.
+            StructuredOutputError: The reply was truncated, is a refusal, or is not valid. The error has the reply.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion.
         """
         shape = _shape(kind, wrap=True)
         return shape.read(self._run(_openai(messages, shape.asked, params, stream=False), model))
@@ -243,26 +243,26 @@ class OpenAIStructuredVerbs(ProviderBase):
     async def aparse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> Parsed[T]:
-        """Sends a conversation and makes a value of the reply, awaiting. See `parse`."""
+        """Async version of `parse`."""
         shape = _shape(kind, wrap=True)
         return shape.read(await self._arun(_openai(messages, shape.asked, params, stream=False), model))
 
     def stream_parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> ParseStream[T]:
-        """Sends a conversation and gives the value of the reply while it grows.
+        """Sends a conversation and streams the reply as partial values.
 
-        Nothing is sent before the stream is iterated over or entered.
+        Nothing is sent until you iterate over the stream or enter it.
 
         Args:
-            messages: A text, or the conversation so far.
-            kind: The type, as of `parse`.
-            model: The model, for this call.
-            **params: See `ChatParams`. `response_format` follows from the type.
+            messages: The conversation so far; a string is one user message.
+            kind: The type; see `parse`.
+            model: The model for this call.
+            **params: See `ChatParams`. `response_format` is set from the type.
 
         Raises:
-            InvalidRequestError: The type has no JSON schema, or a parameter is wrong. What else can go wrong is
-                raised by the stream.
+            InvalidRequestError: The type has no JSON schema, or a parameter is invalid. Other errors are raised
+                by the stream.
         """
         from vllmchat.chat.structured import ParseStream
 
@@ -274,7 +274,7 @@ class OpenAIStructuredVerbs(ProviderBase):
     def astream_parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncParseStream[T]:
-        """Sends a conversation and gives the value of the reply while it grows, awaiting. See `stream_parse`."""
+        """Async version of `stream_parse`."""
         from vllmchat.chat.structured import AsyncParseStream
 
         shape = _shape(kind, wrap=True)
@@ -315,25 +315,25 @@ class OpenAIStructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[ChatParams],
     ) -> S:
-        """Sends a conversation and lets the model choose one of some options.
+        """Sends a conversation; the model replies with one of several options.
 
-        The options are sent as a JSON schema: this protocol has no other way.
+        The options are sent as a JSON schema, because OpenAI's API has no other constraint.
 
         Args:
-            messages: A text, or the conversation so far.
-            options: A list of strings, a `Literal["yes", "no"]`, or an enumeration of strings.
-            model: The model, for this call.
-            **params: See `ChatParams`. `response_format` follows from the options.
+            messages: The conversation so far; a string is one user message.
+            options: A list of strings, a `Literal["yes", "no"]`, or an enum of strings.
+            model: The model for this call.
+            **params: See `ChatParams`. `response_format` is set from the options.
 
         Returns:
-            The option: one of the strings, or the member of the enumeration.
+            The option: one of the strings, or the enum member.
 
         Raises:
-            InvalidRequestError: The options are no strings, or a parameter is wrong; nothing was sent.
-            StructuredOutputError: The reply was cut, is a refusal, or is none of the options.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            InvalidRequestError: The options are not strings, or a parameter is invalid; nothing was sent.
+            StructuredOutputError: The reply was truncated, is a refusal, or is not one of the options.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion.
         """
         chosen = _options(options)
         shape = _shape(chosen.literal, wrap=True)
@@ -373,7 +373,7 @@ class OpenAIStructuredVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[ChatParams],
     ) -> S:
-        """Sends a conversation and lets the model choose one of some options, awaiting. See `choose`."""
+        """Async version of `choose`."""
         chosen = _options(options)
         shape = _shape(chosen.literal, wrap=True)
         reply = await self._arun(_openai(messages, shape.asked, params, stream=False), model)
@@ -394,7 +394,7 @@ def _openai(messages: Messages, asked: Params, params: Params, *, stream: bool) 
     )
 
 
-# What these verbs need is imported when they are called: chats do without.
+# Imported on first use: plain chats do not need these modules.
 
 
 def _shape(kind: TypeForm[T], *, wrap: bool) -> Shape[T]:
@@ -410,7 +410,7 @@ def _options(options: type[S] | Sequence[S] | TypeForm[S]) -> Options[S]:
 
 
 def _judged(params: Params) -> tuple[Params, list[Problem]]:
-    """The parameters that can stand where one value is made of a reply, and what is wrong with the others."""
+    """Returns the parameters that a parsing method can have, and the problems of the others."""
     from vllmchat.chat.structured import judge_single
 
     found = judge_single(params)

@@ -1,4 +1,4 @@
-"""The verbs for completions, and for many conversations at once."""
+"""Methods for completions, and for batches of conversations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ else:
 
 
 class _TextStreams(ProviderBase):
-    """How completions are streamed."""
+    """Creates streams of completions."""
 
     def _stream_text(self, request: Post[TextCompletion], model: str | None) -> TextStream:
         return TextStream(TextReader(request), partial(self._open, request, model))
@@ -45,7 +45,7 @@ class _TextStreams(ProviderBase):
 
 
 class TextVerbs(_TextStreams):
-    """Completions by a vLLM server."""
+    """Completions from a vLLM server."""
 
     def complete(
         self,
@@ -54,18 +54,18 @@ class TextVerbs(_TextStreams):
         model: str | None = None,
         **params: Unpack[VLLMCompletionParams],
     ) -> TextCompletion:
-        """Sends a prompt as it is, without a chat template, and gives how the model goes on.
+        """Sends a prompt without a chat template, and returns the model's continuation.
 
         Args:
-            prompt: A text, the ids of its tokens, or a list of several such prompts. None with `prompt_embeds`.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMCompletionParams`. Without `max_tokens` a completion stops at 16 tokens.
+            prompt: A string, a list of token ids, or a list of several such prompts. None with `prompt_embeds`.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMCompletionParams`. `max_tokens` defaults to 16.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no completion.
+            InvalidRequestError: The prompt or a parameter is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a completion.
         """
         return self._run(complete_request(prompt, params, check_vllm, stream=False), model)
 
@@ -76,7 +76,7 @@ class TextVerbs(_TextStreams):
         model: str | None = None,
         **params: Unpack[VLLMCompletionParams],
     ) -> TextCompletion:
-        """Sends a prompt as it is and gives how the model goes on, awaiting. See `complete`."""
+        """Async version of `complete`."""
         return await self._arun(complete_request(prompt, params, check_vllm, stream=False), model)
 
     def stream_complete(
@@ -86,18 +86,18 @@ class TextVerbs(_TextStreams):
         model: str | None = None,
         **params: Unpack[VLLMCompletionParams],
     ) -> TextStream:
-        """Sends a prompt as it is and gives how the model goes on, in pieces, as they are generated.
+        """Sends a prompt without a chat template, and streams the model's continuation as it is generated.
 
-        Nothing is sent before the stream is iterated over or entered. The stream tells the usage at its end, unless
-        `stream_options` says otherwise.
+        Nothing is sent until you iterate over the stream or enter it. The stream ends with the usage, unless
+        `stream_options` turns it off.
 
         Args:
-            prompt: A text, the ids of its tokens, or a list of several such prompts. None with `prompt_embeds`.
-            model: The model, or the name of a LoRA adapter, for this call.
+            prompt: A string, a list of token ids, or a list of several such prompts. None with `prompt_embeds`.
+            model: The model or LoRA adapter for this call.
             **params: See `VLLMCompletionParams`.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
         request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
         return self._stream_text(request, model)
@@ -109,89 +109,89 @@ class TextVerbs(_TextStreams):
         model: str | None = None,
         **params: Unpack[VLLMCompletionParams],
     ) -> AsyncTextStream:
-        """Sends a prompt as it is and gives how the model goes on, in pieces, awaiting. See `stream_complete`."""
+        """Async version of `stream_complete`."""
         request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
         return self._astream_text(request, model)
 
     def chat_batch(
         self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
-        """Sends many conversations at once, and gives one reply to each. Needs vLLM 0.19 or newer.
+        """Sends many conversations in one request, and returns one reply for each. Needs vLLM 0.19 or newer.
 
-        The replies come together, when the last is finished, as the choices of one answer:
-        `reply.choices[i].message` answers `conversations[i]`. One conversation that fails fails them all.
+        The replies come together, when the last one is complete, as the choices of one completion:
+        `reply.choices[i].message` replies to `conversations[i]`. If one conversation fails, all of them fail.
 
         Args:
             conversations: The conversations, each as for `chat`.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`; they hold for all of the conversations. Tools, several replies (`n`), beam
-                search, transfers between servers and what the server would not tell (`prompt_logprobs`,
-                `return_prompt_text`, `routed_experts_prompt_start`) are refused. `return_token_ids` gives the tokens
-                of the replies, not those of the prompts.
+            model: The model or LoRA adapter for this call.
+            **params: See `VLLMChatParams`; they apply to all conversations. Tools, several replies (`n`), beam search,
+                transfers between servers, and parameters whose results the server would not return
+                (`prompt_logprobs`, `return_prompt_text`, `routed_experts_prompt_start`) raise. `return_token_ids`
+                returns the tokens of the replies, but not of the prompts.
 
         Raises:
-            InvalidRequestError: A conversation or a parameter is wrong; nothing was sent.
+            InvalidRequestError: A conversation or a parameter is invalid; nothing was sent.
             NotFoundError: The server is older than vLLM 0.19.
-            APIStatusError: The server answered with another error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion, or has not one reply to each conversation.
+            APIStatusError: The server returned another error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion, or does not have one reply for each conversation.
         """
         return self._run(batch_request(conversations, params), model)
 
     async def achat_batch(
         self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
-        """Sends many conversations at once, and gives one reply to each, awaiting. See `chat_batch`."""
+        """Async version of `chat_batch`."""
         return await self._arun(batch_request(conversations, params), model)
 
 
 class OpenAITextVerbs(_TextStreams):
-    """Completions by any OpenAI-compatible server."""
+    """Completions from any OpenAI-compatible server."""
 
     def complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> TextCompletion:
-        """Sends a prompt as it is, without a chat template, and gives how the model goes on.
+        """Sends a prompt without a chat template, and returns the model's continuation.
 
         Args:
-            prompt: A text, the ids of its tokens, or a list of several such prompts.
-            model: The model, for this call.
-            **params: See `CompletionParams`. Without `max_tokens` a completion stops at 16 tokens.
+            prompt: A string, a list of token ids, or a list of several such prompts.
+            model: The model for this call.
+            **params: See `CompletionParams`. `max_tokens` defaults to 16.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no completion.
+            InvalidRequestError: The prompt or a parameter is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a completion.
         """
         return self._run(complete_request(prompt, params, check_openai, stream=False), model)
 
     async def acomplete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> TextCompletion:
-        """Sends a prompt as it is and gives how the model goes on, awaiting. See `complete`."""
+        """Async version of `complete`."""
         return await self._arun(complete_request(prompt, params, check_openai, stream=False), model)
 
     def stream_complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> TextStream:
-        """Sends a prompt as it is and gives how the model goes on, in pieces, as they are generated.
+        """Sends a prompt without a chat template, and streams the model's continuation as it is generated.
 
-        Nothing is sent before the stream is iterated over or entered. Whether a stream tells the usage is the
-        server's choice unless `stream_options={"include_usage": True}` is given.
+        Nothing is sent until you iterate over the stream or enter it. The server decides whether the stream ends with
+        the usage; to request it, write `stream_options={"include_usage": True}`.
 
         Args:
-            prompt: A text, the ids of its tokens, or a list of several such prompts.
-            model: The model, for this call.
+            prompt: A string, a list of token ids, or a list of several such prompts.
+            model: The model for this call.
             **params: See `CompletionParams`.
 
         Raises:
-            InvalidRequestError: The prompt or a parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
         return self._stream_text(complete_request(prompt, params, check_openai, stream=True), model)
 
     def astream_complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> AsyncTextStream:
-        """Sends a prompt as it is and gives how the model goes on, in pieces, awaiting. See `stream_complete`."""
+        """Async version of `stream_complete`."""
         return self._astream_text(complete_request(prompt, params, check_openai, stream=True), model)

@@ -1,4 +1,4 @@
-"""The verbs about tokens."""
+"""Methods for tokens."""
 
 from __future__ import annotations
 
@@ -30,81 +30,81 @@ else:
 
 
 class TokenVerbs(ProviderBase):
-    """What a vLLM server's tokenizer does."""
+    """The tokenizer of a vLLM server."""
 
     def tokenize(
         self, prompt: Tokenizable, *, model: str | None = None, **params: Unpack[TokenizeParams]
     ) -> Tokenization:
-        """Splits a text, or the prompt of a conversation, into the model's tokens.
+        """Converts a string, or the prompt of a conversation, to tokens.
 
-        A text is taken as it is. A conversation becomes a prompt by the model's chat template, with tools and
+        A string is tokenized unchanged. A conversation is rendered with the model's chat template, with tools and
         template variables as in `chat`.
 
         Args:
-            prompt: A text, or a list of messages.
-            model: The model whose tokenizer is asked.
+            prompt: A string, or a list of messages.
+            model: The model whose tokenizer to use.
             **params: See `TokenizeParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of tokens.
+            InvalidRequestError: A parameter is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list of tokens.
         """
         return self._run(tokenize_request(prompt, params), model)
 
     async def atokenize(
         self, prompt: Tokenizable, *, model: str | None = None, **params: Unpack[TokenizeParams]
     ) -> Tokenization:
-        """Splits a text, or the prompt of a conversation, into tokens, awaiting. See `tokenize`."""
+        """Async version of `tokenize`."""
         return await self._arun(tokenize_request(prompt, params), model)
 
     def count_tokens(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CountTokensParams]
     ) -> int:
-        """Counts the tokens of the prompt that `chat` would make of a conversation.
+        """Counts the tokens of the prompt that `chat` would send for a conversation.
 
-        With the same `tools`, `enable_thinking` and template variables it is the `usage.prompt_tokens` of the reply.
+        With the same `tools`, `enable_thinking` and template variables, it equals the `usage.prompt_tokens` of a reply.
 
         Args:
-            messages: A text, which is one message of the user as in `chat`, or the conversation so far.
-            model: The model whose tokenizer and chat template are asked.
+            messages: The conversation so far; a string is one user message.
+            model: The model whose tokenizer and chat template to use.
             **params: See `CountTokensParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of tokens.
+            InvalidRequestError: A parameter is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list of tokens.
         """
         return self._run(count_request(messages, params), model)
 
     async def acount_tokens(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CountTokensParams]
     ) -> int:
-        """Counts the tokens of a conversation's prompt, awaiting. See `count_tokens`."""
+        """Async version of `count_tokens`."""
         return await self._arun(count_request(messages, params), model)
 
     def detokenize(
         self, tokens: Sequence[int], *, model: str | None = None, **params: Unpack[DetokenizeParams]
     ) -> str:
-        """Puts tokens together to the text that they are, special tokens included.
+        """Converts tokens to text, including special tokens.
 
         Args:
             tokens: The token ids.
-            model: The model whose tokenizer is asked.
+            model: The model whose tokenizer to use.
             **params: See `DetokenizeParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no text.
+            InvalidRequestError: A parameter is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not text.
         """
         return self._run(detokenize_request(tokens, params), model)
 
     async def adetokenize(
         self, tokens: Sequence[int], *, model: str | None = None, **params: Unpack[DetokenizeParams]
     ) -> str:
-        """Puts tokens together to the text that they are, awaiting. See `detokenize`."""
+        """Async version of `detokenize`."""
         return await self._arun(detokenize_request(tokens, params), model)

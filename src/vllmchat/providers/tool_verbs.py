@@ -1,4 +1,4 @@
-"""The verbs that run a conversation with tools to its answer."""
+"""Methods that run a conversation with tools until the model replies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ToolVerbs(ProviderBase):
-    """Runs with tools on a vLLM server."""
+    """Tool runs on a vLLM server."""
 
     def run_tools(
         self,
@@ -28,24 +28,24 @@ class ToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> ToolRun:
-        """Sends a conversation, calls the functions that the model asks for, until it answers.
+        """Sends a conversation and calls the functions that the model requests, until it replies without a call.
 
-        What goes wrong with a call is told to the model, which mostly tries again: a function that raises, arguments
-        that do not fit, a tool that there is not, a call that was cut. A call that was cut is never executed.
+        Errors in calls are sent to the model, which usually tries again: a function that raises, invalid arguments, an
+        unknown tool, a truncated call. A truncated call is never executed.
 
         Args:
-            messages: A text, or the conversation so far. If it ends with tool calls that nobody has executed, the
-                run begins with these.
-            model: The model, or the name of a LoRA adapter, for all replies.
-            max_turns: How many replies it may take.
-            on_tool_error: Called with the call and the exception when a function has raised. A text that it returns
-                is told to the model in place of the usual one; what it raises ends the run.
-            **params: See `VLLMChatParams`. `tools` are the functions: see `Tool`. A `tool_choice` other than `"none"`
-                holds for the first reply only.
+            messages: The conversation so far; a string is one user message. If it ends with tool calls, they are
+                executed first.
+            model: The model or LoRA adapter for all replies.
+            max_turns: Maximum number of replies.
+            on_tool_error: Called with the call and the exception if a function raises. Text that it returns is sent to
+                the model instead of the error; an exception that it raises ends the run.
+            **params: See `VLLMChatParams`. `tools` are the functions; see `Tool`. A `tool_choice` other than `"none"`
+                applies only to the first reply.
 
         Raises:
-            InvalidRequestError: The tools are no functions, one of them is asynchronous, or a parameter is wrong.
-            MaxTurnsError: The last reply that it may take still calls tools. The error holds the history.
+            InvalidRequestError: A tool is not a function, a function is async, or a parameter is invalid.
+            MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
         from vllmchat.providers.run_tools import run_tools
@@ -68,11 +68,10 @@ class ToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> ToolRun:
-        """Sends a conversation, calls the functions that the model asks for, until it answers, awaiting.
+        """Async version of `run_tools`.
 
-        See `run_tools`. The calls of one reply run concurrently: asynchronous functions on the event loop, plain ones
-        in worker threads. When the run is cancelled, asynchronous functions are cancelled; for one in a thread it
-        waits.
+        The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
+        Cancelling the run cancels async functions and waits for functions in threads.
         """
         from vllmchat.providers.run_tools import arun_tools
 
@@ -94,23 +93,23 @@ class ToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> ToolRunStream:
-        """Runs a conversation with tools to its answer, and gives what happens as it happens. See `run_tools`.
+        """Like `run_tools`, but streams the events of the replies and the results of the tools.
 
-        Nothing is sent before the stream is iterated over.
+        Nothing is sent until you iterate over the stream.
 
         Args:
-            messages: A text, or the conversation so far. If it ends with tool calls that nobody has executed, the
-                run begins with these.
-            model: The model, or the name of a LoRA adapter, for all replies.
-            max_turns: How many replies it may take.
-            on_tool_error: Called with the call and the exception when a function has raised. A text that it returns
-                is told to the model in place of the usual one; what it raises ends the run.
-            **params: See `VLLMChatParams`. `tools` are the functions: see `Tool`. A `tool_choice` other than `"none"`
-                holds for the first reply only.
+            messages: The conversation so far; a string is one user message. If it ends with tool calls, they are
+                executed first.
+            model: The model or LoRA adapter for all replies.
+            max_turns: Maximum number of replies.
+            on_tool_error: Called with the call and the exception if a function raises. Text that it returns is sent to
+                the model instead of the error; an exception that it raises ends the run.
+            **params: See `VLLMChatParams`. `tools` are the functions; see `Tool`. A `tool_choice` other than `"none"`
+                applies only to the first reply.
 
         Raises:
-            InvalidRequestError: The tools are no functions, or one of them is asynchronous. What else can go wrong is
-                raised by the stream.
+            InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
+                stream.
         """
         from vllmchat.providers.run_tools import stream_run_tools
 
@@ -132,10 +131,7 @@ class ToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[VLLMChatParams],
     ) -> AsyncToolRunStream:
-        """Runs a conversation with tools to its answer, and gives what happens as it happens, awaiting.
-
-        See `stream_run_tools` and `arun_tools`.
-        """
+        """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
         from vllmchat.providers.run_tools import astream_run_tools
 
         return astream_run_tools(
@@ -149,7 +145,7 @@ class ToolVerbs(ProviderBase):
 
 
 class OpenAIToolVerbs(ProviderBase):
-    """Runs with tools on any OpenAI-compatible server."""
+    """Tool runs on any OpenAI-compatible server."""
 
     def run_tools(
         self,
@@ -160,24 +156,24 @@ class OpenAIToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[ChatParams],
     ) -> ToolRun:
-        """Sends a conversation, calls the functions that the model asks for, until it answers.
+        """Sends a conversation and calls the functions that the model requests, until it replies without a call.
 
-        What goes wrong with a call is told to the model, which mostly tries again: a function that raises, arguments
-        that do not fit, a tool that there is not, a call that was cut. A call that was cut is never executed.
+        Errors in calls are sent to the model, which usually tries again: a function that raises, invalid arguments, an
+        unknown tool, a truncated call. A truncated call is never executed.
 
         Args:
-            messages: A text, or the conversation so far. If it ends with tool calls that nobody has executed, the
-                run begins with these.
-            model: The model, for all replies.
-            max_turns: How many replies it may take.
-            on_tool_error: Called with the call and the exception when a function has raised. A text that it returns
-                is told to the model in place of the usual one; what it raises ends the run.
-            **params: See `ChatParams`. `tools` are the functions: see `Tool`. A `tool_choice` other than `"none"`
-                holds for the first reply only.
+            messages: The conversation so far; a string is one user message. If it ends with tool calls, they are
+                executed first.
+            model: The model for all replies.
+            max_turns: Maximum number of replies.
+            on_tool_error: Called with the call and the exception if a function raises. Text that it returns is sent to
+                the model instead of the error; an exception that it raises ends the run.
+            **params: See `ChatParams`. `tools` are the functions; see `Tool`. A `tool_choice` other than `"none"`
+                applies only to the first reply.
 
         Raises:
-            InvalidRequestError: The tools are no functions, one of them is asynchronous, or a parameter is wrong.
-            MaxTurnsError: The last reply that it may take still calls tools. The error holds the history.
+            InvalidRequestError: A tool is not a function, a function is async, or a parameter is invalid.
+            MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
         from vllmchat.providers.run_tools import run_tools
@@ -200,11 +196,10 @@ class OpenAIToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[ChatParams],
     ) -> ToolRun:
-        """Sends a conversation, calls the functions that the model asks for, until it answers, awaiting.
+        """Async version of `run_tools`.
 
-        See `run_tools`. The calls of one reply run concurrently: asynchronous functions on the event loop, plain ones
-        in worker threads. When the run is cancelled, asynchronous functions are cancelled; for one in a thread it
-        waits.
+        The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
+        Cancelling the run cancels async functions and waits for functions in threads.
         """
         from vllmchat.providers.run_tools import arun_tools
 
@@ -226,23 +221,23 @@ class OpenAIToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[ChatParams],
     ) -> ToolRunStream:
-        """Runs a conversation with tools to its answer, and gives what happens as it happens. See `run_tools`.
+        """Like `run_tools`, but streams the events of the replies and the results of the tools.
 
-        Nothing is sent before the stream is iterated over.
+        Nothing is sent until you iterate over the stream.
 
         Args:
-            messages: A text, or the conversation so far. If it ends with tool calls that nobody has executed, the
-                run begins with these.
-            model: The model, for all replies.
-            max_turns: How many replies it may take.
-            on_tool_error: Called with the call and the exception when a function has raised. A text that it returns
-                is told to the model in place of the usual one; what it raises ends the run.
-            **params: See `ChatParams`. `tools` are the functions: see `Tool`. A `tool_choice` other than `"none"`
-                holds for the first reply only.
+            messages: The conversation so far; a string is one user message. If it ends with tool calls, they are
+                executed first.
+            model: The model for all replies.
+            max_turns: Maximum number of replies.
+            on_tool_error: Called with the call and the exception if a function raises. Text that it returns is sent to
+                the model instead of the error; an exception that it raises ends the run.
+            **params: See `ChatParams`. `tools` are the functions; see `Tool`. A `tool_choice` other than `"none"`
+                applies only to the first reply.
 
         Raises:
-            InvalidRequestError: The tools are no functions, or one of them is asynchronous. What else can go wrong is
-                raised by the stream.
+            InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
+                stream.
         """
         from vllmchat.providers.run_tools import stream_run_tools
 
@@ -264,10 +259,7 @@ class OpenAIToolVerbs(ProviderBase):
         on_tool_error: OnToolError | None = None,
         **params: Unpack[ChatParams],
     ) -> AsyncToolRunStream:
-        """Runs a conversation with tools to its answer, and gives what happens as it happens, awaiting.
-
-        See `stream_run_tools` and `arun_tools`.
-        """
+        """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
         from vllmchat.providers.run_tools import astream_run_tools
 
         return astream_run_tools(
@@ -281,8 +273,10 @@ class OpenAIToolVerbs(ProviderBase):
 
 
 def _provider(provider: ProviderBase) -> Provider:
-    return cast("Provider", provider)  # those who inherit these verbs also have the protocol's
+    return cast("Provider", provider)  # classes that inherit these methods also have those of the protocol
 
 
 def _common(params: VLLMChatParams | ChatParams) -> CommonChatParams:
-    return cast("CommonChatParams", params)  # they go to the provider's own verbs, which take more
+    return cast(
+        "CommonChatParams", params
+    )  # they are passed to the provider's own methods, which accept more
