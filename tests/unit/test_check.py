@@ -112,8 +112,8 @@ def test_parameters_together_are_judged_as_the_server_judges_them(
         assert refusal is None  # taken, and ignored: what this library is for
         assert "removed in vLLM 0.12" in found[0].rule
     elif params.get("tool_choice") == "required" and "structured_outputs" in params:
-        assert refusal is None  # taken, and the constraint dropped
-        assert "drops other constraints" in found[0].rule
+        assert refusal is None  # accepted, and the constraint ignored
+        assert "silently ignore the constraint" in found[0].rule
     elif params == {"stop": list("abcde")}:
         assert refusal is not None
         assert not found  # how many: a setting of the server
@@ -268,7 +268,7 @@ def test_every_problem_of_a_call_comes_in_one_error_in_the_order_of_the_call() -
         "4 problems in this request:"
         "\n  - top_p=2: must be greater than 0 and at most 1."
         "\n  - temprature=1: is not a parameter of VLLMProvider. Did you mean `temperature`?"
-        "\n  - n=2: must be 1 with temperature=0: greedy decoding makes all replies equal."
+        "\n  - n=2: must be 1 with temperature=0: greedy decoding makes all replies identical."
         "\n  - stop='': must not be empty."
     )
     assert isinstance(caught.value, ValueError)
@@ -277,7 +277,7 @@ def test_every_problem_of_a_call_comes_in_one_error_in_the_order_of_the_call() -
 WRONG_VALUES: list[tuple[dict[str, object], str, str, str | None]] = [
     ({"top_k": 1.5}, "top_k", "must be an integer, not a float.", None),
     ({"top_k": 2.0}, "top_k", "must be an integer, not a float.", "Write 2."),
-    ({"top_k": "5"}, "top_k", "must be an integer, not a str.", "Write it without quotes."),
+    ({"top_k": "5"}, "top_k", "must be an integer, not a str.", "Remove the quotes."),
     ({"top_k": True}, "top_k", "must be an integer, not a bool.", None),
     ({"top_k": [5]}, "top_k", "must be an integer, not a list.", None),
     ({"top_k": -2}, "top_k", "must be at least -1.", None),
@@ -289,15 +289,15 @@ WRONG_VALUES: list[tuple[dict[str, object], str, str, str | None]] = [
     ({"repetition_penalty": 0}, "repetition_penalty", "must be greater than 0.", None),
     ({"seed": 2**63}, "seed", "must be between -2**63 and 2**63 - 1.", None),
     ({"ignore_eos": 1}, "ignore_eos", "must be True or False, not an int.", None),
-    ({"ignore_eos": "True"}, "ignore_eos", "must be True or False, not a str.", "Write it without quotes."),
+    ({"ignore_eos": "True"}, "ignore_eos", "must be True or False, not a str.", "Remove the quotes."),
     ({"logprobs": 3}, "logprobs", "must be True or False, not an int.", "Write logprobs=True, top_logprobs=3."),
     ({"user": 5}, "user", "must be a string, not an int.", None),
     ({"stop": {"a"}}, "stop", "must be a string or a list of strings, not a set.",
-     "Write sorted(...) or list(...) around it: a set has no order."),
+     "Wrap it in sorted(...) or list(...): a set has no order."),
     ({"stop": ["a", 5]}, "stop[1]", "must be a string, not an int.", None),
-    ({"bad_words": "a"}, "bad_words", "must be a list of strings, not a str.", "Write [...] around it."),
+    ({"bad_words": "a"}, "bad_words", "must be a list of strings, not a str.", "Wrap it in [...]."),
     ({"bad_words": {"a"}}, "bad_words", "must be a list of strings, not a set.",
-     "Write sorted(...) or list(...) around it: a set has no order."),
+     "Wrap it in sorted(...) or list(...): a set has no order."),
     ({"bad_words": (x for x in "ab")}, "bad_words", "must be a list of strings, not a generator.", None),
     ({"bad_words": b"ab"}, "bad_words", "must be a list of strings, not a bytes.", None),
     ({"allowed_token_ids": []}, "allowed_token_ids", "must not be empty.", "Leave it out instead."),
@@ -310,7 +310,7 @@ WRONG_VALUES: list[tuple[dict[str, object], str, str, str | None]] = [
     ({"truncation_side": 1}, "truncation_side", 'must be "left" or "right", not an int.', None),
     ({"documents": [{"text": 1}]}, "documents[0].text", "must be a string, not an int.", None),
     ({"documents": {"text": "a"}}, "documents", "must be a list of mappings, not a dict.",
-     "Write [...] around it."),
+     "Wrap it in [...]."),
     ({"chat_template_kwargs": [1]}, "chat_template_kwargs", "must be a mapping, not a list.", None),
     ({"vllm_xargs": {"a": True}}, "vllm_xargs.a",
      "must be a string or an integer or a number or a list of strings or integers or numbers, not a bool.", None),
@@ -318,38 +318,38 @@ WRONG_VALUES: list[tuple[dict[str, object], str, str, str | None]] = [
     ({"vllm_xargs": {"a": [2**64]}}, "vllm_xargs.a[0]", "must be at least -2**63 and less than 2**64.", None),
     ({"vllm_xargs": {5: 1}}, "vllm_xargs", "must have strings as keys.", None),
     ({"logit_bias": [5]}, "logit_bias", "must be a mapping of token ids to numbers, not a list.", None),
-    ({"logit_bias": {"x": 1}}, "logit_bias", "must have token ids as keys: integers that are not negative.", None),
-    ({"logit_bias": {-1: 1}}, "logit_bias", "must have token ids as keys: integers that are not negative.", None),
+    ({"logit_bias": {"x": 1}}, "logit_bias", "must have token ids as keys: integers of at least 0.", None),
+    ({"logit_bias": {-1: 1}}, "logit_bias", "must have token ids as keys: integers of at least 0.", None),
     ({"logit_bias": {True: 1}}, "logit_bias",
-     "must have token ids as keys: integers that are not negative.", None),
-    ({"logit_bias": {5: "1"}}, "logit_bias[5]", "must be a number, not a str.", "Write it without quotes."),
+     "must have token ids as keys: integers of at least 0.", None),
+    ({"logit_bias": {5: "1"}}, "logit_bias[5]", "must be a number, not a str.", "Remove the quotes."),
     ({"cache_salt": "a/b"}, "cache_salt", "must not contain any of: @ / \\ NUL", None),
     ({"cache_salt": "a" * 129}, "cache_salt", "must have at most 128 characters, not 129.", None),
-    ({"timeout": "5"}, "timeout", "must be a number or a Timeout, not a str.", "Write it without quotes."),
+    ({"timeout": "5"}, "timeout", "must be a number or a Timeout, not a str.", "Remove the quotes."),
     ({"timeout": timedelta(5)}, "timeout", "must be a number or a Timeout, not a datetime.timedelta.",
-     "Write .total_seconds() after it."),
+     "Call .total_seconds() on it."),
     ({"timeout": 0}, "timeout", "must be greater than 0.", None),
     ({"timeout": float("inf")}, "timeout", "must be a finite number.", None),
     ({"extra_body": [1]}, "extra_body", "must be a mapping of field names to values, not a list.", None),
     ({"extra_body": {1: 2}}, "extra_body", "must have strings as keys.", None),
     ({"extra_body": {"stream": True}}, "extra_body.stream",
-     "is not for `extra_body`: the verb decides, since it must read what comes back.",
+     "is not allowed: the method decides whether to stream.",
      "Call .chat(...) or .stream(...)."),
     ({"structured_outputs": {"jsn": {}}}, "structured_outputs.jsn", "`structured_outputs` has no such key.",
      "Did you mean `json`?"),
     ({"structured_outputs": {}}, "structured_outputs",
-     "needs exactly one of json, regex, choice, grammar, json_object, structural_tag; it has none.", None),
+     "needs exactly one of json, regex, choice, grammar, json_object, structural_tag, but has none of them.", None),
     ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs",
-     "needs exactly one of json, regex, choice, grammar, json_object, structural_tag; it has regex and choice.",
+     "needs exactly one of json, regex, choice, grammar, json_object, structural_tag, but has regex and choice.",
      None),
     ({"structured_outputs": {"json": {}, "disable_any_whitespace": None}},
      "structured_outputs.disable_any_whitespace", "must not be None.", "Leave it out."),
     ({"structured_outputs": "json"}, "structured_outputs", "must be a mapping, not a str.",
-     ("Its keys: json, regex, choice, grammar, json_object, structural_tag, disable_any_whitespace, "
+     ("Valid keys: json, regex, choice, grammar, json_object, structural_tag, disable_any_whitespace, "
      "disable_additional_properties, whitespace_pattern.")),
     ({"structured_outputs": {1: 2, "regex": "a"}}, "structured_outputs.1",
      "`structured_outputs` has no such key.",
-     ("Its keys: json, regex, choice, grammar, json_object, structural_tag, disable_any_whitespace, "
+     ("Valid keys: json, regex, choice, grammar, json_object, structural_tag, disable_any_whitespace, "
      "disable_additional_properties, whitespace_pattern.")),
     ({"structured_outputs": {"grammar": " "}}, "structured_outputs.grammar", "must not be blank.", None),
     ({"structured_outputs": {"json_object": False}}, "structured_outputs.json_object",
@@ -373,7 +373,7 @@ WRONG_VALUES: list[tuple[dict[str, object], str, str, str | None]] = [
      "must be a mapping, not a str.", None),
     ({"tools": []}, "tools", "must not be empty.", "Leave it out instead."),
     ({"tools": TOOLS[0]}, "tools", "must be a list of mappings or functions, not a dict.",
-     "Write [...] around it."),
+     "Wrap it in [...]."),
     ({"tools": [{"function": {"name": "f"}}]}, "tools[0].type", "is required.", 'Write "type": "function".'),
     ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name",
      "must not be empty.", None),
@@ -406,14 +406,14 @@ def test_what_is_wrong_with_a_value(
         ({"top_logprobs": -1, "logprobs": False}, False, "top_logprobs=-1: needs logprobs=True."),
         ({"logprob_token_ids": [1]}, False, "logprob_token_ids=[1]: needs logprobs=True."),
         ({"logprob_token_ids": [1], "logprobs": True, "use_beam_search": True}, False,
-         "logprob_token_ids=[1]: does not go with use_beam_search=True."),
+         "logprob_token_ids=[1]: cannot be combined with use_beam_search=True."),
         ({"prompt_logprobs": 1}, True,
-         "prompt_logprobs=1: is not for streams. Call .chat(...) or .achat(...)."),
+         "prompt_logprobs=1: is not supported when streaming. Call .chat(...) or .achat(...)."),
         ({"stream_options": {"include_usage": True}}, False,
-         "stream_options={'include_usage': True}: is only for streams. Call .stream(...) or .astream(...)."),
+         "stream_options={'include_usage': True}: requires streaming. Call .stream(...) or .astream(...)."),
         ({"stream_options": {"include_obfuscation": False}}, True,
-         ("stream_options.include_obfuscation=False: is an option of OpenAI's own server; vLLM ignores it without a "
-          "word. Leave it out.")),
+         ("stream_options.include_obfuscation=False: is an option of OpenAI's own server; vLLM silently ignores "
+          "it. Leave it out.")),
         ({"stream_options": {"continuous_usage_stats": True, "include_usage": False}}, True,
          ("stream_options.continuous_usage_stats=True: has no effect with include_usage=False. "
          "Leave include_usage out.")),
@@ -426,39 +426,39 @@ def test_what_is_wrong_with_a_value(
          'Did you mean "get_weather"?')),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, False,
          ("tool_choice={'function': {'name': 'x'}, 'type': 'function'}: must name one of the `tools`. "
-         "The tools: get_weather, get_time.")),
+         "The tools are: get_weather, get_time.")),
         ({"structured_outputs": {"grammar": "a"}, "tools": TOOLS, "tool_choice": NAMED}, False,
-         ("structured_outputs={'grammar': 'a'}: does not go with a tool_choice that is \"required\" or names a tool: "
-         "the reply is a call then, and vLLM drops other constraints without a word. Keep one of the two.")),
+         ("structured_outputs={'grammar': 'a'}: cannot be combined with a tool_choice that forces a call: vLLM would "
+         "silently ignore the constraint. Keep one of them.")),
         ({"response_format": {"type": "json_object"}, "tools": TOOLS, "tool_choice": "required"}, False,
-         ("response_format={'type': 'json_object'}: does not go with a tool_choice that is \"required\" or names a "
-         "tool: the reply is a call then, and vLLM drops other constraints without a word. Keep one of the two.")),
+         ("response_format={'type': 'json_object'}: cannot be combined with a tool_choice that forces a call: vLLM would "
+         "silently ignore the constraint. Keep one of them.")),
         ({"use_beam_search": True, "stop": ["a"]}, False,
-         ("stop=['a']: does not go with use_beam_search=True: beam search drops constraints and stops without a "
-         "word. Leave one of the two out.")),
+         ("stop=['a']: cannot be combined with use_beam_search=True: beam search silently ignores it. "
+         "Leave one of them out.")),
         ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, False,
-         ("structured_outputs={'regex': 'a'}: does not go with a response_format of type \"json_object\": both "
-          "constrain the reply. Keep one of the two.")),
+         ("structured_outputs={'regex': 'a'}: cannot be combined with a response_format of type \"json_object\": both "
+          "constrain the reply. Keep one of them.")),
         ({"continue_final_message": True, "add_generation_prompt": True}, False,
-         ("continue_final_message=True: does not go with add_generation_prompt=True: one goes on writing, the other "
-         "begins anew. Leave add_generation_prompt out.")),
+         ("continue_final_message=True: cannot be combined with add_generation_prompt=True, which begins a new "
+         "message. Leave `add_generation_prompt` out.")),
         ({"repetition_detection": {"max_pattern_size": 3}}, False,
-         "repetition_detection.min_count=0: must be at least 2 when max_pattern_size is greater than 0."),
+         "repetition_detection.min_count=0: must be at least 2 if max_pattern_size is greater than 0."),
         ({"repetition_detection": {"min_pattern_size": 3}}, False,
          "repetition_detection.min_pattern_size=3: must be at most max_pattern_size=0."),
         ({"chat_template_kwargs": {"chat_template": "x"}}, False,
-         ("chat_template_kwargs.chat_template='x': is refused by the server. "
-         "Write the parameter chat_template=... instead.")),
+         ("chat_template_kwargs.chat_template='x': is rejected by the server. "
+         "Use the parameter `chat_template` instead.")),
         ({"chat_template_kwargs": {"tokenize": False}}, False,
-         "chat_template_kwargs.tokenize=False: is refused by the server, which always tokenizes. Leave it out."),
+         "chat_template_kwargs.tokenize=False: is rejected by the server, which always tokenizes. Leave it out."),
         ({"chat_template_kwargs": {"add_generation_prompt": False}}, False,
-         ("chat_template_kwargs.add_generation_prompt=False: has no effect: the server puts the parameter of the same "
-         "name over it. Write the parameter add_generation_prompt=... instead.")),
+         ("chat_template_kwargs.add_generation_prompt=False: has no effect: the parameter of the same name "
+         "overrides it. Use the parameter `add_generation_prompt` instead.")),
         ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}, False,
-         'enable_thinking=True: contradicts chat_template_kwargs={"enable_thinking": False}. Keep one of the two.'),
+         'enable_thinking=True: contradicts chat_template_kwargs={"enable_thinking": False}. Keep one of them.'),
         ({"enable_thinking": True, "extra_body": {"chat_template_kwargs": {"a": 1}}}, False,
-         ('enable_thinking=True: would be lost: extra_body["chat_template_kwargs"] is merged over it. '
-         "Write chat_template_kwargs=... instead of extra_body.")),
+         ('enable_thinking=True: would be lost: extra_body["chat_template_kwargs"] overrides it. '
+         "Use the parameter `chat_template_kwargs` instead.")),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(params: dict[str, object], stream: bool, text: str) -> None:
@@ -555,16 +555,16 @@ class Reply:
 @pytest.mark.parametrize(
     ("params", "suggestion"),
     [
-        ({"temperature": Numpyish()}, "Write .item() after it."),
-        ({"seed": Numpyish()}, "Write .item() after it."),
-        ({"stop_token_ids": Numpyish()}, "Write .tolist() after it."),
-        ({"structured_outputs": {"json": Reply}}, "Take its schema: Reply.model_json_schema()."),
+        ({"temperature": Numpyish()}, "Call .item() on it."),
+        ({"seed": Numpyish()}, "Call .item() on it."),
+        ({"stop_token_ids": Numpyish()}, "Call .tolist() on it."),
+        ({"structured_outputs": {"json": Reply}}, "Write Reply.model_json_schema()."),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": Reply}}},
-            "Take its schema: Reply.model_json_schema().",
+            "Write Reply.model_json_schema().",
         ),
-        ({"response_format": Reply}, "Take its schema: Reply.model_json_schema()."),
-        ({"structured_outputs": Reply()}, "Write .model_dump() after it."),
+        ({"response_format": Reply}, "Write Reply.model_json_schema()."),
+        ({"structured_outputs": Reply()}, "Call .model_dump() on it."),
     ],
 )
 def test_objects_of_other_libraries_get_a_hint(params: dict[str, object], suggestion: str) -> None:
@@ -605,7 +605,7 @@ def test_the_nearest_name(written: str, meant: str | None) -> None:
     if meant is not None:
         assert found.suggestion == f"Did you mean `{meant}`?"
     else:
-        assert found.suggestion == f'If this server knows it, write extra_body={{"{written}": 1}}.'
+        assert found.suggestion == f'If your server accepts it, write extra_body={{"{written}": 1}}.'
 
 
 @pytest.mark.parametrize("value", [None, 5])
@@ -654,7 +654,7 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
         ("prompt", "Hi", "chat('Hi', ...)"),
         ("system", "Be kind.", """{"role": "system", "content": 'Be kind.'}"""),
         ("model", "m", 'model="..."'),
-        ("lora_request", "a", "a model of its own name"),
+        ("lora_request", "a", "addressed as a model"),
         ("sampling_params", {}, "offline `LLM` class"),
         ("max_model_len", 4096, "vllm serve --max-model-len"),
         ("gpu_memory_utilization", 0.9, "vllm serve --gpu-memory-utilization"),
@@ -663,7 +663,7 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
         ("base_url", "http://x", "VLLMProvider(..., base_url=...)"),
         ("max_retries", 3, "VLLMProvider(..., max_retries=...)"),
         ("headers", {}, "extra_headers={...}"),
-        ("service_tier", "auto", "vLLM ignores it without a word"),
+        ("service_tier", "auto", "vLLM silently ignores it"),
         ("store", True, "Leave it out."),
         ("verbosity", "low", "Ask for it in the prompt."),
         ("functions", [], 'tools=[{"type": "function", "function": ...}]'),
@@ -684,7 +684,7 @@ def test_a_name_that_belongs_elsewhere_says_where(name: str, value: object, says
         ("top_k", 5, 'Use VLLMProvider, or write extra_body={"top_k": 5}.'),
         ("chat_template_kwargs", {}, 'Use VLLMProvider, or write extra_body={"chat_template_kwargs": {}}.'),
         ("enable_thinking", False, 'extra_body={"chat_template_kwargs": {"enable_thinking": False}}'),
-        ("best_of", 3, "is not a parameter of OpenAI's protocol. Write `n=3`"),
+        ("best_of", 3, "is not a parameter of OpenAI's API. Write `n=3`"),
         ("structured_outputs", {}, "Use VLLMProvider"),
         ("guided_json", {"a": 1}, '"json_schema": {"name": "reply", "schema": {\'a\': 1}}'),
         ("guided_regex", "a", """With VLLMProvider: Write structured_outputs={"regex": 'a'}."""),
@@ -744,12 +744,12 @@ def test_a_misspelt_name_of_a_secret_shows_none() -> None:
 
 def test_what_openai_alone_knows_is_told_to_be_ignored_by_vllm() -> None:
     for name in OPENAI_CHAT_NAMES - VLLM_CHAT_NAMES:
-        assert "ignores it without a word" in problem({name: "x"}).rule
+        assert "silently ignores it" in problem({name: "x"}).rule
 
 
 def test_what_vllm_alone_knows_is_told_to_be_vllms() -> None:
     for name in VLLM_CHAT_NAMES - OPENAI_CHAT_NAMES:
-        assert problem({name: "x"}, check_openai).rule == "is a parameter of vLLM, not of OpenAI's protocol."
+        assert problem({name: "x"}, check_openai).rule == "is a parameter of vLLM, not of OpenAI's API."
 
 
 def test_no_place_is_named_for_what_is_a_parameter() -> None:
@@ -807,7 +807,7 @@ def test_what_openai_compatible_servers_take(params: dict[str, object]) -> None:
     [
         ({"temperature": 2.5}, "temperature=2.5: must be between 0 and 2."),
         ({"top_logprobs": 2}, "top_logprobs=2: needs logprobs=True."),
-        ({"stream_options": {"include_usage": True}}, ("stream_options={'include_usage': True}: is only for streams. "
+        ({"stream_options": {"include_usage": True}}, ("stream_options={'include_usage': True}: requires streaming. "
          "Call .stream(...) or .astream(...).")),
         ({"tool_choice": "required"}, "tool_choice='required': needs `tools`."),
         ({"modalities": ["text", "smell"]}, "modalities[1]='smell': must be \"text\" or \"audio\"."),
@@ -861,15 +861,15 @@ def test_an_error_never_says_a_secret(params: dict[str, object], check: Check) -
 @pytest.mark.parametrize(
     ("headers", "rule"),
     [
-        ({"X Y": "a"}, "'X Y' is not a header name."),
-        ({"": "a"}, "'' is not a header name."),
-        ({5: "a"}, "5 is not a header name."),
+        ({"X Y": "a"}, "'X Y' is not a valid header name."),
+        ({"": "a"}, "'' is not a valid header name."),
+        ({5: "a"}, "5 is not a valid header name."),
         ({"X": 5}, "must be a string, not an int."),
         (
             {"X": "a\r\nY: b"},
-            "must be printable ASCII, without a line break and without white space around it.",
+            "must be printable ASCII without line breaks or surrounding white space.",
         ),
-        ({"Transfer-Encoding": "chunked"}, "is set from the body that is sent."),
+        ({"Transfer-Encoding": "chunked"}, "is computed from the body and cannot be set."),
         ([], "must be a mapping of header names to strings, not a list."),
     ],
 )

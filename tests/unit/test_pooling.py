@@ -523,7 +523,7 @@ def test_a_ranking(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) 
 def test_what_cannot_be_ranked(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     assert refused(colour, llm, "rerank", 3, "a", top_n=-1, top_k=2) == [
         "query=3: must be a text or a mapping with `content`, not an int.",
-        "documents='a': must be a list of texts or of mappings with `content`, not a str. Write [...] around it.",
+        "documents='a': must be a list of texts or of mappings with `content`, not a str. Wrap it in [...].",
         "top_n=-1: must be at least 0.",
         "top_k=2: is not a parameter of rerank. Did you mean `top_n`?",
     ]

@@ -1,1 +1,1 @@
-"""Request parameters judged before anything is sent: the words of the rules, and how they are compiled and told."""
+"""Validation of request parameters before anything is sent."""

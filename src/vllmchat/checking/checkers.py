@@ -1,11 +1,10 @@
-"""From a type and its rules to a function that says what is wrong with a value.
+"""Compiles a type and its rules into a checker.
 
-A checker takes a value and its path, such as `tools[0].function.name`, and returns the problems; none when
-the value is right. Checkers are compiled once, on the first check. They judge as vLLM judges, but without its
-coercions: `"5"` is no number, `True` is no integer, `2.0` is no integer; an integer is a number.
+A checker takes a value and its path, such as `tools[0].function.name`, and returns the problems it finds: an empty
+sequence for a valid value. Checkers are compiled once, on first use. They accept what vLLM accepts, but without its
+coercions: `"5"` is not a number, `True` and `2.0` are not integers; an integer is a number.
 
-What they never do: walk a JSON schema or any other free-form mapping (only its being a mapping is checked),
-or copy a value.
+Checkers never look inside a JSON schema or another free-form mapping, and never copy a value.
 """
 
 from __future__ import annotations
@@ -42,20 +41,20 @@ from vllmchat.http.timeout import Timeout
 Checker: TypeAlias = "Callable[[object, str], Sequence[Problem]]"
 
 OK: Final[tuple[Problem, ...]] = ()
-"""No problem."""
+"""No problems."""
 
 _LARGEST = sys.float_info.max
 _LONGEST_KEY = 60
 
 
 def checker_of(field: Field) -> Checker:
-    """The checker of one parameter. `None` at the top level never gets here: it means "not set"."""
+    """Returns the checker for one parameter. It never sees a top-level `None`, which means "not set"."""
     return _compile(field.type, field.rules)
 
 
 @cache
 def typed_dict_checker(typed_dict: type) -> Checker:
-    """The checker of a whole mapping: no unknown key, none missing, each value right."""
+    """Returns the checker for a mapping: no unknown keys, none missing, every value valid."""
     fields = fields_of(typed_dict)
     checkers = {name: (checker_of(field), field.nullable) for name, field in fields.items()}
     required = {name: _missing(field) for name, field in fields.items() if field.required}
@@ -63,14 +62,14 @@ def typed_dict_checker(typed_dict: type) -> Checker:
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not isinstance(value, Mapping):
-            return (not_a(value, path, "a mapping", f"Its keys: {names}."),)
+            return (not_a(value, path, "a mapping", f"Valid keys: {names}."),)
         mapping = cast("Mapping[object, object]", value)
         problems: list[Problem] = []
         for key, item in mapping.items():
             known = checkers.get(key) if isinstance(key, str) else None
             if known is None:
                 meant = suggest(key, fields) if isinstance(key, str) else None
-                hint = f"Did you mean `{meant}`?" if meant else f"Its keys: {names}."
+                hint = f"Did you mean `{meant}`?" if meant else f"Valid keys: {names}."
                 written = key if isinstance(key, str) and len(key) <= _LONGEST_KEY else show(key)
                 problems.append(Problem(f"{path}.{written}", show(item), f"`{path}` has no such key.", hint))
             elif item is None:
@@ -130,7 +129,7 @@ def _one(kind: object, rules: tuple[Rule, ...]) -> Checker:
 
 
 def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
-    """The checker of a union: the value's own shape says which member judges it."""
+    """Returns the checker for a union: the kind of value decides which member checks it."""
     by_shape: dict[str, Checker] = {}
     tagged: list[type] = []
     words: list[object] = []
@@ -147,7 +146,7 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
             by_shape[_shape_of(bare)] = _one(kind, rules)
     if tagged:
         by_shape["mapping"] = typed_dict_checker(tagged[0]) if len(tagged) == 1 else _tagged(tagged)
-    if words and "str" not in by_shape:  # a Literal beside str only names the usual words
+    if words and "str" not in by_shape:  # next to str, a Literal only lists common values
         by_shape["str"] = _literal(tuple(words), what)
     if "float" in by_shape and "int" not in by_shape:
         by_shape["int"] = by_shape["float"]
@@ -225,7 +224,7 @@ def _real(rules: tuple[Rule, ...]) -> Checker:
 
 
 def _range(rules: tuple[Rule, ...]) -> tuple[float, float, str]:
-    """Lowest and highest allowed value, and the words for it; a strict bound is the next number inside."""
+    """Returns the lowest and highest allowed value, and their description. A strict bound becomes the next number."""
     for rule in rules:
         if isinstance(rule, Bounds):
             low = rule.ge if rule.ge is not None else -math.inf
@@ -233,7 +232,7 @@ def _range(rules: tuple[Rule, ...]) -> tuple[float, float, str]:
             if rule.gt is not None:
                 low = math.nextafter(rule.gt, math.inf)
             if rule.lt is not None:
-                # Integers beyond 2**53 have no neighbour among the floats.
+                # Above 2**53, floats cannot represent the next integer.
                 high = rule.lt - 1 if isinstance(rule.lt, int) else math.nextafter(rule.lt, -math.inf)
             return low, high, str(rule)
     return -math.inf, math.inf, "a number"
@@ -293,7 +292,7 @@ def _instance(kind: type, what: str) -> Checker:
 
 
 def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
-    # Bounds and the like belong to the items only where they are written at the items.
+    # Rules such as Bounds apply to the items only if they annotate the items.
     length = next((rule for rule in rules if isinstance(rule, Length)), Length(0))
     least, most = length.least, length.most if length.most is not None else sys.maxsize
     judge = _compile(item, ())
@@ -309,7 +308,7 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
             return (Problem(path, show(value), "must not be empty.", "Leave it out instead."),)
         if len(items) > most:
             return (Problem(path, show(value), f"must have at most {most} items, not {len(items)}."),)
-        if bare is int and set(map(type, items)) == {int}:  # thousands of token ids at C's speed
+        if bare is int and set(map(type, items)) == {int}:  # fast path for thousands of token ids
             ids = cast("Sequence[int]", items)
             if low <= min(ids) and max(ids) <= high:
                 return OK
@@ -324,7 +323,7 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
 
 
 _MOST_IN_A_LIST = 5
-"""A list of thousands of wrong items is one mistake."""
+"""Report only the first few problems of a long list: thousands of wrong items are one mistake."""
 
 
 def _mapping(item: object) -> Checker:
@@ -351,7 +350,7 @@ def _mapping(item: object) -> Checker:
 
 
 def _tagged(kinds: list[type]) -> Checker:
-    """The checker of several TypedDicts that are told apart by their `type`."""
+    """Returns the checker for a union of TypedDicts that differ in their `type`."""
     variants: dict[str, list[type]] = {}
     for kind in kinds:
         for tag in get_args(fields_of(kind)["type"].type):
@@ -359,7 +358,7 @@ def _tagged(kinds: list[type]) -> Checker:
     tags = one_of(tuple(variants))
 
     def check(value: object, path: str) -> Sequence[Problem]:
-        mapping = cast("Mapping[str, object]", value)  # its shape has been looked at
+        mapping = cast("Mapping[str, object]", value)  # the caller has checked that
         tag = mapping.get("type")
         found = variants.get(tag) if isinstance(tag, str) else None
         if found is None:
@@ -380,10 +379,10 @@ def _exactly_one(check: Checker, keys: tuple[str, ...]) -> Checker:
     def checked(value: object, path: str) -> Sequence[Problem]:
         problems = check(value, path)
         given = _given(value, keys)
-        # What is no mapping or holds a misspelt constraint is one problem, not two.
+        # Something other than a mapping, or a misspelt constraint, is one problem, not two.
         if len(given) == 1 or (not given and problems):
             return problems
-        rule = f"needs exactly one of {names}; it has {' and '.join(given) if given else 'none'}."
+        rule = f"needs exactly one of {names}, but has {' and '.join(given) if given else 'none of them'}."
         return (*problems, Problem(path, show(value), rule))
 
     return checked
@@ -405,9 +404,7 @@ def _token_biases(value: object, path: str) -> Sequence[Problem]:
             isinstance(key, str) and key.isascii() and key.isdigit()
         )
         if not is_id:
-            problems.append(
-                Problem(path, show(key), "must have token ids as keys: integers that are not negative.")
-            )
+            problems.append(Problem(path, show(key), "must have token ids as keys: integers of at least 0."))
         else:
             problems.extend(_bias(bias, f"{path}[{show(key)}]"))
         if len(problems) >= _MOST_IN_A_LIST:

@@ -1,4 +1,4 @@
-"""A set of parameters and its rules: one pass over a call's arguments, every problem in one error."""
+"""Validates the parameters of a call in one pass, and raises one error with every problem."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from vllmchat.http.timeout import Timeout
 
 Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
-"""A rule between parameters: it gets the right ones, whether it is a stream, and the names of the wrong ones."""
+"""A rule across parameters. It gets the valid ones, whether the call streams, and the names of the invalid ones."""
 
 Convert: TypeAlias = "Callable[[object, str], tuple[object, Sequence[Problem]]]"
-"""Makes what is sent of types and functions of Python: it gets a value and its path, and gives the value to check
-and what is wrong already."""
+"""Converts Python types or functions to what is sent. It gets a value and its path, and returns the value to check
+and the problems found so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedParams:
-    """The parameters of one call, checked.
+    """The validated parameters of one call.
 
     Attributes:
-        fields: What goes into the request body: only what was set. The values are the caller's own objects;
-            do not change them.
-        extra_body: What is merged into the body last, unchecked.
+        fields: The fields for the request body, without those that are not set. The values are the caller's own
+            objects; do not modify them.
+        extra_body: Unchecked fields that are merged into the body last.
         extra_headers: Headers for this call. Their values may be secrets.
-        timeout: How long to wait for this call, or None for the provider's own.
-        newer: Those that not every server knows, by name, each with the vLLM version that brought it.
+        timeout: The timeout for this call; None for the provider's.
+        newer: Parameters that some servers do not know, each with the vLLM version that added it.
     """
 
     fields: dict[str, object]
@@ -45,16 +45,16 @@ class CheckedParams:
 
 
 class Dialect:
-    """Which parameters there are, and which rules hold between them.
+    """Validates one set of parameters, and the rules across them.
 
     Args:
-        owner: Who takes the parameters, for messages, such as `VLLMProvider`.
+        owner: What accepts the parameters, for messages, such as `VLLMProvider`.
         params: The TypedDict of the parameters.
-        between: The rules between parameters, each under the name that calls for it.
-        unknown: Makes the problem of a name that is none of the parameters.
-        hint: Improves the problem of a parameter, given its name and the value.
-        finish: Brings the checked fields into the form that the server takes, in place.
-        convert: For parameters that take types or functions, what makes mappings of them before the check.
+        between: The rules across parameters, keyed by the parameter that triggers them.
+        unknown: Returns the problem for an unknown name.
+        hint: Improves the problem of a parameter, given its name and value.
+        finish: Converts the validated fields, in place, to what the server accepts.
+        convert: For parameters that accept types or functions: converts them to mappings before the check.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Dialect:
 
     @property
     def checkers(self) -> dict[str, Checker]:
-        """What judges each parameter's value. Compiled at the first check, not at the import."""
+        """The checker of each parameter. Compiled on the first check, not on import."""
         if self._checkers is None:
             known = fields_of(self.params)
             checkers = {name: checker_of(each) for name, each in known.items()}
@@ -92,11 +92,11 @@ class Dialect:
         return self._checkers
 
     def check(self, params: Mapping[str, object], *, stream: bool = False) -> CheckedParams:
-        """Check the parameters of one call.
+        """Validates the parameters of one call.
 
         Args:
             params: The keyword arguments of the call.
-            stream: Whether the answer is to be streamed.
+            stream: Whether the call streams.
 
         Raises:
             InvalidRequestError: With every problem found.
@@ -156,7 +156,7 @@ def _top(path: str) -> str:
     return path.partition(".")[0].partition("[")[0]
 
 
-# The doors: their contents are not checked, and never shown
+# Escape hatches: their contents are not checked, and never shown
 
 
 def _extra_body(value: object, path: str) -> Sequence[Problem]:
@@ -166,7 +166,7 @@ def _extra_body(value: object, path: str) -> Sequence[Problem]:
     if not all(isinstance(name, str) for name in body):
         return (Problem(path, "", "must have strings as keys."),)
     if "stream" in body:
-        rule = "is not for `extra_body`: the verb decides, since it must read what comes back."
+        rule = "is not allowed: the method decides whether to stream."
         return (Problem(f"{path}.stream", show(body["stream"]), rule, "Call .chat(...) or .stream(...)."),)
     return OK
 
@@ -181,12 +181,12 @@ def _extra_headers(value: object, path: str) -> Sequence[Problem]:
     problems: list[Problem] = []
     for name, text in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            problems.append(Problem(path, "", f"{show(name)} is not a header name."))
+            problems.append(Problem(path, "", f"{show(name)} is not a valid header name."))
         elif name.lower() in ("content-length", "transfer-encoding"):
-            problems.append(Problem(f"{path}[{name!r}]", "", "is set from the body that is sent."))
+            problems.append(Problem(f"{path}[{name!r}]", "", "is computed from the body and cannot be set."))
         elif not isinstance(text, str):
             problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {kind_of(text)}."))
         elif not _HEADER_VALUE.fullmatch(text):
-            rule = "must be printable ASCII, without a line break and without white space around it."
+            rule = "must be printable ASCII without line breaks or surrounding white space."
             problems.append(Problem(f"{path}[{name!r}]", "", rule))
     return problems

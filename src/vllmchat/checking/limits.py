@@ -1,4 +1,4 @@
-"""How long a call may take, where that is its only parameter."""
+"""Validation of `timeout`, for methods that have no other parameter."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vllmchat.http.timeout import Timeout  # noqa: TC001 - the checkers read the
 
 
 class Limits(TypedDict, total=False):
-    """What verbs without other parameters take."""
+    """The parameters of methods that accept only a timeout."""
 
     timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
-    """How long to wait for this call, over the provider's own. A number limits the whole call, in seconds."""
+    """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds."""
 
 
 class _Seconds(TypedDict):
@@ -28,21 +28,21 @@ _dialect = cache(Dialect)
 
 
 def checked_timeout(timeout: float | Timeout | None) -> float | Timeout | None:
-    """The limits of a call, checked.
+    """Returns a valid timeout unchanged.
 
     Raises:
-        InvalidRequestError: They are none.
+        InvalidRequestError: It is not a positive number or a `Timeout`.
     """
-    return _dialect("a verb", Limits).check({"timeout": timeout}).timeout
+    return _dialect("this method", Limits).check({"timeout": timeout}).timeout
 
 
 def checked_seconds(timeout: float) -> float:
-    """A number of seconds, checked.
+    """Returns a valid number of seconds unchanged.
 
     Raises:
-        InvalidRequestError: It is none, or not positive.
+        InvalidRequestError: It is not a positive number.
     """
     if cast("object", timeout) is None:
         raise InvalidRequestError([Problem("timeout", "None", "must be a number of seconds.")])
-    _dialect("a verb", _Seconds).check({"timeout": timeout})
+    _dialect("this method", _Seconds).check({"timeout": timeout})
     return timeout

@@ -1,8 +1,7 @@
-"""The words in which `params` says what a value must be, and the reading of what it says.
+"""The annotations that describe parameters, and the code that reads them.
 
-A parameter is one line, `name: Annotated[type | None, Bounds(ge=0), Since("0.9.1")]`. From that line come the
-static type, the check before sending (`checkers`), and the reference page. `Default`, `Since` and `Needs` are
-for readers only; the other words are enforced.
+A parameter is one line, `name: Annotated[type | None, Bounds(ge=0), Since("0.9.1")]`. The static type, the check
+before sending (`checkers`) and the reference page all come from it. `Default` and `Needs` are documentation only.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from vllmchat.checking.since import NEUTRAL, OLDEST, REWRITTEN, SINCE
 
 
 class Bounds:
-    """The range of a number. Numbers are always finite.
+    """The range of a number. Numbers must always be finite.
 
     Args:
-        ge: It is at least this.
-        gt: It is greater than this.
-        le: It is at most this.
-        lt: It is less than this.
+        ge: Greater than or equal to this.
+        gt: Greater than this.
+        le: Less than or equal to this.
+        lt: Less than this.
     """
 
     __slots__ = ("ge", "gt", "le", "lt")
@@ -55,11 +54,11 @@ class Bounds:
 
 
 class Length:
-    """How many characters a string has, or how many items a list has.
+    """The length of a string, in characters, or of a list, in items.
 
     Args:
-        least: At least so many.
-        most: At most so many.
+        least: The minimum.
+        most: The maximum; None for no limit.
     """
 
     __slots__ = ("least", "most")
@@ -69,10 +68,10 @@ class Length:
 
 
 class Without:
-    """Characters that a string must not hold.
+    """Characters that a string must not contain.
 
     Args:
-        characters: All of them, as one string.
+        characters: The characters, as one string.
     """
 
     __slots__ = ("characters",)
@@ -82,13 +81,13 @@ class Without:
 
 
 class NotBlank:
-    """A string is more than white space."""
+    """A string with more than white space."""
 
     __slots__ = ()
 
 
 class ExactlyOne:
-    """Exactly one of some keys of a mapping is set.
+    """A mapping in which exactly one of some keys is set.
 
     Args:
         keys: The keys.
@@ -101,50 +100,50 @@ class ExactlyOne:
 
 
 class TokenIds:
-    """The keys of a mapping are token ids: whole numbers, or strings that read as such."""
+    """A mapping whose keys are token ids: integers of at least 0, or strings of digits."""
 
     __slots__ = ()
 
 
 class Since(str):
-    """The vLLM version that brought the parameter. Without it: 0.8.5 or older.
+    """The vLLM version that added the parameter. Without this annotation: 0.8.5 or older.
 
-    Of a parameter that several endpoints share, it is the version that brought it to the first of them, mostly chats;
-    for the others see `SINCE`. An older server is not sent it.
+    If several endpoints share a parameter, this is the version for the first of them, usually chats; see `SINCE` for
+    the others. The parameter is not sent to older servers.
     """
 
     __slots__ = ()
 
 
 class Default(str):
-    """What the server does when the parameter is not sent."""
+    """What the server does if the parameter is not sent."""
 
     __slots__ = ()
 
 
 class Needs(str):
-    """The option the server must have been started with."""
+    """The option that the server must be started with."""
 
     __slots__ = ()
 
 
 Rule = Bounds | Length | Without | NotBlank | ExactlyOne | TokenIds
-"""A word that is enforced."""
+"""An annotation that is enforced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One key of a TypedDict, taken apart.
+    """One key of a TypedDict.
 
     Attributes:
         name: The key.
-        type: Its type, without `None` and without what was written around it.
+        type: Its type, without `None` and `Annotated`.
         nullable: Whether `None` is allowed.
-        required: Whether the key must be there.
-        rules: What is enforced beside the type.
-        default: What the server does without it, for readers.
-        since: The vLLM version that brought it; None for 0.8.5 or older.
-        needs: The server option it needs, for readers.
+        required: Whether the key is required.
+        rules: What is enforced in addition to the type.
+        default: What the server does without it; documentation only.
+        since: The vLLM version that added it; None for 0.8.5 or older.
+        needs: The server option it needs; documentation only.
     """
 
     name: str
@@ -157,7 +156,7 @@ class Field:
     needs: str | None
 
     def too_new_for_some(self, value: object) -> bool:
-        """Whether there are servers that ignore it, and do something else for that than they would with this value."""
+        """Whether some servers would ignore it and so behave differently from what this value asks for."""
         if self.since is None or self.since == OLDEST or self.name in REWRITTEN:
             return False
         default = (self.default or "").partition(",")[0].strip('`"')
@@ -167,7 +166,7 @@ class Field:
 
 @cache
 def fields_of(typed_dict: type) -> dict[str, Field]:
-    """The keys of a TypedDict, inherited ones included, in the order in which they are written."""
+    """Returns the keys of a TypedDict in the order of definition, including inherited ones."""
     came = SINCE.get(typed_dict.__name__, {})
     hints: dict[str, object] = get_type_hints(typed_dict, include_extras=True)
     required: frozenset[str] = getattr(typed_dict, "__required_keys__", frozenset())
@@ -178,17 +177,17 @@ def fields_of(typed_dict: type) -> dict[str, Field]:
 
 
 def unwrap(hint: object) -> tuple[object, tuple[object, ...]]:
-    """A type and what `Annotated` says of it."""
+    """Returns a type without `Annotated`, and the annotations."""
     metadata: tuple[object, ...] = ()
     while get_origin(hint) in (Annotated, Required, NotRequired):
         if get_origin(hint) is Annotated:
-            metadata = (*metadata, *hint.__metadata__)  # type: ignore[attr-defined] # get_origin said so
+            metadata = (*metadata, *hint.__metadata__)  # type: ignore[attr-defined] # get_origin ensures it
         hint = get_args(hint)[0]
     return hint, metadata
 
 
 def members(hint: object) -> tuple[object, ...]:
-    """The members of a union, or the type itself; with `None` among them when it is allowed."""
+    """Returns the members of a union, including `None` if it is allowed, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
@@ -199,12 +198,12 @@ def is_generic(bare: object, kind: type) -> bool:
 
 
 def is_python(bare: object) -> bool:
-    """Whether a type stands for types or functions of Python, which become mappings before they are checked."""
+    """Whether values of this type are Python types or functions, which are converted to mappings before the check."""
     return get_origin(bare) in (TypeForm, Callable)
 
 
 def enforced(metadata: tuple[object, ...]) -> tuple[Rule, ...]:
-    """Those words of an annotation that are enforced."""
+    """Returns those annotations that are enforced."""
     return tuple(word for word in metadata if isinstance(word, Rule))
 
 
@@ -229,7 +228,7 @@ def _field(name: str, hint: object, *, required: bool, came: str | None) -> Fiel
 
 
 def _number(value: float) -> str:
-    # 2**63 is easier to recognise than its nineteen digits.
+    # 2**63 is easier to recognize than its nineteen digits.
     for power in (63, 64):
         if value in (2**power, -(2**power)):
             return f"{'-' if value < 0 else ''}2**{power}"

@@ -1,11 +1,11 @@
-"""Which version of vLLM brought a parameter to an endpoint that shares it, and what is done where a server is older.
+"""Which vLLM version added a shared parameter to an endpoint, and what happens with older servers.
 
-`Since` in an annotation says when the first endpoint, mostly chats, got the parameter. Another endpoint that inherits
-the annotation often got it in another release: those are listed here, by the TypedDict of what its verb takes. What
-came with the endpoint itself, or before it, needs no word.
+`Since` in an annotation names the version for the first endpoint that got the parameter, usually chats. Other
+endpoints that inherit the annotation often got it in another release. Those are listed here, by the TypedDict of their
+method. Parameters that came with the endpoint itself, or earlier, are not listed.
 
-A server ignores what it does not know. So one that is too old for a parameter is not sent it: the call fails, and says
-which version it needs. Exceptions stand here too.
+Servers ignore parameters that they do not know. So a parameter is not sent to a server that is too old for it: the
+call raises, and the error names the version it needs. The exceptions are listed here too.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ SINCE: Final[Mapping[str, Mapping[str, str]]] = {
         "routed_experts_prompt_start": "0.22",
     },
 }
-"""By TypedDict and parameter. The endpoints themselves: responses since 0.10, generation from tokens since 0.11.1."""
+"""By TypedDict and parameter. The endpoints themselves: responses since 0.10, generate since 0.11.1."""
 
 OLDEST: Final = "0.8.5"
-"""The oldest version that is talked to: what is as old as it is never too new."""
+"""The oldest supported version: a parameter that it has is never too new."""
 
 HARMLESS: Final = frozenset({"request_id", "session_id", "stream_interval", "user"})
-"""What an old server may ignore: neither the reply nor who can see it depends on it. The caller is warned."""
+"""Parameters that an old server may ignore: they affect neither the reply nor who can see it. The caller is warned."""
 
 REWRITTEN: Final = frozenset({"embed_dtype", "endianness", "structured_outputs", "use_activation"})
-"""What is written differently for old servers, or refused there by rules of its own: see `vllmchat.versions`."""
+"""Parameters that are rewritten for old servers, or rejected by rules of their own: see `vllmchat.versions`."""
 
 NEUTRAL: Final[Mapping[str, object]] = {"thinking_token_budget": -1, "watermarking": False}
-"""Values that ask for nothing, beside the defaults: a server that does not know the parameter does the same."""
+"""Further values, in addition to the defaults, with which a server behaves as if it did not know the parameter."""

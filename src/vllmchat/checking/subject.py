@@ -1,4 +1,4 @@
-"""What a verb is about, such as the text to embed, judged together with its parameters."""
+"""Validates the subject of a call, such as the text to embed, together with its parameters."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ F = TypeVar("F")
 
 
 class Check(Protocol):
-    """Checks the parameters of a call, as `Dialect.check` does."""
+    """Validates the parameters of a call, as `Dialect.check` does."""
 
     def __call__(self, params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-        """With every problem in one `InvalidRequestError`."""
+        """Raises one `InvalidRequestError` with every problem."""
         ...
 
 
 def check_all(
     found: Sequence[Problem], check: Check, params: Mapping[str, object], *, stream: bool = False
 ) -> CheckedParams:
-    """Check the parameters of a call whose subject has been judged.
+    """Validates the parameters of a call whose subject has been validated.
 
     Args:
-        found: What is wrong with the subject.
-        check: Checks the parameters.
+        found: The problems of the subject.
+        check: Validates the parameters.
         params: The keyword arguments of the call.
-        stream: Whether the answer is to be streamed.
+        stream: Whether the call streams.
 
     Raises:
         InvalidRequestError: With every problem found, those of the subject first.
@@ -54,11 +54,11 @@ def check_all(
 
 
 def judged(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem]]:
-    """A subject as it is sent, and what is wrong with it.
+    """Returns a subject as it is sent, and its problems.
 
     Args:
-        encode: Makes it, or raises `InvalidRequestError`.
-        failed: What stands for it then.
+        encode: Returns the subject, or raises `InvalidRequestError`.
+        failed: The value to return if it raises.
     """
     try:
         return encode(), ()
@@ -69,12 +69,12 @@ def judged(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem]
 def unknown(
     owner: str, params: type, said: Mapping[str, tuple[str, str | None]]
 ) -> Callable[[str, object], Problem]:
-    """What a `Dialect` says of a name that is none of its parameters.
+    """Returns what a `Dialect` needs to explain unknown names.
 
     Args:
-        owner: Who takes the parameters, such as `embed`.
-        params: The TypedDict of all that it takes, for suggestions.
-        said: Of some names, what is wrong with them and what to write instead.
+        owner: What accepts the parameters, such as `embed`.
+        params: The TypedDict of the parameters, for suggestions.
+        said: For some names, what is wrong with them and what to write instead.
     """
 
     def problem(name: str, value: object) -> Problem:
@@ -88,7 +88,7 @@ def unknown(
 
 
 def judge_tokens(value: object, path: str) -> Sequence[Problem]:
-    """What is wrong with a list of token ids: no more than a few problems of thousands."""
+    """Returns the first few problems of a list of token ids."""
     return _tokens()(value, path)
 
 

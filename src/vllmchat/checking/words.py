@@ -1,4 +1,4 @@
-"""How error messages speak of values, of types and of names."""
+"""Formats values, types and names for error messages."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _LONGEST_NAME = 60
 
 
 def show(value: object) -> str:
-    """A value for an error message: its `repr`, shortened, without writing out what is large."""
+    """Formats a value for an error message: its `repr`, shortened. Large values are not formatted in full."""
     if isinstance(value, (bytes, bytearray)):
         return f"<{len(value)} bytes>"
     try:
         text = _REPR.repr(value)
-    except ValueError:  # Python writes out no integer of more than some thousand digits
+    except ValueError:  # Python does not format integers of more than a few thousand digits
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, or None.
+    """Returns the known name that was probably meant, or None.
 
     Args:
-        name: What was written.
-        known: The names that exist.
+        name: The unknown name.
+        known: The known names.
     """
     if len(name) > _LONGEST_NAME:
         return None
@@ -41,25 +41,25 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     by_flat = {_flat(other): other for other in known}
     if flat in by_flat:
         return by_flat[flat]
-    import difflib  # needed only for a request that is refused
+    import difflib  # needed only for invalid requests
 
     close = difflib.get_close_matches(flat, by_flat, n=1, cutoff=0.75)
     return by_flat[close[0]] if close else None
 
 
 def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
-    """The problem of a value of the wrong type."""
+    """Returns the problem for a value of the wrong type."""
     return Problem(path, show(value), f"must be {what}, not {kind_of(value)}.", _hint(value, what) or hint)
 
 
 def one_of(words: Sequence[object]) -> str:
-    """Literal words, as a reader says them."""
+    """Formats literals as "a, b or c"."""
     quoted = [f'"{word}"' if isinstance(word, str) else repr(word) for word in words]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
 def either(kinds: Sequence[object]) -> str:
-    """The members of a union, as a reader says them."""
+    """Describes the members of a union."""
     words: list[object] = []
     names: list[str] = []
     for kind in kinds:
@@ -87,7 +87,7 @@ def _singular(hint: object) -> str:
 
 
 def plural(hint: object) -> str:
-    """Several of a type, as a reader says them."""
+    """Describes several values of a type."""
     bare, _ = unwrap(hint)
     kinds = members(bare)
     if len(kinds) > 1:
@@ -101,19 +101,19 @@ def plural(hint: object) -> str:
 
 
 def as_mapping(value: object) -> Mapping[object, object] | None:
-    """A value as a mapping, or None when it is something else."""
+    """Returns a mapping unchanged, or None for any other value."""
     return cast("Mapping[object, object]", value) if isinstance(value, Mapping) else None
 
 
 def as_list(value: object) -> Sequence[object] | None:
-    """A value as a list, or None when it is something else; text is no list."""
+    """Returns a list unchanged, or None for any other value. A string is not a list."""
     if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
         return None
     return cast("Sequence[object]", value)
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for an error message: the name of its type, with its article."""
+    """Describes a value's type for an error message, with its article: "an int"."""
     if value is None:
         return "None"
     if isinstance(value, type):
@@ -126,22 +126,22 @@ def kind_of(value: object) -> str:
 
 
 def _hint(value: object, what: str) -> str | None:
-    """How to turn what was given into what is wanted, where that is plain."""
+    """Suggests how to turn the value into the expected type, if that is obvious."""
     single = _is_single(value)
     if isinstance(value, type) and hasattr(value, "model_json_schema") and "mapping" in what:
-        return f"Take its schema: {value.__name__}.model_json_schema()."
+        return f"Write {value.__name__}.model_json_schema()."
     if hasattr(value, "model_dump") and "mapping" in what:
-        return "Write .model_dump() after it."
-    if hasattr(value, "tolist") and hasattr(value, "item"):  # numpy, torch and what is like them
-        return "Write .tolist() after it." if "list" in what else "Write .item() after it."
+        return "Call .model_dump() on it."
+    if hasattr(value, "tolist") and hasattr(value, "item"):  # numpy, torch and similar
+        return "Call .tolist() on it." if "list" in what else "Call .item() on it."
     if isinstance(value, float) and value.is_integer() and "integer" in what:
         return f"Write {int(value)}."
     if isinstance(value, str) and ("number" in what or "integer" in what or "True" in what):
-        return "Write it without quotes." if _reads_as(value, what) else None
+        return "Remove the quotes." if _reads_as(value, what) else None
     if isinstance(value, (set, frozenset)) and "list" in what:
-        return "Write sorted(...) or list(...) around it: a set has no order."
+        return "Wrap it in sorted(...) or list(...): a set has no order."
     if single and what.startswith("a list"):
-        return "Write [...] around it."
+        return "Wrap it in [...]."
     return None
 
 
