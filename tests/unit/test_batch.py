@@ -105,9 +105,9 @@ def test_what_a_batch_takes_is_sent() -> None:
         ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "it tells of one prompt"),
         ({"ec_transfer_params": {"a": 1}}, "the server would not tell what came of it"),
         ({"extra_body": {"tools": TOOLS}}, "extra_body.tools: is not for batches"),
-        ({"stream_options": {"include_usage": True}}, "is only for streams"),
+        ({"stream_options": {"include_usage": True}}, "requires streaming"),
         ({"temperature": 3}, "temperature=3: must be between 0 and 2."),
-        ({"stream": True}, "the verb decides"),
+        ({"stream": True}, "the method decides"),
     ],
 )
 def test_what_the_route_would_misread_is_refused(params: Object, said: str) -> None:

@@ -321,7 +321,7 @@ class TestToolCall:
         tool_call = ToolCall(id="c", function=FunctionCall(name="get_weather", arguments=arguments))
         assert not tool_call.complete
         with pytest.raises(
-            ResponseError, match=r"'get_weather' has arguments that were cut before their end"
+            ResponseError, match=r"'get_weather' has arguments that were truncated"
         ) as e:
             tool_call.parse()
         assert arguments in str(e.value)
@@ -352,7 +352,7 @@ class TestToolCall:
         assert first.complete
         assert first.parse() == {}
         assert not last.complete
-        with pytest.raises(ResponseError, match="was cut before its end"):
+        with pytest.raises(ResponseError, match="was truncated"):
             last.parse()
 
     @pytest.mark.parametrize("reason", ["stop", "tool_calls", None])

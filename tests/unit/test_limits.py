@@ -119,7 +119,7 @@ def check(reply: ChatCompletion, complete: bool) -> None:
     if complete:
         assert call.parse() == json.loads(call.arguments or "{}")
     else:
-        with pytest.raises(ResponseError, match="was cut before its end"):
+        with pytest.raises(ResponseError, match="was truncated"):
             call.parse()
 
 
@@ -239,7 +239,7 @@ def test_a_run_does_not_execute_it(
     llm.close()
     assert (done.text, ran) == ("Sunny.", [])
     assert done.results[0].content.startswith(
-        "Not executed: the call of tool 'weather' was cut before its end"
+        "Not executed: the call of tool 'weather' was truncated"
     )
     # What goes back are arguments that any server reads.
     sent = cast("Object", scripted.requests[1].json())

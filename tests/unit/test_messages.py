@@ -79,27 +79,27 @@ def test_contents_are_not_looked_at() -> None:
     [
         (
             {"role": "user"},
-            "messages: must be a str or a list of messages, not a dict. Write [...] around it.",
+            "messages: must be a str or a list of messages, not a dict. Wrap it in [...].",
         ),
-        (b"Hello", "messages: must be a str or a list of messages, not a bytes. Write list(...) around it."),
+        (b"Hello", "messages: must be a str or a list of messages, not a bytes. Wrap it in list(...)."),
         (None, "messages: must be a str or a list of messages, not None."),
         (5, "messages: must be a str or a list of messages, not an int."),
         (
             (each for each in [{"role": "user"}]),
-            "messages: must be a str or a list of messages, not a generator. Write list(...) around it.",
+            "messages: must be a str or a list of messages, not a generator. Wrap it in list(...).",
         ),
         (["Hi"], 'messages[0]: must be a message, not a str. Write {"role": "user", "content": ...}.'),
         ([None], "messages[0]: must be a message, not None."),
         (
             [{"content": "x"}],
-            'messages[0].role: is required. Such as "user", "assistant", "system" or "tool".',
+            'messages[0].role: is required. Common roles are "user", "assistant", "system" and "tool".',
         ),
         ([{"role": 5}], "messages[0].role: must be a string, not an int."),
         (
             [{"type": "text", "text": "x"}],
             (
                 "messages[0].role: is required. This is a content part: "
-                'write {"role": "user", "content": [...]} around it.'
+                'wrap it in {"role": "user", "content": [...]}.'
             ),
         ),
     ],
@@ -110,13 +110,13 @@ def test_what_is_no_conversation(messages: object, text: str) -> None:
 
 def test_a_whole_reply_is_no_message_but_nearly() -> None:
     assert refused([reply()]) == [
-        "messages[0]: must be a message, not a vllmchat.ChatCompletion. Of a reply, write .message."
+        "messages[0]: must be a message, not a vllmchat.ChatCompletion. Use its .message."
     ]
     assert refused(reply().message) == [
-        "messages: must be a str or a list of messages, not a vllmchat.ChatMessage. Write [...] around it."
+        "messages: must be a str or a list of messages, not a vllmchat.ChatMessage. Wrap it in [...]."
     ]
     assert refused([reply().usage or reply().choices[0]]) == [
-        "messages[0]: must be a message, not a vllmchat.Choice. Write .model_dump(exclude_none=True) after it."
+        "messages[0]: must be a message, not a vllmchat.Choice. Call .model_dump(exclude_none=True) on it."
     ]
 
 

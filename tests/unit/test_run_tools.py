@@ -354,15 +354,15 @@ def give_circle() -> Circle:
         (call("give_circle"), "The tool failed: ", ValueError),
         (
             call("get_weather", {"town": "Paris"}),
-            """Not executed: the arguments of get_weather are wrong.
+            """Not executed: the arguments of get_weather are invalid.
 - city: Field required
 - town: Extra inputs are not permitted (given: 'Paris')""",
             ValueError,
         ),
         (call("by_hand", "[1]"), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
         (call("by_hand", '"\\ud800"'), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
-        (call("by_hand", '{"a": "\\ud800"}'), "Not executed: the arguments of by_hand are wrong: unexp", ValueError),
-        (call("get_wether"), "There is no tool 'get_wether'. The tools: get_weather, fail, give_circle, by_hand.",
+        (call("by_hand", '{"a": "\\ud800"}'), "Not executed: the arguments of by_hand are invalid: unexp", ValueError),
+        (call("get_wether"), "Unknown tool 'get_wether'. The available tools are: get_weather, fail, give_circle, by_hand.",
          LookupError),
         (call("get_weather", "{city"), "Not executed: the call of tool 'get_weather' has arguments that are not", None),
         (call("get_weather", '{"city": "Par'), "Not executed: the call of tool 'get_weather' has arguments that were",
@@ -425,7 +425,7 @@ def test_a_hook_may_be_asynchronous_where_the_run_is(colour: Colour, streams: bo
     llm = Script(said("", call("fail"), call("fail", call_id="c2")), said("Sorry."))
     if colour.portal is None:
         with pytest.raises(
-            InvalidRequestError, match="on_tool_error: is asynchronous, which a blocking run cannot"
+            InvalidRequestError, match="on_tool_error: is async, which a sync run cannot"
         ):
             run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
         assert llm.asked == []
@@ -465,7 +465,7 @@ def test_a_cut_call_is_never_executed(arguments: str, colour: Colour, streams: b
     assert cities == ["Oslo"]
     assert [result.error is None for result in done.results] == [True, False]
     assert done.results[1].content.startswith(
-        "Not executed: the call of tool 'look' was cut before its end: {"
+        "Not executed: the call of tool 'look' was truncated: {"
     )
     history = llm.asked[1]["messages"]
     assert [each["function"]["arguments"] for each in history[1]["tool_calls"]] == ['{"city": "Oslo"}', "{}"]
@@ -500,8 +500,7 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
         run(colour, llm, streams=streams, tools=[look], max_turns=3)
     error = caught.value
     assert str(error) == (
-        "after 3 turns the model still calls tools (look): there is no answer. Give max_turns more, or run on with "
-        ".messages."
+        "the model still calls tools (look) after 3 turns. Raise max_turns, or continue from .messages."
     )
     assert error.max_turns == 3
     assert len(error.completions) == 3
@@ -521,7 +520,7 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
 
 def test_too_many_turns_of_cut_calls(colour: Colour, streams: bool) -> None:
     cut = said("", call("get_weather", '{"city'), finish="length")
-    with pytest.raises(MaxTurnsError, match="Of all calls 2 came cut") as caught:
+    with pytest.raises(MaxTurnsError, match="2 of its calls were truncated") as caught:
         run(colour, Script(cut, copy.deepcopy(cut)), streams=streams, tools=[get_weather], max_turns=2)
     # Taken up again, it is still not executed.
     llm = Script(said("Done."))
@@ -559,14 +558,14 @@ async def aget_weather(city: str) -> str:
         (
             {"tools": [DEFINITION, 5, lambda: None, get_weather, get_weather]},
             [
-                "tools[0]: has no function to call: it is a mapping. Write Tool(function, name=..., parameters=...).",
-                "tools[1]: has no function to call: it is an int. Write Tool(function, name=..., parameters=...).",
+                "tools[0]: must be a function, not a mapping. Write Tool(function, name=..., parameters=...).",
+                "tools[1]: must be a function, not an int. Write Tool(function, name=..., parameters=...).",
                 'tools[2]=<<lambda>>: has no name. Write Tool(..., name="...").',
-                'tools[4]: has the name of another tool: get_weather. Write Tool(function, name="...").',
+                'tools[4]: has the same name as another tool: get_weather. Write Tool(function, name="...").',
             ],
         ),
         ({"tools": [get_weather], "max_turns": 0, "n": 2},
-         ["max_turns=0: must be at least 1.", "n=2: must be 1 where the conversation goes on with the reply."]),
+         ["max_turns=0: must be at least 1.", "n=2: must be 1: the conversation continues with one reply."]),
         ({"tools": [get_weather], "max_turns": True}, ["max_turns=True: must be at least 1."]),
     ],
 )  # fmt: skip
@@ -584,7 +583,7 @@ def test_messages_that_are_none_are_refused(colour: Colour, streams: bool) -> No
 @pytest.mark.parametrize("verb", [run_tools, stream_run_tools])
 def test_a_blocking_run_refuses_what_must_be_awaited(verb: Callable[..., object]) -> None:
     with pytest.raises(
-        InvalidRequestError, match=r"asynchronous functions.*: aget_weather\. Call arun_tools"
+        InvalidRequestError, match=r"async functions.*: aget_weather\. Call arun_tools"
     ):
         verb(Script(), "Weather?", tools=[get_weather, aget_weather])
 
@@ -678,7 +677,7 @@ async def test_cancelling_a_run_cancels_its_functions() -> None:
             )
             assert len(llm.asked) == 1
             if streamed_too:
-                with pytest.raises(StreamError, match="was closed, or failed"):
+                with pytest.raises(StreamError, match="was closed or failed"):
                     await stream_.until_done()
 
 

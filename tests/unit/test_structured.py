@@ -163,7 +163,7 @@ def test_what_is_no_type_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match="must be a mapping or a type") as caught:
         check_vllm({"response_format": value}, stream=False)
     if isinstance(value, User):
-        assert caught.value.problems[0].suggestion == "Write the class itself: User."
+        assert caught.value.problems[0].suggestion == "Pass the class itself: User."
 
 
 def test_types_are_told_from_values() -> None:
@@ -259,7 +259,7 @@ def test_other_servers_may_answer_something_else(
     text: str, scripted: ScriptedServer, other: OpenAIProvider
 ) -> None:
     scripted.reply(reply(text))
-    with pytest.raises(StructuredOutputError, match=r"is no list\[int\]") as caught:
+    with pytest.raises(StructuredOutputError, match=r"is not a valid list\[int\]") as caught:
         other.parse("Hi", list[int])
     assert caught.value.reason == "mismatch"
 
@@ -270,19 +270,19 @@ def test_other_servers_may_answer_something_else(
         (
             reply('{"name": "A', "length"),
             "cut",
-            'a whole User (finish reason \'length\'): give max_tokens more room; it is: {"name": "A',
+            'a complete User (finish reason \'length\'): raise max_tokens; it is: {"name": "A',
         ),
         (
             reply("", "abort"),
             "cut",
-            "the reply was cut before it was a whole User (finish reason 'abort'); it has no",
+            "the reply was truncated before it was a complete User (finish reason 'abort'); it has no",
         ),
         (reply("", "stop", refusal="I will not."), "refused", "the model refused: I will not."),
         (reply("{", "content_filter"), "refused", "the model refused (finish reason 'content_filter')"),
         (
             reply('{"name": "Ada"}'),
             "mismatch",
-            'the reply is no User (age: Field required); it is: {"name": "Ada"}',
+            'the reply is not a valid User (age: Field required); it is: {"name": "Ada"}',
         ),
         (reply("Ada" * 100), "mismatch", "it starts with: AdaAda"),
         (reply("", reasoning="Hm."), "mismatch", "it has no text, only reasoning"),
@@ -291,7 +291,7 @@ def test_other_servers_may_answer_something_else(
                 "", "tool_calls", tool_calls=[{"id": "c", "function": {"name": "look", "arguments": "{}"}}]
             ),
             "mismatch",
-            "the reply is no answer: the model called look",
+            "the reply is a tool call: the model called look",
         ),
     ],
 )
@@ -546,7 +546,7 @@ def test_a_reply_that_is_no_option(
         colour.do(llm, "choose", "Where?", ["Oslo", "New York", "New York City"])
     assert caught.value.reason == reason
     if reason == "mismatch":
-        assert "is none of 'Oslo', 'New York', 'New York City'; it is: Rome" in str(caught.value)
+        assert "is not one of 'Oslo', 'New York', 'New York City'; it is: Rome" in str(caught.value)
 
 
 def test_an_option_that_is_whole_was_not_cut(scripted: ScriptedServer, llm: VLLMProvider) -> None:
@@ -559,8 +559,8 @@ def test_an_option_that_is_whole_was_not_cut(scripted: ScriptedServer, llm: VLLM
     ("options", "rule"),
     [
         ([], "must not be empty."),
-        ("yes", "must be a list of strings, a Literal or an enumeration, not a str."),
-        (int, "must be a list of strings, a Literal or an enumeration, not int."),
+        ("yes", "must be a list of strings, a Literal or an enum, not a str."),
+        (int, "must be a list of strings, a Literal or an enum, not int."),
         ([1, 2], "must be strings; 1 is an int."),
         (Literal["a", 1], "must be strings; 1 is an int."),
     ],
@@ -572,7 +572,7 @@ def test_options_that_are_none_are_refused(
         with pytest.raises(InvalidRequestError) as caught:
             provider.choose("Where?", options)
         assert [problem.rule for problem in caught.value.problems] == [rule]
-    with pytest.raises(InvalidRequestError, match="follows from what is asked for"):
+    with pytest.raises(InvalidRequestError, match="is set by this method"):
         llm.choose("Where?", ["a"], structured_outputs={"regex": "a"})
 
 

@@ -426,16 +426,16 @@ def test_a_parameter_with_an_alias_is_shown_under_it() -> None:
 @pytest.mark.parametrize(
     ("function", "rule"),
     [
-        (takes_many, "takes *values, arguments without names."),
+        (takes_many, "has *values, but a model passes arguments by name."),
         (lambda: None, "has no name."),
         (Station, "is a class, not a function."),
         (Place, "is a class, not a function."),
-        (Station.read, "is a method without its object: its first parameter is self."),
-        (needs_missing, "has annotations that cannot be read (NameError: name 'Missing' is not defined)."),
+        (Station.read, "is an unbound method: its first parameter is self."),
+        (needs_missing, "has annotations that cannot be resolved (NameError: name 'Missing' is not defined)."),
         (takes_opaque, "has no JSON schema: Unable to generate pydantic-core schema for"),
         (max, "has no signature (no signature found for builtin <built-in function max>)."),
         (5, "must be a function, not an int."),
-        (yields_later, "is an asynchronous generator, which returns nothing."),
+        (yields_later, "is an async generator, which returns no result."),
         (takes_twins, "has two parameters with the same alias."),
     ],
 )
@@ -485,7 +485,7 @@ def test_one_function_is_no_list(tools: object) -> None:
         check_vllm({"tools": tools}, stream=False)
     [problem] = caught.value.problems
     assert problem.rule.startswith("must be a list of mappings or functions, not a")
-    assert problem.suggestion == "Write [...] around it."
+    assert problem.suggestion == "Wrap it in [...]."
 
 
 def test_every_mistake_is_told_at_once() -> None:

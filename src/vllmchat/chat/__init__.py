@@ -1,1 +1,1 @@
-"""What a chat is on the wire: parameters, messages, replies, chunks, streams."""
+"""Chat completions: parameters, messages, replies, chunks and streams."""

@@ -1,7 +1,7 @@
-"""Chunks added up to the whole reply they are pieces of.
+"""Accumulates the chunks of a stream into the whole reply.
 
-The cost of a chunk does not depend on how many came before it, and no chunk is kept: text goes into growing
-buffers, tool calls into one entry a call.
+The cost of a chunk does not depend on the number of chunks before it, and no chunk is kept: text goes into growing
+buffers, tool calls into one entry per call.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
     from vllmchat.wire import JsonObject
 
 _NAMES = frozenset({"id", "type", "name", "role", "index", "object", "format", "created", "expires_at"})
-"""Parts of unknown delta fields that name something: sent again they replace, they are no pieces to be
-joined."""
+"""Keys in unknown delta fields whose values are replaced, not concatenated, if they are sent again."""
 
 _NOISE = frozenset({"obfuscation"})
-"""Unknown fields that say nothing: OpenAI pads its chunks with one."""
+"""Unknown fields to ignore: padding that OpenAI adds to its chunks."""
 
 
 class Accumulator:
-    """Adds up the chunks of one streamed reply.
+    """Accumulates the chunks of one streamed reply.
 
     ::
 
@@ -49,9 +48,9 @@ class Accumulator:
         reply = accumulator.completion()
 
     Args:
-        expected: How many choices were asked for (`n`): `finished` waits for so many.
-        request_id: The `X-Request-Id` of the answer, for the completion to tell.
-        limits: What the request said of tool calls; None where it is not known.
+        expected: How many choices were requested (`n`); `finished` waits for that many.
+        request_id: The response's `X-Request-Id`, for the completion.
+        limits: What the request says about tool calls; None if unknown.
     """
 
     __slots__ = ("_choices", "_expected", "_extra", "_fields", "_finished", "_limits", "_usage", "request_id")
@@ -69,7 +68,7 @@ class Accumulator:
         self._usage: Usage | None = None
 
     def add(self, chunk: ChatCompletionChunk) -> None:
-        """Add the next chunk."""
+        """Adds the next chunk."""
         for piece in chunk.choices:
             choice = self._choices.get(piece.index)
             if choice is None:
@@ -118,28 +117,28 @@ class Accumulator:
 
     @property
     def finished(self) -> bool:
-        """Whether every choice that was seen, and at least as many as expected, told why it ended."""
+        """Whether all choices so far have a finish reason, and there are as many as expected."""
         return self._finished >= self._expected and self._finished == len(self._choices)
 
     def completion(self, *, ended: bool = True) -> ChatCompletion:
-        """The reply so far, as the server would have answered without streaming.
+        """Returns the reply so far, in the form that the server would return without streaming.
 
-        Valid at any time: it shares nothing with what comes later. A choice that has not ended has no finish
-        reason, and its tool calls are not `complete` unless they have ended and a later one has begun.
+        Can be called at any time; later chunks do not change the result. A choice that has not ended has no finish
+        reason, and its tool calls are not `complete` unless they have ended and a later one has started.
 
         Args:
-            ended: Whether no more chunks come, so that a usage that is missing will not come either.
+            ended: Whether the stream has ended, so that no usage will follow.
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
         build(ChatCompletion)
         try:
-            # Of what a chunk does not know, the whole reply knows some: `refusal` for one.
+            # Some fields that are unknown in chunks are known in the whole reply, such as `refusal`.
             completion = ChatCompletion.model_validate(
                 {**self._extra, **known, "choices": [choice.build() for choice in choices]}
             )
         except ValidationError:
-            # And it came in a form that no server sends. The reply counts for more.
+            # One of them has an invalid form. Leave them out rather than lose the reply.
             completion = ChatCompletion.model_validate(
                 {**known, "choices": [choice.build(unknown=False) for choice in choices]}
             )
@@ -153,7 +152,7 @@ class Accumulator:
         return completion
 
     def _begin(self, chunk: ChatCompletionChunk) -> None:
-        # Some servers begin with a chunk of their own that has no id yet.
+        # Some servers begin with a chunk that has no id yet.
         if chunk.id:
             self._fields["id"] = chunk.id
         if chunk.created:
@@ -162,7 +161,7 @@ class Accumulator:
             self._fields["model"] = chunk.model
 
     def _add_usage(self, chunk: ChatCompletionChunk, usage: Usage) -> None:
-        # Beside one choice it is that choice's so far; beside none, or several, it is that of all of them.
+        # With one choice, it is the usage so far of that choice; with none or several, that of all choices.
         if len(chunk.choices) == 1:
             self._choices[chunk.choices[0].index].usage = usage
             self._usage = None
@@ -175,7 +174,7 @@ class Accumulator:
         told = [choice.usage for choice in self._choices.values() if choice.usage is not None]
         if len(told) <= 1:
             return told[0] if told else None
-        # The sum did not come (the stream broke off): each choice has counted the prompt, and its own tokens.
+        # The stream broke off before the total: each choice has counted the prompt and its own tokens.
         usage = max(told, key=lambda each: each.prompt_tokens).model_copy()
         usage.completion_tokens = sum(each.completion_tokens for each in told)
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
@@ -189,7 +188,7 @@ class Accumulator:
 
 
 class _ChoiceSoFar:
-    """One choice as far as it came."""
+    """One choice so far."""
 
     __slots__ = (
         "_reasoning",
@@ -209,7 +208,7 @@ class _ChoiceSoFar:
     )
 
     def __init__(self, index: int) -> None:
-        # A StringIO grows in place, so memory is that of the text and not of thousands of small strings.
+        # A StringIO grows in place, so it needs memory for the text only, not for thousands of small strings.
         self._text = StringIO()
         self._reasoning = StringIO()
         self.write_text = self._text.write
@@ -243,19 +242,19 @@ class _ChoiceSoFar:
                     so_far += tokens
 
     def build(self, *, unknown: bool = True) -> JsonObject:
-        """The fields of the choice so far.
+        """Returns the fields of the choice so far.
 
         Args:
-            unknown: Whether those that chunks do not know are among them.
+            unknown: Whether to include fields that are unknown in chunks.
         """
         text = self._text.getvalue()
         reasoning = self._reasoning.getvalue() or None
         calls = [call.fields() for call in self.calls.in_order()]
         if calls and not text.strip():
-            # What stands between the reasoning and the calls: vLLM drops it without streaming. Kept, it would come
-            # back in the next turn's prompt, where the model has never seen it.
+            # White space between the reasoning and the calls. vLLM drops it without streaming; if kept, it would
+            # appear in the prompt of the next turn, where the model does not expect it.
             text = ""
-        # Without streaming, a message that has nothing but reasoning or tool calls has null for its content.
+        # Without streaming, the content of a message with only reasoning or tool calls is null.
         alone = not reasoning and not calls and not self.message_extra
         message: JsonObject = {
             "role": self.role,
@@ -281,15 +280,15 @@ class _ChoiceSoFar:
 
 
 def _replace_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:
-    """Unknown fields of a chunk or a choice: the last value that is not null stands."""
+    """Adds unknown fields of a chunk or a choice: the last value that is not null is kept."""
     so_far.update({name: value for name, value in fields.items() if value is not None and name not in _NOISE})
 
 
 def _join_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:
-    """Unknown fields of a delta are pieces, as the known ones are: texts and lists join, in objects too.
+    """Adds unknown fields of a delta, which are pieces like the known ones: strings and lists are concatenated.
 
-    Texts are kept as `StringIO` until `_joined` makes a value of them: joining each piece to a growing text
-    would cost more with every chunk.
+    Strings are kept as `StringIO` until `_joined` converts them: concatenating each piece to a growing string would
+    cost more with every chunk.
     """
     for name, value in fields.items():
         if value is None:

@@ -1,9 +1,8 @@
-"""The tool calls of one streamed choice, put together from their pieces.
+"""Assembles the tool calls of one streamed choice from their pieces.
 
-How the pieces come differs from server to server, parser to parser: the id only in the first one, or in
-all, or empty in later ones; the name late or repeated; the arguments in many pieces, in one, as null, or
-not at all; several calls opened at once; a number that is missing, or the same for all calls. Here, and
-nowhere else, that is made one.
+The pieces differ between servers and parsers: the id only in the first piece, in all, or empty in later ones; the name
+late or repeated; the arguments in many pieces, in one, as null, or not at all; several calls open at once; an index
+that is missing, or the same for all calls. All of that is handled here.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class CallSoFar:
-    """One tool call as far as it came.
+    """One tool call so far.
 
     Attributes:
-        index: Its number in the choice.
-        id: Its id, empty until it came. The first one stays.
-        name: Name of the function, empty until it came. The first one stays.
+        index: Its index in the choice.
+        id: Its id; empty until it arrives. The first one is kept.
+        name: Name of the function; empty until it arrives. The first one is kept.
     """
 
     __slots__ = ("_arguments", "_extra", "_function_extra", "_type", "id", "index", "name")
@@ -42,7 +41,7 @@ class CallSoFar:
         self._function_extra: JsonObject = {}
 
     def add(self, piece: DeltaToolCall) -> str:
-        """Add a piece; returns what it adds to the arguments."""
+        """Adds a piece. Returns what it adds to the arguments."""
         if piece.id and not self.id:
             self.id = piece.id
         if piece.type and not self._type:
@@ -68,20 +67,20 @@ class CallSoFar:
 
     @property
     def ended(self) -> bool:
-        """Whether no more arguments can come: they are a whole JSON object."""
+        """Whether the arguments are a complete JSON object, so that no more can follow."""
         arguments = self.arguments
         return arguments.rstrip().endswith("}") and is_whole(arguments)
 
     def fields(self) -> JsonObject:
-        """The fields of the call so far."""
+        """Returns the fields of the call so far."""
         function: JsonObject = {**self._function_extra, "name": self.name, "arguments": self.arguments}
         return {**self._extra, "id": self.id, "type": self._type or "function", "function": function}
 
     def build(self, *, cut: bool = False) -> ToolCall:
-        """The call so far.
+        """Returns the call so far.
 
         Args:
-            cut: Whether it is known to lack its end.
+            cut: Whether the call is known to be truncated.
         """
         build(ToolCall)
         call = ToolCall.model_validate(self.fields())
@@ -91,25 +90,25 @@ class CallSoFar:
 
 
 class CallsSoFar:
-    """The tool calls of one choice as far as they came."""
+    """The tool calls of one choice so far."""
 
     __slots__ = ("_calls", "_highest", "_latest")
 
     def __init__(self) -> None:
         self._calls: dict[int, CallSoFar] = {}
         self._highest = -1
-        self._latest: dict[int | None, CallSoFar] = {}  # by the number on the wire
+        self._latest: dict[int | None, CallSoFar] = {}  # by the index on the wire
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def add(self, pieces: Iterable[DeltaToolCall]) -> None:
-        """Add the pieces of one chunk."""
+        """Adds the pieces of one chunk."""
         for piece in pieces:
             self.find(piece).add(piece)
 
     def find(self, piece: DeltaToolCall) -> CallSoFar:
-        """The call that a piece belongs to, begun if the piece begins one."""
+        """Returns the call that a piece belongs to: a new one if the piece starts a call."""
         call = self._latest.get(piece.index)
         if call is None or _begins_another(call, piece):
             index = piece.index
@@ -120,22 +119,21 @@ class CallsSoFar:
         return call
 
     def in_order(self) -> list[CallSoFar]:
-        """The calls by their number."""
+        """Returns the calls in the order of their indexes."""
         return [self._calls[index] for index in sorted(self._calls)]
 
     def is_last(self, call: CallSoFar) -> bool:
-        """Whether no call has a higher number."""
+        """Whether no call has a higher index."""
         return call.index >= self._highest
 
     def may_grow(self, call: CallSoFar) -> bool:
-        """Whether a call of a choice that goes on may get more: it has not ended, or is the last."""
+        """Whether more pieces of a call may follow: it has not ended, or is the last one."""
         return self.is_last(call) or not call.ended
 
 
 def _begins_another(call: CallSoFar, piece: DeltaToolCall) -> bool:
-    # Some servers number all calls 0, or none. A new one then shows by its name, and its own id if it has
-    # one, after a call that can be whole. vLLM up to 0.11 repeats id and type of the same call: that is no
-    # new one.
+    # Some servers give all calls the index 0, or none. A new call is then recognized by its name, and its id if it
+    # has one, after a call that can be complete. vLLM up to 0.11 repeats the id and type of the same call.
     if piece.function is None or not piece.function.name or not call.name:
         return False
     if piece.id:

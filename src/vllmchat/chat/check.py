@@ -1,8 +1,8 @@
-"""What a request may hold: checked before anything is sent, with every problem of a call in one error.
+"""Validates the parameters of a chat before anything is sent.
 
-The rules of single values stand at the parameters (`params`); those between parameters stand here. They are
-the server's own, so a request that passes is not refused for its parameters, except for what only the server
-knows: its model's vocabulary and context, and how it was started.
+Rules for single values are part of the parameters (`params`); rules across parameters are here. They are the
+server's own rules, so the server accepts the parameters of a valid request, except for what only it knows: the model's
+vocabulary and context, and the options it was started with.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = [
 ]
 
 OPENAI_CHAT_NAMES: Final = ChatParams.__required_keys__ | ChatParams.__optional_keys__
-"""The names of all parameters of `OpenAIProvider`."""
+"""The names of all chat parameters of `OpenAIProvider`."""
 
 VLLM_CHAT_NAMES: Final = VLLMChatParams.__required_keys__ | VLLMChatParams.__optional_keys__
-"""The names of all parameters of `VLLMProvider`."""
+"""The names of all chat parameters of `VLLMProvider`."""
 
 
 def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Check the parameters of a call to any OpenAI-compatible server.
+    """Validates the parameters of a chat with any OpenAI-compatible server.
 
     Args:
         params: The keyword arguments of the call: `ChatParams`.
-        stream: Whether the reply is to be streamed.
+        stream: Whether the call streams.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -50,11 +50,11 @@ def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams
 
 
 def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Check the parameters of a call to a vLLM server, by vLLM's own rules.
+    """Validates the parameters of a chat with a vLLM server, by vLLM's own rules.
 
     Args:
         params: The keyword arguments of the call: `VLLMChatParams`.
-        stream: Whether the reply is to be streamed.
+        stream: Whether the call streams.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -63,7 +63,7 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
 
 
 def _as_sent(fields: dict[str, object]) -> None:
-    """The checked fields in the form that the server takes."""
+    """Converts the validated fields, in place, to what the server accepts."""
     fold_template(fields)
     if "logit_bias" in fields:
         biases = cast("Mapping[object, object]", fields["logit_bias"])
@@ -72,7 +72,7 @@ def _as_sent(fields: dict[str, object]) -> None:
 
 def _unknown(provider: str, params: type, others: type) -> Callable[[str, object], Problem]:
     def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.elsewhere import elsewhere  # needed only for a request that is refused
+        from vllmchat.chat.elsewhere import elsewhere  # needed only for invalid requests
 
         return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
 
@@ -80,9 +80,11 @@ def _unknown(provider: str, params: type, others: type) -> Callable[[str, object
 
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
-    """The problem, with what was probably meant where that can be told from the name and the value."""
+    """Adds what was probably meant, if the name and the value show it."""
     if name == "cache_salt":
-        return replace(problem, value="")  # who knows another's salt can time its cache
+        return replace(
+            problem, value=""
+        )  # a salt is a secret: it protects against timing attacks on the cache
     if problem.parameter != name:
         return problem
     hint = problem.suggestion
@@ -93,11 +95,11 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
     elif name == "response_format" and isinstance(value, str):
         hint = 'For any JSON object, write {"type": "json_object"}.'
     elif name == "timeout" and hasattr(value, "total_seconds"):
-        hint = "Write .total_seconds() after it."
+        hint = "Call .total_seconds() on it."
     return replace(problem, suggestion=hint)
 
 
-# Rules between parameters, each under the name that calls for it. They see only values that are right alone.
+# Rules across parameters, keyed by the parameter that triggers them. They only see values that are valid by themselves.
 
 
 def _top_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -118,12 +120,12 @@ def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     names = [_tool_name(tool) for tool in cast("Sequence[Mapping[str, object]]", fields["tools"])]
     if name not in names:
         meant = suggest(name, names)
-        hint = f'Did you mean "{meant}"?' if meant else f"The tools: {', '.join(names)}."
+        hint = f'Did you mean "{meant}"?' if meant else f"The tools are: {', '.join(names)}."
         yield Problem("tool_choice", show(choice), "must name one of the `tools`.", hint)
 
 
 def _chosen(choice: object) -> str | None:
-    """The name of the tool that must be called, if one is named."""
+    """Returns the name of the tool that must be called, if one is named."""
     if not isinstance(choice, Mapping):
         return None
     named = cast("Mapping[str, object]", choice)
@@ -131,7 +133,7 @@ def _chosen(choice: object) -> str | None:
 
 
 def _forced(fields: Mapping[str, object], wrong: frozenset[str]) -> bool:
-    """Whether the reply must be a call of a tool."""
+    """Whether the reply must be a tool call."""
     choice = fields.get("tool_choice", "auto")
     return choice not in ("auto", "none") and "tool_choice" not in wrong
 
@@ -142,17 +144,17 @@ def _tool_name(tool: Mapping[str, object]) -> str:
 
 def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if not stream and fields["stream_options"]:
-        rule = "is only for streams."
+        rule = "requires streaming."
         yield Problem(
             "stream_options", show(fields["stream_options"]), rule, "Call .stream(...) or .astream(...)."
         )
 
 
 def _greedy(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    # Only 0 itself is greedy: vLLM raises what lies just above it.
+    # Only 0 itself is greedy: vLLM raises values just above it to 0.01.
     greedy = fields.get("temperature") == 0 and fields.get("use_beam_search") is not True
     if greedy and cast("int", fields["n"]) > 1:
-        rule = "must be 1 with temperature=0: greedy decoding makes all replies equal."
+        rule = "must be 1 with temperature=0: greedy decoding makes all replies identical."
         yield Problem("n", show(fields["n"]), rule)
 
 
@@ -165,7 +167,7 @@ def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
 
 def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and fields["prompt_logprobs"] != 0:
-        rule = "is not for streams."
+        rule = "is not supported when streaming."
         yield Problem(
             "prompt_logprobs", show(fields["prompt_logprobs"]), rule, "Call .chat(...) or .achat(...)."
         )
@@ -180,13 +182,13 @@ def _logprob_token_ids(
     if fields.get("logprobs") is not True and "logprobs" not in wrong:
         yield Problem("logprob_token_ids", shown, "needs logprobs=True.")
     if fields.get("use_beam_search") is True:
-        yield Problem("logprob_token_ids", shown, "does not go with use_beam_search=True.")
+        yield Problem("logprob_token_ids", shown, "cannot be combined with use_beam_search=True.")
 
 
 def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     wanted = cast("Mapping[str, object]", fields["response_format"])
     if wanted["type"] != "text" and _forced(fields, wrong):
-        yield Problem("response_format", show(wanted), _OR_A_CALL, "Keep one of the two.")
+        yield Problem("response_format", show(wanted), _OR_A_CALL, "Keep one of them.")
     if wanted["type"] != "json_schema":
         return
     if cast("Mapping[str, object]", wanted["json_schema"]).get("schema") is None:
@@ -200,15 +202,14 @@ def _structured_outputs(
     shown = show(fields["structured_outputs"])
     wanted = cast("Mapping[str, object]", fields.get("response_format", {})).get("type", "text")
     if wanted != "text":
-        rule = f'does not go with a response_format of type "{wanted}": both constrain the reply.'
-        yield Problem("structured_outputs", shown, rule, "Keep one of the two.")
+        rule = f'cannot be combined with a response_format of type "{wanted}": both constrain the reply.'
+        yield Problem("structured_outputs", shown, rule, "Keep one of them.")
     if _forced(fields, wrong):
-        yield Problem("structured_outputs", shown, _OR_A_CALL, "Keep one of the two.")
+        yield Problem("structured_outputs", shown, _OR_A_CALL, "Keep one of them.")
 
 
 _OR_A_CALL: Final = (
-    'does not go with a tool_choice that is "required" or names a tool: the reply is a call then, and vLLM drops '
-    "other constraints without a word."
+    "cannot be combined with a tool_choice that forces a call: vLLM would silently ignore the constraint."
 )
 
 _NOT_FOR_BEAMS: Final = (
@@ -222,7 +223,7 @@ _NOT_FOR_BEAMS: Final = (
     "min_tokens",
     "repetition_detection",
 )
-"""What says which tokens may come and where a reply ends."""
+"""Parameters that decide which tokens may be generated and where a reply ends."""
 
 
 def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -231,8 +232,8 @@ def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     for name in _NOT_FOR_BEAMS:
         given = fields.get(name)
         if given and given != {"type": "text"}:
-            rule = "does not go with use_beam_search=True: beam search drops constraints and stops without a word."
-            yield Problem(name, show(given), rule, "Leave one of the two out.")
+            rule = "cannot be combined with use_beam_search=True: beam search silently ignores it."
+            yield Problem(name, show(given), rule, "Leave one of them out.")
 
 
 def _repetition_detection(
@@ -244,7 +245,7 @@ def _repetition_detection(
         rule = f"must be at most max_pattern_size={most}."
         yield Problem("repetition_detection.min_pattern_size", show(least), rule)
     if most > 0 and given.get("min_count", 0) < 2:
-        rule = "must be at least 2 when max_pattern_size is greater than 0."
+        rule = "must be at least 2 if max_pattern_size is greater than 0."
         yield Problem("repetition_detection.min_count", show(given.get("min_count", 0)), rule)
 
 
@@ -256,10 +257,10 @@ def _vllm_stream_options(
 
 
 def judge_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
-    """What vLLM would ignore in the options of a stream."""
+    """Rejects stream options that vLLM would ignore."""
     obfuscation = given.get("include_obfuscation")
     if obfuscation is not None:
-        rule = "is an option of OpenAI's own server; vLLM ignores it without a word."
+        rule = "is an option of OpenAI's own server; vLLM silently ignores it."
         yield Problem("stream_options.include_obfuscation", show(obfuscation), rule, "Leave it out.")
     if given.get("continuous_usage_stats") is True and given.get("include_usage") is False:
         rule = "has no effect with include_usage=False."
@@ -276,7 +277,7 @@ _BETWEEN_ALL: Final[dict[str, Between]] = {
 def _convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     if as_mapping(value) is not None:
         return value, ()
-    from vllmchat.chat.schema import convert_response_format  # only those who give types need it
+    from vllmchat.chat.schema import convert_response_format  # needed only for types
 
     return convert_response_format(value, path)
 
@@ -294,7 +295,7 @@ CONSTRAINT_CONVERT: Final[dict[str, Convert]] = {
     "response_format": _convert_response_format,
     "structured_outputs": _convert_structured_outputs,
 }
-"""What makes schemas of the types that constrain a reply."""
+"""Converters for parameters that accept a type as a constraint: they turn it into a JSON schema."""
 
 _CONVERT: Final[dict[str, Convert]] = {"tools": convert_tools, **CONSTRAINT_CONVERT}
 
@@ -305,7 +306,7 @@ GENERATION_RULES: Final[dict[str, Between]] = {
     "repetition_detection": _repetition_detection,
     "use_beam_search": _beam_search,
 }
-"""Rules that hold wherever text is generated, not only in chats."""
+"""Rules for every endpoint that generates text, not only chats."""
 
 OPENAI_CHAT: Final = Dialect(
     "OpenAIProvider",
@@ -316,7 +317,7 @@ OPENAI_CHAT: Final = Dialect(
     finish=_as_sent,
     convert=_CONVERT,
 )
-"""The rules of a chat with any OpenAI-compatible server."""
+"""Validates chats with any OpenAI-compatible server."""
 
 VLLM_CHAT: Final = Dialect(
     "VLLMProvider",
@@ -335,4 +336,4 @@ VLLM_CHAT: Final = Dialect(
     finish=_as_sent,
     convert=_CONVERT,
 )
-"""The rules of a chat with a vLLM server."""
+"""Validates chats with a vLLM server."""

@@ -1,7 +1,7 @@
-"""One piece of a streamed chat reply.
+"""One chunk of a streamed chat reply.
 
-Some thousands of these come a second, so each is validated straight from the event's bytes, once, by
-compiled code; what a field means as a whole is said in `completion`.
+Thousands of these may arrive per second, so each is validated once, directly from the event's bytes, by compiled
+code. See `completion` for the meaning of the fields.
 """
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
@@ -34,53 +34,51 @@ class DeltaFunction(WireModel):
     """Name of the function, in the call's first piece."""
 
     arguments: JsonText | None = None
-    """The next piece of the arguments' JSON text. Some servers send all of it at once, or none where it is
-    empty."""
+    """The next piece of the arguments' JSON text. Some servers send all of it at once, or nothing if it is empty."""
 
 
 class DeltaToolCall(WireModel):
     """A piece of a tool call."""
 
     index: int | None = None
-    """Which call of the choice it belongs to, from 0; None with servers that do not number them."""
+    """Index of the call in the choice, from 0; None from servers that do not number calls."""
 
     id: str | None = None
-    """The call's id, in its first piece. Later ones have none, an empty one, or the same again."""
+    """The call's id, in its first piece. Later pieces have none, an empty one, or the same one."""
 
     type: str | None = None
     """`"function"`, in the call's first piece."""
 
     function: DeltaFunction | None = None
-    """What it adds to the function."""
+    """What the piece adds to the function."""
 
 
 class Delta(WireModel):
-    """What a chunk adds to a message. It may hold several kinds at once, or nothing."""
+    """What a chunk adds to a message. It may have several of these fields, or none."""
 
     role: str | None = None
     """`"assistant"`, in a choice's first chunk."""
 
     content: Content = None
-    """The next piece of the text: a token, several, or a part of one."""
+    """The next piece of the text: a token, several tokens, or part of one."""
 
     reasoning: Annotated[
         str | None, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))
     ] = None
-    """The next piece of the reasoning. The `reasoning_content` of servers before vLLM 0.11.1 is read as
-    well."""
+    """The next piece of the reasoning. The `reasoning_content` of servers before vLLM 0.11.1 is read too."""
 
     tool_calls: list[DeltaToolCall] | None = None
-    """Pieces of tool calls: of one, or of several."""
+    """Pieces of one or more tool calls."""
 
 
 class ChunkChoice(WireModel):
     """What a chunk adds to one choice."""
 
     index: Whole = 0
-    """Which choice, from 0."""
+    """Index of the choice, from 0."""
 
     delta: Annotated[Delta, null_as(lambda: Delta())] = Field(default_factory=Delta)
-    """What it adds to the message."""
+    """What the chunk adds to the message."""
 
     logprobs: ChoiceLogprobs | None = None
     """Log probabilities of this chunk's tokens."""
@@ -89,59 +87,59 @@ class ChunkChoice(WireModel):
     """Why generation ended, in the choice's last chunk."""
 
     stop_reason: int | str | None = None
-    """What stopped it, in the choice's last chunk."""
+    """What stopped generation, in the choice's last chunk."""
 
     token_ids: list[int] | None = None
     """Ids of this chunk's tokens. Since vLLM 0.10.2."""
 
 
 class ChatCompletionChunk(WireModel):
-    """One piece of a streamed reply.
+    """One chunk of a streamed reply.
 
-    A chunk is not a token: it may hold several, or none. With `n` > 1 each chunk belongs to one choice, and
-    they interleave. The chunk that tells the usage has no choices.
+    A chunk is not a token: it may contain several, or none. With `n` > 1, each chunk belongs to one choice, and the
+    choices interleave. The chunk with the usage has no choices.
     """
 
     id: Text = ""
-    """The server's name for the answer, the same in all chunks."""
+    """The id of the reply, the same in all chunks."""
 
     object: Annotated[str, null_as(lambda: "chat.completion.chunk")] = "chat.completion.chunk"
     """Always `"chat.completion.chunk"`."""
 
     created: Whole = 0
-    """When the server began the answer, in seconds since 1970."""
+    """When the server began the reply, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     choices: Items[ChunkChoice] = Field(default_factory=list[ChunkChoice])
-    """What it adds, mostly to one choice; empty in the chunk that tells the usage."""
+    """What the chunk adds, usually to one choice; empty in the chunk with the usage."""
 
     usage: Usage | None = None
-    """Tokens so far of this chunk's choice, with `continuous_usage_stats`; of all choices when there is
-    none here."""
+    """The usage of all choices, in the chunk without choices. With `continuous_usage_stats`, the usage so far of this
+    chunk's choice."""
 
     service_tier: str | None = None
-    """With other servers than vLLM."""
+    """Only from servers other than vLLM."""
 
     system_fingerprint: str | None = None
-    """Which server build answered, in the last chunk. Since vLLM 0.21."""
+    """The server build, in the last chunk. Since vLLM 0.21."""
 
     prompt_token_ids: list[int] | None = None
     """The prompt's token ids, in the first chunk. Since vLLM 0.10.2."""
 
     prompt_text: str | None = None
-    """The prompt after the chat template, in the first chunk. Since vLLM 0.21."""
+    """The rendered prompt, in the first chunk. Since vLLM 0.21."""
 
     kv_transfer_params: JsonObject | None = None
-    """See `ChatCompletion`. Since vLLM 0.33 in streams, in a choice's last chunk."""
+    """See `ChatCompletion`. In streams since vLLM 0.33, in a choice's last chunk."""
 
     metrics: RequestMetrics | None = None
-    """How long it took in the server, in the usage chunk. Since vLLM 0.25."""
+    """Timings measured by the server, in the chunk with the usage. Since vLLM 0.25."""
 
     @property
     def text(self) -> str:
-        """What the chunk adds to the first choice's text; empty when it adds none."""
+        """What the chunk adds to the first choice's text; empty if nothing."""
         text = ""
         for choice in self.choices:
             if choice.index == 0 and choice.delta.content:
@@ -159,9 +157,9 @@ class ChatCompletionChunk(WireModel):
 
 
 def decode_event(data: bytes) -> ChatCompletionChunk | JsonObject:
-    """Read the data of one server-sent event: a chunk, or the body of the error that it tells.
+    """Parses the data of a server-sent event: a chunk, or the body of an error.
 
-    An error is a JSON object whose `error` is not null, also beside choices, or the flat
+    An error is a JSON object whose `error` is not null, even if it also has choices, or the flat
     `{"object": "error", "message": ...}`.
 
     Raises:
@@ -171,12 +169,12 @@ def decode_event(data: bytes) -> ChatCompletionChunk | JsonObject:
 
 
 def decode_chunk(data: bytes) -> ChatCompletionChunk:
-    """Read the data of one server-sent event that is a chunk.
+    """Parses the data of a server-sent event that is a chunk.
 
     Raises:
-        ResponseError: The data is no chunk: not JSON, or JSON of another shape.
+        ResponseError: The data is not a chunk: not JSON, or JSON of another shape.
     """
-    # The validator itself: the way through `model_validate_json` costs a quarter as much as the validation.
+    # Call the validator directly: `model_validate_json` would add a quarter of the time that validation takes.
     if not ChatCompletionChunk.__pydantic_complete__:
         build(ChatCompletionChunk)
     try:
@@ -197,7 +195,7 @@ def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
 
 
 def _take_old_reasoning(delta: Delta) -> None:
-    # vLLM 0.11.1 to 0.15 send both names with the same text, of which one must go; others a null for one.
+    # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send null for one.
     old = (delta.__pydantic_extra__ or {}).pop("reasoning_content", None)
     if delta.reasoning is None and isinstance(old, str):
         delta.reasoning = old

@@ -1,8 +1,7 @@
-"""A whole chat reply, as the server sends it and as a stream adds up to.
+"""A whole chat reply, as the server returns it or as the chunks of a stream add up to.
 
-The models hold the wire's own fields under the wire's own names, and beside them what a caller asks for
-most. Read leniently: null and absent are the same, what is missing has its default, unknown fields are kept
-in `model_extra`.
+The models have the fields and names of the wire format, and shortcuts for common uses. Parsing is lenient: null and
+absent are the same, missing fields have defaults, and unknown fields are kept in `model_extra`.
 """
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
@@ -34,41 +33,40 @@ FinishReason: TypeAlias = Literal[
 ]
 """Why generation ended.
 
-- `"stop"`: the model ended its turn, or a stop string or stop token came; a named tool choice ends so too.
-- `"length"`: `max_tokens` or the model's context was used up.
-- `"tool_calls"`: the model called tools. Some servers say so even when `max_tokens` cut the call: ask
+- `"stop"`: the model ended its turn, or generated a stop string or stop token; also after a named tool choice.
+- `"length"`: `max_tokens` or the model's context was reached.
+- `"tool_calls"`: the model called tools. Some servers also return this if `max_tokens` truncated the call: check
   `ToolCall.complete`.
-- `"abort"`: the server gave up the request (pause, shutdown); the text is cut. HTTP status is 200 all the
-  same.
+- `"abort"`: the server aborted the request (pause, shutdown), and the text is truncated. The HTTP status is still 200.
 - `"repetition"`: `repetition_detection` ended it. Since vLLM 0.17.
-- `"content_filter"`, `"function_call"`: other servers than vLLM.
+- `"content_filter"`, `"function_call"`: servers other than vLLM.
 """
 
 CUT_REASONS = frozenset({"length", "abort", "repetition", "content_filter"})
-"""The reasons to finish that stop the model in the middle of what it was writing."""
+"""The finish reasons that truncate a reply."""
 
 MISSING_LOGPROB = -9999.0
-"""What the wire says for minus infinity, and what stands for a log probability that was not sent."""
+"""Minus infinity on the wire, and the default for a log probability that was not sent."""
 
 
 class FunctionCall(WireModel):
-    """The function of a tool call: which, and with what."""
+    """The function of a tool call, and its arguments."""
 
     name: Text = ""
     """Name of the function."""
 
     arguments: JsonText = ""
-    """The arguments as the model wrote them: JSON text, perhaps cut, perhaps invalid."""
+    """The arguments as the model wrote them: JSON text that may be truncated or invalid."""
 
 
 class ToolCall(WireModel):
-    """One tool call of a reply."""
+    """A tool call in a reply."""
 
     id: Text = ""
-    """What the tool's answer must name as its `tool_call_id`. Empty where the server gave none."""
+    """The id that the result must have as its `tool_call_id`. Empty if the server sent none."""
 
     type: Annotated[str, null_as(lambda: "function")] = "function"
-    """`"function"`; other servers than vLLM also have `"custom"`."""
+    """`"function"`; servers other than vLLM also have `"custom"`."""
 
     function: Annotated[FunctionCall, null_as(lambda: FunctionCall())] = Field(default_factory=FunctionCall)
     """The function and its arguments."""
@@ -82,39 +80,39 @@ class ToolCall(WireModel):
 
     @property
     def arguments(self) -> str:
-        """The arguments as the model wrote them: JSON text. `parse` makes a dict of them."""
+        """The arguments as the model wrote them: JSON text. `parse` returns them as a dict."""
         return self.function.arguments
 
     @property
     def complete(self) -> bool:
-        """Whether the model wrote the call to its end.
+        """Whether the call is complete, not truncated.
 
-        False when the arguments are not whole JSON; when the reply ended by `"length"` or another reason
-        that cuts (`CUT_REASONS`) and this was its last call; and while a stream still adds to it.
+        False if the arguments are not complete JSON; if the reply ended with `"length"` or another reason that
+        truncates (`CUT_REASONS`) and this is its last call; and while a stream may still add to it.
 
-        The finish reason alone would not do: vLLM 0.10 to 0.32 give `"tool_calls"` also for a call that
-        `max_tokens` cut, and may have closed its JSON. So it is False too for the last call of a reply that has as
-        many tokens as `max_tokens` allows, by its usage, and for a last call that came without any arguments,
+        The finish reason alone is not enough: vLLM 0.10 to 0.32 also return `"tool_calls"` for a call that
+        `max_tokens` truncated, and may have closed its JSON. So this is also False for the last call of a reply whose
+        usage shows that it has as many tokens as `max_tokens` allows, and for a last call without any arguments,
         unless its function takes none, or requires none and the usage is below `max_tokens`.
         """
         return not self._cut and is_whole(self.function.arguments)
 
     def parse(self) -> dict[str, object]:
-        """The arguments as a dict; empty when the model wrote none.
+        """Returns the arguments as a dict; empty if the model wrote none.
 
         Raises:
-            ResponseError: The call was cut, or its arguments are not a JSON object. The message shows their
+            ResponseError: The call was truncated, or its arguments are not a JSON object. The message shows their
                 start.
         """
         text = self.function.arguments
         if self._cut:
-            raise _unusable(self, "was cut before its end")
+            raise _unusable(self, "was truncated")
         if not text.strip():
             return {}
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError) as error:
-            why = "were cut before their end" if _is_start(text) else f"are not valid JSON ({error})"
+            why = "were truncated" if _is_start(text) else f"are not valid JSON ({error})"
             raise _unusable(self, f"has arguments that {why}") from error
         parsed = as_object(value)
         if parsed is None:
@@ -122,7 +120,7 @@ class ToolCall(WireModel):
         return parsed
 
     def to_request(self) -> dict[str, object]:
-        """The call in the shape that a request's message history takes, without empty fields."""
+        """Returns the call in the form for a request's messages, without empty fields."""
         call: dict[str, object] = {"id": self.id, "type": self.type}
         if self.type == "function" or "function" in self.model_fields_set:
             call["function"] = {"name": self.function.name, "arguments": self.function.arguments}
@@ -131,44 +129,43 @@ class ToolCall(WireModel):
 
 
 def mark_cut(call: ToolCall) -> None:
-    """Say that a call was cut, whatever its arguments look like: `complete` is False from now on."""
+    """Marks a call as truncated, whatever its arguments look like: `complete` is False from now on."""
     call._cut = True  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 class ChatMessage(WireModel):
-    """The message of a reply. It goes back into the next request's `messages` as it is."""
+    """The message of a reply. Append it unchanged to the `messages` of the next request."""
 
     role: Annotated[str, null_as(lambda: "assistant")] = "assistant"
-    """Who speaks; in a reply always `"assistant"`."""
+    """The author's role; in a reply always `"assistant"`."""
 
     content: Content = None
-    """The text, or None when there is none beside reasoning or tool calls. `ChatCompletion.text` is never
-    None."""
+    """The text, or None if there is only reasoning or tool calls. `ChatCompletion.text` is never None."""
 
     reasoning: Annotated[
         str | None, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))
     ] = None
-    """What the model thought before it answered; with a server that has a reasoning parser. Since vLLM 0.11.1
-    under this name; the `reasoning_content` of older servers is read as well."""
+    """The reasoning before the reply, if the server has a reasoning parser. The `reasoning_content` of servers before
+    vLLM 0.11.1 is read too."""
 
     refusal: str | None = None
-    """Why the model declined, with servers that tell. vLLM never does."""
+    """Why the model declined, on servers that report it. vLLM does not."""
 
     tool_calls: Items[ToolCall] = Field(default_factory=list[ToolCall])
-    """The tools that the model calls, in its order; empty when it calls none."""
+    """The tool calls, in order; empty if there are none."""
 
     annotations: object = None
-    """Citations and the like, with servers that make them. vLLM makes none."""
+    """Citations and the like, on servers that return them. vLLM does not."""
 
     audio: JsonObject | None = None
-    """Spoken output, with servers that make it. vLLM makes none."""
+    """Audio output, on servers that return it. vLLM does not."""
 
     function_call: FunctionCall | None = None
-    """The forerunner of `tool_calls`, with old servers."""
+    """The predecessor of `tool_calls`, on old servers."""
 
     @model_validator(mode="after")
     def _take_old_reasoning(self) -> "ChatMessage":
-        # vLLM 0.11.1 to 0.15 send both names with the same text, of which one must go; others a null for one.
+        # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send null for one.
         extra = self.__pydantic_extra__
         if extra and "reasoning_content" in extra:
             old = extra.pop("reasoning_content")
@@ -177,11 +174,11 @@ class ChatMessage(WireModel):
         return self
 
     def to_request(self) -> dict[str, object]:
-        """The message as a request's `messages` takes it: what is set, without the nulls.
+        """Returns the message in the form for a request's `messages`, without nulls.
 
-        `content` is always there: null beside tool calls, else at least the empty text, because some
-        servers insist on the key. `reasoning` is sent back, as the chat templates of reasoning models
-        expect. A tool call that was cut is sent as it is; a server may refuse it.
+        `content` is always included, because some servers require the key: null if there are tool calls, else at
+        least the empty string. `reasoning` is sent back, as the chat templates of reasoning models expect. A
+        truncated tool call is sent unchanged; the server may reject it.
         """
         message: dict[str, object] = {"role": self.role, "content": self.content}
         called = bool(self.tool_calls) or self.function_call is not None
@@ -197,213 +194,212 @@ class ChatMessage(WireModel):
             function = self.function_call
             message["function_call"] = {"name": function.name, "arguments": function.arguments}
         if self.audio is not None and "id" in self.audio:
-            message["audio"] = {"id": self.audio["id"]}  # The request names the audio, it does not repeat it.
+            message["audio"] = {"id": self.audio["id"]}  # requests refer to audio by id
         message.update(_filled(self.model_extra))
         return message
 
 
-# Plain dataclasses, which know the fields below and keep no others: six of them come with each token, and models took
-# thrice the time and the memory.
+# Plain dataclasses that keep only the fields below: there are six of them per token, and models took three times the
+# time and memory.
 
 
 @dataclass(slots=True)
 class TopLogprob:
-    """One of the tokens that could have come at a position. Fields beyond these are not kept."""
+    """One of the most likely tokens at a position. Other fields are not kept."""
 
     token: Text = ""
     """The token as text; with `return_tokens_as_token_ids`, as `"token_id:17"`."""
 
     logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
-    """Natural logarithm of its probability; -9999.0 stands for minus infinity and for "not sent"."""
+    """Natural logarithm of its probability; -9999.0 means minus infinity or "not sent"."""
 
     bytes: list[int] | None = None
-    """The token's UTF-8 bytes, 0 to 255 each: a token may be a part of a character."""
+    """The token's UTF-8 bytes, 0 to 255 each. A token may be part of a character."""
 
 
 @dataclass(slots=True)
 class TokenLogprob(TopLogprob):
-    """The token that came at a position, and those that could have. Fields beyond these are not kept."""
+    """The token generated at a position, and the most likely ones. Other fields are not kept."""
 
     top_logprobs: Items[TopLogprob] = field(default_factory=list[TopLogprob])
-    """The likeliest tokens of this position, as many as `top_logprobs` asked for."""
+    """The most likely tokens at this position, as many as `top_logprobs` requested."""
 
 
 class ChoiceLogprobs(WireModel):
-    """Log probabilities of a reply's tokens, those of reasoning and tool calls included."""
+    """Log probabilities of a reply's tokens, including reasoning and tool calls."""
 
     content: list[TokenLogprob] | None = None
-    """One entry a generated token."""
+    """One entry per generated token."""
 
     refusal: list[TokenLogprob] | None = None
-    """The same for a refusal; vLLM never sends it."""
+    """The same for a refusal. vLLM does not send it."""
 
 
 class PromptLogprob(WireModel):
-    """How likely one token was at one position of the prompt."""
+    """The log probability of a token at a position of the prompt."""
 
     logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
-    """Natural logarithm of its probability; -9999.0 stands for minus infinity."""
+    """Natural logarithm of its probability; -9999.0 means minus infinity."""
 
     rank: int | None = None
-    """Its place among all tokens, 1 the likeliest."""
+    """Its rank among all tokens; 1 is the most likely."""
 
     decoded_token: str | None = None
     """The token as text."""
 
 
 class Choice(WireModel):
-    """One of the replies of an answer; there are `n` of them."""
+    """One of the `n` replies of a completion."""
 
     index: Whole = 0
-    """Its number, from 0."""
+    """Its index, from 0."""
 
     message: Annotated[ChatMessage, null_as(lambda: ChatMessage())] = Field(default_factory=ChatMessage)
-    """What the model said."""
+    """The message."""
 
     logprobs: ChoiceLogprobs | None = None
-    """Log probabilities, when `logprobs` asked for them."""
+    """Log probabilities, if `logprobs` requested them."""
 
     finish_reason: FinishReason | str | None = None
-    """Why generation ended; None while a stream still runs. `FinishReason` tells the known ones."""
+    """Why generation ended; None while a stream is running. See `FinishReason` for the known values."""
 
     stop_reason: int | str | None = None
-    """What stopped it: the stop string, the id of the stop token, `"repetition_detected"`, or None for the
+    """What stopped generation: the stop string, the id of the stop token, `"repetition_detected"`, or None for the
     model's own end of turn."""
 
     token_ids: list[int] | None = None
-    """Ids of the generated tokens, when `return_token_ids` asked for them. Since vLLM 0.10.2."""
+    """Ids of the generated tokens, if `return_token_ids` requested them. Since vLLM 0.10.2."""
 
     routed_experts: object = None
-    """Which experts of a mixture-of-experts model computed each token, with a server started to tell:
-    nested lists in vLLM 0.21, base64 text since 0.22."""
+    """Which experts of a mixture-of-experts model computed each token, on servers configured to return it: nested
+    lists in vLLM 0.21, base64 text since 0.22."""
 
     @model_validator(mode="after")
     def _mark_cut_call(self) -> "Choice":
-        # Tokens come in order, so what cut the reply cut its last call; the calls before it were whole by
-        # then.
+        # Tokens are generated in order, so only the last call can be truncated.
         if self.finish_reason in CUT_REASONS and self.message.tool_calls:
             mark_cut(self.message.tool_calls[-1])
         return self
 
 
 class PromptTokensDetails(WireModel):
-    """What the prompt's tokens were. With a server started with `--enable-prompt-tokens-details`."""
+    """Details of the prompt tokens. Only from servers started with `--enable-prompt-tokens-details`."""
 
     cached_tokens: int | None = None
-    """How many were found in the prefix cache."""
+    """Tokens found in the prefix cache."""
 
     created_cache_tokens: int | None = None
-    """How many were put into it. Since vLLM 0.26."""
+    """Tokens added to the prefix cache. Since vLLM 0.26."""
 
     multimodal_tokens: dict[str, int] | None = None
-    """How many stand for images, audio and video, by kind. Since vLLM 0.24."""
+    """Tokens for images, audio and video, by modality. Since vLLM 0.24."""
 
 
 class CompletionTokensDetails(WireModel):
-    """What the generated tokens were. With a server that has a reasoning parser, since vLLM 0.28."""
+    """Details of the generated tokens. Only from servers with a reasoning parser, since vLLM 0.28."""
 
     reasoning_tokens: int | None = None
-    """How many were reasoning."""
+    """Tokens of reasoning."""
 
 
 class Usage(WireModel):
-    """How many tokens a request took."""
+    """The token usage of a request."""
 
     prompt_tokens: Whole = 0
-    """Tokens of the prompt."""
+    """Tokens in the prompt."""
 
     completion_tokens: Whole = 0
-    """Generated tokens, of all choices together, reasoning included."""
+    """Generated tokens in all choices, including reasoning."""
 
     total_tokens: Whole = 0
     """The sum of both."""
 
     prompt_tokens_details: PromptTokensDetails | None = None
-    """What the prompt's tokens were."""
+    """Details of the prompt tokens."""
 
     completion_tokens_details: CompletionTokensDetails | None = None
-    """What the generated tokens were."""
+    """Details of the generated tokens."""
 
 
 class RequestMetrics(WireModel):
-    """How long the server took. Since vLLM 0.25, with `--enable-per-request-metrics` and `n=1`."""
+    """Timings measured by the server. Since vLLM 0.25, with `--enable-per-request-metrics` and `n=1`."""
 
     time_to_first_token_ms: float | None = None
-    """From arrival to the first token, in milliseconds."""
+    """Time from arrival to the first token, in milliseconds."""
 
     generation_time_ms: float | None = None
-    """From the first to the last token, in milliseconds."""
+    """Time from the first to the last token, in milliseconds."""
 
     queue_time_ms: float | None = None
-    """Waiting for a place in the batch, in milliseconds."""
+    """Time spent in the queue, in milliseconds."""
 
     mean_itl_ms: float | None = None
-    """Mean time between two tokens, in milliseconds."""
+    """Mean inter-token latency, in milliseconds."""
 
     tokens_per_second: float | None = None
-    """Generated tokens a second."""
+    """Generated tokens per second."""
 
     speculative_decoding: JsonObject | None = None
-    """How many drafted tokens were accepted, and more, with a server that drafts. Since vLLM 0.29."""
+    """Statistics such as accepted draft tokens, if the server uses speculative decoding. Since vLLM 0.29."""
 
 
 class ChatCompletion(WireModel):
     """A whole reply.
 
-    `text`, `reasoning`, `tool_calls`, `message` and `finish_reason` are those of the first choice. An
-    answer without choices (no vLLM sends one) has the empty ones: no text, no calls, an empty message.
+    `text`, `reasoning`, `tool_calls`, `message` and `finish_reason` are those of the first choice. If there are no
+    choices (vLLM always returns some), they are empty.
     """
 
     id: Text = ""
-    """The server's name for this answer: `chatcmpl-` and the request's id."""
+    """The id of the reply: `chatcmpl-` and the request's id."""
 
     object: Annotated[str, null_as(lambda: "chat.completion")] = "chat.completion"
     """Always `"chat.completion"`."""
 
     created: Whole = 0
-    """When the server made it, in seconds since 1970."""
+    """When the server created it, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's; not always what was asked for."""
+    """The model's first served name, or the LoRA adapter's name. May differ from the requested name."""
 
     choices: Items[Choice] = Field(default_factory=list[Choice])
-    """The replies, `n` of them."""
+    """The `n` replies."""
 
     usage: Usage | None = None
-    """How many tokens it took. A stream has it when the server was asked for it or always tells."""
+    """The token usage. In a stream, only if it was requested or the server always sends it."""
 
     service_tier: str | None = None
-    """With other servers than vLLM."""
+    """Only from servers other than vLLM."""
 
     system_fingerprint: str | None = None
-    """Which server build answered. Since vLLM 0.21; None before, or with `--fingerprint-mode none`."""
+    """The server build. Since vLLM 0.21; None before, or with `--fingerprint-mode none`."""
 
     prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
-    """When `prompt_logprobs` asked for them: for each position of the prompt, log probabilities by token id
-    (as text). The first position has None. Never in a stream."""
+    """If `prompt_logprobs` requested them: for each position of the prompt, log probabilities by token id (as a
+    string). None for the first position. Never in a stream."""
 
     prompt_token_ids: list[int] | None = None
-    """The prompt's token ids, when `return_token_ids` asked for them. Since vLLM 0.10.2."""
+    """The prompt's token ids, if `return_token_ids` requested them. Since vLLM 0.10.2."""
 
     prompt_text: str | None = None
-    """The prompt after the chat template, when `return_prompt_text` asked for it. Since vLLM 0.21."""
+    """The rendered prompt, if `return_prompt_text` requested it. Since vLLM 0.21."""
 
     kv_transfer_params: JsonObject | None = None
-    """For a deployment whose prefill and decode run apart; to be passed on as it is. Since vLLM 0.9."""
+    """For disaggregated prefill and decode; pass it on unchanged. Since vLLM 0.9."""
 
     ec_transfer_params: JsonObject | None = None
-    """The same for a separate encoder."""
+    """The same for a disaggregated encoder."""
 
     metrics: RequestMetrics | None = None
-    """How long it took in the server."""
+    """Timings measured by the server."""
 
     _request_id: str | None = PrivateAttr(default=None)
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None when it did not come over HTTP.
+        """The `X-Request-Id` of the response, else that of the request; None if the reply did not come over HTTP.
 
-        Tell it whoever runs the server: it is in the server's log.
+        The server logs it; quote it to whoever runs the server.
         """
         return self._request_id
 
@@ -414,17 +410,17 @@ class ChatCompletion(WireModel):
 
     @property
     def text(self) -> str:
-        """The first choice's text; empty when it has none."""
+        """The first choice's text; empty if it has none."""
         return self.message.content or ""
 
     @property
     def reasoning(self) -> str | None:
-        """What the model thought before it answered, or None. Never a part of `text`."""
+        """The first choice's reasoning, or None. It is never part of `text`."""
         return self.message.reasoning
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The first choice's tool calls; empty when there are none."""
+        """The first choice's tool calls; empty if there are none."""
         return self.message.tool_calls
 
     @property
@@ -434,19 +430,19 @@ class ChatCompletion(WireModel):
 
 
 def set_request_id(completion: ChatCompletion, request_id: str | None) -> None:
-    """Tell a completion under which `X-Request-Id` it was made."""
+    """Sets a completion's `request_id`."""
     completion._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatCompletion:
-    """Read the body of an answer to a chat request that did not stream.
+    """Parses the body of a response to a chat request without streaming.
 
     Args:
         body: The bytes.
-        request_id: The `X-Request-Id` it came with.
+        request_id: The response's `X-Request-Id`.
 
     Raises:
-        ResponseError: The body is no chat completion: not JSON, or JSON of another shape.
+        ResponseError: The body is not a chat completion: not JSON, or JSON of another shape.
     """
     completion = decode(ChatCompletion, body, "a chat completion")
     given = completion.model_fields_set
@@ -457,7 +453,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatComp
 
 
 def is_whole(arguments: str) -> bool:
-    """Whether arguments are whole JSON; none at all count as whole: a call without parameters."""
+    """Whether arguments are complete JSON. No arguments at all count as complete: a call without parameters."""
     if not arguments.strip():
         return True
     try:
@@ -468,7 +464,7 @@ def is_whole(arguments: str) -> bool:
 
 
 def _is_start(arguments: str) -> bool:
-    """Whether invalid JSON could become valid by what follows it."""
+    """Whether invalid JSON could become valid if it continued."""
     try:
         from_json(arguments)
     except ValueError as error:

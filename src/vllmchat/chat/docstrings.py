@@ -1,4 +1,4 @@
-"""What a docstring says of a function and of its parameters: Google's, NumPy's and reST's styles."""
+"""Parses docstrings in Google, NumPy and reST style."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """A docstring, taken apart.
+    """A parsed docstring.
 
     Attributes:
-        text: What the function does: all but the sections on parameters, results and errors.
-        parameters: What is said of each parameter, in one line.
+        text: The description: everything except the sections on parameters, returns and errors.
+        parameters: The description of each parameter, as one line.
     """
 
     text: str
@@ -25,7 +25,7 @@ class Docstring:
 
 
 def parse(docstring: str | None) -> Docstring:
-    """Takes a docstring apart. What it does not understand stays in the text."""
+    """Parses a docstring. Anything it does not recognize stays in the text."""
     kept: list[str] = []
     parameters: dict[str, str] = {}
     for heading, lines in _sections(_lines(docstring or "")):
@@ -44,7 +44,7 @@ def _lines(docstring: str) -> list[str]:
         and _heading(lines, 0)[1] == 1
         and not any(_heading(lines, at)[1] for at in range(1, len(lines)))
     ):
-        # Its first line has no indentation to compare with: what stands under this heading has lost its own.
+        # The heading is the first line, which has no indentation, so `cleandoc` removed that of the section.
         lines[1:] = [f"    {line}" for line in lines[1:]]
     return lines
 
@@ -61,7 +61,7 @@ _FIELD: Final = re.compile(r":(\w+)((?:\s+[^:\s][^:]*)?):\s*(.*)")
 
 
 def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
-    """The sections that are known, each with its heading in small letters, and what is between them."""
+    """Yields the known sections, each with its heading in lower case, and the text between them with None."""
     rest: list[str] = []
     at = 0
     while at < len(lines):
@@ -82,7 +82,7 @@ def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
 
 
 def _heading(lines: list[str], at: int) -> tuple[str | None, int]:
-    """The known heading that stands here, and where its section begins; None and 0 where there is none."""
+    """Returns the known heading on this line and the start of its section, or None and 0."""
     line = lines[at]
     if at + 1 < len(lines) and _RULE.fullmatch(lines[at + 1]):
         name = line.strip().lower()
@@ -93,14 +93,14 @@ def _heading(lines: list[str], at: int) -> tuple[str | None, int]:
 
 
 def _ends(lines: list[str], at: int, *, numpy: bool) -> bool:
-    """Whether a section's lines end before this one."""
-    if numpy:  # any heading ends it, also an unknown one
+    """Whether a section ends before this line."""
+    if numpy:  # any heading ends it, even an unknown one
         return at + 1 < len(lines) and bool(lines[at].strip()) and bool(_RULE.fullmatch(lines[at + 1]))
     return bool(lines[at].strip()) and not lines[at].startswith((" ", "\t"))
 
 
 def _items(lines: list[str]) -> dict[str, str]:
-    """The items of a section on parameters."""
+    """Returns the items of a section on parameters."""
     filled = [line for line in lines if line.strip()]
     if not filled:
         return {}
@@ -113,7 +113,7 @@ def _items(lines: list[str]) -> dict[str, str]:
                 found[name].append(line.strip())
             continue
         item = line.strip()
-        # Google's items are indented, NumPy's are not.
+        # Items are indented in Google style, but not in NumPy style.
         match = _GOOGLE_ITEM.fullmatch(item) if indent else _NUMPY_ITEM.fullmatch(item)
         names = [name.strip(" *") for name in match[1].split(",")] if match is not None else []
         for name in names:
@@ -126,7 +126,7 @@ def _indent(line: str) -> int:
 
 
 def _fields(lines: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """The text without reST's fields, and what they say of parameters."""
+    """Returns the text without reST fields, and their descriptions of parameters."""
     kept: list[str] = []
     found: dict[str, list[str]] = {}
     said: list[str] | None = None

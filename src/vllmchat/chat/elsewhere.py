@@ -1,6 +1,6 @@
-"""Names that are not parameters here, but are known: of older servers, of other engines, of other places.
+"""Explains unknown parameter names that are known elsewhere: in older servers, other engines, other places.
 
-`elsewhere` says where such a name belongs. It is read only when a request is refused.
+This module is imported only for invalid requests.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ class _Belongs:
     """Where a name belongs.
 
     Attributes:
-        rule: Why it is refused, as a sentence about the name.
-        suggestion: What to write instead; `{value}` stands for what the user gave, `{switch}` for it or True.
-        needs_vllm: Whether the suggestion is a parameter of vLLM alone.
+        rule: Why it is rejected, as a sentence about the name.
+        suggestion: What to write instead. `{value}` stands for the given value, `{switch}` for it if it is a bool,
+            else True.
+        needs_vllm: Whether the suggestion is a parameter that only vLLM has.
     """
 
     rule: str
@@ -34,13 +35,13 @@ class _Belongs:
     needs_vllm: bool = False
 
 
-_REMOVED = "was removed in vLLM 0.12, and newer servers ignore it without a word."
-_OTHER_NAME = "is not what this parameter is called here."
-_NOT_OPENAI = "is not a parameter of OpenAI's protocol."
-_NOT_VLLM = "is not a parameter of vLLM, which would ignore it without a word."
-_CONSTRUCTOR = "is set for the provider, not for one call."
-_OFFLINE = "belongs to vLLM's offline `LLM` class, not to a server's requests."
-_PROMPT = "is not a parameter: what the model reads is the first argument of the verb."
+_REMOVED = "was removed in vLLM 0.12; newer servers silently ignore it."
+_OTHER_NAME = "has a different name here."
+_NOT_OPENAI = "is not a parameter of OpenAI's API."
+_NOT_VLLM = "is not a parameter of vLLM, which would silently ignore it."
+_CONSTRUCTOR = "is set on the provider, not per call."
+_OFFLINE = "is an option of vLLM's offline `LLM` class, not a request parameter."
+_PROMPT = "is not a parameter: the conversation is the first argument."
 
 _SECRET = re.compile(
     r"key|secret|salt|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
@@ -76,24 +77,25 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "structural_tag": _constraint("structural_tag"),
     "guided_whitespace_pattern": _Belongs(
         _REMOVED,
-        'Write it beside the constraint: structured_outputs={{..., "whitespace_pattern": {value}}}.',
+        'Add it to the constraint: structured_outputs={{..., "whitespace_pattern": {value}}}.',
         True,
     ),
     "guided_decoding_backend": _Belongs(
-        _REMOVED, "The library is chosen at the start: vllm serve --structured-outputs-config.backend ..."
+        _REMOVED,
+        "Choose the backend when starting the server: vllm serve --structured-outputs-config.backend ...",
     ),
     "guided_decoding": _Belongs(
         "is the older name of `structured_outputs`, which is a mapping here.",
-        'Write, for instance, structured_outputs={{"json": {{...}}}}.',
+        'For example, write structured_outputs={{"json": {{...}}}}.',
         True,
     ),
-    "best_of": _Belongs(_REMOVED, "Write `n={value}` and choose among `completion.choices`."),
+    "best_of": _Belongs(_REMOVED, "Write `n={value}` and choose from `completion.choices`."),
     "logits_processors": _Belongs(
-        "was removed in vLLM 0.17, and newer servers ignore it without a word.",
-        "Start the server with the processor (vllm serve --logits-processors ...); vllm_xargs reaches it.",
+        "was removed in vLLM 0.17; newer servers silently ignore it.",
+        "Start the server with vllm serve --logits-processors ..., and pass arguments with `vllm_xargs`.",
     ),
     "return_assistant_tokens_mask": _Belongs(
-        "existed in vLLM 0.25 to 0.30 only.", "For these, extra_body takes it."
+        "exists only in vLLM 0.25 to 0.30.", "For these versions, write it in `extra_body`."
     ),
     # reasoning
     "thinking": _THINKING,
@@ -106,19 +108,19 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "max_reasoning_tokens": _vllm_name("thinking_token_budget"),
     "reasoning_content": _Belongs(
         "is part of replies and messages, not a parameter.",
-        'Read `completion.reasoning`; in a message write {{"role": "assistant", "reasoning": ...}}.',
+        'Read `completion.reasoning`; in a message, write {{"role": "assistant", "reasoning": ...}}.',
     ),
     "reasoning": _Belongs(
         "is part of replies and messages, not a parameter.",
-        'Read `completion.reasoning`; how much to reason: `reasoning_effort="low"`.',
+        'Read `completion.reasoning`; to set how much to reason, write `reasoning_effort="low"`.',
     ),
     "separate_reasoning": _Belongs(
-        "is an option of SGLang; here reasoning is always apart from the text.",
-        "Leave it out: `completion.reasoning` and `completion.text` are two things.",
+        "is an option of SGLang; here reasoning is always separate from the text.",
+        "Leave it out: read `completion.reasoning` and `completion.text`.",
     ),
     "stream_reasoning": _Belongs(
-        "is an option of SGLang; here reasoning is always streamed when it comes.",
-        "Leave it out: `chunk.reasoning` and `chunk.text` are two things.",
+        "is an option of SGLang; here reasoning is always streamed.",
+        "Leave it out: read `chunk.reasoning` and `chunk.text`.",
     ),
     # the same thing under another name
     "max_new_tokens": _same("max_tokens"),
@@ -152,22 +154,22 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "extra_args": _vllm_name("vllm_xargs"),
     "chat_template_args": _vllm_name("chat_template_kwargs"),
     "template_kwargs": _vllm_name("chat_template_kwargs"),
-    "do_sample": _Belongs(_OTHER_NAME, "Sampling is the rule; greedy decoding is `temperature=0`."),
+    "do_sample": _Belongs(
+        _OTHER_NAME, "Sampling is the default; for greedy decoding, write `temperature=0`."
+    ),
     "num_beams": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", True),
     "beam_width": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", True),
-    "early_stopping": _Belongs(
-        "is not a parameter of a vLLM server: beam search ends by its own rule.", "Leave it out."
-    ),
+    "early_stopping": _Belongs("is not a parameter of vLLM's beam search.", "Leave it out."),
     "regex": _constraint("regex", _OTHER_NAME),
     "choice": _constraint("choice", _OTHER_NAME),
     "grammar": _constraint("grammar", _OTHER_NAME),
     "ebnf": _constraint("grammar", _OTHER_NAME),
     "json_mode": _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.'),
     "json_object": _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.'),
-    # of other places
+    # from other places
     "stream": _Belongs(
-        "is not a parameter: the verb decides.",
-        "Call .stream(...) or .astream(...) for a stream, .chat(...) or .achat(...) for the whole reply.",
+        "is not a parameter: the method decides whether to stream.",
+        "Call .stream(...) or .astream(...) to stream, .chat(...) or .achat(...) for the whole reply.",
     ),
     "messages": _Belongs(_PROMPT, "Write chat(messages, ...)."),
     "prompt": _Belongs(_PROMPT, "Write chat({value}, ...)."),
@@ -181,13 +183,13 @@ _PLACES: Final[dict[str, _Belongs]] = {
     ),
     "images": _Belongs(_PROMPT, "Put image_part(...) into a message's content."),
     "history": _Belongs(_PROMPT, "Write chat([*history, message], ...)."),
-    "model": _Belongs("is an argument of the verb of its own.", 'Write chat(messages, model="...").'),
+    "model": _Belongs("is a separate argument.", 'Write chat(messages, model="...").'),
     "model_name": _Belongs("is not a parameter.", 'Write chat(messages, model="...").'),
     "lora": _Belongs(
-        "is not a parameter: an adapter is a model of its own name.", 'Write chat(messages, model="...").'
+        "is not a parameter: a LoRA adapter is addressed as a model.", 'Write chat(messages, model="...").'
     ),
     "lora_request": _Belongs(
-        "is not a parameter: an adapter is a model of its own name.", 'Write chat(messages, model="...").'
+        "is not a parameter: a LoRA adapter is addressed as a model.", 'Write chat(messages, model="...").'
     ),
     "sampling_params": _Belongs(_OFFLINE, "Write its fields as parameters: `temperature=..., top_k=...`."),
     "use_tqdm": _Belongs(_OFFLINE, "Leave it out."),
@@ -196,7 +198,7 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "headers": _Belongs(_OTHER_NAME, "Write `extra_headers={{...}}`."),
     "default_headers": _Belongs(_CONSTRUCTOR, "For one call, write `extra_headers={{...}}`."),
     "extra_query": _Belongs(
-        "is not a parameter: requests have no query.", "A gateway's needs go into `extra_headers`."
+        "is not a parameter: requests have no query string.", "For a gateway, use `extra_headers`."
     ),
     "request_timeout": _same("timeout"),
     "api_key": _Belongs(
@@ -209,13 +211,13 @@ _PLACES: Final[dict[str, _Belongs]] = {
     "http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., http_client=...)."),
     "async_http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., async_http_client=...)."),
     "num_ctx": _Belongs(
-        "is a start option of a vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
     ),
     "n_ctx": _Belongs(
-        "is a start option of a vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
     ),
     "context_length": _Belongs(
-        "is a start option of a vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
     ),
 }
 
@@ -225,7 +227,7 @@ _SCHEMAS: Final = ("json_schema", "response_schema", "output_schema", "schema", 
 _OPENAI_ONLY: Final[dict[str, str]] = {
     "functions": 'Write tools=[{"type": "function", "function": ...}].',
     "function_call": 'Write tool_choice={"type": "function", "function": {"name": ...}}, or "auto".',
-    "prompt_cache_key": "vLLM caches prefixes by itself; `cache_salt` keeps them apart.",
+    "prompt_cache_key": "vLLM caches prefixes automatically; `cache_salt` separates them.",
     "verbosity": "Ask for it in the prompt.",
 }
 
@@ -310,15 +312,15 @@ def elsewhere(
     others: Mapping[str, object],
     written: str = "",
 ) -> Problem:
-    """Why a name is refused, and where it belongs.
+    """Returns the problem of an unknown name: where it belongs, and what to write instead.
 
     Args:
-        name: A name that is no parameter of this provider.
-        value: What was given for it.
+        name: A name that is not a parameter of this provider.
+        value: The value given for it.
         provider: `OPENAI` or `VLLM`.
         known: This provider's parameters.
         others: The other provider's parameters.
-        written: What was written for the name, where that is something else.
+        written: The name as it was written, if `name` is a correction of it.
     """
     shown = "" if _SECRET.search(name) or _SECRET.search(written) else show(value)
     belongs = _PLACES.get(name)
@@ -336,16 +338,16 @@ def elsewhere(
         return Problem(name, shown, _OTHER_NAME, f"Write response_format={wanted}.")
     if name in others:
         if provider == OPENAI:
-            rule = "is a parameter of vLLM, not of OpenAI's protocol."
+            rule = "is a parameter of vLLM, not of OpenAI's API."
             return Problem(name, shown, rule, f"Use VLLMProvider, or write {_door(name, shown)}.")
-        rule = "is a parameter of OpenAI's own server; vLLM ignores it without a word."
+        rule = "is a parameter of OpenAI's own server; vLLM silently ignores it."
         return Problem(name, shown, rule, _OPENAI_ONLY.get(name, "Leave it out."))
-    if belongs is not None:  # known, but only vLLM has the thing it stands for
+    if belongs is not None:  # known, but only vLLM has an equivalent
         return Problem(name, shown, _NOT_OPENAI, f"With VLLMProvider: {instead}")
     if name in _START_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         return Problem(
-            name, shown, "is a start option of a vLLM server.", f"Start it with: vllm serve {option} ..."
+            name, shown, "is an option of the vLLM server.", f"Start it with: vllm serve {option} ..."
         )
     meant = suggest(name, [*_PLACES, *_SCHEMAS, *_START_OPTIONS, *others, *known])
     if meant in known:
@@ -354,10 +356,10 @@ def elsewhere(
         right = elsewhere(meant, value, provider=provider, known=known, others=others, written=name)
         return replace(right, parameter=name, rule=f"is probably `{meant}`, which {right.rule}")
     rule = _NOT_VLLM if provider == VLLM else _NOT_OPENAI
-    return Problem(name, shown, rule, f"If this server knows it, write {_door(name, shown)}.")
+    return Problem(name, shown, rule, f"If your server accepts it, write {_door(name, shown)}.")
 
 
 def _door(name: str, shown: str) -> str:
-    if name == "enable_thinking":  # ours alone: servers look for it among the template's variables
+    if name == "enable_thinking":  # only ours: servers expect it among the template variables
         return f'extra_body={{"chat_template_kwargs": {{"enable_thinking": {shown}}}}}'
     return f'extra_body={{"{name}": {shown or "..."}}}'

@@ -1,8 +1,7 @@
-"""A streamed reply as events: the layer that adapters build on.
+"""Events of a streamed reply: the layer that adapters build on.
 
-Chunks are the wire's; what a program wants to know is simpler: a piece of text came, a piece of reasoning
-came, a tool call began, grew, is whole, the reply is finished. `EventMaker` translates, without any input
-or output.
+Chunks are a wire format. Events are simpler: new text, new reasoning, a tool call starts, grows or ends, the reply is
+complete. `EventMaker` converts chunks to events without doing any I/O.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of a choice's text. All of them joined are the text of its message.
+    """A piece of a choice's text. Joined, the pieces are the text of its message.
 
     Attributes:
         text: The piece; never empty.
@@ -37,7 +36,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of a choice's reasoning. All of them joined are the reasoning of its message.
+    """A piece of a choice's reasoning. Joined, the pieces are the reasoning of its message.
 
     Attributes:
         text: The piece; never empty.
@@ -50,11 +49,11 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A tool call began: the tool's name is known.
+    """A tool call has started: the tool's name is known.
 
     Attributes:
-        index: Number of the call in its choice, from 0.
-        id: Id of the call; empty where the server gives none.
+        index: Index of the call in its choice, from 0.
+        id: Id of the call; empty if the server sends none.
         name: Name of the tool.
         choice: Index of the choice.
     """
@@ -70,7 +69,7 @@ class ToolCallDelta:
     """A piece of a tool call's arguments. It comes after the call's `ToolCallStart`.
 
     Attributes:
-        index: Number of the call in its choice, from 0.
+        index: Index of the call in its choice, from 0.
         arguments: The piece of JSON text; never empty. It need not be valid JSON by itself.
         choice: Index of the choice.
     """
@@ -82,15 +81,15 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDone:
-    """Nothing more comes for a tool call. Every call that began has exactly one, also one that was cut.
+    """A tool call has ended. Every call that started has exactly one such event, even a truncated call.
 
-    It comes as soon as it is certain: when the arguments are a whole JSON object and a later call begins,
-    else when the choice finishes, else when the stream ends. With `max_tokens`, the last call of a choice waits for
-    the end of the stream, where the usage shows whether the limit was reached.
+    It comes as soon as the end is certain: when the arguments are a complete JSON object and a later call starts, else
+    when the choice finishes, else when the stream ends. With `max_tokens`, the last call of a choice waits for the end
+    of the stream, where the usage shows whether the limit was reached.
 
     Attributes:
-        index: Number of the call in its choice, from 0.
-        tool_call: The call. Look at its `complete` before running the tool.
+        index: Index of the call in its choice, from 0.
+        tool_call: The call. Check its `complete` before you run the tool.
         choice: Index of the choice.
     """
 
@@ -101,7 +100,7 @@ class ToolCallDone:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The reply is whole; the last event of a stream.
+    """The reply is complete; the last event of a stream.
 
     Attributes:
         completion: The whole reply.
@@ -116,21 +115,21 @@ class Finished:
 
     @property
     def usage(self) -> Usage | None:
-        """How many tokens the request took."""
+        """The token usage of the request."""
         return self.completion.usage
 
 
 Event: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallDone | Finished
-"""What a stream's `events` yields."""
+"""The events that a stream's `events` yields."""
 
 
 class EventMaker:
-    """Translates the chunks of one stream into events.
+    """Converts the chunks of one stream to events.
 
-    Within a chunk the order is reasoning, text, tool calls, as models write them.
+    Within a chunk, the order is reasoning, text, tool calls, as models write them.
 
     Args:
-        limits: What the request said of tool calls; None where it is not known.
+        limits: What the request says about tool calls; None if unknown.
     """
 
     __slots__ = ("_calls", "_limits")
@@ -140,7 +139,7 @@ class EventMaker:
         self._calls: dict[int, _ChoiceCalls] = {}
 
     def feed(self, chunk: ChatCompletionChunk) -> list[Event]:
-        """The events of the next chunk, often one, sometimes none."""
+        """Returns the events of the next chunk: often one, sometimes none."""
         events: list[Event] = []
         for piece in chunk.choices:
             delta = piece.delta
@@ -153,7 +152,7 @@ class EventMaker:
         return events
 
     def finish(self, completion: ChatCompletion) -> list[Event]:
-        """The last events: calls that wait for the usage, or of choices without a finish reason, and the whole reply.
+        """Returns the last events: calls that wait for the usage or the end of the stream, and the whole reply.
 
         Args:
             completion: The whole reply.
@@ -176,7 +175,7 @@ class EventMaker:
 
 
 class _ChoiceCalls:
-    """The tool calls of one choice, and what was told of them."""
+    """The tool calls of one choice, and the events sent for them."""
 
     __slots__ = ("_calls", "_choice", "_done", "_grown", "_started")
 
@@ -186,7 +185,7 @@ class _ChoiceCalls:
         self._started: set[int] = set()
         self._done: set[int] = set()
         self._grown: dict[int, CallSoFar] = {}
-        """The calls that got a piece since they were last asked whether they have ended."""
+        """The calls that got a piece since it was last checked whether they have ended."""
 
     def feed(self, piece: ChunkChoice, events: list[Event]) -> None:
         for delta in piece.delta.tool_calls or ():
@@ -197,7 +196,7 @@ class _ChoiceCalls:
             arguments = call.add(delta)
             self._grown[call.index] = call
             if call.index in self._done:
-                continue  # white space, if anything: the arguments were a whole object
+                continue  # white space at most: the arguments were a complete object
             if call.index in self._started:
                 if arguments:
                     events.append(ToolCallDelta(call.index, arguments, self._choice))
@@ -205,12 +204,12 @@ class _ChoiceCalls:
                 self._start(call, events)
 
     def end(self, events: list[Event], finish_reason: str, limits: CallLimits | None) -> None:
-        """Tell the end of the calls that are open, of a choice that has ended.
+        """Adds the events for the end of a choice's open calls, when the choice has ended.
 
         Args:
-            events: Where to tell it.
+            events: Where to add them.
             finish_reason: Why the choice ended.
-            limits: By which the last call is judged, if it can be already; else it is left to `finish`.
+            limits: Decides whether the last call was truncated, if that is known yet; else it is left to `finish`.
         """
         *earlier, last = self._calls.in_order()
         for call in earlier:
@@ -219,11 +218,11 @@ class _ChoiceCalls:
             self._end(events, last, last.build(cut=finish_reason in CUT_REASONS))
 
     def finish(self, events: list[Event], judged: Sequence[ToolCall]) -> None:
-        """Tell the end of all calls that are still open.
+        """Adds the events for the end of all calls that are still open.
 
         Args:
-            events: Where to tell it.
-            judged: The calls as the whole reply has them.
+            events: Where to add them.
+            judged: The calls in the whole reply.
         """
         calls = self._calls.in_order()
         for place, call in enumerate(calls):
@@ -237,7 +236,7 @@ class _ChoiceCalls:
             events.append(ToolCallDelta(call.index, arguments, self._choice))
 
     def _end_earlier(self, events: list[Event]) -> None:
-        # Only those that have grown are looked at, so that many calls cost no more than their pieces.
+        # Check only calls that have grown, so that the cost of many calls is proportional to their pieces.
         grown, self._grown = self._grown, {}
         for index in sorted(grown):
             call = grown[index]

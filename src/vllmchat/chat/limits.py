@@ -1,8 +1,8 @@
-"""Which tool calls of a reply a limit has cut, although the reply does not say so.
+"""Detects tool calls that `max_tokens` truncated, although the reply does not say so.
 
-vLLM 0.10 to 0.32 give `"tool_calls"` as the reason to finish also where `max_tokens` ended the reply in the middle of a
-call, and their parsers may have closed its JSON by then: `{}`, `{"city": ""}`, or no arguments at all. What the request
-asked for and what the usage counts show it.
+vLLM 0.10 to 0.32 return the finish reason `"tool_calls"` even if `max_tokens` ended the reply in the middle of a call,
+and their parsers may have closed its JSON: `{}`, `{"city": ""}`, or no arguments at all. The request and the usage
+show whether the call was truncated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What a request says of the calls in its reply.
+    """What a request says about tool calls in its reply.
 
     Attributes:
-        max_tokens: How many tokens each choice may have; None where the request does not say.
-        choices: How many choices it asks for.
+        max_tokens: Maximum number of tokens per choice; None if the request does not set it.
+        choices: How many choices it requests.
         tools: The tools, as they are sent.
     """
 
@@ -36,10 +36,10 @@ class CallLimits:
     tools: Sequence[object] = ()
 
     def leave_open(self, arguments: str, finish_reason: str) -> bool:
-        """Whether the last call of a choice that has finished cannot be judged before the stream ends.
+        """Whether it is unknown until the end of the stream if the last call of a finished choice was truncated.
 
         Args:
-            arguments: The call's.
+            arguments: The call's arguments.
             finish_reason: Why the choice ended.
         """
         if finish_reason in CUT_REASONS:
@@ -53,14 +53,14 @@ class CallLimits:
         *,
         ended: bool = True,
     ) -> None:
-        """Marks the calls of a reply that were cut.
+        """Marks the truncated calls of a reply.
 
-        Tokens come in order, so only the last call of a choice can be.
+        Tokens are generated in order, so only the last call of a choice can be truncated.
 
         Args:
             completion: The reply.
-            usages: What is known of single choices, by index.
-            ended: Whether it is whole. Of a stream that goes on, what only the usage can tell counts as cut.
+            usages: The usage of single choices, by index, if known.
+            ended: Whether the reply is complete. If not, a call that only the usage can judge counts as truncated.
         """
         for choice in completion.choices:
             calls, reason = choice.message.tool_calls, choice.finish_reason
@@ -78,13 +78,13 @@ class CallLimits:
             return True
         if call.arguments.strip():
             return False
-        # Of a function without parameters nothing can be missing. Some parsers stream nothing for `{}` either; then
-        # it takes the usage to tell an optional argument that was not given from one that was cut.
+        # Without parameters, nothing can be missing. Some parsers also stream nothing for `{}`; then only the usage
+        # shows whether optional arguments were left out or truncated.
         takes, requires = self._parameters(call.name)
         return takes and (requires or not below)
 
     def _tokens(self, usage: Usage | None) -> int | None:
-        """How many tokens a choice has, by the usage of all of them; None where that is not known."""
+        """Returns the number of tokens of a choice, derived from the usage of all choices; None if unknown."""
         if usage is None:
             return None
         total = usage.completion_tokens
@@ -92,11 +92,11 @@ class CallLimits:
             return total
         if total >= self.choices * self.max_tokens:
             return self.max_tokens
-        most = total - (self.choices - 1)  # each of the others has one at least
+        most = total - (self.choices - 1)  # each of the others has at least one
         return most if most < self.max_tokens else None
 
     def _parameters(self, name: str) -> tuple[bool, bool]:
-        """Whether a function takes parameters, and whether it requires some. An unknown one takes them."""
+        """Whether a function accepts parameters, and whether it requires some. An unknown one accepts them."""
         for tool in self.tools:
             function = as_mapping((as_mapping(tool) or {}).get("function")) or {}
             if function.get("name") == name:
@@ -106,7 +106,7 @@ class CallLimits:
 
 
 def limits_of(params: CheckedParams) -> CallLimits:
-    """What the parameters of a request say of the calls in its reply."""
+    """Returns what the parameters of a request say about tool calls in its reply."""
     fields = {**params.fields, **(params.extra_body or {})}
     limit = fields.get("max_completion_tokens")
     if limit is None:
@@ -125,4 +125,4 @@ _TAKING: Final = (
     "oneOf",
     "allOf",
 )
-"""What a schema says that allows an object to have something in it."""
+"""Keys of a schema that allow an object to have properties."""

@@ -1,10 +1,10 @@
-"""What a conversation is made of.
+"""The messages of a conversation.
 
-A conversation is a `str`, which is one message of the user, or a list of messages. A message is a mapping
-(the TypedDicts below), or the message of an earlier reply as it is: `history.append(reply.message)`.
+A conversation is a `str`, which is one user message, or a list of messages. A message is a mapping (the TypedDicts
+below) or the message of an earlier reply: `history.append(reply.message)`.
 
-Unknown keys in a message are kept by the server and handed to the chat template; `custom_message` makes
-messages with roles and keys that have no TypedDict here.
+The server passes unknown keys in a message to the chat template. `custom_message` creates messages with roles and
+keys that have no TypedDict here.
 """
 
 # No `from __future__ import annotations` here: it makes TypedDicts slower to import.
@@ -54,7 +54,7 @@ __all__ = [
 
 
 class SystemMessage(TypedDict):
-    """Instructions."""
+    """Instructions to the model."""
 
     role: Literal["system"]
     content: str | Sequence[TextPart]
@@ -62,17 +62,17 @@ class SystemMessage(TypedDict):
 
 
 class DeveloperMessage(TypedDict):
-    """Instructions, under the name that newer models know."""
+    """Instructions to the model, under the role name of newer models."""
 
     role: Literal["developer"]
     content: str | Sequence[TextPart]
     name: NotRequired[str]
     tools: NotRequired[Sequence[FunctionTool]]
-    """Functions that the template writes into this message; vLLM."""
+    """Functions that the template writes into this message. vLLM only."""
 
 
 class UserMessage(TypedDict):
-    """What the user says: text, or parts of text, images, sound and video."""
+    """A message from the user: text, or parts with text, images, audio and video."""
 
     role: Literal["user"]
     content: str | Sequence[ContentPart]
@@ -84,11 +84,11 @@ class CalledFunction(TypedDict):
 
     name: str
     arguments: str
-    """Its arguments: JSON, as a string."""
+    """Its arguments, as a JSON string."""
 
 
 class AssistantToolCall(TypedDict):
-    """A call that an earlier reply made."""
+    """A tool call from an earlier reply."""
 
     id: str
     type: Literal["function"]
@@ -100,11 +100,11 @@ class CustomInput(TypedDict):
 
     name: str
     input: str
-    """What it was given."""
+    """Its input."""
 
 
 class AssistantCustomToolCall(TypedDict):
-    """A call of a custom tool that an earlier reply made. vLLM does not know them."""
+    """A custom tool call from an earlier reply. vLLM does not support them."""
 
     id: str
     type: Literal["custom"]
@@ -112,21 +112,21 @@ class AssistantCustomToolCall(TypedDict):
 
 
 class AudioReference(TypedDict):
-    """The spoken output of an earlier reply, by its id."""
+    """The audio output of an earlier reply, by its id."""
 
     id: str
 
 
 class AssistantMessage(TypedDict):
-    """What the model said. `reply.message` is one, too."""
+    """A message from the model. `reply.message` can be used in its place."""
 
     role: Literal["assistant"]
     content: NotRequired[str | Sequence[TextPart | OutputTextPart | RefusalPart | ThinkingPart] | None]
-    """None, or absent, beside tool calls."""
+    """May be None or absent if there are tool calls."""
     reasoning: NotRequired[str | None]
-    """What it thought before. vLLM reads it since 0.11.1."""
+    """The reasoning before the reply. Read since vLLM 0.11.1."""
     reasoning_content: NotRequired[str | None]
-    """The older name of `reasoning`, which some other servers read. vLLM 0.16 to 0.21 ignores it."""
+    """The older name of `reasoning`, for some other servers. vLLM 0.16 to 0.21 ignores it."""
     tool_calls: NotRequired[Sequence[AssistantToolCall | AssistantCustomToolCall]]
     refusal: NotRequired[str | None]
     name: NotRequired[str]
@@ -134,7 +134,7 @@ class AssistantMessage(TypedDict):
     function_call: NotRequired[CalledFunction | None]
     """The older form of `tool_calls`."""
     prefix: NotRequired[bool]
-    """Go on writing this message, for servers that read it here. vLLM has `continue_final_message`."""
+    """Continue this message, on servers that read it here. For vLLM, use `continue_final_message`."""
 
 
 class ToolMessage(TypedDict):
@@ -147,7 +147,7 @@ class ToolMessage(TypedDict):
 
 
 class FunctionMessage(TypedDict):
-    """The result of a function call, in its older form."""
+    """The result of a function call (old form)."""
 
     role: Literal["function"]
     name: str
@@ -160,7 +160,7 @@ Message: TypeAlias = (
 """One message, as a mapping."""
 
 Messages: TypeAlias = "str | Sequence[Message | ChatMessage]"
-"""A conversation: a `str` is one message of the user."""
+"""A conversation. A `str` is one user message."""
 
 
 class HasId(Protocol):
@@ -173,34 +173,34 @@ class HasId(Protocol):
 
 
 def tool_message(call: str | HasId, content: str | Sequence[TextPart | ToolReferencePart]) -> ToolMessage:
-    """The result of a tool call, as the message that answers it.
+    """Returns the message with the result of a tool call.
 
     Args:
         call: The call, from `reply.tool_calls`, or its id.
-        content: What the tool gave. For anything but text, write `json.dumps(...)` around it.
+        content: The result. Anything other than text must be wrapped in `json.dumps(...)`.
 
     Raises:
         InvalidRequestError: The call has no id, or the content is neither text nor parts.
     """
     call_id = call if isinstance(call, str) else call.id
     if not call_id:
-        raise InvalidRequestError([Problem("call", "", "has no id, so its result cannot be told apart.")])
+        raise InvalidRequestError([Problem("call", "", "has no id, so a result cannot refer to it.")])
     given = cast("object", content)  # type checkers rule the rest out, but results come from everywhere
     if not isinstance(given, str | list | tuple):
         rule = f"must be text or a list of parts, not {kind_of(given)}."
-        raise InvalidRequestError([Problem("content", "", rule, "Write json.dumps(...) around it.")])
+        raise InvalidRequestError([Problem("content", "", rule, "Wrap it in json.dumps(...).")])
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
 def custom_message(
     role: str, content: str | Sequence[ContentPart] | None = None, /, **keys: object
 ) -> Message:
-    """A message with a role or with keys of its own, for chat templates that read them.
+    """Returns a message with a custom role or custom keys, for chat templates that read them.
 
     Args:
-        role: Such as `"system"`, or any word that the template knows.
+        role: A role such as `"system"`, or any other that the template knows.
         content: Text or parts. None leaves it out.
-        keys: What else goes into the message.
+        keys: Further keys of the message.
     """
     message: dict[str, object] = {"role": role}
     if content is not None:
@@ -210,12 +210,12 @@ def custom_message(
 
 
 def encode_messages(messages: Messages) -> list[Mapping[str, object]]:
-    """The messages as they go into the request body.
+    """Returns the messages for the request body.
 
-    Only the list and each message's role are looked at, so that it costs the same whatever the messages hold.
+    Only the list and the role of each message are checked, so the cost does not depend on their contents.
 
     Raises:
-        InvalidRequestError: It is not a conversation.
+        InvalidRequestError: `messages` is not a conversation.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
@@ -247,9 +247,9 @@ def _items(messages: object) -> Sequence[object]:
     kind = kind_of(messages)
     hint = None
     if isinstance(messages, Mapping) or hasattr(messages, "to_request"):
-        hint = "Write [...] around it."
+        hint = "Wrap it in [...]."
     elif hasattr(messages, "__iter__"):
-        hint = "Write list(...) around it."
+        hint = "Wrap it in list(...)."
     rule = f"must be a str or a list of messages, not {kind}."
     raise InvalidRequestError([Problem("messages", "", rule, hint)])
 
@@ -258,9 +258,9 @@ def _no_role(message: Mapping[str, object], index: int) -> Problem:
     path = f"messages[{index}].role"
     if message.get("role") is not None:
         return Problem(path, "", f"must be a string, not {kind_of(message['role'])}.")
-    hint = 'Such as "user", "assistant", "system" or "tool".'
+    hint = 'Common roles are "user", "assistant", "system" and "tool".'
     if message.get("type") is not None:
-        hint = 'This is a content part: write {"role": "user", "content": [...]} around it.'
+        hint = 'This is a content part: wrap it in {"role": "user", "content": [...]}.'
     return Problem(path, "", "is required.", hint)
 
 
@@ -269,8 +269,8 @@ def _no_message(message: object, index: int) -> Problem:
     if isinstance(message, str):
         hint = 'Write {"role": "user", "content": ...}.'
     elif hasattr(message, "choices") and hasattr(message, "message"):
-        hint = "Of a reply, write .message."
+        hint = "Use its .message."
     elif hasattr(message, "model_dump"):
-        hint = "Write .model_dump(exclude_none=True) after it."
+        hint = "Call .model_dump(exclude_none=True) on it."
     kind = kind_of(message)
     return Problem(f"messages[{index}]", "", f"must be a message, not {kind}.", hint)

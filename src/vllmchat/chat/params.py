@@ -1,26 +1,25 @@
 """The request parameters of a chat, as TypedDicts for `**params: Unpack[...]`.
 
-One source: a parameter is its annotation and the text under it. Type checkers and editors read them, the
-check before sending is compiled from them (`checkers`), and so is the table in `docs/parameters.md`. The last
-paragraph of each text (bounds, default, version) is written by `scripts/parameters_page.py` from the
-annotation.
+A parameter is defined once, by its annotation and the text below it. Type checkers and editors read both; the
+validation before sending (`checkers`) and the table in `docs/parameters.md` are generated from them. The last
+paragraph of each text (range, default, version) is written by `scripts/parameters_page.py` from the annotation.
 
-Every value may be `None`, which means "not set": it is not sent. Server defaults are not sent either, since a
-value that is sent overrides what the model's own `generation_config.json` recommends.
+Every value may be `None`, which means "not set": it is not sent. Server defaults are not sent either, because a
+value that is sent overrides the recommendation in the model's `generation_config.json`.
 
-How the classes stand beside each other is decided by what type checkers accept::
+The class hierarchy is determined by what type checkers accept::
 
-    CallBase, SamplingBase, SeveralBase     open: what other endpoints take as well, written once
-    └── ChatParamsBase                      open: what all chats have
+    CallBase, SamplingBase, SeveralBase     open: parameters shared with other endpoints
+    └── ChatParamsBase                      open: parameters of all chats
         ├── ChatParams              closed  OpenAIProvider
         └── PlainChatParams                 open: the common fields in their narrower form
-            ├── CommonChatParams    closed  the Provider protocol: what every provider takes
-            └── VLLMChatParams      closed  VLLMProvider; with the bases named VLLM...Base
+            ├── CommonChatParams    closed  the Provider protocol: what every provider accepts
+            └── VLLMChatParams      closed  VLLMProvider; also has the bases named VLLM...Base
 
-A method that takes `Unpack[ChatParams]` or `Unpack[VLLMChatParams]` satisfies a protocol whose method takes
-`Unpack[CommonChatParams]`, under mypy and under pyright, because all three are closed (PEP 728): a closed
-TypedDict unpacks to exactly its keys, so the two are methods with more optional keywords. With an open
-TypedDict in the protocol, pyright assumes that any further keyword may come and refuses both.
+A method that accepts `Unpack[ChatParams]` or `Unpack[VLLMChatParams]` satisfies a protocol whose method accepts
+`Unpack[CommonChatParams]`, in mypy and in pyright, because all three are closed (PEP 728): a closed TypedDict
+unpacks to exactly its keys, so the two are methods with more optional keywords. With an open TypedDict in the
+protocol, pyright assumes that any other keyword may be passed, and rejects both.
 """
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
@@ -103,28 +102,28 @@ ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high",
 ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 
-# What the reply must look like
+# The format of the reply
 
 
 class StructuredOutputs(TypedDict, total=False, closed=True):
-    """A constraint that the reply is held to while it is generated. Exactly one of the first six keys.
+    """A constraint on the reply, enforced while it is generated. Set exactly one of the first six keys.
 
-    Which library enforces it (xgrammar, guidance, outlines, lm-format-enforcer) is chosen when the server
+    The backend that enforces it (xgrammar, guidance, outlines, lm-format-enforcer) is chosen when the server
     starts.
     """
 
     json: Annotated[str | Mapping[str, object] | TypeForm[Any] | None, NotBlank()]
-    """A JSON schema, as a mapping or as a JSON string; or a type that has one, such as a pydantic model.
+    """A JSON schema, as a mapping or a JSON string; or a type that has one, such as a pydantic model.
 
     Range: not blank.
     """
     regex: Annotated[str | None, Without("\0")]
-    """A regular expression that the whole reply matches.
+    """A regular expression that the whole reply must match.
 
     Range: without NUL.
     """
     choice: Annotated[Sequence[str] | None, Length(1)]
-    """The replies to choose from.
+    """The allowed replies.
 
     Range: not empty.
     """
@@ -146,7 +145,7 @@ class StructuredOutputs(TypedDict, total=False, closed=True):
     Default: False.
     """
     disable_additional_properties: Annotated[bool, Default("False")]
-    """Allow no property that the JSON schema does not name.
+    """Allow only the properties that the JSON schema names.
 
     Default: False.
     """
@@ -172,20 +171,20 @@ class JSONSchema(TypedDict, total=False, closed=True):
     """A named JSON schema."""
 
     name: Required[Annotated[str, Length(1)]]
-    """What to call it. OpenAI's own server allows letters, digits, `_` and `-`, at most 64.
+    """A name for the schema. OpenAI's own server allows at most 64 letters, digits, `_` and `-`.
 
     Range: not empty.
     """
     description: str | None
     """What the format is for."""
     schema: Mapping[str, object] | None
-    """The schema itself, which vLLM needs. `Model.model_json_schema()` of a pydantic model fits here."""
+    """The schema, which vLLM requires. For a pydantic model, `Model.model_json_schema()`."""
     strict: bool | None
-    """OpenAI's strict mode. vLLM always holds the reply to the schema, whatever this says."""
+    """OpenAI's strict mode. vLLM always enforces the schema, regardless of this."""
 
 
 class JSONSchemaFormat(TypedDict, closed=True):
-    """JSON that a schema describes."""
+    """JSON that matches a schema."""
 
     type: Literal["json_schema"]
     """Always `"json_schema"`."""
@@ -208,7 +207,7 @@ class StructuralTagPassage(TypedDict, total=False, closed=True):
     begin: Required[str]
     """The text that opens the passage."""
     schema: Mapping[str, object] | None
-    """The JSON schema of what stands inside."""
+    """The JSON schema of the content."""
     end: Required[str]
     """The text that closes the passage."""
 
@@ -221,7 +220,7 @@ class LegacyStructuralTagFormat(TypedDict, closed=True):
     structures: Sequence[StructuralTagPassage]
     """The passages."""
     triggers: Sequence[str]
-    """The texts after which a passage must follow."""
+    """The texts that must be followed by a passage."""
 
 
 ResponseFormat: TypeAlias = (
@@ -236,21 +235,21 @@ class FunctionDefinition(TypedDict, total=False, closed=True):
     """A function the model may call."""
 
     name: Required[Annotated[str, Length(1)]]
-    """Its name, as it comes back in the tool call.
+    """Its name, as it appears in the tool call.
 
     Range: not empty.
     """
     description: str | None
-    """What it does and when to call it: the model reads this."""
+    """What it does and when to call it. The model reads this."""
     parameters: Mapping[str, object] | None
-    """JSON schema of its arguments: an object schema. Without it the function takes no arguments."""
+    """JSON schema of its arguments: an object schema. Without it, the function takes no arguments."""
     strict: Annotated[bool | None, Since("0.24")]
-    """Hold the arguments to the schema.
+    """Constrain the arguments to the schema.
 
     Since: vLLM 0.24.
     """
     defer_loading: Annotated[bool | None, Since("0.21")]
-    """Leave it out of the prompt until a tool search finds it, for models with such a search.
+    """Leave it out of the prompt until a tool search finds it, for models that support tool search.
 
     Since: vLLM 0.21.
     """
@@ -264,14 +263,14 @@ class FunctionTool(TypedDict, total=False, closed=True):
     function: Required[FunctionDefinition]
     """The function."""
     defer_loading: Annotated[bool | None, Since("0.21")]
-    """Leave it out of the prompt until a tool search finds it, for models with such a search.
+    """Leave it out of the prompt until a tool search finds it, for models that support tool search.
 
     Since: vLLM 0.21.
     """
 
 
 class FunctionName(TypedDict, closed=True):
-    """The name of a function among the `tools`."""
+    """The name of one of the `tools` that are functions."""
 
     name: Annotated[str, Length(1)]
     """Its name.
@@ -281,7 +280,7 @@ class FunctionName(TypedDict, closed=True):
 
 
 class NamedToolChoice(TypedDict, closed=True):
-    """This function must be called."""
+    """Requires a call of this function."""
 
     type: Literal["function"]
     """Always `"function"`."""
@@ -315,21 +314,21 @@ class GrammarInputFormat(TypedDict, closed=True):
 
 
 class CustomDefinition(TypedDict, total=False, closed=True):
-    """A tool that takes text instead of JSON arguments."""
+    """A tool that accepts text instead of JSON arguments."""
 
     name: Required[Annotated[str, Length(1)]]
-    """Its name, as it comes back in the tool call.
+    """Its name, as it appears in the tool call.
 
     Range: not empty.
     """
     description: str | None
     """What it does and when to call it."""
     format: TextInputFormat | GrammarInputFormat | None
-    """What its input looks like."""
+    """The format of its input."""
 
 
 class CustomTool(TypedDict, closed=True):
-    """A custom tool, for servers that know them. vLLM does not."""
+    """A custom tool, for servers that support them. vLLM does not."""
 
     type: Literal["custom"]
     """Always `"custom"`."""
@@ -338,7 +337,7 @@ class CustomTool(TypedDict, closed=True):
 
 
 class CustomName(TypedDict, closed=True):
-    """The name of a custom tool among the `tools`."""
+    """The name of one of the `tools` that are custom tools."""
 
     name: Annotated[str, Length(1)]
     """Its name.
@@ -348,7 +347,7 @@ class CustomName(TypedDict, closed=True):
 
 
 class NamedCustomToolChoice(TypedDict, closed=True):
-    """This custom tool must be called."""
+    """Requires a call of this custom tool."""
 
     type: Literal["custom"]
     """Always `"custom"`."""
@@ -357,16 +356,16 @@ class NamedCustomToolChoice(TypedDict, closed=True):
 
 
 class AllowedTools(TypedDict, closed=True):
-    """A choice among the `tools`."""
+    """A subset of the `tools`."""
 
     mode: Literal["auto", "required"]
     """Whether one of them must be called."""
     tools: Sequence[Mapping[str, object]]
-    """The allowed ones, such as `{"type": "function", "function": {"name": "get_weather"}}`."""
+    """The allowed tools, such as `{"type": "function", "function": {"name": "get_weather"}}`."""
 
 
 class AllowedToolsChoice(TypedDict, closed=True):
-    """Only some of the `tools` may be called."""
+    """Allows only some of the `tools` to be called."""
 
     type: Literal["allowed_tools"]
     """Always `"allowed_tools"`."""
@@ -375,7 +374,7 @@ class AllowedToolsChoice(TypedDict, closed=True):
 
 
 class FunctionCallName(TypedDict, closed=True):
-    """This function must be called (old form)."""
+    """Requires a call of this function (old form)."""
 
     name: Annotated[str, Length(1)]
     """Its name.
@@ -388,27 +387,27 @@ class FunctionCallName(TypedDict, closed=True):
 
 
 class StreamOptions(TypedDict, total=False, closed=True):
-    """What a stream carries beside the text."""
+    """What a stream contains in addition to the text."""
 
     include_usage: Annotated[bool | None, Default("False; True in vLLM before 0.18")]
-    """End the stream with a chunk that holds the token counts.
+    """End the stream with a chunk that contains the token counts.
 
     Default: False; True in vLLM before 0.18.
     """
     continuous_usage_stats: Annotated[bool | None, Default("False")]
-    """Put the token counts so far on every chunk. Only together with `include_usage`; vLLM and some others.
+    """Put the token counts so far on every chunk. Only with `include_usage`. Supported by vLLM and some other servers.
 
     Default: False.
     """
     include_obfuscation: bool | None
-    """Random characters on each chunk that hide how long its text is; OpenAI's own server alone."""
+    """Random characters on each chunk that hide the length of its text. OpenAI's own server only."""
 
 
 class RepetitionDetection(TypedDict, total=False, closed=True):
-    """When to end a reply that repeats itself: a pattern of tokens, some number of times in a row."""
+    """When to end a reply that repeats itself: a pattern of tokens that occurs several times in a row."""
 
     max_pattern_size: Annotated[int, Bounds(ge=0), Default("0: no detection")]
-    """Longest pattern to look for, in tokens. 0 switches the detection off.
+    """Longest pattern to look for, in tokens. 0 turns detection off.
 
     Range: at least 0. Default: 0: no detection.
     """
@@ -418,26 +417,26 @@ class RepetitionDetection(TypedDict, total=False, closed=True):
     Range: at least 0. Default: 0.
     """
     min_count: Annotated[int, Bounds(ge=0), Default("0")]
-    """How often the pattern must have come in a row. At least 2, unless `max_pattern_size` is 0.
+    """How many times in a row the pattern must occur. At least 2, unless `max_pattern_size` is 0.
 
     Range: at least 0. Default: 0.
     """
 
 
 class CustomVoice(TypedDict, closed=True):
-    """A voice of one's own."""
+    """A custom voice."""
 
     id: str
     """Its id."""
 
 
 class AudioOutput(TypedDict, closed=True):
-    """How spoken output sounds."""
+    """The format of audio output."""
 
     format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
     """The encoding."""
     voice: str | CustomVoice
-    """Name of the voice, or a custom one by its id."""
+    """Name of the voice, or the id of a custom voice."""
 
 
 class TextPiece(TypedDict, closed=True):
@@ -450,7 +449,7 @@ class TextPiece(TypedDict, closed=True):
 
 
 class Prediction(TypedDict, closed=True):
-    """Text that much of the reply is expected to equal."""
+    """Text that the reply is expected to repeat in large part."""
 
     type: Literal["content"]
     """Always `"content"`."""
@@ -462,13 +461,13 @@ class PromptCacheOptions(TypedDict, total=False, closed=True):
     """How OpenAI's own server caches the prompt."""
 
     mode: Literal["implicit", "explicit"]
-    """Whether the server chooses what to cache or the messages mark it."""
+    """Whether the server chooses what to cache, or the messages mark it."""
     ttl: str
-    """How long the prompt stays cached at least, such as `"30m"`."""
+    """How long to keep the prompt cached at least, such as `"30m"`."""
 
 
 class ModerationMode(TypedDict, closed=True):
-    """What a moderation does with what it finds."""
+    """What moderation does with what it finds."""
 
     mode: Literal["score", "block"]
     """Report it, or block the request."""
@@ -518,7 +517,7 @@ class WebSearchOptions(TypedDict, total=False, closed=True):
     """A web search by the server, for models that have one."""
 
     search_context_size: Literal["low", "medium", "high"] | None
-    """How much of the context window the findings may take."""
+    """How much of the context window the results may use."""
     user_location: UserLocation | None
     """Where the user is."""
 
@@ -527,31 +526,31 @@ class WebSearchOptions(TypedDict, total=False, closed=True):
 
 
 class CallBase(TypedDict, total=False):
-    """What every verb takes that sends a request to a model. A base."""
+    """Parameters of every method that sends a request to a model. A base class."""
 
     extra_body: Mapping[str, object] | None
-    """Fields for the request body as they are: the unchecked door, for servers that know more.
+    """Additional fields for the request body, sent unchecked, for parameters that this library does not know.
 
-    Merged last, over everything else.
+    Merged last; they override everything else.
     """
     extra_headers: Mapping[str, str] | None
-    """Headers for this request, over the provider's own."""
+    """Headers for this request. They override the provider's."""
     timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
-    """How long to wait for this call, over the provider's own. A number limits the whole call, in seconds.
+    """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds.
 
     Range: greater than 0.
     """
 
 
 class SamplingBase(TypedDict, total=False):
-    """How to sample: what every endpoint that generates takes, in one form everywhere. A base."""
+    """Sampling parameters that all endpoints that generate accept in the same form. A base class."""
 
     frequency_penalty: Annotated[
         float | None,
         Bounds(ge=-2, le=2),
         Default("0.0, or the model's generation config (vLLM 0.31 or newer)"),
     ]
-    """Make a token less likely the more often it has been generated; negative values, more likely.
+    """Make a token less likely the more often it has been generated. Negative values make it more likely.
 
     Range: between -2 and 2. Default: 0.0, or the model's generation config (vLLM 0.31 or newer).
     """
@@ -560,136 +559,137 @@ class SamplingBase(TypedDict, total=False):
         Bounds(ge=-2, le=2),
         Default("0.0, or the model's generation config (vLLM 0.31 or newer)"),
     ]
-    """Make a token less likely once it has been generated; negative values, more likely.
+    """Make a token less likely once it has been generated. Negative values make it more likely.
 
     Range: between -2 and 2. Default: 0.0, or the model's generation config (vLLM 0.31 or newer).
     """
     logit_bias: Annotated[Mapping[str, float] | Mapping[int, float] | None, TokenIds()]
-    """Add to the logits of some tokens before sampling: token id to bias.
+    """Biases to add to the logits before sampling, by token id.
 
-    Ids may be numbers or strings of digits, and must be in the model's vocabulary. The server cuts each bias to
+    Ids may be integers or strings of digits, and must be in the model's vocabulary. The server clamps each bias to
     the range from -100 to 100.
     """
     seed: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("random")]
-    """Seed of the sampling, for the same reply again. vLLM takes -1 for "random".
+    """Seed for sampling, to reproduce a reply. vLLM treats -1 as "random".
 
     Range: between `-2**63` and `2**63 - 1`. Default: random.
     """
     stop: Annotated[str, Length(1)] | Sequence[Annotated[str, Length(1)]] | None
-    """Text, or texts, at which generation ends. They are not part of the reply.
+    """One or more strings that end generation. They are not part of the reply.
 
-    vLLM 0.28 and newer take at most 4 (the server's `VLLM_MAX_STOP_STRINGS`); older ones any number. The
-    server decides: it answers more of them with a `BadRequestError`.
+    vLLM 0.28 and newer accept at most 4 (the server's `VLLM_MAX_STOP_STRINGS`), and more raise a `BadRequestError`.
+    Older versions accept any number.
 
     Range: not empty; each not empty.
     """
     temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("1.0, or the model's generation config")]
-    """How freely to sample: 0 always takes the most likely token, higher values choose more widely.
+    """Randomness of sampling: 0 always picks the most likely token; higher values are more random.
 
-    vLLM raises values between 0 and 0.01 to 0.01. Before 0.24 it has no upper bound: `extra_body` reaches it.
+    vLLM raises values between 0 and 0.01 to 0.01. Before 0.24 it has no upper bound; use `extra_body` for values
+    above 2.
 
     Range: between 0 and 2. Default: 1.0, or the model's generation config.
     """
 
 
 class TopPBase(TypedDict, total=False):
-    """`top_p` as vLLM takes it; OpenAI's protocol allows 0 as well. A base."""
+    """`top_p` as vLLM accepts it; OpenAI's API also allows 0. A base class."""
 
     top_p: Annotated[float | None, Bounds(gt=0, le=1), Default("1.0, or the model's generation config")]
-    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them.
+    """Sample only from the most likely tokens whose probabilities add up to this. 1 keeps all tokens.
 
     Range: greater than 0 and at most 1. Default: 1.0, or the model's generation config.
     """
 
 
 class SeveralBase(TypedDict, total=False):
-    """Several replies, and streams of them: chats, completions and tokens. A base."""
+    """Parameters for several replies and for streams: chats, completions and `generate`. A base class."""
 
     n: Annotated[int | None, Bounds(ge=1), Default("1")]
-    """How many replies to generate for one prompt: `completion.choices` holds them.
+    """How many replies to generate for one prompt. They are in `completion.choices`.
 
-    Greedy decoding (`temperature=0`) makes them all equal, and vLLM refuses it with more than one. The most a
-    vLLM server allows is its `VLLM_MAX_N_SEQUENCES`, 16384.
+    Greedy decoding (`temperature=0`) makes them identical, and vLLM rejects it if `n` is above 1. A vLLM server
+    allows at most its `VLLM_MAX_N_SEQUENCES`, 16384.
 
     Range: at least 1. Default: 1.
     """
     stream_options: StreamOptions | None
-    """What a stream carries beside the text. Only for streams."""
+    """What a stream contains in addition to the text. Requires streaming."""
 
 
 class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
-    """What every chat request takes, in one form everywhere. A base: take one of the closed classes below."""
+    """Parameters that all chats accept in the same form. A base class; use one of the closed classes below."""
 
     logprobs: Annotated[bool | None, Default("False")]
-    """Return the log probability of each generated token. How many alternatives: `top_logprobs`.
+    """Return the log probability of each generated token. For alternatives, set `top_logprobs`.
 
     Default: False.
     """
     top_logprobs: Annotated[int | None, Bounds(ge=-1), Default("0")]
-    """How many of the most likely tokens to return at each position. Only together with `logprobs=True`.
+    """How many of the most likely tokens to return at each position. Requires `logprobs=True`.
 
-    The server caps it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, on vLLM 0.11 or newer.
+    The server limits it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, in vLLM 0.11 or newer.
 
     Range: at least -1. Default: 0.
     """
     max_tokens: Annotated[
         int | None,
         Bounds(ge=1),
-        Default("what the context leaves, or `max_new_tokens` of the generation config"),
+        Default("the remaining context, or `max_new_tokens` of the generation config"),
     ]
-    """Longest reply, in tokens, reasoning included.
+    """Maximum length of the reply in tokens, including reasoning.
 
-    `max_completion_tokens` is its newer name and wins over it. vLLM 0.31 and older refuse a request whose prompt and
-    reply together exceed the model's context; newer ones cut the reply.
+    `max_completion_tokens` is its newer name and takes precedence. vLLM 0.31 and older reject a request if the prompt
+    and `max_tokens` together exceed the model's context; newer versions truncate the reply.
 
-    Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
+    Range: at least 1. Default: the remaining context, or `max_new_tokens` of the generation config.
     """
     max_completion_tokens: Annotated[
         int | None,
         Bounds(ge=1),
-        Default("what the context leaves, or `max_new_tokens` of the generation config"),
+        Default("the remaining context, or `max_new_tokens` of the generation config"),
     ]
-    """Longest reply, in tokens, reasoning included. The newer name of `max_tokens`.
+    """Maximum length of the reply in tokens, including reasoning. The newer name of `max_tokens`.
 
-    Range: at least 1. Default: what the context leaves, or `max_new_tokens` of the generation config.
+    Range: at least 1. Default: the remaining context, or `max_new_tokens` of the generation config.
     """
     response_format: ResponseFormat | TypeForm[Any] | None
-    """Hold the reply to JSON, to a JSON schema or to a structural tag.
+    """Constrain the reply to JSON, a JSON schema or a structural tag.
 
     A type stands for its JSON schema: a pydantic model, a dataclass, a TypedDict, `list[int]`,
-    `Literal["yes", "no"]`. The verb `parse` also makes the value of it.
+    `Literal["yes", "no"]`. The method `parse` also converts the reply to the type.
 
-    `{"type": "json_schema", "json_schema": {"name": "person", "schema": {...}}}` works on every vLLM and on
-    most other servers. Structural tags are a vLLM extension. `VLLMProvider` refuses it beside a
-    `tool_choice` that forces a call and beside beam search, where vLLM would drop it without a word.
+    `{"type": "json_schema", "json_schema": {"name": "person", "schema": {...}}}` works with every vLLM version and
+    most other servers. Structural tags are a vLLM extension. `VLLMProvider` raises if it is combined with beam search
+    or with a `tool_choice` that forces a call, because vLLM would silently ignore it.
     """
     parallel_tool_calls: Annotated[bool | None, Default("True; vLLM before 0.12: not enforced")]
-    """Whether one reply may hold several tool calls. False keeps the first only.
+    """Whether one reply may contain several tool calls. False keeps only the first.
 
     Default: True; vLLM before 0.12: not enforced.
     """
     user: str | None
-    """A name for the end user. vLLM ignores it."""
+    """An identifier for the end user. vLLM ignores it."""
 
 
 class PlainChatParams(ChatParamsBase, TopPBase, total=False):
-    """The other common fields, in the form that vLLM takes. A base: take one of the closed classes below."""
+    """The other common parameters, in the form that vLLM accepts. A base class; use one of the closed classes below."""
 
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
-    """How much to reason before the reply, for models whose chat template reads it.
+    """How much to reason before the reply, for models whose chat template supports it.
 
-    Since 0.22 vLLM also tells the template `enable_thinking`, False for `"none"` and True otherwise, unless
-    `enable_thinking` or `chat_template_kwargs` says something else: these win. Before, give `enable_thinking`
-    too. vLLM up to 0.17 knows low, medium and high, 0.18 to 0.20 also none.
+    Since 0.22, vLLM also sets the template variable `enable_thinking`: False for `"none"`, True otherwise. The
+    parameters `enable_thinking` and `chat_template_kwargs` take precedence over that. With older servers, set
+    `enable_thinking` too. vLLM up to 0.17 accepts only `"low"`, `"medium"` and `"high"`; 0.18 to 0.20 also `"none"`.
 
     Since: vLLM 0.10.1.
     """
     tools: Annotated[Sequence[FunctionTool | Callable[..., object]] | None, Length(1)]
-    """The functions the model may call: Python functions, a `Tool` of one, or mappings that describe one.
+    """The functions the model may call: Python functions, `Tool` objects, or mappings that describe a function.
 
-    A function is described by its name, annotations and docstring. The verb `run_tools` also calls it.
+    A Python function is described to the model by its name, annotations and docstring. `run_tools` also calls it.
 
-    Without a `tool_choice` they mean `"auto"`, which needs the server's `--enable-auto-tool-choice` and
+    The default `tool_choice` is then `"auto"`, which requires the server options `--enable-auto-tool-choice` and
     `--tool-call-parser`.
 
     Range: not empty.
@@ -698,33 +698,33 @@ class PlainChatParams(ChatParamsBase, TopPBase, total=False):
         Literal["none", "auto", "required"] | NamedToolChoice | None,
         Default('`"auto"` with `tools`, else `"none"`'),
     ]
-    """Whether a tool must be called: none, as the model sees fit, at least one, or the one that is named.
+    """Which tools the model calls: none, those it chooses, at least one, or the named one.
 
-    Only together with `tools`. `"auto"` needs the server's `--enable-auto-tool-choice` and
-    `--tool-call-parser`; `"required"` and a named one need `--tool-call-parser` since vLLM 0.14.
+    Requires `tools`. `"auto"` requires the server options `--enable-auto-tool-choice` and `--tool-call-parser`;
+    `"required"` and a named tool require `--tool-call-parser` since vLLM 0.14.
 
     Default: `"auto"` with `tools`, else `"none"`.
     """
 
 
 class CommonChatParams(PlainChatParams, total=False, closed=True):
-    """What every provider takes: the fields that OpenAI's protocol and vLLM's share."""
+    """What every provider accepts: the parameters that OpenAI's API and vLLM share."""
 
 
 class ChatParams(ChatParamsBase, total=False, closed=True):
-    """What `OpenAIProvider` takes: OpenAI's chat completions request."""
+    """What `OpenAIProvider` accepts: OpenAI's chat completions request."""
 
     top_p: Annotated[float | None, Bounds(ge=0, le=1), Default("1.0")]
-    """Sample from the most likely tokens whose probabilities sum up to this. 1 keeps all of them.
+    """Sample only from the most likely tokens whose probabilities add up to this. 1 keeps all tokens.
 
     Range: between 0 and 1. Default: 1.0.
     """
     reasoning_effort: ReasoningEffort | str | None
-    """How much to reason before the reply. Servers may know further words."""
+    """How much to reason before the reply. Servers may accept other values."""
     tools: Annotated[Sequence[FunctionTool | CustomTool | Callable[..., object]] | None, Length(1)]
-    """The tools the model may call: functions, and custom tools where the server knows them.
+    """The tools the model may call: functions, and custom tools if the server supports them.
 
-    A Python function is described by its name, annotations and docstring. The verb `run_tools` also calls it.
+    A Python function is described to the model by its name, annotations and docstring. `run_tools` also calls it.
 
     Range: not empty.
     """
@@ -736,14 +736,14 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
         | None,
         Default('`"auto"` with `tools`, else `"none"`'),
     ]
-    """Whether a tool must be called: none, as the model sees fit, at least one, or which.
+    """Which tools the model calls: none, those it chooses, at least one, or those that are named.
 
-    Only together with `tools`.
+    Requires `tools`.
 
     Default: `"auto"` with `tools`, else `"none"`.
     """
     audio: AudioOutput | None
-    """How spoken output sounds; with `modalities=["text", "audio"]`."""
+    """The format of audio output, with `modalities=["text", "audio"]`."""
     metadata: Mapping[str, str] | None
     """Labels to store with the reply."""
     modalities: Annotated[Sequence[Literal["text", "audio"]] | None, Length(1), Default("text")]
@@ -754,9 +754,9 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     moderation: Moderation | None
     """Moderation of prompt and reply by the server."""
     prediction: Prediction | None
-    """Text that much of the reply is expected to equal, which makes it faster."""
+    """Text that the reply is expected to repeat in large part, which makes it faster."""
     prompt_cache_key: str | None
-    """Groups requests with similar prompts, for better use of the server's prompt cache."""
+    """Groups requests with similar prompts, for more hits in the server's prompt cache."""
     prompt_cache_options: PromptCacheOptions | None
     """How the prompt is cached."""
     prompt_cache_retention: Literal["in_memory", "24h"] | None
@@ -764,15 +764,15 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     safety_identifier: str | None
     """A stable, anonymous name for the end user, for the operator's abuse detection."""
     service_tier: ServiceTier | str | None
-    """The class of service. Servers may know further words."""
+    """The class of service. Servers may accept other values."""
     store: bool | None
     """Keep the reply on the server."""
     verbosity: Literal["low", "medium", "high"] | None
-    """How wordy the reply is."""
+    """How verbose the reply is."""
     web_search_options: WebSearchOptions | None
     """A web search by the server, for models that have one."""
     functions: Annotated[Sequence[FunctionDefinition] | None, Length(1)]
-    """The functions the model may call: the old form of `tools`, for servers that know no other.
+    """The functions the model may call: the old form of `tools`, for servers that support nothing else.
 
     Range: not empty.
     """
@@ -781,41 +781,42 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
 
 
 class VLLMSamplingBase(TypedDict, total=False):
-    """What every endpoint of vLLM that generates takes: chats, completions, responses and tokens. A base."""
+    """Parameters of all vLLM endpoints that generate: chats, completions, responses and `generate`. A base class."""
 
     # Sampling
 
     top_k: Annotated[int | None, Bounds(ge=-1), Default("0, or the model's generation config")]
-    """Sample from this many of the most likely tokens. -1 and 0 both mean all; vLLM 0.8 knows only -1.
+    """Sample only from this many of the most likely tokens. -1 and 0 both mean all tokens.
 
     Range: at least -1. Default: 0, or the model's generation config.
     """
     min_p: Annotated[float | None, Bounds(ge=0, le=1), Default("0.0, or the model's generation config")]
-    """Drop tokens less likely than this share of the most likely one's probability. 0 keeps all.
+    """Drop tokens whose probability is below this fraction of the most likely token's. 0 keeps all tokens.
 
     Range: between 0 and 1. Default: 0.0, or the model's generation config.
     """
     repetition_penalty: Annotated[
         float | None, Bounds(gt=0), Default("1.0, or the model's generation config")
     ]
-    """Above 1: make tokens of the prompt and of the reply so far less likely. Below 1: more likely.
+    """Above 1, make tokens that occur in the prompt or the reply so far less likely; below 1, more likely.
 
     Range: greater than 0. Default: 1.0, or the model's generation config.
     """
     stop_token_ids: Annotated[
-        Sequence[Annotated[int, Bounds(ge=0)]] | None, Default("none; the model's own always end")
+        Sequence[Annotated[int, Bounds(ge=0)]] | None,
+        Default("none; the model's own end token always applies"),
     ]
-    """Token ids at which generation ends, beside the model's own end token.
+    """Token ids that end generation, in addition to the model's own end token.
 
-    Range: each at least 0. Default: none; the model's own always end.
+    Range: each at least 0. Default: none; the model's own end token always applies.
     """
     include_stop_str_in_output: Annotated[bool | None, Default("False")]
-    """Keep the stop text in the reply.
+    """Keep the stop string in the reply.
 
     Default: False.
     """
     ignore_eos: Annotated[bool | None, Default("False")]
-    """Generate on after the model's end token, until `max_tokens`: for measurements.
+    """Continue after the model's end token, until `max_tokens`, for benchmarks.
 
     Default: False.
     """
@@ -824,20 +825,20 @@ class VLLMSamplingBase(TypedDict, total=False):
         ExactlyOne("json", "regex", "choice", "grammar", "json_object", "structural_tag"),
         Since("0.11"),
     ]
-    """Hold the reply to a JSON schema, a regular expression, a choice or a grammar.
+    """Constrain the reply to a JSON schema, a regular expression, one of several choices, or a grammar.
 
-    Exactly one constraint, and none beside it: no constraining `response_format`, no `tool_choice` that forces a
-    call, no beam search. The server compiles it when it begins: one it cannot compile is a `BadRequestError`, in
-    a stream as the first event.
+    Exactly one constraint. It cannot be combined with a constraining `response_format`, a `tool_choice` that forces a
+    call, or beam search. A constraint that the server cannot compile raises a `BadRequestError`; in a stream, at the
+    first event.
 
     Since: vLLM 0.11.
     """
     watermarking: Annotated[
-        bool | None, Default("as the server is set; True in 0.30 and 0.31"), Since("0.30")
+        bool | None, Default("the server's setting; True in 0.30 and 0.31"), Since("0.30")
     ]
-    """Watermark the reply, on servers that are set up for it.
+    """Watermark the reply, on servers that are configured for it.
 
-    Default: as the server is set; True in 0.30 and 0.31. Since: vLLM 0.30.
+    Default: the server's setting; True in 0.30 and 0.31. Since: vLLM 0.30.
     """
     vllm_xargs: Annotated[
         Mapping[
@@ -850,9 +851,9 @@ class VLLMSamplingBase(TypedDict, total=False):
         | None,
         Since("0.9.2"),
     ]
-    """Arguments for extensions of the server, such as custom logits processors.
+    """Arguments for server extensions, such as custom logits processors.
 
-    Lists since vLLM 0.11.1, in completions since 0.26.
+    Lists are supported since vLLM 0.11.1, in completions since 0.26.
 
     Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
     """
@@ -860,9 +861,9 @@ class VLLMSamplingBase(TypedDict, total=False):
     # Prompt and template
 
     cache_salt: Annotated[str | None, Length(1, 128), Without("@/\\\0"), Since("0.9")]
-    """Share the prefix cache only with requests that send the same salt, so that timing tells others nothing.
+    """Share the prefix cache only with requests that have the same salt, to prevent timing attacks.
 
-    Long random text, such as 43 characters of base64, with `-` and `_` for `+` and `/`.
+    Use a long random string, such as `secrets.token_urlsafe(32)`.
 
     Range: 1 to 128 characters; without `@`, `/`, backslash, NUL. Since: vLLM 0.9.
     """
@@ -878,51 +879,51 @@ class VLLMSamplingBase(TypedDict, total=False):
     # Scheduling and transfer
 
     priority: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("0")]
-    """Which request runs earlier: the one with the lower number.
+    """Scheduling priority: requests with lower numbers run first.
 
-    Servers without `--scheduling-policy priority` refuse what is not 0.
+    Servers without `--scheduling-policy priority` accept only 0.
 
     Range: between `-2**63` and `2**63 - 1`. Default: 0.
     """
     request_id: Annotated[str | None, Default("random")]
-    """The id of the request in the server's logs and, after a prefix such as `chatcmpl-`, of the reply.
+    """The id of the request in the server's logs. The reply's id is this with a prefix such as `chatcmpl-`.
 
     Default: random.
     """
     kv_transfer_params: Annotated[Mapping[str, object] | None, Since("0.9")]
-    """Where the key-value cache comes from or goes to, when prefill and decode run on different servers.
+    """Where to load the KV cache from or send it to, if prefill and decode run on different servers.
 
     Since: vLLM 0.9.
     """
     ec_transfer_params: Annotated[Mapping[str, object] | None, Since("0.26")]
-    """Where encoder outputs come from or go to, when the encoder runs on a different server.
+    """Where to load encoder outputs from or send them to, if the encoder runs on a different server.
 
     Since: vLLM 0.26.
     """
 
 
 class VLLMDecodingBase(TypedDict, total=False):
-    """What chats, completions and tokens take besides. A base."""
+    """Further parameters of chats, completions and `generate`. A base class."""
 
     # Sampling
 
     min_tokens: Annotated[int | None, Bounds(ge=0), Default("0")]
-    """Shortest reply, in tokens; at most `max_tokens`. Until then no end and no stop is sampled.
+    """Minimum length of the reply in tokens; at most `max_tokens`. Until then, end and stop tokens are not sampled.
 
     Range: at least 0. Default: 0.
     """
     bad_words: Annotated[Sequence[Annotated[str, Length(1)]] | None, Default("none"), Since("0.9.2")]
-    """Texts the model must not write. The server turns them into at most 128 token sequences.
+    """Strings the model must not generate. The server converts them to at most 128 token sequences.
 
     Range: each not empty. Default: none. Since: vLLM 0.9.2.
     """
     allowed_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(1), Since("0.9.1")]
-    """Only these tokens may be generated.
+    """The only tokens that may be generated.
 
     Range: not empty; each at least 0. Since: vLLM 0.9.1.
     """
     repetition_detection: Annotated[RepetitionDetection | None, Since("0.17")]
-    """End a reply that repeats itself; its finish reason is then `"repetition"`.
+    """End a reply that repeats itself. Its finish reason is then `"repetition"`.
 
     Since: vLLM 0.17.
     """
@@ -930,10 +931,10 @@ class VLLMDecodingBase(TypedDict, total=False):
     # Reasoning
 
     thinking_token_budget: Annotated[int | None, Bounds(ge=-1), Default("unlimited"), Since("0.19")]
-    """Most tokens of reasoning; then it is ended and the reply begins. -1 means no limit.
+    """Maximum number of reasoning tokens, after which the reply begins. -1 means no limit.
 
-    Needs a server with a reasoning parser; vLLM 0.19 wants `--reasoning-config` too. On a CPU, the engine of
-    vLLM 0.22 dies of it.
+    Requires a server with a reasoning parser; vLLM 0.19 also requires `--reasoning-config`. On a CPU, it crashes the
+    engine of vLLM 0.22.
 
     Range: at least -1. Default: unlimited. Since: vLLM 0.19.
     """
@@ -941,21 +942,21 @@ class VLLMDecodingBase(TypedDict, total=False):
     # What comes back
 
     prompt_logprobs: Annotated[int | None, Bounds(ge=-1)]
-    """Return the log probabilities of the prompt's tokens, with this many alternatives. Not in streams.
+    """Return the log probabilities of the prompt tokens, with this many alternatives. Not supported when streaming.
 
-    The server caps it at `--max-logprobs`. -1 means the whole vocabulary, on vLLM 0.11 or newer.
+    The server limits it to `--max-logprobs`. -1 means the whole vocabulary, in vLLM 0.11 or newer.
 
     Range: at least -1.
     """
     logprob_token_ids: Annotated[Sequence[Annotated[int, Bounds(ge=0)]] | None, Length(0, 128), Since("0.26")]
     """Return the log probabilities of these tokens at each position.
 
-    Only together with `logprobs`, and not with beam search.
+    Requires `logprobs`. Cannot be combined with beam search.
 
     Range: at most 128 items; each at least 0. Since: vLLM 0.26.
     """
     spaces_between_special_tokens: Annotated[bool | None, Default("True")]
-    """Put spaces between special tokens, where they are shown.
+    """Put spaces between special tokens, if they are included in the text.
 
     Default: True.
     """
@@ -965,44 +966,44 @@ class VLLMDecodingBase(TypedDict, total=False):
     Default: False. Since: vLLM 0.10.2.
     """
     routed_experts_prompt_start: Annotated[int | None, Bounds(ge=0), Default("0"), Since("0.28")]
-    """First prompt token whose routing to experts is returned, on servers that return it.
+    """First prompt token for which to return the expert routing, on servers that return it.
 
     Range: at least 0. Default: 0. Since: vLLM 0.28.
     """
-    stream_interval: Annotated[int | None, Bounds(ge=1), Default("as the server is set"), Since("0.27")]
-    """How many tokens go into one chunk of a stream. It can only raise the server's own value.
+    stream_interval: Annotated[int | None, Bounds(ge=1), Default("the server's setting"), Since("0.27")]
+    """How many tokens to put into one chunk of a stream. Values below the server's setting have no effect.
 
-    Range: at least 1. Default: as the server is set. Since: vLLM 0.27.
+    Range: at least 1. Default: the server's setting. Since: vLLM 0.27.
     """
 
 
 class VLLMRenderingBase(TypedDict, total=False):
-    """What chats, completions and responses take besides. A base."""
+    """Further parameters of chats, completions and responses. A base class."""
 
     # Scheduling and transfer
 
     session_id: Annotated[str | None, Since("0.28")]
-    """Name of the conversation, for routing to where its cache is.
+    """An identifier for the conversation, for routing to the replica that has its cache.
 
     Since: vLLM 0.28.
     """
 
 
 class VLLMPromptingBase(TypedDict, total=False):
-    """What chats and completions take besides. A base."""
+    """Further parameters of chats and completions. A base class."""
 
     # Sampling
 
     use_beam_search: Annotated[bool | None, Default("False")]
-    """Search with a beam of width `n` instead of sampling.
+    """Use beam search of width `n` instead of sampling.
 
-    Of the sampling parameters, only `temperature`, `max_tokens`, `ignore_eos` and `length_penalty` mean something
-    then. Constraints, stops and `min_tokens` are refused beside it: the server would drop them without a word.
+    Of the sampling parameters, only `temperature`, `max_tokens`, `ignore_eos` and `length_penalty` then have an
+    effect. Constraints, stops and `min_tokens` raise, because the server would silently ignore them.
 
     Default: False.
     """
     length_penalty: Annotated[float | None, Default("1.0")]
-    """How beam search scores length: the sum of log probabilities is divided by length to this power.
+    """Length normalization in beam search: the sum of log probabilities is divided by the length to this power.
 
     Default: 1.0.
     """
@@ -1010,44 +1011,43 @@ class VLLMPromptingBase(TypedDict, total=False):
     # Prompt and template
 
     truncate_prompt_tokens: Annotated[int | None, Bounds(ge=-1, le=INT64_MAX), Default("no truncation")]
-    """Longest prompt, in tokens; what is longer is cut at the side that `truncation_side` names.
+    """Maximum length of the prompt in tokens. Longer prompts are truncated on the side that `truncation_side` names.
 
-    -1 means the model's context, on vLLM 0.10.2 or newer.
+    -1 means the model's context, in vLLM 0.10.2 or newer.
 
     Range: between -1 and `2**63 - 1`. Default: no truncation.
     """
     truncation_side: Annotated[
-        Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.22")
+        Literal["left", "right"] | None, Default("the tokenizer's setting"), Since("0.22")
     ]
-    """Which side `truncate_prompt_tokens` cuts off: `"left"` keeps the end of the prompt, `"right"` its beginning.
+    """Side on which `truncate_prompt_tokens` truncates: `"left"` keeps the end of the prompt, `"right"` the beginning.
 
-    Default: as the tokenizer is set. Since: vLLM 0.22.
+    Default: the tokenizer's setting. Since: vLLM 0.22.
     """
 
     # What comes back
 
-    return_tokens_as_token_ids: Annotated[bool | None, Default("as the server is set")]
-    """Write the tokens of log probabilities as `token_id:123`, for tokens that are no valid text.
+    return_tokens_as_token_ids: Annotated[bool | None, Default("the server's setting")]
+    """Write the tokens in log probabilities as `token_id:123`, for tokens that are not valid text.
 
-    Default: as the server is set.
+    Default: the server's setting.
     """
     return_token_offsets: Annotated[bool | None, Default("False"), Since("0.25")]
-    """Return where each prompt token stands in the text. Only for `render` and `render_completion`.
+    """Return the position of each prompt token in the text. Only for `render` and `render_completion`.
 
-    The server has it for rendering alone: replies are the same with and without it.
+    Has no effect on replies.
 
     Default: False. Since: vLLM 0.25.
     """
     mm_payload: Annotated[Literal["tensors", "none"] | None, Default('`"tensors"`'), Since("0.32")]
-    """What is returned for media. Only for `render` and `render_completion`.
+    """What to return for media. Only for `render` and `render_completion`.
 
-    The server has it for rendering alone: replies are the same with and without it.
+    Has no effect on replies.
 
     Default: `"tensors"`. Since: vLLM 0.32.
     """
     return_mm_kwargs: Annotated[bool | None, Since("0.32")]
-    """The older form of `mm_payload`, deprecated on the server: False means `"none"`. Only for `render` and
-    `render_completion`.
+    """The older, deprecated form of `mm_payload`: False means `"none"`. Only for `render` and `render_completion`.
 
     Since: vLLM 0.32.
     """
@@ -1062,21 +1062,21 @@ class VLLMChatParams(
     total=False,
     closed=True,
 ):
-    """What `VLLMProvider` takes: every field of vLLM's chat completions request."""
+    """What `VLLMProvider` accepts: every field of vLLM's chat completions request."""
 
     # Reasoning
 
     enable_thinking: bool | None
-    """Let the model reason before the reply, or not: sent as `chat_template_kwargs={"enable_thinking": ...}`.
+    """Whether the model reasons before the reply. Sent as `chat_template_kwargs={"enable_thinking": ...}`.
 
-    Qwen3's template and several others read it. DeepSeek's reads `thinking`:
-    `chat_template_kwargs={"thinking": True}`. It wins over what `reasoning_effort` implies. An
-    `enable_thinking` of another value in `chat_template_kwargs` is a contradiction and is refused.
+    Read by Qwen3's template and several others. DeepSeek's template reads `thinking` instead:
+    `chat_template_kwargs={"thinking": True}`. Takes precedence over what `reasoning_effort` implies. A different
+    `enable_thinking` in `chat_template_kwargs` raises.
     """
     include_reasoning: Annotated[bool | None, Default("True"), Since("0.10.1")]
-    """False: the model reasons, but its reasoning is left out of the answer.
+    """If False, the model reasons, but the reply leaves out its reasoning.
 
-    Log probabilities and token ids are left out with it. In streams, vLLM obeys since 0.24.
+    The log probabilities and token ids of the reasoning are left out too. In streams, vLLM supports this since 0.24.
 
     Default: True. Since: vLLM 0.10.1.
     """
@@ -1086,39 +1086,39 @@ class VLLMChatParams(
     chat_template: Annotated[
         str | None, Default("the model's own"), Needs("--trust-request-chat-template (0.11 or newer)")
     ]
-    """A chat template in Jinja, in place of the model's own.
+    """A Jinja chat template to use instead of the model's own.
 
     Default: the model's own. Needs: --trust-request-chat-template (0.11 or newer).
     """
     chat_template_kwargs: Mapping[str, object] | None
     """Variables for the chat template, such as `{"enable_thinking": False}`.
 
-    The server drops those that the template does not know. It refuses the keys `chat_template` and `tokenize`, and
-    puts the parameters `add_generation_prompt` and `continue_final_message` over keys of these names.
+    The server drops variables that the template does not know. The keys `chat_template`, `add_generation_prompt` and
+    `continue_final_message` raise: use the parameters of the same names. The key `tokenize` raises too.
     """
     documents: Sequence[Mapping[str, str]] | None
-    """Documents for templates that know retrieval, each with a `title` and a `text`."""
+    """Documents for templates that support retrieval, each with a `title` and a `text`."""
     add_generation_prompt: Annotated[bool | None, Default("True")]
-    """Open the assistant's turn at the end of the prompt.
+    """End the prompt with the start of an assistant message.
 
     Default: True.
     """
     continue_final_message: Annotated[bool | None, Default("False")]
-    """Go on writing the last message instead of answering it: prefill the reply with an assistant message.
+    """Continue the last message instead of replying to it, to prefill the reply with an assistant message.
 
-    Sends `add_generation_prompt=False` with it, which the server needs; setting both to True is refused.
+    Also sends `add_generation_prompt=False`, which the server requires. Setting both to True raises.
 
     Default: False.
     """
     echo: Annotated[bool | None, Default("False")]
-    """Put the last message before the reply, when it is of the same role.
+    """Prepend the last message to the reply, if it has the same role.
 
     Default: False.
     """
     add_special_tokens: Annotated[bool | None, Default("False")]
-    """Add the tokenizer's special tokens, such as the beginning of the sequence, to the templated prompt.
+    """Add the tokenizer's special tokens, such as the beginning-of-sequence token, to the rendered prompt.
 
-    Templates usually write them themselves.
+    Chat templates usually add them already.
 
     Default: False.
     """
@@ -1127,7 +1127,7 @@ class VLLMChatParams(
         Since("0.18"),
         Needs("--trust-request-mm-kwargs (0.31 or newer)"),
     ]
-    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`.
+    """How to load media, by modality: `{"video": {"num_frames": 40}}`.
 
     Needs: --trust-request-mm-kwargs (0.31 or newer). Since: vLLM 0.18.
     """
@@ -1147,7 +1147,7 @@ class VLLMChatParams(
     Default: False. Since: vLLM 0.21.
     """
     return_weight_versions: Annotated[bool | None, Default("False"), Since("0.33")]
-    """Return which version of the weights generated what, for servers that update them while they run.
+    """Return which version of the weights generated each token, for servers that update weights while running.
 
     Default: False. Since: vLLM 0.33.
     """

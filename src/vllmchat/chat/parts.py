@@ -1,10 +1,9 @@
-"""What a message's content may be made of, and helpers that make it of files, bytes and URLs.
+"""The content parts of messages, and helpers that create them from files, bytes and URLs.
 
-Every part of a medium may carry vLLM's `uuid`, a cache key of the caller's own: the server keeps the
-processed medium under it, and a later part with the same `uuid` may leave the medium out (`None`). Since vLLM
-0.10.2.
+Media parts may have vLLM's `uuid`, a cache key chosen by the caller: the server caches the processed media under it,
+and a later part with the same `uuid` may leave the media out (`None`). Since vLLM 0.10.2.
 
-Unknown keys in a part are kept by the server and handed to the chat template.
+The server passes unknown keys in a part to the chat template.
 """
 
 # No `from __future__ import annotations` here: it makes TypedDicts slower to import.
@@ -51,10 +50,10 @@ __all__ = [
 ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray
-"""A medium: a URL, the path of a local file, or its bytes.
+"""Media: a URL, the path of a local file, or bytes.
 
-A `str` is a URL when it begins with `http://`, `https://`, `data:` or `file:`; any other `str` is a path. A
-`Path` is always a path.
+A `str` is a URL if it begins with `http://`, `https://`, `data:` or `file:`; any other `str` is a path. A `Path` is
+always a path.
 """
 
 
@@ -73,35 +72,35 @@ class InputTextPart(TypedDict):
 
 
 class OutputTextPart(TypedDict):
-    """Text of an earlier reply, in the form of the Responses API."""
+    """Text from an earlier reply, in the form of the Responses API."""
 
     type: Literal["output_text"]
     text: str
 
 
 class RefusalPart(TypedDict):
-    """A refusal of an earlier reply."""
+    """A refusal from an earlier reply."""
 
     type: Literal["refusal"]
     refusal: str
 
 
 class ThinkingPart(TypedDict):
-    """Reasoning of an earlier reply, as text in its place; vLLM."""
+    """Reasoning from an earlier reply, as text at its position. vLLM only."""
 
     type: Literal["thinking"]
     thinking: str
     closed: NotRequired[bool]
-    """Whether the reasoning was finished."""
+    """Whether the reasoning is complete."""
 
 
 class ImageURL(TypedDict):
     """Where an image is."""
 
     url: str
-    """`http(s)`, `data:`, or `file:` where the server was started with `--allowed-local-media-path`."""
+    """`http(s)`, `data:`, or `file:` if the server was started with `--allowed-local-media-path`."""
     detail: NotRequired[ImageDetail]
-    """How closely to look. vLLM ignores it."""
+    """The level of detail. vLLM ignores it."""
 
 
 class ImagePart(TypedDict):
@@ -122,14 +121,14 @@ class InputImagePart(TypedDict):
 
 
 class MediaURL(TypedDict):
-    """Where a medium is."""
+    """Where media is."""
 
     url: str
-    """`http(s)`, `data:`, or `file:` where the server was started with `--allowed-local-media-path`."""
+    """`http(s)`, `data:`, or `file:` if the server was started with `--allowed-local-media-path`."""
 
 
 class AudioURLPart(TypedDict):
-    """Sound, by its URL; vLLM. See `audio_part`."""
+    """Audio, by its URL. vLLM only. See `audio_part`."""
 
     type: Literal["audio_url"]
     audio_url: MediaURL | None
@@ -137,16 +136,16 @@ class AudioURLPart(TypedDict):
 
 
 class AudioData(TypedDict):
-    """Sound itself."""
+    """Audio data."""
 
     data: str
     """The file's bytes in base64."""
     format: str
-    """What kind of file it is, such as `"wav"` or `"mp3"`: OpenAI's own server takes these two only."""
+    """The file format, such as `"wav"` or `"mp3"`. OpenAI's own server accepts only these two."""
 
 
 class InputAudioPart(TypedDict):
-    """Sound, as data. See `audio_part`."""
+    """Audio, as data. See `audio_part`."""
 
     type: Literal["input_audio"]
     input_audio: AudioData | None
@@ -154,7 +153,7 @@ class InputAudioPart(TypedDict):
 
 
 class VideoPart(TypedDict):
-    """A video; vLLM. See `video_part`."""
+    """A video. vLLM only. See `video_part`."""
 
     type: Literal["video_url"]
     video_url: MediaURL | None
@@ -162,7 +161,7 @@ class VideoPart(TypedDict):
 
 
 class ImageEmbedsPart(TypedDict):
-    """An image as embeddings: a saved torch tensor in base64, or several. Needs `--enable-mm-embeds`."""
+    """An image as embeddings: one or more saved torch tensors, in base64. Needs `--enable-mm-embeds`."""
 
     type: Literal["image_embeds"]
     image_embeds: str | Mapping[str, str] | None
@@ -170,7 +169,7 @@ class ImageEmbedsPart(TypedDict):
 
 
 class AudioEmbedsPart(TypedDict):
-    """Sound as embeddings. Since vLLM 0.12; needs `--enable-mm-embeds`."""
+    """Audio as embeddings. Since vLLM 0.12; needs `--enable-mm-embeds`."""
 
     type: Literal["audio_embeds"]
     audio_embeds: str | Mapping[str, str] | None
@@ -186,14 +185,14 @@ class VideoEmbedsPart(TypedDict):
 
 
 class PromptEmbedsPart(TypedDict):
-    """Text as embeddings: a saved torch tensor in base64. Since vLLM 0.21; needs `--enable-prompt-embeds`."""
+    """Text as embeddings: a saved torch tensor, in base64. Since vLLM 0.21; needs `--enable-prompt-embeds`."""
 
     type: Literal["prompt_embeds"]
     data: str
 
 
 class ToolReferencePart(TypedDict):
-    """A tool that a tool search has found. Since vLLM 0.21."""
+    """A tool found by a tool search. Since vLLM 0.21."""
 
     type: Literal["tool_reference"]
     name: str
@@ -211,7 +210,7 @@ class FileData(TypedDict, total=False):
 
 
 class FilePart(TypedDict):
-    """A file, for servers that take files. vLLM does not."""
+    """A file, for servers that support files. vLLM does not."""
 
     type: Literal["file"]
     file: FileData
@@ -237,7 +236,7 @@ ContentPart: TypeAlias = (
 
 
 def text_part(text: str) -> TextPart:
-    """Text as a content part."""
+    """Returns text as a content part."""
     return {"type": "text", "text": text}
 
 
@@ -248,18 +247,19 @@ def image_part(
     detail: ImageDetail | None = None,
     uuid: str | None = None,
 ) -> ImagePart:
-    """An image as a content part.
+    """Returns an image as a content part.
 
     Args:
-        source: The image: a URL, which is sent as it is; a path or bytes, which are sent inside the request.
-            None takes it from the server's cache by its `uuid`.
-        media_type: Such as `"image/png"`. Without it, the first bytes tell it, else the file's name.
-        detail: How closely to look. vLLM ignores it.
-        uuid: A cache key of your own; vLLM 0.10.2 or newer.
+        source: The image. A URL is sent unchanged; a file or bytes are sent in the request. None means the image
+            that the server has cached under `uuid`.
+        media_type: The media type, such as `"image/png"`. By default, it is detected from the first bytes or the
+            file name.
+        detail: The level of detail. vLLM ignores it.
+        uuid: A cache key that you choose; vLLM 0.10.2 or newer.
 
     Raises:
-        FileNotFoundError: No file has this path.
-        InvalidRequestError: It is no image, or its type cannot be told.
+        FileNotFoundError: The file does not exist.
+        InvalidRequestError: It is not an image, or its type cannot be detected.
     """
     url = _url(source, "image", media_type, uuid)
     if url is None:
@@ -275,17 +275,18 @@ def image_part(
 def audio_part(
     source: Source | None, *, media_type: str | None = None, uuid: str | None = None
 ) -> InputAudioPart | AudioURLPart:
-    """Sound as a content part: `audio_url` for a URL, which vLLM knows; `input_audio` for a path or bytes.
+    """Returns audio as a content part: `audio_url` for a URL (vLLM only), `input_audio` for a path or bytes.
 
     Args:
-        source: The sound: a URL, which is sent as it is; a path or bytes, which are sent inside the request.
-            None takes it from the server's cache by its `uuid`.
-        media_type: Such as `"audio/wav"`. Without it, the first bytes tell it, else the file's name.
-        uuid: A cache key of your own; vLLM 0.10.2 or newer.
+        source: The audio. A URL is sent unchanged; a file or bytes are sent in the request. None means the audio
+            that the server has cached under `uuid`.
+        media_type: The media type, such as `"audio/wav"`. By default, it is detected from the first bytes or the
+            file name.
+        uuid: A cache key that you choose; vLLM 0.10.2 or newer.
 
     Raises:
-        FileNotFoundError: No file has this path.
-        InvalidRequestError: It is no sound, or its type cannot be told.
+        FileNotFoundError: The file does not exist.
+        InvalidRequestError: It is not audio, or its type cannot be detected.
     """
     if source is None:
         _needs_uuid(uuid, "audio")
@@ -306,17 +307,18 @@ def audio_part(
 
 
 def video_part(source: Source | None, *, media_type: str | None = None, uuid: str | None = None) -> VideoPart:
-    """A video as a content part; vLLM.
+    """Returns a video as a content part. vLLM only.
 
     Args:
-        source: The video: a URL, which is sent as it is; a path or bytes, which are sent inside the request.
-            None takes it from the server's cache by its `uuid`.
-        media_type: Such as `"video/mp4"`. Without it, the first bytes tell it, else the file's name.
-        uuid: A cache key of your own; vLLM 0.10.2 or newer.
+        source: The video. A URL is sent unchanged; a file or bytes are sent in the request. None means the video
+            that the server has cached under `uuid`.
+        media_type: The media type, such as `"video/mp4"`. By default, it is detected from the first bytes or the
+            file name.
+        uuid: A cache key that you choose; vLLM 0.10.2 or newer.
 
     Raises:
-        FileNotFoundError: No file has this path.
-        InvalidRequestError: It is no video, or its type cannot be told.
+        FileNotFoundError: The file does not exist.
+        InvalidRequestError: It is not a video, or its type cannot be detected.
     """
     url = _url(source, "video", media_type, uuid)
     if url is None:
@@ -372,14 +374,14 @@ _AUDIO_FORMATS: Final = {
     "audio/mp4": "m4a",
     "audio/x-m4a": "m4a",
 }
-"""What `input_audio` calls a format, where it is not the second half of the media type."""
+"""The names of formats in `input_audio` that differ from the subtype of the media type."""
 
 
 def _is_url(text: str) -> bool:
-    """Whether a `str` is a URL, not a path.
+    """Whether a `str` is a URL rather than a path.
 
     Raises:
-        InvalidRequestError: It is a URL that no server reads.
+        InvalidRequestError: It is a URL with an unsupported scheme.
     """
     match = _SCHEME.match(text)
     if match is None:
@@ -388,7 +390,7 @@ def _is_url(text: str) -> bool:
     if scheme in _SCHEMES and (match[2] or scheme in ("data", "file")):
         return True
     if match[2]:
-        rule = "must begin with http://, https://, data: or file: to be a URL."
+        rule = "has an unsupported URL scheme: use http://, https://, data: or file:."
         raise InvalidRequestError([Problem("source", repr(text[:60]), rule)])
     return False
 
@@ -405,13 +407,13 @@ def _url(source: Source | None, family: str, media_type: str | None, uuid: str |
 
 def _needs_uuid(uuid: str | None, family: str) -> None:
     if uuid is None:
-        rule = f"must be a URL, a path or bytes; None means the {family} that the server keeps under `uuid`."
+        rule = f"must be a URL, a path or bytes; None requires `uuid`, the key of cached {family}."
         raise InvalidRequestError([Problem("source", "None", rule)])
 
 
 def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, str]:
-    """The bytes of a medium and its media type."""
-    given: object = cast("object", source)  # type checkers rule the rest out; callers without one do not
+    """Returns the bytes and the media type of a source."""
+    given: object = cast("object", source)  # for callers that do not use a type checker
     name = ""
     if isinstance(given, bytes | bytearray):
         data = bytes(given)
@@ -426,14 +428,14 @@ def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, s
         raise InvalidRequestError([Problem("source", shown, "is empty.")])
     found = media_type or _sniff(data) or _SUFFIXES.get(os.path.splitext(name)[1].lower(), "")
     if not found:
-        rule = "has a type that cannot be told from its first bytes."
-        hint = f'Say it, such as media_type="{_EXAMPLES[family]}".'
+        rule = "has a media type that cannot be detected from its first bytes."
+        hint = f'Set it, such as media_type="{_EXAMPLES[family]}".'
         raise InvalidRequestError([Problem("source", shown, rule, hint)])
     kind, slash, _ = found.partition("/")
     if media_type is not None and not slash:
         rule = f'must be a media type, such as "{_EXAMPLES[family]}".'
         raise InvalidRequestError([Problem("media_type", repr(media_type), rule)])
-    # The containers of WebM, Ogg and MP4 hold sound, pictures or both.
+    # WebM, Ogg and MP4 are containers for audio, video or both.
     if kind != family and not {kind, family} <= {"audio", "video"}:
         rule = f"is {found}, not {family}."
         other = f"Use {kind}_part." if kind in _EXAMPLES else None
@@ -489,7 +491,7 @@ _BRANDS: Final = {
 
 
 def _sniff(data: bytes) -> str | None:
-    """The media type that the first bytes tell."""
+    """Detects the media type from the first bytes."""
     head = data[:64]
     for start, media_type in _MAGIC:
         if head.startswith(start):

@@ -1,4 +1,4 @@
-"""A chat as a call: parameters and messages in, bytes out."""
+"""The request for a chat."""
 
 from __future__ import annotations
 
@@ -27,21 +27,20 @@ else:
     limits_of = later("vllmchat.chat.limits", "limits_of")
 
 NEEDS: Final = (
-    "Check base_url, and that the server has a model that generates: "
-    "one started with --runner pooling has none."
+    "Check base_url, and that the server has a generating model: one started with --runner pooling does not."
 )
-"""What every server that generates has, if only the URL is right."""
+"""Hint for a server without this route."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A chat that has been checked, before it is known which model it goes to.
+    """A validated request for a chat; the model and timeout are filled in later.
 
     Attributes:
-        messages: The conversation in the wire's form.
-        params: The checked parameters.
-        stream: Whether the reply is to be streamed.
-        ask_usage: Whether a stream is asked for the usage, unless the parameters say so.
+        messages: The conversation in wire format.
+        params: The validated parameters.
+        stream: Whether the reply is streamed.
+        ask_usage: Whether to request the usage of a stream, unless the parameters set that.
     """
 
     messages: list[Mapping[str, object]]
@@ -62,15 +61,15 @@ class ChatRequest:
         ask_usage: bool,
         found: Sequence[Problem] = (),
     ) -> ChatRequest:
-        """Checks the messages' container and the parameters.
+        """Validates the list of messages and the parameters.
 
         Args:
-            messages: A text, or the conversation so far.
-            dialect: The rules of the parameters.
+            messages: The conversation so far; a string is one user message.
+            dialect: Validates the parameters.
             params: The keyword arguments of the call.
-            stream: As of the class.
-            ask_usage: As of the class.
-            found: What is wrong with the call already.
+            stream: See the class.
+            ask_usage: See the class.
+            found: Problems of the call found so far.
 
         Raises:
             InvalidRequestError: With every problem found.
@@ -81,31 +80,31 @@ class ChatRequest:
 
     @property
     def limits(self) -> CallLimits:
-        """What it says of the tool calls in its reply."""
+        """What the request says about tool calls in its reply."""
         return limits_of(self.params)
 
     @property
     def needs_version(self) -> bool:
-        """Whether it is written differently for some versions of the server, or refused there."""
+        """Whether some server versions need the request in another form, or reject it."""
         return depends_on_version(self.params)
 
     def for_version(self, version: Version) -> ChatRequest:
-        """The request as a server of a version reads it.
+        """Returns the request in the form for a server version.
 
         Raises:
-            InvalidRequestError: That server is too old for it.
+            InvalidRequestError: The server is too old for it.
         """
         return replace(self, params=suit(self.params, version))
 
     def call(self, model: str, timeout: Timeout) -> Call[ChatCompletion]:
-        """The call to a model.
+        """Returns the call to send.
 
         Args:
-            model: Its name.
-            timeout: The provider's limits; the call's own go before them.
+            model: Name of the model.
+            timeout: The provider's timeout; the request's own takes precedence.
 
         Raises:
-            InvalidRequestError: Something in the request has no JSON form.
+            InvalidRequestError: Something in the request is not JSON-serializable.
         """
         subject = {"messages": self.messages}
         read = partial(_read, request=self)

@@ -1,7 +1,7 @@
-"""Conversations with tools, run to their answer: what to do next, decided without doing it.
+"""The logic of tool runs, without I/O.
 
-`run_flow` is a generator. It yields what to do and is sent what came of it; those who drive it (in
-`providers/run_tools.py`) block, await or stream.
+`run_flow` is a generator that yields the next step and is sent its result. Sync, async and streaming drivers are in
+`providers/run_tools.py`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Message, Messages, ToolMessage
 
 OnToolError: TypeAlias = "Callable[[ToolCall, Exception], str | Awaitable[str | None] | None]"
-"""Called when a tool has raised: with the call and the exception. A text that it returns is told to the model in place
-of the usual one; what it raises ends the run. It may be asynchronous where the run is."""
+"""Called with the call and the exception if a tool raises. Text that it returns is sent to the model instead of the
+error; an exception that it raises ends the run. It may be async if the run is."""
 
 _AWAITING: Final = "Call arun_tools or astream_run_tools."
 
 MAX_TURNS: Final = 10
-"""How many replies a run may take, unless it says otherwise."""
+"""Default maximum number of replies in a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of one tool call.
+    """The result of a tool call.
 
     Attributes:
         call: The call.
-        content: What the model is told.
-        value: What the function returned; None where there is an `error`.
-        error: Why there is no value: what the function raised; pydantic's `ValidationError` or another `ValueError`
-            for arguments that do not fit; a `LookupError` for a tool that there is not; a `ResponseError` for a call
-            that was cut or is no JSON. Only in the first case it was executed.
+        content: The text sent to the model.
+        value: What the function returned; None if there is an `error`.
+        error: What the function raised; or, if it was not executed, pydantic's `ValidationError` or another
+            `ValueError` for invalid arguments, a `LookupError` for an unknown tool, a `ResponseError` for a call that
+            was truncated or is not JSON.
     """
 
     call: ToolCall
@@ -55,21 +55,21 @@ class ToolResult:
 
     @property
     def message(self) -> ToolMessage:
-        """The message that tells the model."""
+        """The message for the model."""
         return tool_message(self.call, self.content)
 
 
 RunEvent: TypeAlias = Event | ToolResult
-"""What a streamed run yields: the events of each reply, and what came of its tool calls."""
+"""What a streamed run yields: the events of each reply, and the results of its tool calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One reply of a run, and what came of its tool calls.
+    """One reply of a run, and the results of its tool calls.
 
     Attributes:
         completion: The reply.
-        results: What came of its calls, in their order; none for the answer.
+        results: The results of its calls, in order; empty for the final reply.
     """
 
     completion: ChatCompletion
@@ -77,18 +77,18 @@ class Turn:
 
     @property
     def usage(self) -> Usage | None:
-        """How many tokens the reply took."""
+        """The token usage of the reply."""
         return self.completion.usage
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """A conversation with tools that came to its answer.
+    """The result of a tool run.
 
     Attributes:
-        turns: The replies in their order; the last one is the answer.
-        messages: The whole history, from the messages given to the answer: to go on with.
-        results: What came of all tool calls, in their order, also of those that the messages given ended with.
+        turns: The replies, in order; the last one is the final reply.
+        messages: The whole history, including the given messages and the final reply, ready to continue from.
+        results: The results of all tool calls, in order, including calls at the end of the given messages.
     """
 
     turns: tuple[Turn, ...]
@@ -97,17 +97,17 @@ class ToolRun:
 
     @property
     def completion(self) -> ChatCompletion:
-        """The answer."""
+        """The final reply."""
         return self.turns[-1].completion
 
     @property
     def text(self) -> str:
-        """The answer's text."""
+        """The text of the final reply."""
         return self.completion.text
 
     @property
     def usage(self) -> Usage | None:
-        """How many tokens all replies took together; None when one of them does not tell."""
+        """The token usage of all replies together; None if a reply has no usage."""
         usages = [turn.usage for turn in self.turns]
         if not all(usages):
             return None
@@ -124,11 +124,11 @@ class ToolRun:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send the conversation; sent the reply.
+    """Send the conversation. The result is the reply.
 
     Attributes:
         messages: The conversation.
-        first: Whether nothing has been asked yet in this run.
+        first: Whether this is the first request of the run.
     """
 
     messages: list[Message | ChatMessage]
@@ -140,8 +140,8 @@ class Action:
     """One function to call.
 
     Attributes:
-        run: Calls it, without arguments.
-        is_async: Whether it is known to be asynchronous.
+        run: Calls the function; takes no arguments.
+        is_async: Whether the function is known to be async.
     """
 
     run: Callable[[], object]
@@ -150,14 +150,14 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Call functions; sent what came of each, in the same order."""
+    """Call functions. The result is the outcome of each, in the same order."""
 
     actions: tuple[Action, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a function."""
+    """The outcome of a function call."""
 
     value: object = None
     error: Exception | None = None
@@ -165,7 +165,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Let the caller know of results; sent nothing."""
+    """Report results to the caller. Nothing is sent back."""
 
     results: tuple[ToolResult, ...]
 
@@ -182,11 +182,11 @@ class Toolbox:
         tools: The `tools` of the call.
 
     Raises:
-        InvalidRequestError: There are none, or one of them has no function or another one's name.
+        InvalidRequestError: There are no tools, one of them is not a function, or two have the same name.
 
     Attributes:
         definitions: The tools as they are sent.
-        by_name: The tools.
+        by_name: The tools, by name.
     """
 
     __slots__ = ("by_name", "definitions")
@@ -202,7 +202,7 @@ class Toolbox:
             path = f"tools[{place}]"
             if as_mapping(item) is not None or not callable(item):
                 what = "a mapping" if as_mapping(item) is not None else kind_of(item)
-                rule = f"has no function to call: it is {what}."
+                rule = f"must be a function, not {what}."
                 problems.append(Problem(path, "", rule, "Write Tool(function, name=..., parameters=...)."))
                 continue
             try:
@@ -211,7 +211,7 @@ class Toolbox:
                 problems += [Problem(path, each.value, each.rule, each.suggestion) for each in error.problems]
                 continue
             if tool.name in self.by_name:
-                rule = f"has the name of another tool: {tool.name}."
+                rule = f"has the same name as another tool: {tool.name}."
                 problems.append(Problem(path, "", rule, 'Write Tool(function, name="...").'))
             self.by_name[tool.name] = tool
         if problems:
@@ -219,43 +219,43 @@ class Toolbox:
         self.definitions = [tool.definition for tool in self.by_name.values()]
 
     def check_blocking(self, on_tool_error: OnToolError | None) -> None:
-        """Check that no function must be awaited, nor the hook.
+        """Checks that neither the functions nor the hook are async.
 
         Raises:
-            InvalidRequestError: One must.
+            InvalidRequestError: One of them is.
         """
         problems: list[Problem] = []
         names = [tool.name for tool in self.by_name.values() if tool.is_async]
         if names:
-            rule = f"holds asynchronous functions, which a blocking run cannot await: {', '.join(names)}."
+            rule = f"contains async functions, which a sync run cannot await: {', '.join(names)}."
             problems.append(Problem("tools", "", rule, _AWAITING))
         if inspect.iscoroutinefunction(on_tool_error):
-            rule = "is asynchronous, which a blocking run cannot await."
+            rule = "is async, which a sync run cannot await."
             problems.append(Problem("on_tool_error", "", rule, _AWAITING))
         if problems:
             raise InvalidRequestError(problems)
 
 
 def check_run(max_turns: object, params: Mapping[str, object]) -> None:
-    """Check what a run can be called with.
+    """Validates the arguments of a run.
 
     Raises:
-        InvalidRequestError: It cannot.
+        InvalidRequestError: An argument is invalid.
     """
     problems: list[Problem] = []
     if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
         problems.append(Problem("max_turns", show(max_turns), "must be at least 1."))
     n = params.get("n")
     if n is not None and n != 1:
-        problems.append(Problem("n", show(n), "must be 1 where the conversation goes on with the reply."))
+        problems.append(Problem("n", show(n), "must be 1: the conversation continues with one reply."))
     if problems:
         raise InvalidRequestError(problems)
 
 
 def first(params: Mapping[str, object]) -> dict[str, object]:
-    """The parameters of the first reply.
+    """Returns the parameters of the first reply.
 
-    Where a call is forced, what the answer must look like is left out: a call is no answer, and vLLM drops it anyway.
+    If a call is forced, constraints on the text are left out: they would conflict with `tool_choice`.
     """
     choice = params.get("tool_choice")
     forced = choice is not None and choice not in ("none", "auto")
@@ -267,18 +267,18 @@ def first(params: Mapping[str, object]) -> dict[str, object]:
 
 
 def later(params: Mapping[str, object]) -> dict[str, object]:
-    """The parameters of all replies but the first.
+    """Returns the parameters of all replies after the first.
 
-    A `tool_choice` that asks for a call is left out: it would be asked for forever.
+    A `tool_choice` other than `"none"` is left out: a forced call would repeat forever.
     """
     return {name: value for name, value in params.items() if name != "tool_choice" or value == "none"}
 
 
 def history_of(messages: Messages) -> list[Message | ChatMessage]:
-    """A list of the messages, to which a run adds its own.
+    """Returns a copy of the messages, to which a run adds its own.
 
     Raises:
-        InvalidRequestError: They are no conversation.
+        InvalidRequestError: The messages are not a conversation.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
@@ -293,17 +293,16 @@ def run_flow(
     max_turns: int = MAX_TURNS,
     on_tool_error: OnToolError | None = None,
 ) -> RunFlow:
-    """Runs a conversation until the model answers.
+    """Runs a conversation until the model replies without a tool call.
 
     Args:
-        history: The conversation; what is said is added to it. If it ends with calls that nobody has executed, these
-            are executed first.
+        history: The conversation; the run adds its messages. If it ends with tool calls, they are executed first.
         tools: The functions.
-        max_turns: How many replies it may take.
-        on_tool_error: Called when a function has raised.
+        max_turns: Maximum number of replies.
+        on_tool_error: Called if a function raises.
 
     Raises:
-        MaxTurnsError: The last reply that it may take still calls tools.
+        MaxTurnsError: After `max_turns` replies, the model still calls tools.
     """
     turns: list[Turn] = []
     results: list[ToolResult] = []
@@ -332,10 +331,13 @@ def _too_many(
     completions = [turn.completion for turn in turns]
     names = ", ".join(call.name for call in completions[-1].tool_calls)
     cut = sum(not call.complete for each in completions for call in each.tool_calls)
-    message = f"after {max_turns} turns the model still calls tools ({names}): there is no answer."
+    message = f"the model still calls tools ({names}) after {max_turns} turns. "
     if cut:
-        message += f" Of all calls {cut} came cut or without valid JSON: max_tokens may be too small."
-    message += " Give max_turns more, or run on with .messages."
+        message += (
+            f"{cut} of its calls were truncated or invalid: raise max_tokens, or continue from .messages."
+        )
+    else:
+        message += "Raise max_turns, or continue from .messages."
     return MaxTurnsError(message, max_turns=max_turns, messages=history, completions=completions)
 
 
@@ -348,7 +350,7 @@ def _execute(
     tools: Toolbox,
     on_tool_error: OnToolError | None,
 ) -> Generator[Step, Answer, tuple[ToolResult, ...]]:
-    """Executes the calls of the last message and tells the model what came of them."""
+    """Executes the calls of the last message and adds their results to the history."""
     calls = message.tool_calls
     history[-1] = _sendable(message)
     prepared = [_prepare(call, tools) for call in calls]
@@ -371,22 +373,22 @@ def _execute(
 
 
 def _prepare(call: ToolCall, tools: Toolbox) -> Action | ToolResult:
-    """The call of the function, or why there can be none."""
+    """Returns the function call to make, or the result if it cannot be made."""
     defect = _defect(call)
     if defect is not None:
-        content = f"Not executed: {defect}\nMake the call again, with a whole JSON object."
+        content = f"Not executed: {defect}\nRepeat the call with a complete JSON object."
         return ToolResult(call, content, error=defect)
     tool = tools.by_name.get(call.name)
     if tool is None:
-        content = f"There is no tool {call.name!r}. The tools: {', '.join(tools.by_name)}."
+        content = f"Unknown tool {call.name!r}. The available tools are: {', '.join(tools.by_name)}."
         return ToolResult(call, content, error=LookupError(content))
     try:
         return Action(tool.bind(call.arguments), tool.is_async)
     except ValidationError as error:
-        content = f"Not executed: the arguments of {call.name} are wrong.\n{_problems(error)}"
+        content = f"Not executed: the arguments of {call.name} are invalid.\n{_problems(error)}"
         return ToolResult(call, content, error=error)
     except ValueError as error:
-        content = f"Not executed: the arguments of {call.name} are wrong: {error}."
+        content = f"Not executed: the arguments of {call.name} are invalid: {error}."
         return ToolResult(call, content, error=error)
 
 
@@ -406,7 +408,7 @@ def _result(
     if error is None:
         try:
             return ToolResult(call, text_of(outcome.value), outcome.value)
-        except Exception as failure:  # the value has no text: the tool failed all the same
+        except Exception as failure:  # the value cannot be serialized: that counts as a failure of the tool
             error = failure
     said = None if on_tool_error is None else (yield from _said(on_tool_error, call, error))
     content = said if said is not None else f"The tool failed: {type(error).__name__}: {error}"
@@ -414,7 +416,7 @@ def _result(
 
 
 def _said(hook: OnToolError, call: ToolCall, error: Exception) -> Generator[Step, Answer, str | None]:
-    """What the hook would tell the model."""
+    """Returns the hook's text for the model."""
     said: object = hook(call, error)
     if inspect.isawaitable(said):
         awaitable = said
@@ -433,7 +435,7 @@ def _said(hook: OnToolError, call: ToolCall, error: Exception) -> Generator[Step
 
 
 def _last_reply(history: Sequence[Message | ChatMessage]) -> ChatMessage | None:
-    """The last message, if it calls tools."""
+    """Returns the last message, if it calls tools."""
     if not history:
         return None
     last = history[-1]
@@ -444,12 +446,12 @@ def _last_reply(history: Sequence[Message | ChatMessage]) -> ChatMessage | None:
         try:
             last = ChatMessage.model_validate(last)
         except ValidationError:
-            return None  # the server will say what is wrong with it
+            return None  # the server will report what is wrong with it
     return _named(last, len(history)) if last.tool_calls else None
 
 
 def _named(message: ChatMessage, place: int) -> ChatMessage:
-    """The message with an id for each call: without one, a result has no call that it belongs to."""
+    """Returns the message with a unique id for each call, which results refer to."""
     ids = [call.id for call in message.tool_calls]
     if len(set(ids)) == len(ids) and "" not in ids:
         return message
@@ -461,7 +463,7 @@ def _named(message: ChatMessage, place: int) -> ChatMessage:
 
 
 def _sendable(message: ChatMessage) -> ChatMessage:
-    """The message as any server takes it back: some refuse a history with arguments that are no JSON object."""
+    """Returns the message as all servers accept it: some reject a history with arguments that are not JSON objects."""
     if all(_defect(call) is None for call in message.tool_calls):
         return message
     calls = [call if _defect(call) is None else _without_arguments(call) for call in message.tool_calls]
@@ -469,7 +471,7 @@ def _sendable(message: ChatMessage) -> ChatMessage:
 
 
 def _defect(call: ToolCall) -> ResponseError | None:
-    """Why a call cannot be made, if it was cut or its arguments are no JSON object."""
+    """Returns why a call cannot be made: it was truncated, or its arguments are not a JSON object."""
     try:
         call.parse()
     except ResponseError as error:

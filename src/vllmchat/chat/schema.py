@@ -1,4 +1,4 @@
-"""Python types as JSON schemas: what `response_format=Model` and `structured_outputs={"json": Model}` send."""
+"""Python types as JSON schemas, for `response_format=Model` and `structured_outputs={"json": Model}`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _KEPT: Final = 256
-"""How many types are remembered. To take one apart takes longer than to send a request."""
+"""Size of the cache of types. Building a schema takes longer than sending a request."""
 
 _ALIASES: Final = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
-"""Named types: the `type` statement of Python 3.12 makes others than `typing_extensions` does."""
+"""Type aliases: the `type` statement of Python 3.12 and `typing_extensions` have different classes."""
 
 _LONGEST_NAME: Final = 64
-"""What OpenAI's own server allows for the name of a schema."""
+"""Longest schema name that OpenAI's own server accepts."""
 
 
 class SchemaError(Exception):
-    """A type has no JSON schema. The message is the reason; it begins in the middle of a sentence."""
+    """A type has no JSON schema. The message is the reason, as part of a sentence."""
 
 
 class _Schema(GenerateJsonSchema):
-    # A default without a JSON form is left out of the schema; that is no reason to warn at each call.
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own way
+    # A default that is not JSON-serializable is left out of the schema; do not warn about it on each call.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's API
 
 
 def is_type(value: object) -> TypeGuard[TypeForm[Any]]:
@@ -52,25 +52,25 @@ def is_type(value: object) -> TypeGuard[TypeForm[Any]]:
 
 
 def unaliased(value: object) -> object:
-    """What a named type stands for; anything else as it is."""
+    """Resolves a type alias; returns anything else unchanged."""
     return cast("TypeAliasType", value).__value__ if isinstance(value, _ALIASES) else value
 
 
 def adapter_of(kind: TypeForm[T]) -> TypeAdapter[T]:
-    """What validates values of a type.
+    """Returns the validator for values of a type.
 
     Raises:
-        SchemaError: Pydantic knows no such type.
+        SchemaError: Pydantic does not support the type.
     """
     key = cast("Hashable", kind)
     return cast("TypeAdapter[T]", _kept_adapter(key) if _hashes(key) else _adapter(key))
 
 
 def schema_of(adapter: TypeAdapter[T]) -> dict[str, object]:
-    """The JSON schema of the values that an adapter takes.
+    """Returns the JSON schema of the values that an adapter accepts.
 
     Raises:
-        SchemaError: There are values that JSON has no form for.
+        SchemaError: Some values have no JSON representation.
     """
     try:
         return adapter.json_schema(schema_generator=_Schema)
@@ -79,7 +79,7 @@ def schema_of(adapter: TypeAdapter[T]) -> dict[str, object]:
 
 
 def name_of(kind: object) -> str:
-    """A name for the schema of a type: letters, digits, `_` and `-`."""
+    """Returns a name for the schema of a type: letters, digits, `_` and `-`."""
     plain = isinstance(kind, type) and get_origin(kind) is None
     name = cast("type", kind).__name__ if plain else str(kind)
     name = re.sub(r"\b(\w+\.)+|<locals>\.", "", name)
@@ -87,15 +87,15 @@ def name_of(kind: object) -> str:
 
 
 def response_format_of(name: str, schema: Mapping[str, object]) -> dict[str, object]:
-    """The `response_format` of a schema."""
+    """Returns the `response_format` for a schema."""
     return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
 
 
-# What a dialect converts
+# Converters of a `Dialect`
 
 
 def convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
-    """A type given as `response_format`, as the mapping that is sent."""
+    """Converts a type given as `response_format` to the mapping that is sent."""
     if not is_type(value):
         return _checked_later(value, path)
     try:
@@ -105,7 +105,7 @@ def convert_response_format(value: object, path: str) -> tuple[object, Sequence[
 
 
 def convert_structured_outputs(value: object, path: str) -> tuple[object, Sequence[Problem]]:
-    """`structured_outputs` whose `json` is a type, as the mapping that is sent."""
+    """Converts `structured_outputs` whose `json` is a type to the mapping that is sent."""
     given = as_mapping(value) or {}
     kind = given.get("json")
     if not is_type(kind):
@@ -120,30 +120,28 @@ def convert_structured_outputs(value: object, path: str) -> tuple[object, Sequen
 def _checked_later(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     if hasattr(value, "model_dump"):
         rule = f"must be a mapping or a type, not an instance of {type(value).__name__}."
-        return value, (Problem(path, "", rule, f"Write the class itself: {type(value).__name__}."),)
+        return value, (Problem(path, "", rule, f"Pass the class itself: {type(value).__name__}."),)
     return value, ()
 
 
 def _no_schema(kind: object, path: str, error: SchemaError) -> Problem:
-    hint = (
-        f"Take its schema: {shown(kind)}.model_json_schema()." if hasattr(kind, "model_json_schema") else None
-    )
+    hint = f"Write {shown(kind)}.model_json_schema()." if hasattr(kind, "model_json_schema") else None
     return Problem(path, shown(kind), f"has no JSON schema: {error}.", hint)
 
 
 def shown(kind: object) -> str:
-    """A type, for messages."""
+    """Formats a type for messages."""
     plain = isinstance(kind, type) and get_origin(kind) is None
     return cast("type", kind).__name__ if plain else str(kind).replace("typing.", "")
 
 
-# Taking types apart
+# Reading types
 
 
 def _hashes(kind: Hashable) -> bool:
     try:
         hash(kind)
-    except TypeError:  # such as Annotated with a list
+    except TypeError:  # for example Annotated with a list
         return False
     return True
 
@@ -155,11 +153,11 @@ def _adapter(kind: object) -> TypeAdapter[Any]:
         raise SchemaError(_reason(error)) from error
 
 
-# Bounded: classes that are made while a program runs must be able to go away.
+# Bounded, so that classes created at run time can be garbage-collected.
 _kept_adapter = lru_cache(_KEPT)(_adapter)
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of a message that goes on with advice and links."""
+    """Returns the first sentence of a message, without the advice and links after it."""
     text = " ".join(str(error).partition("\n")[0].split())
     return re.split(r"\. (?=[A-Z])", text)[0].rstrip(".")

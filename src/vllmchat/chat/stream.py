@@ -1,4 +1,4 @@
-"""The stream of a chat: chunks, events, and the completion that they add up to."""
+"""Streams of chats: chunks, events, and the completion that they add up to."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
         self.accumulator = Accumulator(expected=limits.choices if limits is not None else 1, limits=limits)
 
     def decode(self, data: bytes) -> ChatCompletionChunk | dict[str, object]:
-        """Makes a chunk of an event's data, or finds the error that it tells."""
+        """Parses an event's data as a chunk, or as the body of an error."""
         return decode_event(data)
 
     def add(self, item: ChatCompletionChunk) -> None:
-        """Adds the chunk to the completion."""
+        """Adds a chunk to the completion."""
         self.accumulator.add(item)
 
     def end_is_proven(self) -> bool:
@@ -43,33 +43,32 @@ class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
         return self.accumulator.finished
 
     def reply(self) -> ChatCompletion:
-        """The completion so far, also an empty one."""
+        """Returns the completion so far, even if it is empty."""
         if self.head is not None:
             self.accumulator.request_id = self.head.request_id
         return self.accumulator.completion(ended=self.done)
 
 
 class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
-    """The chunks of one reply as they come, blocking.
+    """Streams the chunks of a reply (sync).
 
-    Iterate over it, once; or over `events()`, for text and tool calls sorted out. Used as a context manager it is
-    closed in the end, also when you leave early, and the server stops generating:
+    Iterate over it once; or over `events()`, for text, reasoning and tool calls as separate events. As a context
+    manager it always closes, even if you leave early, and the server stops generating:
 
         with llm.stream("Tell me a story.") as stream:
             for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(stream.completion.usage)
 
-    Nothing is sent before it is iterated over or entered. It belongs to one thread.
+    Nothing is sent until you iterate over it or enter it. Use it from one thread only.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
-            every choice.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
+        ResponseError: The stream contained something other than chunks.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     def __init__(self, reader: ChatReader, open_exchange: Callable[[], SyncExchange]) -> None:
@@ -78,11 +77,11 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole reply as far as it has been handed out; at the end what it would be without streaming."""
+        """The reply so far, from the chunks already yielded; at the end, the same as without streaming."""
         return self._reader.reply()
 
     def events(self) -> Iterator[Event]:
-        """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
+        """Yields the stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
         maker = EventMaker(self._limits)
         try:
             for chunk in self:
@@ -90,31 +89,30 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
             if self._reader.done:
                 yield from maker.finish(self.completion)
         finally:
-            # Also when whoever asked for events has left.
+            # Also if the caller stops iterating.
             self.close()
 
 
 class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"]):
-    """The chunks of one reply as they come, awaiting.
+    """Streams the chunks of a reply (async).
 
-    Iterate over it, once; or over `events()`, for text and tool calls sorted out. Used as a context manager it is
-    closed in the end, also when you leave early, and the server stops generating:
+    Iterate over it once; or over `events()`, for text, reasoning and tool calls as separate events. As a context
+    manager it always closes, even if you leave early, and the server stops generating:
 
         async with llm.astream("Tell me a story.") as stream:
             async for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(stream.completion.usage)
 
-    Nothing is sent before it is iterated over or entered.
+    Nothing is sent until you iterate over it or enter it.
 
     Raises:
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by a finish reason for
-            every choice.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
+        ResponseError: The stream contained something other than chunks.
 
-    All of them carry what had arrived as `partial`.
+    Each of them has what had arrived as `partial`.
     """
 
     def __init__(self, reader: ChatReader, open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
@@ -123,18 +121,18 @@ class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"])
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole reply as far as it has been handed out; at the end what it would be without streaming."""
+        """The reply so far, from the chunks already yielded; at the end, the same as without streaming."""
         return self._reader.reply()
 
     def events(self) -> AsyncChatEvents:
-        """The stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
+        """Yields the stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
         return AsyncChatEvents(self, self._reader, self._limits)
 
 
 class AsyncChatEvents(AsyncIterator["Event"]):
     """The events of an `AsyncChatStream`."""
 
-    # A class and not an asynchronous generator: one that is left early lives on until the event loop ends it.
+    # A class rather than an async generator, which would stay open after an early exit until the event loop closes it.
 
     def __init__(
         self,

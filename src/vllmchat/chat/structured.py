@@ -1,4 +1,4 @@
-"""Replies as values of Python types: whole, growing, and chosen among options."""
+"""Replies as Python values: complete, partial, or one of several options."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ S = TypeVar("S", bound=str)
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Generic[T]):
-    """A reply as a value.
+    """A reply parsed into a value.
 
     Attributes:
         value: The value.
-        completion: The reply that it was made of.
+        completion: The reply that it was parsed from.
     """
 
     value: T
@@ -56,11 +56,12 @@ class Parsed(Generic[T]):
 
 
 class PartialValue(Generic[T]):
-    """A reply that is still growing, as far as it has come.
+    """The value of a reply that is still being generated.
 
     Attributes:
-        data: The JSON so far: dicts and lists that grow, strings that may be cut, numbers only when they are whole.
-        complete: Whether this is all; then `value` is the value.
+        data: The JSON so far: growing dicts and lists, strings that may be incomplete, and numbers only once they are
+            complete.
+        complete: Whether the reply is complete; then `value` is the final value.
     """
 
     __slots__ = ("_make", "_value", "complete", "data")
@@ -73,10 +74,10 @@ class PartialValue(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """The value as far as it has come, or None as long as nothing that is valid has.
+        """The value so far, or None while there is no valid value yet.
 
-        What is not whole at its end is left out where the type allows no less: the last item of a list whose
-        required fields have not all come, for example. It is made when it is asked for.
+        An incomplete part at the end is left out if the type requires more of it, for example the last item of a list
+        before all its required fields have arrived. Computed when you read it.
         """
         if self._make is not None:
             self._value, self._make = self._make(), None
@@ -87,17 +88,17 @@ class PartialValue(Generic[T]):
 
 
 class Shape(Generic[T]):
-    """A type that a reply is to be of.
+    """The type that a reply is parsed into.
 
     Args:
         kind: The type.
-        wrap: Whether the server takes only objects, so that anything else is put into one.
+        wrap: Whether the server accepts only object schemas, so that other types are wrapped in an object.
 
     Raises:
         InvalidRequestError: The type has no JSON schema.
 
     Attributes:
-        response_format: What asks for it.
+        response_format: The `response_format` for the type.
     """
 
     __slots__ = ("_adapter", "_name", "_wrapped", "response_format")
@@ -118,33 +119,33 @@ class Shape(Generic[T]):
 
     @property
     def asked(self) -> dict[str, object]:
-        """The parameters that ask for it."""
+        """The request parameters for the type."""
         return {"response_format": self.response_format}
 
     def read(self, completion: ChatCompletion) -> Parsed[T]:
-        """The value of a reply.
+        """Parses a complete reply.
 
         Raises:
-            StructuredOutputError: The reply was cut, is a refusal, or does not match.
+            StructuredOutputError: The reply was truncated, is a refusal, or is not valid.
         """
-        check_whole(completion, f"a whole {self._name}")
+        check_whole(completion, f"a complete {self._name}")
         try:
             return Parsed(self._adapter.validate_json(self._inner(completion.text)), completion)
         except ValidationError as error:
-            raise mismatch(completion, f"is no {self._name} ({first_problem(error)})") from error
+            raise mismatch(completion, f"is not a valid {self._name} ({first_problem(error)})") from error
         except ValueError as error:
-            raise mismatch(completion, f"is no {self._name} ({error})") from error
+            raise mismatch(completion, f"is not a valid {self._name} ({error})") from error
 
     def data(self, text: str) -> object:
-        """The JSON of a text that has begun.
+        """Parses the JSON of an incomplete text.
 
         Raises:
-            ValueError: Nothing can be said yet, or it is no JSON.
+            ValueError: There is too little text, or it is not JSON.
         """
         return self._unwrapped(_partial_json(text))
 
     def begun(self, text: str) -> T | None:
-        """The value of a text that has begun, without what is not whole at its end; None if that leaves nothing."""
+        """Returns the value of an incomplete text without an incomplete part at its end, or None if nothing is left."""
         data = self.data(text)
         while True:
             try:
@@ -157,10 +158,10 @@ class Shape(Generic[T]):
         return to_json(self.whole(text)) if self._wrapped else text
 
     def whole(self, text: str) -> object:
-        """The JSON of a text that is whole.
+        """Parses the JSON of a complete text.
 
         Raises:
-            ValueError: It is no JSON.
+            ValueError: It is not JSON.
         """
         return self._unwrapped(from_json(text))
 
@@ -178,7 +179,7 @@ _NOTHING: Final = object()
 
 
 def _in_object(schema: Mapping[str, object]) -> dict[str, object]:
-    """The schema of an object that holds a value."""
+    """Wraps a schema in that of an object with one key."""
     inner = dict(schema)
     outer: dict[str, object] = {
         "type": "object",
@@ -186,31 +187,31 @@ def _in_object(schema: Mapping[str, object]) -> dict[str, object]:
         "required": [_KEY],
         "additionalProperties": False,
     }
-    if "$defs" in inner:  # they are referred to from the root
+    if "$defs" in inner:  # references to it start at the root
         outer["$defs"] = inner.pop("$defs")
     return outer
 
 
 def judge_single(params: Mapping[str, object]) -> list[Problem]:
-    """Why a verb that makes one value of a reply cannot be called with some parameters."""
+    """Rejects parameters that a method cannot have if it parses the reply into one value."""
     problems = [
         Problem(
-            name, "", "follows from what is asked for and cannot be given here.", "Call .chat(...) with it."
+            name, "", "is set by this method and cannot be given.", "To set it yourself, call .chat(...)."
         )
         for name in ("response_format", "structured_outputs")
         if params.get(name) is not None
     ]
     n = params.get("n")
     if n is not None and n != 1:
-        problems.append(Problem("n", show(n), "must be 1 where one value is made of the reply."))
+        problems.append(Problem("n", show(n), "must be 1: this method parses one reply."))
     return problems
 
 
 def check_whole(completion: ChatCompletion, what: str) -> None:
-    """Check that a reply came to its end.
+    """Checks that a reply is complete.
 
     Raises:
-        StructuredOutputError: It was cut, or it is a refusal.
+        StructuredOutputError: It was truncated, or it is a refusal.
     """
     refusal = completion.message.refusal
     reason = completion.finish_reason
@@ -218,19 +219,19 @@ def check_whole(completion: ChatCompletion, what: str) -> None:
         said = f": {refusal}" if refusal else f" (finish reason {reason!r})"
         raise StructuredOutputError(f"the model refused{said}", reason="refused", completion=completion)
     if reason in CUT_REASONS:
-        hint = ": give max_tokens more room" if reason == "length" else ""
+        hint = ": raise max_tokens" if reason == "length" else ""
         raise StructuredOutputError(
-            f"the reply was cut before it was {what} (finish reason {reason!r}){hint}; {_excerpt(completion)}",
+            f"the reply was truncated before it was {what} (finish reason {reason!r}){hint}; {_excerpt(completion)}",
             reason="cut",
             completion=completion,
         )
 
 
 def mismatch(completion: ChatCompletion, why: str) -> StructuredOutputError:
-    """The error of a reply that came to its end and is something else."""
+    """Returns the error for a reply that is complete but not valid."""
     if completion.tool_calls and not completion.text.strip():
         names = ", ".join(call.name for call in completion.tool_calls)
-        why = f"is no answer: the model called {names}"
+        why = f"is a tool call: the model called {names}"
     return StructuredOutputError(
         f"the reply {why}; {_excerpt(completion)}", reason="mismatch", completion=completion
     )
@@ -243,12 +244,12 @@ def _excerpt(completion: ChatCompletion) -> str:
     return f"it is: {text}" if len(text) <= 200 else f"it starts with: {text[:200]}…"
 
 
-# What has begun
+# Partial values
 
 
 def _partial_json(text: str) -> object:
     if text[-1:].isdigit() and '"' not in _STRING.sub("", text):
-        # A number at the end may have more digits to come.
+        # A number at the end may still get more digits.
         text = text.rstrip("0123456789+-.eE")
     return from_json(text, allow_partial="trailing-strings")
 
@@ -257,7 +258,7 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def _without_end(data: object) -> bool:
-    """Takes the innermost last thing out of nested data; False when there is none."""
+    """Removes the innermost last item from nested data. Returns False if there is none."""
     holder: dict[str, object] | list[object] | None = None
     inner = data
     while isinstance(inner, dict | list) and inner:
@@ -271,7 +272,7 @@ def _without_end(data: object) -> bool:
 
 
 class PartialReader(Generic[T]):
-    """Makes growing values of the pieces of a text."""
+    """Builds partial values from the pieces of a text."""
 
     __slots__ = ("_data", "_next", "_shape", "_text")
 
@@ -282,9 +283,9 @@ class PartialReader(Generic[T]):
         self._next = 0
 
     def feed(self, piece: str) -> PartialValue[T] | None:
-        """The value so far, if the piece changed it."""
+        """Adds a piece. Returns the value so far, if the piece changed it."""
         self._text += piece
-        # A long text is not read again for each piece: then the cost would grow with its square.
+        # Parsing a long text again for each piece would make the cost quadratic.
         if len(self._text) < self._next:
             return None
         try:
@@ -298,15 +299,15 @@ class PartialReader(Generic[T]):
         return PartialValue(data, partial(self._shape.begun, self._text))
 
     def finish(self, parsed: Parsed[T]) -> PartialValue[T]:
-        """The last value."""
+        """Returns the last value."""
         return PartialValue(self._shape.whole(parsed.completion.text), lambda: parsed.value, complete=True)
 
 
 class ParseStream(Iterator[PartialValue[T]]):
-    """A reply that grows into a value, blocking.
+    """Streams a reply as partial values (sync).
 
-    Iterate over it, once. What it gives grows; the last one is `complete`, validated as a whole. Used as a context
-    manager it is closed in the end, also when you leave early, and the server stops generating:
+    Iterate over it once. The last value is `complete` and fully validated. As a context manager it always closes, even
+    if you leave early, and the server stops generating:
 
         with llm.stream_parse("Write JSON for a user named Ada, age 36.", User) as stream:
             for partial in stream:
@@ -314,10 +315,10 @@ class ParseStream(Iterator[PartialValue[T]]):
         print(stream.until_done().value)
 
     Raises:
-        StructuredOutputError: The reply was cut, is a refusal, or does not match; at its end.
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven.
+        StructuredOutputError: At the end: the reply was truncated, is a refusal, or is not valid.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before the reply was complete.
     """
 
     def __init__(self, shape: Shape[T], stream: ChatStream) -> None:
@@ -329,11 +330,11 @@ class ParseStream(Iterator[PartialValue[T]]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole reply as far as it has been handed out."""
+        """The reply so far, from the chunks already read."""
         return self._stream.completion
 
     def __iter__(self) -> Self:
-        iter(self._stream)  # says so if it was read or closed
+        iter(self._stream)  # raises if it was read or closed
         return self
 
     def __next__(self) -> PartialValue[T]:
@@ -348,7 +349,7 @@ class ParseStream(Iterator[PartialValue[T]]):
         raise StopIteration
 
     def until_done(self) -> Parsed[T]:
-        """Reads the rest and gives the value."""
+        """Reads the rest of the stream and returns the value."""
         if self._parsed is None:
             for _ in self:
                 pass
@@ -356,7 +357,7 @@ class ParseStream(Iterator[PartialValue[T]]):
         return self._parsed
 
     def close(self) -> None:
-        """Ends the stream. If it had not come to its end, the server stops."""
+        """Closes the stream. If it has not ended, the server stops generating."""
         self._closed = True
         self._stream.close()
 
@@ -371,10 +372,10 @@ class ParseStream(Iterator[PartialValue[T]]):
 
 
 class AsyncParseStream(AsyncIterator[PartialValue[T]]):
-    """A reply that grows into a value, awaiting.
+    """Streams a reply as partial values (async).
 
-    Iterate over it, once. What it gives grows; the last one is `complete`, validated as a whole. Used as a context
-    manager it is closed in the end, also when you leave early, and the server stops generating:
+    Iterate over it once. The last value is `complete` and fully validated. As a context manager it always closes, even
+    if you leave early, and the server stops generating:
 
         async with llm.astream_parse("Write JSON for a user named Ada, age 36.", User) as stream:
             async for partial in stream:
@@ -382,10 +383,10 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
         print((await stream.until_done()).value)
 
     Raises:
-        StructuredOutputError: The reply was cut, is a refusal, or does not match; at its end.
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven.
+        StructuredOutputError: At the end: the reply was truncated, is a refusal, or is not valid.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before the reply was complete.
     """
 
     def __init__(self, shape: Shape[T], stream: AsyncChatStream) -> None:
@@ -397,11 +398,11 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole reply as far as it has been handed out."""
+        """The reply so far, from the chunks already read."""
         return self._stream.completion
 
     def __aiter__(self) -> Self:
-        aiter(self._stream)  # says so if it was read or closed
+        aiter(self._stream)  # raises if it was read or closed
         return self
 
     async def __anext__(self) -> PartialValue[T]:
@@ -416,7 +417,7 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
         raise StopAsyncIteration
 
     async def until_done(self) -> Parsed[T]:
-        """Reads the rest and gives the value."""
+        """Reads the rest of the stream and returns the value."""
         if self._parsed is None:
             async for _ in self:
                 pass
@@ -424,7 +425,7 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
         return self._parsed
 
     async def aclose(self) -> None:
-        """Ends the stream. If it had not come to its end, the server stops."""
+        """Closes the stream. If it has not ended, the server stops generating."""
         self._closed = True
         await self._stream.aclose()
 
@@ -442,16 +443,16 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
 
 
 class Options(Generic[S]):
-    """The options that a reply is chosen among.
+    """The options that the model chooses from.
 
     Args:
-        options: A list of strings, a `Literal` of strings, or an enumeration of strings.
+        options: A list of strings, a `Literal` of strings, or an enum of strings.
 
     Raises:
-        InvalidRequestError: They are something else, or there are none.
+        InvalidRequestError: The options are something else, or empty.
 
     Attributes:
-        names: What the model chooses among.
+        names: The options as strings.
     """
 
     __slots__ = ("_by_name", "names")
@@ -463,10 +464,10 @@ class Options(Generic[S]):
             raise _no_options("must not be empty.")
 
     def read(self, completion: ChatCompletion) -> S:
-        """The option that a reply is.
+        """Returns the option that a reply is.
 
         Raises:
-            StructuredOutputError: It is none, or it was cut and may have become another one.
+            StructuredOutputError: It is not an option, or it was truncated and could have become another one.
         """
         text = completion.text
         name = text if text in self._by_name else text.strip()
@@ -474,16 +475,16 @@ class Options(Generic[S]):
         if name not in self._by_name or longer:
             check_whole(completion, "one of the options")
         if name not in self._by_name:
-            raise mismatch(completion, f"is none of {', '.join(map(repr, self.names))}")
+            raise mismatch(completion, f"is not one of {', '.join(map(repr, self.names))}")
         return self._by_name[name]
 
     @property
     def literal(self) -> TypeForm[str]:
-        """The type of the names."""
-        return cast("Any", Literal)[tuple(self.names)]  # type: ignore[no-any-return] # made of a list
+        """A `Literal` of the names."""
+        return cast("Any", Literal)[tuple(self.names)]  # type: ignore[no-any-return] # built from a list
 
     def named(self, name: str) -> S:
-        """The option of a name."""
+        """Returns the option with a name."""
         return self._by_name[name]
 
 
@@ -494,7 +495,7 @@ def _members(given: object) -> Sequence[object]:
     members = _members_of_enum(options) or as_list(options)
     if members is None:
         what = shown(given) if is_type(given) else kind_of(given)
-        raise _no_options(f"must be a list of strings, a Literal or an enumeration, not {what}.")
+        raise _no_options(f"must be a list of strings, a Literal or an enum, not {what}.")
     return members
 
 

@@ -1,4 +1,4 @@
-"""How a conversation becomes a prompt: what all endpoints take that render one, and the rules for it."""
+"""Parameters and rules of all endpoints that render a conversation with the chat template."""
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class TemplatingBase(TypedDict, total=False):
-    """What endpoints take that render a conversation without answering it. A base."""
+    """Parameters of endpoints that render a conversation without replying to it. A base class."""
 
     enable_thinking: bool | None
-    """Whether the prompt lets the model reason: sent as `chat_template_kwargs={"enable_thinking": ...}`.
+    """Whether the prompt lets the model reason. Sent as `chat_template_kwargs={"enable_thinking": ...}`.
 
-    Qwen3's template and several others read it. DeepSeek's reads `thinking`:
+    Read by Qwen3's template and several others. DeepSeek's template reads `thinking` instead:
     `chat_template_kwargs={"thinking": True}`. Only for conversations.
     """
     chat_template: Annotated[
         str | None, Default("the model's own"), Needs("--trust-request-chat-template (0.11 or newer)")
     ]
-    """A chat template in Jinja, in place of the model's own. Only for conversations.
+    """A Jinja chat template to use instead of the model's own. Only for conversations.
 
     Default: the model's own. Needs: --trust-request-chat-template (0.11 or newer).
     """
@@ -40,18 +40,18 @@ class TemplatingBase(TypedDict, total=False):
         Since("0.18"),
         Needs("--trust-request-mm-kwargs (0.31 or newer)"),
     ]
-    """How media are loaded, by modality: `{"video": {"num_frames": 40}}`. Only for conversations.
+    """How to load media, by modality: `{"video": {"num_frames": 40}}`. Only for conversations.
 
     Needs: --trust-request-mm-kwargs (0.31 or newer). Since: vLLM 0.18.
     """
 
 
 def judge_conversation(messages: object, path: str) -> tuple[list[Mapping[str, object]], Sequence[Problem]]:
-    """The messages of a conversation as they are sent, and what is wrong with them.
+    """Returns the messages as they are sent, and their problems.
 
     Args:
         messages: The conversation.
-        path: The parameter that it is, for the problems.
+        path: The name of the parameter, for the problems.
     """
     try:
         return encode_messages(cast("Messages", messages)), ()
@@ -63,35 +63,35 @@ def judge_conversation(messages: object, path: str) -> tuple[list[Mapping[str, o
 
 
 def fold_template(fields: dict[str, object]) -> None:
-    """Brings the checked fields into the form that the server takes, in place."""
+    """Converts the validated fields, in place, to what the server accepts."""
     if "enable_thinking" in fields:
         thinking = fields.pop("enable_thinking")
         given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
         fields["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
     if fields.get("continue_final_message") is True:
-        # The server's default, True, would only fail later, in the chat template.
+        # With the server's default, True, the request would fail later, in the chat template.
         fields["add_generation_prompt"] = False
 
 
 def _continue(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["continue_final_message"] is True and fields.get("add_generation_prompt") is True:
-        rule = "does not go with add_generation_prompt=True: one goes on writing, the other begins anew."
-        yield Problem("continue_final_message", "True", rule, "Leave add_generation_prompt out.")
+        rule = "cannot be combined with add_generation_prompt=True, which begins a new message."
+        yield Problem("continue_final_message", "True", rule, "Leave `add_generation_prompt` out.")
 
 
 def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     given = cast("Mapping[str, object]", fields["chat_template_kwargs"])
     if "chat_template" in given:
-        rule = "is refused by the server."
-        hint = "Write the parameter chat_template=... instead."
+        rule = "is rejected by the server."
+        hint = "Use the parameter `chat_template` instead."
         yield Problem("chat_template_kwargs.chat_template", show(given["chat_template"]), rule, hint)
     if "tokenize" in given:
-        rule = "is refused by the server, which always tokenizes."
+        rule = "is rejected by the server, which always tokenizes."
         yield Problem("chat_template_kwargs.tokenize", show(given["tokenize"]), rule, "Leave it out.")
     for name in ("add_generation_prompt", "continue_final_message"):
         if name in given:
-            rule = "has no effect: the server puts the parameter of the same name over it."
-            hint = f"Write the parameter {name}=... instead."
+            rule = "has no effect: the parameter of the same name overrides it."
+            hint = f"Use the parameter `{name}` instead."
             yield Problem(f"chat_template_kwargs.{name}", show(given[name]), rule, hint)
 
 
@@ -100,24 +100,24 @@ def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozense
     given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
     if given is not None and given is not thinking:
         rule = f'contradicts chat_template_kwargs={{"enable_thinking": {show(given)}}}.'
-        yield Problem("enable_thinking", show(thinking), rule, "Keep one of the two.")
+        yield Problem("enable_thinking", show(thinking), rule, "Keep one of them.")
     extra = cast("Mapping[str, object]", fields.get("extra_body", {})).get("chat_template_kwargs")
     same = (
         isinstance(extra, Mapping) and cast("Mapping[str, object]", extra).get("enable_thinking") is thinking
     )
     if extra is not None and not same:
-        rule = 'would be lost: extra_body["chat_template_kwargs"] is merged over it.'
+        rule = 'would be lost: extra_body["chat_template_kwargs"] overrides it.'
         yield Problem(
-            "enable_thinking", show(thinking), rule, "Write chat_template_kwargs=... instead of extra_body."
+            "enable_thinking", show(thinking), rule, "Use the parameter `chat_template_kwargs` instead."
         )
 
 
 def convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
-    """What is sent of the tools, and what is wrong with them: see `Convert`."""
+    """Returns the tools as they are sent, and their problems; see `Convert`."""
     tools = as_list(value)
     if tools is None or not any(map(callable, tools)):
         return value, ()
-    from vllmchat.chat import tools as functions  # only those who give functions need it
+    from vllmchat.chat import tools as functions  # needed only for functions
 
     return functions.convert_tools(tools, path)
 
@@ -127,4 +127,4 @@ TEMPLATE_RULES: Final[dict[str, Between]] = {
     "chat_template_kwargs": _template_kwargs,
     "enable_thinking": _enable_thinking,
 }
-"""The rules between the parameters that a template reads, each under the name that calls for it."""
+"""Rules across the template parameters, keyed by the parameter that triggers them."""

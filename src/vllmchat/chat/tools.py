@@ -1,4 +1,4 @@
-"""Python functions as tools: described for the model, and called with what it answers."""
+"""Python functions as tools: described to the model, and called with its arguments."""
 
 from __future__ import annotations
 
@@ -32,23 +32,22 @@ _EMPTY: Final = inspect.Parameter.empty
 class Tool:
     """A Python function as a tool.
 
-    A plain function in `tools=` becomes one by itself. Made by hand, it has another name or another description, or
-    a JSON schema where the function's own signature says too little:
+    Functions in `tools=` are converted automatically. Create a `Tool` to set another name or description, or a JSON
+    schema of your own:
 
         weather = Tool(lookup, name="get_weather", description="Current weather in a city.")
 
-    The name is the function's, the description its docstring's, without the sections on parameters, results and
-    errors; of the parameters it has the annotations (through pydantic) and what the docstring says of each, in
-    Google's, NumPy's or reST's style. What `Annotated[..., Field(description=...)]` says goes before the docstring.
-    A parameter without an annotation takes anything. `**kwargs` is left out.
+    By default, the name is the function's, and the description is its docstring without the sections on parameters,
+    returns and errors. The schema of the arguments comes from the annotations, through pydantic, with the parameter
+    descriptions in the docstring (Google, NumPy or reST style). `Annotated[..., Field(description=...)]` takes
+    precedence over the docstring. A parameter without an annotation accepts anything. `**kwargs` is left out.
 
     Args:
-        function: A function, a bound method, a `functools.partial` or any object that can be called; synchronous or
-            asynchronous.
-        name: What the model calls it.
-        description: What it does and when to call it: the model reads this.
-        parameters: A JSON schema of its arguments, an object schema, in place of the signature's. The arguments are
-            then passed on as keywords as they come.
+        function: A function, a bound method, a `functools.partial` or any other callable object; sync or async.
+        name: The name of the tool.
+        description: What it does and when to call it. The model reads this.
+        parameters: A JSON schema of the arguments (an object schema), instead of that from the signature. The
+            arguments are then passed as keywords without validation.
 
     Raises:
         InvalidRequestError: The function cannot be described; the message says why.
@@ -76,7 +75,7 @@ class Tool:
 
     @property
     def definition(self) -> FunctionTool:
-        """The tool as a request's `tools` has it."""
+        """The tool in the form for a request's `tools`."""
         function: dict[str, object] = {"name": self.name}
         if self.description:
             function["description"] = self.description
@@ -85,23 +84,22 @@ class Tool:
 
     @property
     def is_async(self) -> bool:
-        """Whether the function is known to be asynchronous."""
+        """Whether the function is known to be async."""
         function = self.function
         while isinstance(function, functools.partial):
             function = function.func
         return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - of an object, whose method it is
+            getattr(function, "__call__", None)  # noqa: B004 - the method of a callable object
         )
 
     def bind(self, arguments: str) -> Callable[[], object]:
-        """The call of the function with arguments as the model wrote them, not made yet.
+        """Validates the model's arguments. Returns a callable that calls the function with them.
 
         Args:
-            arguments: JSON text; empty means none.
+            arguments: JSON text; empty means no arguments.
 
         Raises:
-            ValueError: They are no JSON object, or do not fit the parameters: then it is pydantic's
-                `ValidationError`.
+            ValueError: They are not a JSON object; or pydantic's `ValidationError`, if they are invalid.
         """
         text = arguments if arguments.strip() else "{}"
         if self._signature is None:
@@ -120,14 +118,14 @@ class Tool:
 
 
 def text_of(result: object) -> str:
-    """What a tool gave, as text for the model: a `str` as it is, anything else as JSON."""
+    """Returns a tool's result as text for the model: a `str` unchanged, anything else as JSON."""
     if isinstance(result, str):
         return result
     return to_json(result, fallback=str, inf_nan_mode="constants").decode()
 
 
 def convert_tools(tools: Sequence[object], path: str) -> tuple[list[object], list[Problem]]:
-    """Tools with functions among them, as the mappings that are sent; and what is wrong with the functions."""
+    """Converts functions among the tools to the mappings that are sent. Also returns the problems of the functions."""
     sent: list[object] = []
     problems: list[Problem] = []
     for place, item in enumerate(tools):
@@ -145,7 +143,7 @@ def convert_tools(tools: Sequence[object], path: str) -> tuple[list[object], lis
 
 
 def as_tool(function: Callable[..., object]) -> Tool:
-    """The function as a tool, unless it is one."""
+    """Returns a function as a `Tool`."""
     return function if isinstance(function, Tool) else Tool(function)
 
 
@@ -165,8 +163,8 @@ class _UndescribableError(Exception):
 
 
 class _Schema(GenerateJsonSchema):
-    # The title of a property is its name over again, and the model would read it each time.
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own way
+    # Titles repeat the names of the properties and would cost tokens in every prompt.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's API
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -178,9 +176,9 @@ class _Signature:
 
     Attributes:
         schema: Their JSON schema.
-        adapter: What validates arguments.
-        positional: Those that are passed by position, each with its default.
-        defaults: What pydantic's `Field(...)`, as a default, stands for.
+        adapter: Validates arguments.
+        positional: The positional-only parameters, each with its default.
+        defaults: The parameters whose default is pydantic's `Field(...)`.
     """
 
     schema: dict[str, object]
@@ -193,7 +191,7 @@ class _Signature:
         for name, field in self.defaults.items():
             if name not in given:
                 given[name] = field.get_default(call_default_factory=True)
-        # Validation has insisted on those that have no default.
+        # Validation has ensured that those without a default are given.
         positions = [given.pop(name, default) for name, default in self.positional]
         return functools.partial(function, *positions, **given)
 
@@ -202,11 +200,11 @@ def _check(function: object) -> None:
     if not callable(function):
         raise _UndescribableError(function, f"must be a function, not {kind_of(function)}.")
     if isinstance(function, type):
-        hint = "Write a function; to describe data only, a mapping with the schema of the class."
+        hint = "Write a function, or a mapping with the schema of the class."
         raise _UndescribableError(function, "is a class, not a function.", hint)
     if inspect.isasyncgenfunction(function):
-        hint = "Make a list of what it yields, and return that."
-        raise _UndescribableError(function, "is an asynchronous generator, which returns nothing.", hint)
+        hint = "Return a list of the items instead."
+        raise _UndescribableError(function, "is an async generator, which returns no result.", hint)
 
 
 def _name_of(function: Callable[..., object]) -> str:
@@ -229,7 +227,7 @@ def _doc_of(function: Callable[..., object]) -> str | None:
         inner = inner.func
     if inspect.isroutine(inner):
         return inspect.getdoc(inner)
-    # Of an object: what its call says, else its class.
+    # For an object, the docstring of its `__call__`, else of its class.
     return type(inner).__call__.__doc__ or inspect.getdoc(type(inner))
 
 
@@ -238,7 +236,7 @@ _METHODS: Final[WeakKeyDictionary[FunctionType, _Signature]] = WeakKeyDictionary
 
 
 def _signature_of(function: Callable[..., object]) -> _Signature:
-    """The parameters of a function. Plain functions and methods are taken apart once: it takes a millisecond."""
+    """Returns the parameters of a function. Cached for functions and methods, because it takes a millisecond."""
     plain: object = function
     kept = _FUNCTIONS
     if isinstance(function, MethodType):
@@ -257,7 +255,7 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
     except (ValueError, TypeError) as error:
         raise _UndescribableError(function, f"has no signature ({error}).", _BY_HAND) from error
     hints = _hints_of(function)
-    # What a partial sets is its maker's choice and may be a secret: the model is not to see it.
+    # Arguments bound by a partial may be secrets, so the model must not see them.
     given = _keywords_of(function)
     said = docstrings.parse(_doc_of(function)).parameters
     fields: dict[str, object] = {}
@@ -269,11 +267,11 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
         if parameter.kind is parameter.VAR_KEYWORD or name in given:
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
-            rule = f"takes *{name}, arguments without names."
-            raise _UndescribableError(function, rule, "Give it a parameter that is a list.")
+            rule = f"has *{name}, but a model passes arguments by name."
+            raise _UndescribableError(function, rule, "Use a list parameter instead.")
         if place == 0 and name in ("self", "cls") and name not in hints:
-            rule = f"is a method without its object: its first parameter is {name}."
-            raise _UndescribableError(function, rule, "Take it from the object: thing.method.")
+            rule = f"is an unbound method: its first parameter is {name}."
+            raise _UndescribableError(function, rule, "Pass the bound method: instance.method.")
         hint, default = hints.get(name, Any), parameter.default
         if (text := _text_in(hint) or said.get(name)) is not None:
             texts[name] = text
@@ -286,7 +284,7 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
         fields[name] = Required[hint] if default is _EMPTY else NotRequired[hint]
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append((name, default))
-    kind = TypedDict("Arguments", fields)  # type: ignore[misc] # pyright: ignore # made of a signature
+    kind = TypedDict("Arguments", fields)  # type: ignore[misc] # pyright: ignore # built from a signature
     kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
     optional = {name: field for name, field in defaults.items() if not field.is_required()}
     try:
@@ -295,15 +293,15 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
         reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".")
         raise _UndescribableError(function, f"has no JSON schema: {reason}.", _BY_HAND) from error
-    # The model calls a parameter by its alias, where pydantic's `Field` gives it one; the order is the same.
+    # The model uses the alias of a parameter, if pydantic's `Field` sets one. The order is the same.
     names = list(made.get("properties", {}))
     if len(names) != len(fields):
-        raise _UndescribableError(function, "has two parameters with the same alias.", "Give each its own.")
+        raise _UndescribableError(function, "has two parameters with the same alias.", "Make aliases unique.")
     aliases = dict(zip(fields, names, strict=True))
     return _Signature(_finished(made, texts, shown, aliases), adapter, tuple(positional), optional)
 
 
-_BY_HAND: Final = "Write Tool(..., parameters={...}) with a schema of your own."
+_BY_HAND: Final = "Write Tool(..., parameters={...}) with your own schema."
 
 
 def _hints_of(function: Callable[..., object]) -> dict[str, Any]:
@@ -316,11 +314,9 @@ def _hints_of(function: Callable[..., object]) -> dict[str, Any]:
         return get_type_hints(inspect.unwrap(inner), include_extras=True)
     except Exception as error:  # evaluating an annotation may raise anything
         reason = f"{type(error).__name__}: {error}"
-        hint = (
-            "Names in annotations must be importable where the function stands, not only for type checkers."
-        )
+        hint = "Import the names in its annotations at run time, not only under TYPE_CHECKING."
         raise _UndescribableError(
-            function, f"has annotations that cannot be read ({reason}).", hint
+            function, f"has annotations that cannot be resolved ({reason}).", hint
         ) from error
 
 
@@ -333,7 +329,7 @@ def _keywords_of(function: object) -> set[str]:
 
 
 def _text_in(hint: object) -> str | None:
-    """What `Annotated[..., "text"]` or `Annotated[..., Doc("text")]` says."""
+    """Returns the text in `Annotated[..., "text"]` or `Annotated[..., Doc("text")]`."""
     if get_origin(hint) is not Annotated:
         return None
     for word in get_args(hint)[1:]:
@@ -346,7 +342,7 @@ def _text_in(hint: object) -> str | None:
 def _finished(
     schema: dict[str, Any], texts: dict[str, str], defaults: dict[str, object], aliases: dict[str, str]
 ) -> dict[str, object]:
-    """The schema with descriptions and defaults, in the order in which people write it."""
+    """Returns the schema with descriptions and defaults, in the usual order of keys."""
     properties: dict[str, dict[str, object]] = schema.get("properties", {})
     for name, text in texts.items():
         properties[aliases[name]].setdefault("description", text)
@@ -354,7 +350,7 @@ def _finished(
         try:
             properties[aliases[name]]["default"] = to_jsonable_python(default)
         except ValueError:
-            continue  # it has no JSON form, and is not needed: what is left out has it
+            continue  # not JSON-serializable, and only informative
     finished: dict[str, object] = {"type": "object", "properties": properties}
     for name in ("required", "additionalProperties", "$defs"):
         if name in schema:

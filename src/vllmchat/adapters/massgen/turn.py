@@ -158,11 +158,11 @@ def _what_is_wrong(call: ToolCall, completion: ChatCompletion) -> str:
     except ResponseError as error:
         wrong = f"{error.message[:1].upper()}{error.message[1:]}."
     else:
-        wrong = f"The call of tool {call.name!r} was cut before its end."
+        wrong = f"The call of tool {call.name!r} was truncated."
     if completion.finish_reason == "repetition":
         return f"{wrong} The model repeated itself, and repetition_detection ended the reply."
     # Servers do not always say that it was a limit that ended the reply.
-    return f"{wrong} {_limit(completion)}" if "cut before" in wrong else wrong
+    return f"{wrong} {_limit(completion)}" if "truncated" in wrong else wrong
 
 
 def _limit(completion: ChatCompletion) -> str:
