@@ -61,7 +61,7 @@ def recorded_reply(name: str) -> ChatCompletion:
 
 
 def comparable(completion: ChatCompletion) -> Any:
-    """What two answers to one request have in common: all but their ids and the time."""
+    """Returns what two replies to one request have in common: all but ids and times."""
     dumped = completion.model_dump(exclude={"id", "created"})
     for choice in dumped["choices"]:
         for call in choice["message"]["tool_calls"]:
@@ -79,8 +79,7 @@ class TestRecordedStreams:
             comparable(recorded_stream(f"stream_{name}").completion()),
             recorded_reply(f"chat_{name}"),
         )
-        # The server itself differs: without a stream it has an empty text instead of none for a call that was
-        # required.
+        # The server itself differs: without streaming, a required call has an empty text instead of none.
         content = streamed["choices"][0]["message"].pop("content")
         expected = comparable(whole)
         assert content is None
@@ -96,7 +95,7 @@ class TestRecordedStreams:
         assert streamed.message == recorded_reply("chat_token_ids").message
         assert streamed.usage == recorded_reply("chat_token_ids").usage
 
-    def test_a_stream_of_large_pieces_is_the_same_as_one_of_tokens(self) -> None:
+    def test_the_size_of_chunks_does_not_matter(self) -> None:
         large = recorded_stream("stream_interval").completion()
         assert comparable(large) == comparable(recorded_stream("stream_long").completion())
         assert large.text == ", ".join(str(number) for number in range(1, 101)) + "."
@@ -111,7 +110,7 @@ class TestRecordedStreams:
         assert completion.usage is not None
         assert completion.usage.completion_tokens == 16
 
-    def test_a_call_that_was_cut(self) -> None:
+    def test_a_truncated_call(self) -> None:
         (call,) = recorded_stream("stream_tool_cut_by_max_tokens").completion().tool_calls
         assert call.arguments == '{"city":'
         assert not call.complete
@@ -121,7 +120,7 @@ class TestRecordedStreams:
         assert text == "\n\nHello, Bonjour, こんにちは, 你好, Здравствуйте 👋🏽"
 
     @pytest.mark.parametrize("name", STREAMS)
-    def test_the_completion_at_any_time_is_what_came_until_then(self, name: str) -> None:
+    def test_the_completion_is_valid_at_any_time(self, name: str) -> None:
         chunks = [decode_chunk(data) for data in recordings.load(name).chunks]
         accumulator = Accumulator(expected=2 if name == "stream_n2" else 1)
         text = reasoning = ""
@@ -138,7 +137,7 @@ class TestRecordedStreams:
             assert accumulator.finished == (position >= len(chunks) - 2)
 
     @pytest.mark.parametrize("name", STREAMS)
-    def test_it_serialises_as_a_reply_does(self, name: str) -> None:
+    def test_it_serializes_like_a_reply(self, name: str) -> None:
         completion = recorded_stream(name).completion()
         assert decode_completion(completion.model_dump_json().encode()) == completion
 
@@ -158,7 +157,7 @@ class TestAnyStream:
 
     @settings(deadline=None)
     @given(streamed_replies())
-    def test_a_broken_stream_never_has_a_call_for_whole_that_is_not(self, streamed: Streamed) -> None:
+    def test_an_interrupted_stream_never_has_a_false_complete_call(self, streamed: Streamed) -> None:
         accumulator = Accumulator()
         whole = decode_completion(streamed.body)
         for data in streamed.chunks:
@@ -180,12 +179,12 @@ class TestAnyStream:
 
 
 class TestTheEnd:
-    def test_nothing_came(self) -> None:
+    def test_no_chunks(self) -> None:
         accumulator = Accumulator()
         assert not accumulator.finished
         assert accumulator.completion() == ChatCompletion()
 
-    def test_needs_a_finish_reason_of_every_choice_expected(self) -> None:
+    def test_needs_a_finish_reason_for_every_expected_choice(self) -> None:
         first, second = delta({"content": "a"}, finish_reason="stop"), delta({"content": "b"}, index=1)
         assert not accumulated(delta({"content": "a"})).finished
         assert accumulated(first).finished
@@ -193,12 +192,12 @@ class TestTheEnd:
         assert not accumulated(first, second).finished
         assert accumulated(first, second, delta({}, index=1, finish_reason="length"), expected=2).finished
 
-    def test_a_second_finish_reason_is_no_second_choice(self) -> None:
+    def test_a_repeated_finish_reason_counts_once(self) -> None:
         accumulator = accumulated(END, delta({}, finish_reason="length"), delta({}, index=1), expected=2)
         assert not accumulator.finished
         assert accumulator.completion().finish_reason == "length"
 
-    def test_an_empty_finish_reason_is_none(self) -> None:
+    def test_an_empty_finish_reason_is_ignored(self) -> None:
         accumulator = accumulated(delta({"content": "a"}, finish_reason=""))
         assert not accumulator.finished
         assert accumulator.completion().finish_reason is None
@@ -208,14 +207,14 @@ class TestTheEnd:
 
 
 class TestContent:
-    def test_is_empty_when_the_model_said_nothing(self) -> None:
+    def test_is_empty_for_an_empty_reply(self) -> None:
         assert added_up(delta({"role": "assistant", "content": ""}), END).message.content == ""
 
-    def test_is_none_beside_reasoning_or_calls_alone(self) -> None:
+    def test_is_none_with_only_reasoning_or_calls(self) -> None:
         assert added_up(delta({"content": ""}), delta({"reasoning": "r"}), END).message.content is None
         assert added_up(delta({"content": ""}), calls(piece(name="f")), END).message.content is None
 
-    def test_line_ends_stay_as_they_are(self) -> None:
+    def test_line_endings_are_kept(self) -> None:
         text = "a\r\nb\rc\n\u2028\u2029\x85\x00"
         assert added_up(*(delta({"content": char, "reasoning": char}) for char in text)).text == text
         assert added_up(*(delta({"content": char, "reasoning": char}) for char in text)).reasoning == text
@@ -239,7 +238,7 @@ class TestToolCalls:
             calls(piece(id="c1", name="f", arguments=": 1}")),
         ) == [("c1", "f", '{"a": 1}')]
 
-    def test_the_first_id_and_name_stay(self) -> None:
+    def test_the_first_id_and_name_are_kept(self) -> None:
         assert self.tool_calls(
             calls(piece(id="c1", name="f", arguments='{"a"')),
             calls(piece(id="c2", name="g", arguments=": 1}")),
@@ -277,7 +276,7 @@ class TestToolCalls:
     def test_no_function_at_all(self) -> None:
         assert self.tool_calls(calls({"index": 0, "id": "c"})) == [("c", "", "")]
 
-    def test_fields_that_only_the_server_knows(self) -> None:
+    def test_unknown_fields_are_kept(self) -> None:
         raw = {"index": 0, "id": "c", "extra_content": {"s": 1}, "function": {"name": "f", "strict": True}}
         (call,) = added_up(calls(raw), END).tool_calls
         assert call.model_extra == {"extra_content": {"s": 1}}
@@ -288,7 +287,7 @@ class TestToolCalls:
         assert call.type == "custom"
 
     @pytest.mark.parametrize("reason", ["length", "abort"])
-    def test_a_cut_reply_cuts_its_last_call(self, reason: str) -> None:
+    def test_a_truncated_reply_truncates_its_last_call(self, reason: str) -> None:
         whole = calls(piece(0, "{}", name="f"), piece(1, "{}", name="f"), finish_reason=reason)
         assert [call.complete for call in added_up(whole).tool_calls] == [True, False]
 
@@ -303,7 +302,7 @@ class TestToolCalls:
         assert flags(calls(piece(0, "12", name="f")), second) == [False, False]
         assert flags(first, second, END) == [True, True]
 
-    def test_a_completion_is_not_changed_by_what_comes_later(self) -> None:
+    def test_later_chunks_do_not_change_a_completion(self) -> None:
         accumulator = accumulated(calls(piece(0, "{", name="f")))
         (before,) = accumulator.completion().tool_calls
         accumulator.add(calls(piece(0, "}"), finish_reason="stop"))
@@ -314,24 +313,24 @@ class TestToolCalls:
 
 
 class TestUsage:
-    def test_the_last_one_counts(self) -> None:
+    def test_the_last_usage_counts(self) -> None:
         usage = added_up(chunk(usage={"prompt_tokens": 1}), chunk(usage={"prompt_tokens": 2})).usage
         assert usage is not None
         assert usage.prompt_tokens == 2
 
-    def test_one_beside_the_last_delta(self) -> None:
+    def test_usage_in_the_last_delta(self) -> None:
         last = chunk({"index": 0, "delta": {}, "finish_reason": "stop"}, usage={"completion_tokens": 5})
         usage = added_up(chunk(usage={"completion_tokens": 1}), delta({"content": "a"}), last).usage
         assert usage is not None
         assert usage.completion_tokens == 5
 
-    def test_of_all_choices_beside_several(self) -> None:
+    def test_total_usage_in_a_chunk_with_several_choices(self) -> None:
         both = chunk({"index": 0}, {"index": 1}, usage={"completion_tokens": 5})
         usage = added_up(both).usage
         assert usage is not None
         assert usage.completion_tokens == 5
 
-    def test_is_summed_over_the_choices_when_the_stream_breaks_off(self) -> None:
+    def test_is_summed_over_the_choices_of_an_interrupted_stream(self) -> None:
         chunks = [decode_chunk(data) for data in recordings.load("stream_n2").chunks]
         whole, broken = added_up(*chunks).usage, added_up(*chunks[:-1]).usage
         assert whole is not None
@@ -340,7 +339,7 @@ class TestUsage:
         assert broken == whole.model_copy(update={"prompt_tokens_details": None})
         last = chunks[-2].usage
         assert last is not None
-        assert last.completion_tokens == 8  # the chunk's own is not changed
+        assert last.completion_tokens == 8  # the chunk's own usage is not modified
 
     def test_is_summed_without_details(self) -> None:
         def told(index: int, tokens: int) -> ChatCompletionChunk:
@@ -386,7 +385,7 @@ class TestOtherFields:
         completion = added_up(decode_chunk(b'{"choices":[]}'), chunk(created=3, model="m"))
         assert (completion.id, completion.created, completion.model) == ("x", 3, "m")
 
-    def test_padding_is_dropped(self) -> None:
+    def test_padding_is_ignored(self) -> None:
         assert added_up(chunk({"index": 0}, obfuscation="aZ")).model_extra == {}
 
     def test_refusal_logprobs(self) -> None:
@@ -401,7 +400,7 @@ class TestOtherFields:
         assert logprobs is not None
         assert logprobs.content == []
 
-    def test_pieces_that_chunks_do_not_know(self) -> None:
+    def test_unknown_pieces(self) -> None:
         message = added_up(
             delta({"refusal": "I ", "audio": {"id": "a", "data": "AA"}, "details": [{"x": 1}], "score": 1}),
             delta(
@@ -417,19 +416,19 @@ class TestOtherFields:
         assert (message.function_call.name, message.function_call.arguments) == ("f", "{}")
         assert message.model_extra == {"details": [{"x": 1}, {"x": 2}], "score": 2}
 
-    def test_pieces_that_change_their_kind(self) -> None:
+    def test_pieces_that_change_their_type(self) -> None:
         pieces: list[Any] = ["a", [1], {"b": 1}, "c", 5]
         for position in range(1, len(pieces) + 1):
             message = added_up(*(delta({"x": value}) for value in pieces[:position])).message
             assert message.model_extra == {"x": pieces[position - 1]}
 
-    def test_unknown_pieces_of_a_wrong_kind_do_not_spoil_the_reply(self) -> None:
+    def test_invalid_unknown_pieces_do_not_lose_the_reply(self) -> None:
         completion = added_up(delta({"content": "a", "refusal": [5]}), chunk(prompt_logprobs="?"), END)
         assert completion.text == "a"
         assert completion.finish_reason == "stop"
         assert completion.message.refusal is None
 
-    def test_snapshots_share_nothing(self) -> None:
+    def test_later_chunks_do_not_change_unknown_fields(self) -> None:
         first = delta(
             {"details": [1], "audio": {"id": "a"}}, token_ids=[1], logprobs={"content": [{"token": "a"}]}
         )
@@ -445,7 +444,7 @@ class TestOtherFields:
         assert first.choices[0].token_ids == [1]
         assert accumulator.completion().message.model_extra == {"details": [1, 2]}
 
-    def test_both_names_of_reasoning_in_a_chunk_made_by_hand(self) -> None:
+    def test_both_names_of_reasoning_in_a_constructed_chunk(self) -> None:
         raw = {"choices": [{"delta": {"reasoning": "r", "reasoning_content": "r"}}]}
         message = added_up(ChatCompletionChunk.model_validate(raw)).message
         assert (message.reasoning, message.model_extra) == ("r", {})
@@ -454,7 +453,7 @@ class TestOtherFields:
         assert Accumulator(request_id="r").completion().request_id == "r"
 
 
-def test_no_chunk_is_kept() -> None:
+def test_chunks_are_not_kept_alive() -> None:
     first = delta({"content": "a"})
     held = sys.getrefcount(first), sys.getrefcount(first.choices[0])
     accumulator = accumulated(first)

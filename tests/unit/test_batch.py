@@ -28,7 +28,7 @@ def refused(conversations: Any = TWO, **params: Any) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_one_reply_to_each(colour: Colour, scripted: ScriptedServer) -> None:
+def test_one_reply_for_each_conversation(colour: Colour, scripted: ScriptedServer) -> None:
     recorded = recordings.load("batch")
     scripted.add(reply(json.loads(recorded.body)))
     llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
@@ -61,7 +61,7 @@ def test_each_conversation_has_one_reply(scripted: ScriptedServer, places: tuple
         VLLMProvider("m", base_url=scripted.base_url).chat_batch(TWO)
 
 
-def test_conversations_that_were_replaced_are_not_counted(scripted: ScriptedServer) -> None:
+def test_conversations_in_extra_body_are_not_counted(scripted: ScriptedServer) -> None:
     scripted.add(reply(answered(0)))
     llm = VLLMProvider("m", base_url=scripted.base_url)
     assert len(llm.chat_batch(TWO, extra_body={"messages": [TWO[1]]}).choices) == 1
@@ -73,7 +73,7 @@ def test_an_old_server_has_no_such_route(colour: Colour, scripted: ScriptedServe
         colour.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
 
 
-def test_what_a_batch_takes_is_sent() -> None:
+def test_valid_parameters() -> None:
     params = {
         "n": 1,
         "tool_choice": "none",
@@ -110,12 +110,12 @@ def test_what_a_batch_takes_is_sent() -> None:
         ({"stream": True}, "the method decides"),
     ],
 )
-def test_what_the_route_would_misread_is_refused(params: Object, said: str) -> None:
+def test_parameters_the_route_would_misread_are_rejected(params: Object, said: str) -> None:
     (problem,) = refused(**params)
     assert said in problem
 
 
-def test_each_name_is_named_once_and_all_of_them() -> None:
+def test_all_problems_are_reported_once() -> None:
     problems = refused(["Hello", 5], tools="x", tool_choice="required", n=0, temperature=3)
     assert [each.partition("=")[0].partition(":")[0] for each in problems] == [
         "conversations[1]",
@@ -148,6 +148,6 @@ NOTHING: list[Object] = []
         ([None], "conversations[0]: must be a str or a list of messages, not None."),
     ],
 )
-def test_what_is_no_batch(conversations: Any, said: str) -> None:
+def test_invalid_batches(conversations: Any, said: str) -> None:
     (problem,) = refused(conversations)
     assert said in problem

@@ -1,4 +1,4 @@
-"""What a request may hold: our verdicts beside the server's own, and the errors we give."""
+"""Validation of chat parameters: compared with the server's verdicts, and the error messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NAMED = {"type": "function", "function": {"name": "get_weather"}}
 def problems(
     params: Mapping[str, object], check: Check = check_vllm, *, stream: bool = False
 ) -> list[Problem]:
-    """What is wrong with a request; nothing when it is right."""
+    """Returns the problems of a request; empty for a valid one."""
     try:
         check(params, stream=stream)
     except InvalidRequestError as error:
@@ -53,7 +53,7 @@ def problems(
 
 
 def problem(params: Mapping[str, object], check: Check = check_vllm, *, stream: bool = False) -> Problem:
-    """The one thing that is wrong with a request."""
+    """Returns the only problem of a request."""
     found = problems(params, check, stream=stream)
     assert len(found) == 1, found
     return found[0]
@@ -65,12 +65,12 @@ def fields(
     return check(params, stream=stream).fields
 
 
-# Beside the server's own verdicts
+# Comparison with the server's verdicts
 
 VERDICTS: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-verdicts.json").read_text("utf-8"))
 
 COERCED = re.compile(r"must be .*, not an? \w+\.")
-"""The server reads `"5"` as 5 and `True` as 1; we do not."""
+"""The server converts `"5"` to 5 and `True` to 1; we do not."""
 
 ONLY_THE_SERVER_KNOWS = {
     "n": "how many its settings allow",
@@ -82,41 +82,39 @@ ONLY_THE_SERVER_KNOWS = {
     "kv_transfer_params": "what its connector takes",
     "ec_transfer_params": "what its connector takes",
 }
-"""Where the server refuses more than we do, and why that is left to it."""
+"""Parameters for which the server rejects more than we do, and why that is left to it."""
 
 
 @pytest.mark.parametrize("name", VERDICTS["alone"])
-def test_one_parameter_is_judged_as_the_server_judges_it(name: str) -> None:
+def test_single_parameters_get_the_servers_verdict(name: str) -> None:
     for value, letter in zip(VERDICTS["values"], VERDICTS["alone"][name], strict=True):
         found = problems({name: value})
         if value is None:
-            assert not found  # never sent, so it does not matter what the server says of null
+            assert not found  # never sent, so the server's verdict on null does not matter
         elif letter == "x":
             left_to_it = name in ONLY_THE_SERVER_KNOWS and value not in ("", [""], [], -2, -1, [-1])
-            assert found or left_to_it, (value, "the server refuses it, we do not")
+            assert found or left_to_it, (value, "the server rejects it, we do not")
         elif found:
             unknown_key = isinstance(value, dict) and "has no such key" in found[0].rule
-            assert unknown_key or COERCED.fullmatch(found[0].rule), (value, "the server takes it", found)
+            assert unknown_key or COERCED.fullmatch(found[0].rule), (value, "the server accepts it", found)
 
 
 @pytest.mark.parametrize(
     ("request_fields", "refusal"),
     [pytest.param(*each, id=json.dumps(each[0])[:100]) for each in VERDICTS["together"]],
 )
-def test_parameters_together_are_judged_as_the_server_judges_them(
-    request_fields: dict[str, object], refusal: str | None
-) -> None:
+def test_combinations_get_the_servers_verdict(request_fields: dict[str, object], refusal: str | None) -> None:
     params = {name: value for name, value in request_fields.items() if name != "stream"}
     found = problems(params, stream=request_fields.get("stream") is True)
     if params == {"guided_json": {}}:
-        assert refusal is None  # taken, and ignored: what this library is for
+        assert refusal is None  # accepted and ignored, which is what this library prevents
         assert "removed in vLLM 0.12" in found[0].rule
     elif params.get("tool_choice") == "required" and "structured_outputs" in params:
         assert refusal is None  # accepted, and the constraint ignored
         assert "silently ignore the constraint" in found[0].rule
     elif params == {"stop": list("abcde")}:
         assert refusal is not None
-        assert not found  # how many: a setting of the server
+        assert not found  # the limit is a server setting
     else:
         assert bool(found) == (refusal is not None), (found, refusal)
 
@@ -148,19 +146,19 @@ def test_the_servers_own_validation_agrees(taken: bool, said: dict[str, object])
         )  # fmt: skip
 
 
-def test_there_are_samples() -> None:
+def test_samples_exist() -> None:
     assert len(samples()) == 67
 
 
-# What comes out
+# Validated parameters
 
 
-def test_only_what_was_set_comes_out() -> None:
+def test_only_set_parameters_are_sent() -> None:
     assert fields({"temperature": 0, "top_k": None, "stop": None, "user": None}) == {"temperature": 0}
     assert check_vllm({}, stream=True) == CheckedParams({})
 
 
-def test_values_come_out_as_they_are() -> None:
+def test_values_are_not_converted() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     params = {"structured_outputs": {"json": schema}, "stop": ("a", "b"), "temperature": 1}
     checked = fields(params)
@@ -168,7 +166,7 @@ def test_values_come_out_as_they_are() -> None:
     assert all(checked[name] is params[name] for name in params)
 
 
-def test_what_is_not_for_the_body_comes_out_apart() -> None:
+def test_call_parameters_are_separated_from_the_body() -> None:
     body, headers, timeout = {"new": 1}, {"X-Team": "blue"}, Timeout(total=3)
     checked = check_vllm(
         {"extra_body": body, "extra_headers": headers, "timeout": timeout, "seed": 1}, stream=False
@@ -180,7 +178,7 @@ def test_what_is_not_for_the_body_comes_out_apart() -> None:
     assert check_openai({"timeout": 2.5}, stream=False).timeout == 2.5
 
 
-def test_the_callers_values_are_not_changed() -> None:
+def test_the_callers_values_are_not_modified() -> None:
     kwargs = {"a": 1}
     bias = {5: 1.0}
     params = {
@@ -196,7 +194,7 @@ def test_the_callers_values_are_not_changed() -> None:
     assert bias == {5: 1.0}
 
 
-def test_enable_thinking_goes_into_the_template() -> None:
+def test_enable_thinking_is_sent_as_a_template_variable() -> None:
     assert fields({"enable_thinking": False}) == {"chat_template_kwargs": {"enable_thinking": False}}
     given = {"chat_template_kwargs": {"style": "terse"}, "enable_thinking": True}
     assert fields(given) == {"chat_template_kwargs": {"style": "terse", "enable_thinking": True}}
@@ -204,14 +202,14 @@ def test_enable_thinking_goes_into_the_template() -> None:
     assert fields(twice) == {"chat_template_kwargs": {"enable_thinking": True}}
 
 
-def test_going_on_with_a_message_does_not_begin_another() -> None:
+def test_continue_final_message_disables_the_generation_prompt() -> None:
     wanted = {"continue_final_message": True, "add_generation_prompt": False}
     assert fields({"continue_final_message": True}) == wanted
     assert fields(wanted) == wanted
     assert fields({"continue_final_message": False}) == {"continue_final_message": False}
 
 
-def test_token_ids_become_strings() -> None:
+def test_bias_token_ids_become_strings() -> None:
     assert fields({"logit_bias": {5: 1, 6: -2.5}}) == {"logit_bias": {"5": 1, "6": -2.5}}
     assert fields({"logit_bias": {"5": 1}}, check_openai) == {"logit_bias": {"5": 1}}
     assert fields({"logit_bias": {}}) == {"logit_bias": {}}
@@ -253,14 +251,14 @@ class Real(float):
         ("extra_headers", {"X-Empty": "", "X-Tab": "a\tb"}),
     ],
 )
-def test_what_is_as_good_is_taken(name: str, value: object) -> None:
+def test_equivalent_types_are_accepted(name: str, value: object) -> None:
     assert problems({name: value}) == []
 
 
-# The errors
+# Error messages
 
 
-def test_every_problem_of_a_call_comes_in_one_error_in_the_order_of_the_call() -> None:
+def test_one_error_has_all_problems_in_order() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_vllm({"top_p": 2, "temprature": 1, "n": 2, "temperature": 0, "stop": ""}, stream=False)
     assert [each.parameter for each in caught.value.problems] == ["top_p", "temprature", "n", "stop"]
@@ -392,9 +390,7 @@ WRONG_VALUES: list[tuple[dict[str, object], str, str, str | None]] = [
 
 
 @pytest.mark.parametrize(("params", "parameter", "rule", "suggestion"), WRONG_VALUES)
-def test_what_is_wrong_with_a_value(
-    params: dict[str, object], parameter: str, rule: str, suggestion: str | None
-) -> None:
+def test_invalid_values(params: dict[str, object], parameter: str, rule: str, suggestion: str | None) -> None:
     found = problem(params)
     assert (found.parameter, found.rule, found.suggestion) == (parameter, rule, suggestion)
 
@@ -431,8 +427,8 @@ def test_what_is_wrong_with_a_value(
          ("structured_outputs={'grammar': 'a'}: cannot be combined with a tool_choice that forces a call: vLLM would "
          "silently ignore the constraint. Keep one of them.")),
         ({"response_format": {"type": "json_object"}, "tools": TOOLS, "tool_choice": "required"}, False,
-         ("response_format={'type': 'json_object'}: cannot be combined with a tool_choice that forces a call: vLLM would "
-         "silently ignore the constraint. Keep one of them.")),
+         ("response_format={'type': 'json_object'}: cannot be combined with a tool_choice that forces a call: vLLM "
+         "would silently ignore the constraint. Keep one of them.")),
         ({"use_beam_search": True, "stop": ["a"]}, False,
          ("stop=['a']: cannot be combined with use_beam_search=True: beam search silently ignores it. "
          "Leave one of them out.")),
@@ -461,7 +457,7 @@ def test_what_is_wrong_with_a_value(
          "Use the parameter `chat_template_kwargs` instead.")),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together(params: dict[str, object], stream: bool, text: str) -> None:
+def test_invalid_combinations(params: dict[str, object], stream: bool, text: str) -> None:
     assert str(problem(params, stream=stream)) == text
 
 
@@ -469,7 +465,7 @@ INTEGER = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type"
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED])
-def test_a_reply_that_must_be_a_call_has_no_other_constraint(choice: object) -> None:
+def test_a_forced_call_excludes_constraints(choice: object) -> None:
     forced = {"tools": TOOLS, "tool_choice": choice}
     for name, value in (("structured_outputs", {"regex": "[0-9]{5}"}), ("response_format", INTEGER)):
         assert problem({**forced, name: value}).parameter == name
@@ -477,7 +473,7 @@ def test_a_reply_that_must_be_a_call_has_no_other_constraint(choice: object) -> 
         assert not problems({"tools": TOOLS, "tool_choice": "none", name: value})
         assert not problems({"tools": TOOLS, name: value})
     assert not problems({**forced, "response_format": {"type": "text"}})
-    # OpenAI's own server holds what it says beside the calls to the form.
+    # OpenAI's own server constrains the text next to the calls.
     assert not problems({**forced, "response_format": INTEGER}, check_openai)
 
 
@@ -495,13 +491,13 @@ def test_a_reply_that_must_be_a_call_has_no_other_constraint(choice: object) -> 
         ("repetition_detection", {"max_pattern_size": 3, "min_count": 2}, None),
     ],
 )
-def test_what_a_beam_search_would_drop(name: str, value: object, nothing: object) -> None:
+def test_parameters_that_beam_search_would_ignore(name: str, value: object, nothing: object) -> None:
     assert problem({"use_beam_search": True, name: value}).parameter == name
     assert not problems({"use_beam_search": False, name: value})
     assert not problems({"use_beam_search": True, name: nothing})
 
 
-def test_what_a_beam_search_knows() -> None:
+def test_parameters_that_beam_search_accepts() -> None:
     known = {"n": 2, "max_tokens": 5, "ignore_eos": True, "temperature": 0.5, "length_penalty": 2.0}
     assert not problems({"use_beam_search": True, **known, "include_stop_str_in_output": True})
 
@@ -532,7 +528,7 @@ def test_one_mistake_is_one_problem(params: dict[str, object], stream: bool) -> 
 
 
 class Numpyish:
-    """Like a scalar of numpy."""
+    """Like a numpy scalar."""
 
     def item(self) -> float:
         raise NotImplementedError
@@ -542,7 +538,7 @@ class Numpyish:
 
 
 class Reply:
-    """Like a class of pydantic."""
+    """Like a pydantic class."""
 
     @classmethod
     def model_json_schema(cls) -> dict[str, object]:
@@ -598,7 +594,7 @@ def test_objects_of_other_libraries_get_a_hint(params: dict[str, object], sugges
         ("", None),
     ],
 )
-def test_the_nearest_name(written: str, meant: str | None) -> None:
+def test_the_nearest_name_is_suggested(written: str, meant: str | None) -> None:
     assert suggest(written, VLLM_CHAT_NAMES) == meant
     found = problem({written: 1})
     assert found.parameter == written
@@ -609,7 +605,7 @@ def test_the_nearest_name(written: str, meant: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5])
-def test_an_unknown_name_is_one_whatever_its_value(value: object) -> None:
+def test_an_unknown_name_is_rejected_for_any_value(value: object) -> None:
     assert problem({"temprature": value}).suggestion == "Did you mean `temperature`?"
 
 
@@ -674,7 +670,7 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
         ("think", False, "`enable_thinking=False`"),
     ],
 )
-def test_a_name_that_belongs_elsewhere_says_where(name: str, value: object, says: str) -> None:
+def test_names_known_elsewhere_are_explained(name: str, value: object, says: str) -> None:
     assert says in str(problem({name: value}))
 
 
@@ -702,7 +698,7 @@ def test_a_name_that_belongs_elsewhere_says_where(name: str, value: object, says
         ("colour", 1, 'extra_body={"colour": 1}'),
     ],
 )
-def test_names_on_another_providers_ground(name: str, value: object, says: str) -> None:
+def test_parameters_of_the_other_provider(name: str, value: object, says: str) -> None:
     assert says in str(problem({name: value}, check_openai))
 
 
@@ -722,7 +718,7 @@ def test_names_on_another_providers_ground(name: str, value: object, says: str) 
         ("base-url", "base_url"),
     ],
 )
-def test_a_misspelt_name_of_another_place_is_answered_as_the_right_one(written: str, meant: str) -> None:
+def test_a_misspelt_name_known_elsewhere_is_explained(written: str, meant: str) -> None:
     for check in (check_vllm, check_openai):
         right = (
             problem({meant: "x"}, check) if meant not in OPENAI_CHAT_NAMES or check is check_vllm else None
@@ -736,23 +732,23 @@ def test_a_misspelt_name_of_another_place_is_answered_as_the_right_one(written: 
             assert (found.value, found.suggestion) == (right.value, right.suggestion)
 
 
-def test_a_misspelt_name_of_a_secret_shows_none() -> None:
+def test_a_misspelt_secret_is_not_shown() -> None:
     for check in (check_vllm, check_openai):
         for name in ("apikey", "api_kye", "default_haeders", "hftoken"):
             assert "sk-1" not in str(problem({name: "sk-1"}, check))
 
 
-def test_what_openai_alone_knows_is_told_to_be_ignored_by_vllm() -> None:
+def test_openai_only_parameters_are_explained_as_ignored_by_vllm() -> None:
     for name in OPENAI_CHAT_NAMES - VLLM_CHAT_NAMES:
         assert "silently ignores it" in problem({name: "x"}).rule
 
 
-def test_what_vllm_alone_knows_is_told_to_be_vllms() -> None:
+def test_vllm_only_parameters_are_explained_as_vllms() -> None:
     for name in VLLM_CHAT_NAMES - OPENAI_CHAT_NAMES:
         assert problem({name: "x"}, check_openai).rule == "is a parameter of vLLM, not of OpenAI's API."
 
 
-def test_no_place_is_named_for_what_is_a_parameter() -> None:
+def test_no_parameter_is_listed_as_unknown() -> None:
     from vllmchat.chat import elsewhere
 
     places = cast("dict[str, object]", vars(elsewhere)["_PLACES"])
@@ -768,7 +764,7 @@ def test_no_place_is_named_for_what_is_a_parameter() -> None:
             assert "{{" not in said
 
 
-# OpenAI's protocol
+# OpenAI's API
 
 
 TAKEN_BY_OPENAI: list[dict[str, object]] = [
@@ -798,7 +794,7 @@ TAKEN_BY_OPENAI: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("params", TAKEN_BY_OPENAI)
-def test_what_openai_compatible_servers_take(params: dict[str, object]) -> None:
+def test_valid_openai_parameters(params: dict[str, object]) -> None:
     assert fields(params, check_openai) == params
 
 
@@ -817,11 +813,11 @@ def test_what_openai_compatible_servers_take(params: dict[str, object]) -> None:
          'web_search_options.user_location.type: is required. Write "type": "approximate".'),
     ],
 )  # fmt: skip
-def test_what_openais_protocol_rules_out(params: dict[str, object], text: str) -> None:
+def test_invalid_openai_parameters(params: dict[str, object], text: str) -> None:
     assert str(problem(params, check_openai)) == text
 
 
-# What an error must not say
+# What errors must not show
 
 
 SECRET = "sk-1234567890"
@@ -849,7 +845,7 @@ SECRET = "sk-1234567890"
     ],
 )
 @pytest.mark.parametrize("check", [check_vllm, check_openai])
-def test_an_error_never_says_a_secret(params: dict[str, object], check: Check) -> None:
+def test_errors_never_contain_secrets(params: dict[str, object], check: Check) -> None:
     if check is check_openai and "cache_salt" in params:
         assert SECRET not in str(problem(params, check))
         params = {"cache_salt_key": params["cache_salt"]}
@@ -873,7 +869,7 @@ def test_an_error_never_says_a_secret(params: dict[str, object], check: Check) -
         ([], "must be a mapping of header names to strings, not a list."),
     ],
 )
-def test_headers_that_cannot_be_sent(headers: object, rule: str) -> None:
+def test_invalid_headers(headers: object, rule: str) -> None:
     assert problem({"extra_headers": headers}).rule == rule
 
 
@@ -892,19 +888,19 @@ def test_headers_that_cannot_be_sent(headers: object, rule: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["temperature", "colour", "structured_outputs", "tools", "response_format"])
-def test_an_error_is_short_whatever_the_value(name: str, value: object) -> None:
+def test_errors_are_short_for_any_value(name: str, value: object) -> None:
     found = problems({name: value})
     assert 0 < len(found) <= 1000
     for each in found:
         assert len(each.value) <= 200
 
 
-def test_an_error_is_short_whatever_the_key() -> None:
+def test_errors_are_short_for_any_key() -> None:
     found = problem({"structured_outputs": {"x" * 100_000: 1, "regex": "a"}})
     assert len(str(found)) < 500
 
 
-def test_an_error_survives_a_value_whose_repr_fails() -> None:
+def test_a_failing_repr_does_not_hide_the_error() -> None:
     class Broken:
         def __repr__(self) -> str:
             raise RuntimeError
@@ -912,17 +908,17 @@ def test_an_error_survives_a_value_whose_repr_fails() -> None:
     assert "Broken" in problem({"temperature": Broken()}).value
 
 
-def test_a_list_of_thousands_of_mistakes_is_not_thousands_of_problems() -> None:
+def test_a_long_list_of_mistakes_yields_few_problems() -> None:
     assert len(problems({"stop_token_ids": ["x"] * 10_000})) < 10
     assert len(problems({"logit_bias": {f"x{index}": 1 for index in range(10_000)}})) < 10
     assert len(problems({"vllm_xargs": {f"x{index}": None for index in range(10_000)}})) < 10
 
 
-# What a check costs
+# Cost of validation
 
 
 class Untouchable(dict[str, object]):
-    """A schema that notices being walked."""
+    """A schema that fails if it is traversed."""
 
     def _walked(self, *args: object) -> Any:
         raise AssertionError("the schema was walked")
@@ -930,7 +926,7 @@ class Untouchable(dict[str, object]):
     __iter__ = __getitem__ = get = items = keys = values = __contains__ = _walked
 
 
-def test_schemas_and_free_mappings_are_not_walked() -> None:
+def test_schemas_and_free_form_mappings_are_not_traversed() -> None:
     trap = Untouchable(a=1)
     tool = {"type": "function", "function": {"name": "f", "parameters": trap}}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": trap}}
@@ -939,7 +935,7 @@ def test_schemas_and_free_mappings_are_not_walked() -> None:
     check_openai({"tools": [tool], "response_format": wanted}, stream=False)
 
 
-def test_names_from_elsewhere_are_read_only_when_a_request_is_refused() -> None:
+def test_known_names_are_imported_only_for_invalid_requests() -> None:
     code = (
         "import sys; from vllmchat.chat.check import check_vllm; check_vllm({'top_k': 5}, stream=False);"
         "print([name for name in ('vllmchat.chat.elsewhere', 'difflib', 'pydantic', 'httpx') if name in sys.modules])"
@@ -950,7 +946,7 @@ def test_names_from_elsewhere_are_read_only_when_a_request_is_refused() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# Whatever comes
+# Any input
 
 
 ANYTHING = st.recursive(
@@ -968,7 +964,7 @@ NAMES = st.sampled_from(sorted(VLLM_CHAT_NAMES | OPENAI_CHAT_NAMES)) | st.text(m
 @given(
     st.dictionaries(NAMES, ANYTHING, max_size=4), st.booleans(), st.sampled_from([check_vllm, check_openai])
 )
-def test_any_request_is_taken_or_refused_with_problems(
+def test_any_request_is_accepted_or_rejected_with_problems(
     params: dict[str, object], stream: bool, check: Check
 ) -> None:
     found = problems(params, check, stream=stream)
@@ -977,7 +973,7 @@ def test_any_request_is_taken_or_refused_with_problems(
         assert each.rule
         assert each.rule[-1] not in " ,"
     if not found:
-        # What is taken can be sent.
+        # Accepted parameters can be sent.
         sent = fields(params, check, stream=stream)
         assert None not in sent.values()
         json.dumps(sent, allow_nan=True, default=lambda _: None)

@@ -51,7 +51,7 @@ def test_every_field_of_the_wire_is_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_no_field_of_the_wire_is_unknown(name: str) -> None:
+def test_every_field_of_the_wire_is_known(name: str) -> None:
     for data in recordings.load(name).chunks:
         chunk = decode_chunk(data)
         assert chunk.model_extra == {}
@@ -59,7 +59,7 @@ def test_no_field_of_the_wire_is_unknown(name: str) -> None:
             assert choice.model_extra == choice.delta.model_extra == {}
 
 
-def test_the_pieces_of_a_stream() -> None:
+def test_chunks_of_a_stream() -> None:
     chunks = [decode_chunk(data) for data in recordings.load("stream_reasoning").chunks]
     assert "".join(chunk.text for chunk in chunks) == "\n\n17 times 3 is 51."
     assert "".join(chunk.reasoning or "" for chunk in chunks).endswith("which is 51.\n")
@@ -79,7 +79,7 @@ def test_samples_of_the_servers_own_models(heading: str) -> None:
         assert json.loads(decode_chunk(data).model_dump_json(exclude_unset=True)) == json.loads(data)
 
 
-def test_a_token_outside_the_returned_set_has_no_logprob() -> None:
+def test_a_missing_logprob_has_a_default() -> None:
     (data,) = recordings.samples("logprobs chunk")
     logprobs = decode_chunk(data).choices[0].logprobs
     assert logprobs is not None
@@ -100,13 +100,13 @@ def test_null_is_absent() -> None:
             assert decode_chunk(json.dumps(null).encode()) == decode_chunk(json.dumps(absent).encode())
 
 
-def test_a_chunk_says_so_by_its_object_or_its_choices() -> None:
+def test_a_chunk_has_choices_or_the_object_field() -> None:
     assert decode_chunk(b'{"object":"chat.completion.chunk","usage":{"prompt_tokens":1}}').choices == []
     assert decode_chunk(b'{"choices":null}').choices == []
     assert decode_chunk(b'{"choices":[{}]}').choices == [ChunkChoice()]
 
 
-def test_text_and_reasoning_are_those_of_the_first_choice() -> None:
+def test_text_and_reasoning_come_from_the_first_choice() -> None:
     second = decode_chunk(b'{"choices":[{"index":1,"delta":{"content":"x","reasoning":"y"}}]}')
     assert second.text == ""
     assert second.reasoning is None
@@ -132,18 +132,18 @@ def test_text_and_reasoning_are_those_of_the_first_choice() -> None:
         ({"reasoning_content": None}, None),
     ],
 )
-def test_the_old_name_of_reasoning(fields: dict[str, object], reasoning: str | None) -> None:
+def test_the_old_name_of_reasoning_is_read(fields: dict[str, object], reasoning: str | None) -> None:
     chunk = delta(content="x", **fields)
     assert chunk.reasoning == reasoning
     assert chunk.choices[0].delta.model_extra == {}
 
 
-def test_content_in_parts_is_their_text() -> None:
+def test_content_parts_are_joined() -> None:
     assert delta(content=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]).text == "ab"
 
 
 @pytest.mark.parametrize(("arguments", "text"), [({"a": 1}, '{"a": 1}'), ("{", "{"), ("", "")])
-def test_arguments_are_text(arguments: object, text: str) -> None:
+def test_arguments_become_text(arguments: object, text: str) -> None:
     (piece,) = (
         delta(tool_calls=[{"index": 0, "function": {"arguments": arguments}}]).choices[0].delta.tool_calls
         or []
@@ -160,14 +160,14 @@ def test_unknown_fields_are_kept() -> None:
 
 
 @pytest.mark.parametrize("data", NOT_CHUNKS)
-def test_other_things_are_refused(data: bytes) -> None:
+def test_invalid_data_is_rejected(data: bytes) -> None:
     for decode in (decode_chunk, decode_event):
         with pytest.raises(ResponseError, match="not a chat completion chunk") as caught:
             decode(data)
         assert caught.value.body == data.decode()
 
 
-def test_a_recorded_error_is_told_from_a_chunk() -> None:
+def test_a_recorded_error_is_recognized() -> None:
     (data, done) = recordings.load("error_bad_grammar_stream").data
     assert done == b"[DONE]"
     error = decode_event(data)
@@ -188,7 +188,7 @@ def test_a_recorded_error_is_told_from_a_chunk() -> None:
         b'{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}],"error":{"message":"m"}}',
     ],
 )
-def test_every_form_of_an_error(data: bytes) -> None:
+def test_all_forms_of_errors_are_recognized(data: bytes) -> None:
     assert decode_event(data) == find_error(data) == json.loads(data)
 
 
@@ -201,12 +201,12 @@ def test_every_form_of_an_error(data: bytes) -> None:
         b'{"choices":[{"index":0,"delta":{"content":"{\\"error\\": 1}"}}]}',
     ],
 )
-def test_what_is_no_error(data: bytes) -> None:
+def test_chunks_that_look_like_errors(data: bytes) -> None:
     assert find_error(data) is None
     assert decode_event(data) == decode_chunk(data)
 
 
-def test_a_cut_error_is_no_error() -> None:
+def test_a_truncated_error_is_invalid() -> None:
     assert find_error(b'{"error":{"mess') is None
     with pytest.raises(ResponseError):
         decode_event(b'{"error":{"mess')
@@ -219,6 +219,6 @@ def test_pickle_and_copy(name: str) -> None:
         assert pickle.loads(pickle.dumps(chunk)) == copy.deepcopy(chunk) == chunk
 
 
-def test_can_be_made_by_hand() -> None:
+def test_chunks_can_be_constructed() -> None:
     chunk = ChatCompletionChunk(choices=[ChunkChoice(delta=Delta(content="a", reasoning="r"))])
     assert (chunk.text, chunk.reasoning) == ("a", "r")

@@ -31,7 +31,7 @@ def recorded(name: str) -> ChatCompletion:
 
 
 def reply(message: object = None, **choice: object) -> ChatCompletion:
-    """A reply with one choice that says `message`, its other fields as given."""
+    """A reply with one choice that has the message and the given other fields."""
     body = {"object": "chat.completion", "choices": [{"index": 0, "message": message, **choice}]}
     return decode_completion(json.dumps(body).encode())
 
@@ -47,7 +47,7 @@ class TestRecordedReplies:
         assert json.loads(decode_completion(body).model_dump_json(exclude_unset=True)) == json.loads(body)
 
     @pytest.mark.parametrize("name", REPLIES)
-    def test_no_field_of_the_wire_is_unknown(self, name: str) -> None:
+    def test_every_field_of_the_wire_is_known(self, name: str) -> None:
         completion = recorded(name)
         assert completion.model_extra == {}
         for choice in completion.choices:
@@ -71,7 +71,7 @@ class TestRecordedReplies:
         assert completion.usage.completion_tokens_details is not None
         assert completion.usage.completion_tokens_details.reasoning_tokens == 0
 
-    def test_reasoning_stays_apart_from_the_text(self) -> None:
+    def test_reasoning_is_separate_from_the_text(self) -> None:
         completion = recorded("chat_reasoning")
         assert completion.text == "\n\nThe capital of France is Paris."
         assert completion.reasoning == "\nThe user asks for the capital of France. That is Paris.\n"
@@ -143,7 +143,7 @@ class TestLeniency:
             )
             assert ChatCompletion.model_validate(null) == ChatCompletion.model_validate(absent)
 
-    def test_no_key_is_demanded_but_choices(self) -> None:
+    def test_only_choices_are_required(self) -> None:
         completion = decode_completion(b'{"choices":[{}]}')
         assert completion.text == ""
         assert completion.object == "chat.completion"
@@ -154,7 +154,7 @@ class TestLeniency:
     @pytest.mark.parametrize(
         "body", [b'{"choices":[]}', b'{"choices":null}', b'{"object":"chat.completion"}']
     )
-    def test_an_answer_without_choices_is_empty(self, body: bytes) -> None:
+    def test_a_reply_without_choices_is_empty(self, body: bytes) -> None:
         completion = decode_completion(body)
         assert completion.text == ""
         assert completion.reasoning is None
@@ -190,13 +190,15 @@ class TestLeniency:
             ({}, None),
         ],
     )
-    def test_the_old_name_of_reasoning(self, message: dict[str, object], reasoning: str | None) -> None:
+    def test_the_old_name_of_reasoning_is_read(
+        self, message: dict[str, object], reasoning: str | None
+    ) -> None:
         completion = reply({"content": "x", **message})
         assert completion.reasoning == reasoning
         assert completion.text == "x"
         assert completion.message.model_extra == {}
 
-    def test_content_in_parts_is_their_text(self) -> None:
+    def test_content_parts_are_joined(self) -> None:
         parts = [{"type": "text", "text": "a"}, "b", {"type": "image_url"}, 5, {"text": None}, {"text": "c"}]
         assert reply({"content": parts}).text == "abc"
 
@@ -204,21 +206,21 @@ class TestLeniency:
         ("arguments", "text"),
         [('{"a": 1}', '{"a": 1}'), ({"a": "é"}, '{"a": "é"}'), ({}, "{}"), (None, ""), ("", "")],
     )
-    def test_arguments_are_text(self, arguments: object, text: str) -> None:
+    def test_arguments_become_text(self, arguments: object, text: str) -> None:
         assert reply({"tool_calls": [call(arguments)]}).tool_calls[0].arguments == text
 
     def test_a_tool_call_of_nulls(self) -> None:
         tool_call = reply({"tool_calls": [call(None, name=None, id=None) | {"type": None}]}).tool_calls[0]
         assert (tool_call.id, tool_call.type, tool_call.name) == ("", "function", "")
 
-    def test_a_token_outside_the_returned_set_has_no_logprob(self) -> None:
+    def test_a_missing_logprob_has_a_default(self) -> None:
         logprobs = reply({}, logprobs={"content": [{"token": "b", "bytes": [98]}]}).choices[0].logprobs
         assert logprobs is not None
         assert logprobs.content is not None
         assert logprobs.content[0].logprob == -9999.0
         assert logprobs.content[0].top_logprobs == []
 
-    def test_numbers_that_are_not_whole(self) -> None:
+    def test_fractional_numbers(self) -> None:
         completion = decode_completion(
             b'{"created":1795447413.75,"choices":[],"usage":{"prompt_tokens":3.0}}'
         )
@@ -266,7 +268,7 @@ class TestOtherThings:
             b'{"choices":[{"message":{"content":"\xff"}}]}',
         ],
     )
-    def test_are_refused_with_the_start_of_the_body(self, body: bytes) -> None:
+    def test_errors_show_the_start_of_the_body(self, body: bytes) -> None:
         with pytest.raises(ResponseError, match="not a chat completion") as caught:
             decode_completion(body)
         assert caught.value.body == body.decode("utf-8", "replace")
@@ -286,7 +288,7 @@ class TestOtherThings:
             ("5", "choices: "),
         ],
     )
-    def test_the_message_names_the_place(self, choices: str, place: str) -> None:
+    def test_errors_name_the_field(self, choices: str, place: str) -> None:
         with pytest.raises(ResponseError, match=rf"completion \({re.escape(place)}"):
             decode_completion(f'{{"choices":{choices}}}'.encode())
 
@@ -317,12 +319,10 @@ class TestToolCall:
     @pytest.mark.parametrize(
         "arguments", ["{", '{"city": "Par', '{"a": 1, ', '{"a": tr', '{"a": {"b": [1, {"c": "\\']
     )
-    def test_cut_arguments(self, arguments: str) -> None:
+    def test_truncated_arguments(self, arguments: str) -> None:
         tool_call = ToolCall(id="c", function=FunctionCall(name="get_weather", arguments=arguments))
         assert not tool_call.complete
-        with pytest.raises(
-            ResponseError, match=r"'get_weather' has arguments that were truncated"
-        ) as e:
+        with pytest.raises(ResponseError, match=r"'get_weather' has arguments that were truncated") as e:
             tool_call.parse()
         assert arguments in str(e.value)
         assert e.value.body == arguments
@@ -335,11 +335,11 @@ class TestToolCall:
             tool_call.parse()
 
     @pytest.mark.parametrize("arguments", ["[1]", '"text"', "5", "null"])
-    def test_arguments_that_are_no_object(self, arguments: str) -> None:
+    def test_arguments_that_are_not_an_object(self, arguments: str) -> None:
         with pytest.raises(ResponseError, match="not a JSON object"):
             ToolCall(function=FunctionCall(name="f", arguments=arguments)).parse()
 
-    def test_endlessly_nested_arguments(self) -> None:
+    def test_deeply_nested_arguments(self) -> None:
         tool_call = ToolCall(function=FunctionCall(arguments='{"a":' + "[" * 200_000))
         assert not tool_call.complete
         with pytest.raises(ResponseError) as caught:
@@ -347,7 +347,7 @@ class TestToolCall:
         assert len(str(caught.value)) < 600
 
     @pytest.mark.parametrize("reason", ["length", "abort", "repetition", "content_filter"])
-    def test_a_cut_reply_cuts_its_last_call(self, reason: str) -> None:
+    def test_a_truncated_reply_truncates_its_last_call(self, reason: str) -> None:
         first, last = reply({"tool_calls": [call("{}"), call("{}")]}, finish_reason=reason).tool_calls
         assert first.complete
         assert first.parse() == {}
@@ -356,12 +356,12 @@ class TestToolCall:
             last.parse()
 
     @pytest.mark.parametrize("reason", ["stop", "tool_calls", None])
-    def test_a_whole_reply_has_whole_calls(self, reason: str | None) -> None:
+    def test_a_complete_reply_has_complete_calls(self, reason: str | None) -> None:
         tool_calls = reply({"tool_calls": [call("{}"), call("")]}, finish_reason=reason).tool_calls
         assert [tool_call.complete for tool_call in tool_calls] == [True, True]
 
-    def test_a_call_that_only_its_json_shows_to_be_cut(self) -> None:
-        # Up to vLLM 0.32 a call that max_tokens cut may come with the finish reason of a whole one.
+    def test_a_truncated_call_is_recognized_by_its_json(self) -> None:
+        # Up to vLLM 0.32, a call truncated by max_tokens may have the finish reason of a complete one.
         completion = reply({"tool_calls": [call('{"city":')]}, finish_reason="tool_calls")
         assert not completion.tool_calls[0].complete
 
@@ -405,14 +405,14 @@ class TestHistory:
             ],
         }
 
-    def test_a_message_without_anything(self) -> None:
+    def test_an_empty_message(self) -> None:
         assert ChatMessage().to_request() == {"role": "assistant", "content": ""}
 
-    def test_reasoning_of_an_old_server_goes_back_under_the_new_name(self) -> None:
+    def test_reasoning_is_sent_back_under_the_new_name(self) -> None:
         message = reply({"content": "x", "reasoning_content": "r"}).message
         assert message.to_request() == {"role": "assistant", "content": "x", "reasoning": "r"}
 
-    def test_what_other_servers_add(self) -> None:
+    def test_fields_of_other_servers(self) -> None:
         message = reply(
             {
                 "refusal": "no",
@@ -432,10 +432,10 @@ class TestHistory:
             "reasoning_details": [{"type": "x"}],
         }
 
-    def test_audio_without_an_id_stays_out(self) -> None:
+    def test_audio_without_an_id_is_left_out(self) -> None:
         assert reply({"audio": {}}).message.to_request() == {"role": "assistant", "content": ""}
 
-    def test_fields_of_a_call_that_only_its_server_knows(self) -> None:
+    def test_unknown_fields_of_a_call_are_sent_back(self) -> None:
         raw = call("{}") | {"extra_content": {"signature": "s"}}
         assert reply({"tool_calls": [raw]}).tool_calls[0].to_request() == raw
 
@@ -444,7 +444,7 @@ class TestHistory:
         assert reply({"tool_calls": [raw]}).tool_calls[0].to_request() == raw
 
     @pytest.mark.parametrize("name", REPLIES)
-    def test_what_is_sent_reads_as_the_same_message(self, name: str) -> None:
+    def test_messages_round_trip(self, name: str) -> None:
         message = recorded(name).message
         again = ChatMessage.model_validate_json(json.dumps(message.to_request()))
         assert again.content == message.content or (not again.content and not message.content)
@@ -478,7 +478,7 @@ class TestModels:
         one.message.tool_calls.append(ToolCall())
         assert other.message.tool_calls == []
 
-    def test_can_be_made_by_hand(self) -> None:
+    def test_completions_can_be_constructed(self) -> None:
         completion = ChatCompletion(
             choices=[Choice(message=ChatMessage(content="hi", reasoning="r"), finish_reason="stop")],
             usage=Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3),
@@ -490,8 +490,8 @@ class TestModels:
         assert schema["properties"]["choices"]["items"] == {"$ref": "#/$defs/Choice"}
         assert schema["$defs"]["FunctionCall"]["properties"]["arguments"]["type"] == "string"
 
-    def test_many_threads_may_be_the_first(self) -> None:
-        # In a process of its own, since the models are built only once in each.
+    def test_models_can_be_built_from_many_threads(self) -> None:
+        # In a separate process, because models are built once per process.
         done = subprocess.run(
             [sys.executable, "-c", MANY_THREADS], capture_output=True, text=True, check=False, timeout=60
         )
@@ -520,7 +520,7 @@ for thread in threads: thread.join()
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"Infinity", b"-Infinity", b"NaN"])
-def test_a_number_without_end_is_refused(number: bytes) -> None:
+def test_infinity_is_rejected(number: bytes) -> None:
     for body in (
         b'{"choices":[{"index":%s,"message":{}}]}',
         b'{"created":%s,"choices":[{"message":{}}]}',

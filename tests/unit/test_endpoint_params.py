@@ -1,4 +1,4 @@
-"""The texts of the parameters of tokens, embeddings, scores and audio say what their annotations say."""
+"""The texts of the parameters of tokens, embeddings, scores and audio match their annotations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def texts(module: ModuleType) -> list[tuple[str, str, str, str]]:
-    """Of each parameter that a module describes: its class, its name, its text, and what must stand at its end."""
+    """Returns each parameter in a module: its class, its name, its text, and how the text must end."""
     found: list[tuple[str, str, str, str]] = []
     for node in ast.parse(inspect.getsource(module)).body:
         if not isinstance(node, ast.ClassDef) or not is_typeddict(getattr(module, node.name)):
@@ -37,7 +37,7 @@ def texts(module: ModuleType) -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize("module", [tokens, templating, pooling, audio], ids=lambda module: module.__name__)
-def test_texts_say_what_annotations_say(module: ModuleType) -> None:
+def test_texts_match_their_annotations(module: ModuleType) -> None:
     found = texts(module)
     assert len(found) >= 4
     for owner, name, text, last in found:

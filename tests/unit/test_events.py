@@ -97,7 +97,7 @@ class TestRecordedStreams:
             ),
         ]
 
-    def test_the_first_of_two_calls_is_done_when_the_second_begins(self) -> None:
+    def test_the_first_call_is_done_when_the_second_starts(self) -> None:
         events = recorded("stream_tool_calls_parallel")
         kinds = [
             (type(event), event.index)
@@ -113,7 +113,7 @@ class TestRecordedStreams:
             (ToolCallDone, 1),
         ]
 
-    def test_a_call_that_was_cut(self) -> None:
+    def test_a_truncated_call(self) -> None:
         (event,) = only(recorded("stream_tool_cut_by_max_tokens"), ToolCallDone)
         assert event.tool_call.arguments == '{"city":'
         assert not event.tool_call.complete
@@ -125,17 +125,17 @@ class TestRecordedStreams:
             assert "".join(pieces) == "\nA greeting. I greet back"
 
     @pytest.mark.parametrize("name", STREAMS)
-    def test_they_add_up_to_the_completion(self, name: str) -> None:
+    def test_events_add_up_to_the_whole_reply(self, name: str) -> None:
         assert_adds_up(recorded(name))
 
     @pytest.mark.parametrize("name", STREAMS)
-    def test_they_pickle(self, name: str) -> None:
+    def test_events_can_be_pickled(self, name: str) -> None:
         events = recorded(name)
         assert pickle.loads(pickle.dumps(events)) == events
 
 
 def assert_adds_up(events: list[Event]) -> None:
-    """The events of each choice are the pieces of the completion that the last one carries, in a legal order."""
+    """Checks that the events of each choice are pieces of the last event's completion, in a valid order."""
     *pieces, finished = events
     assert isinstance(finished, Finished)
     completion: ChatCompletion = finished.completion
@@ -144,12 +144,12 @@ def assert_adds_up(events: list[Event]) -> None:
         own = [event for event in pieces if not isinstance(event, Finished) and event.choice == choice.index]
         text = "".join(event.text for event in only(own, TextDelta))
         if choice.message.tool_calls and not text.strip():
-            text = ""  # White space before tool calls is no content.
+            text = ""  # White space before tool calls is not content.
         assert text == (choice.message.content or "")
         reasoning = "".join(event.text for event in only(own, ReasoningDelta))
         assert reasoning == (choice.message.reasoning or "")
         of_calls = [event for event in own if isinstance(event, ToolCallStart | ToolCallDelta | ToolCallDone)]
-        # Numbers may have gaps while a call that comes before another has not begun.
+        # Indexes may have gaps while an earlier call has not started.
         indices = sorted({event.index for event in of_calls})
         for index, call in zip(indices, choice.message.tool_calls, strict=True):
             start, *deltas, end = [event for event in of_calls if event.index == index]
@@ -174,12 +174,14 @@ class TestAnyStream:
 
     @settings(deadline=None)
     @given(streamed_replies(), st.integers(0, 20))
-    def test_events_of_a_broken_stream_add_up_to_what_came(self, streamed: Streamed, count: int) -> None:
+    def test_events_of_an_interrupted_stream_add_up_to_the_partial_reply(
+        self, streamed: Streamed, count: int
+    ) -> None:
         assert_adds_up(events_of(map(decode_chunk, streamed.chunks[:count])))
 
 
 class TestOrder:
-    def test_within_a_chunk(self) -> None:
+    def test_order_within_a_chunk(self) -> None:
         chunk = delta(
             {"content": "t", "reasoning": "r", "tool_calls": [piece(0, "{}", name="f")]}, finish_reason="stop"
         )
@@ -191,7 +193,7 @@ class TestOrder:
             done(0, "f", "{}"),
         ]
 
-    def test_a_chunk_that_tells_nothing(self) -> None:
+    def test_an_empty_chunk(self) -> None:
         maker = EventMaker()
         assert maker.feed(delta({"role": "assistant", "content": ""})) == []
         assert maker.feed(delta({"reasoning": None}, finish_reason="stop")) == []
@@ -226,7 +228,7 @@ class TestOrder:
             ToolCallDelta(0, '{"a":1}'),
         ]
 
-    def test_a_call_whose_name_never_came_is_told_at_the_end(self) -> None:
+    def test_a_call_without_a_name_starts_at_the_end(self) -> None:
         maker = EventMaker()
         assert maker.feed(calls(piece(0, "{}"))) == []
         assert maker.feed(delta({}, finish_reason="stop")) == [
@@ -235,26 +237,26 @@ class TestOrder:
             done(0, "", "{}"),
         ]
 
-    def test_each_call_is_done_once(self) -> None:
+    def test_every_call_is_done_once(self) -> None:
         maker = EventMaker()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f"), finish_reason="stop"))
         assert maker.feed(delta({}, finish_reason="stop")) == []
         assert maker.finish(ChatCompletion()) == [Finished(ChatCompletion())]
 
-    def test_nothing_follows_the_end_of_a_call(self) -> None:
+    def test_no_deltas_follow_the_end_of_a_call(self) -> None:
         maker = EventMaker()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
         assert maker.feed(calls(piece(0, "\n"))) == []
         assert maker.feed(delta({}, finish_reason="stop")) == [done(1, "f", "{}")]
 
-    def test_a_stream_that_breaks_off_leaves_its_calls_incomplete(self) -> None:
+    def test_calls_of_an_interrupted_stream_are_incomplete(self) -> None:
         maker = EventMaker()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
         last, _ = maker.finish(ChatCompletion())
         assert isinstance(last, ToolCallDone)
         assert (last.index, last.tool_call.complete) == (1, False)
 
-    def test_choices_are_apart(self) -> None:
+    def test_choices_are_independent(self) -> None:
         maker = EventMaker()
         maker.feed(calls(piece(0, "{}", name="f")))
         assert maker.feed(
@@ -266,7 +268,7 @@ class TestOrder:
         ]
 
 
-def test_every_kind_of_event_is_in_the_union_and_is_immutable() -> None:
+def test_all_events_are_in_the_union_and_immutable() -> None:
     kinds = {value for value in vars(module).values() if dataclasses.is_dataclass(value)}
     assert kinds == set(get_args(Event))
     assert len(kinds) == 6
@@ -281,7 +283,7 @@ MANY = 400
 
 @pytest.mark.parametrize("arguments", ["{}", "{"])
 @pytest.mark.parametrize("numbers", [[None] * MANY, [0] * MANY, range(MANY), range(MANY, 0, -1)])
-def test_the_work_for_many_calls_grows_with_their_number(
+def test_the_cost_is_linear_in_the_number_of_calls(
     numbers: Sequence[int | None], arguments: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = 0

@@ -1,4 +1,4 @@
-"""Tokens in, tokens out: rendering, generating, and what is refused."""
+"""Tokens in, tokens out: rendering, generating, and validation."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def chunk(*tokens: int, index: int = 0, finish: str | None = None, **fields: Any
 # Parameters
 
 
-def test_names_and_their_places() -> None:
+def test_positions_of_the_parameters() -> None:
     assert set(fields_of(GenerateParams)) == NAMES
     assert OUTSIDE < NAMES
 
 
-def test_sampling_goes_into_its_own_object() -> None:
+def test_sampling_parameters_are_nested() -> None:
     body = sent(
         [1, 2],
         temperature=0,
@@ -106,12 +106,12 @@ def test_sampling_goes_into_its_own_object() -> None:
     }
 
 
-def test_sampling_params_are_there_also_when_empty() -> None:
+def test_sampling_params_are_sent_even_if_empty() -> None:
     assert sent([1])["sampling_params"] == {}
     assert sent((1, 2))["token_ids"] == [1, 2]
 
 
-def test_chosen_log_probabilities_are_asked_for_by_their_number() -> None:
+def test_logprob_token_ids_set_logprobs() -> None:
     assert sent([1], logprob_token_ids=[5, 6])["sampling_params"] == {
         "logprob_token_ids": [5, 6],
         "logprobs": 2,
@@ -144,14 +144,14 @@ def test_chosen_log_probabilities_are_asked_for_by_their_number() -> None:
         ({"cache_salt": "a/b"}, "cache_salt: must not contain"),
     ],
 )
-def test_what_is_refused_and_what_is_said(params: Object, said: str) -> None:
+def test_invalid_parameters(params: Object, said: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_generate(params, stream=params.pop("streamed", False))
     (problem,) = caught.value.problems
     assert said in str(problem)
 
 
-def test_what_the_server_takes_is_taken() -> None:
+def test_valid_parameters() -> None:
     check_generate({"detokenize": True, "stop": "x", "content_parts": [{"type": "text"}]}, stream=False)
     check_generate({"detokenize": False, "prompt_logprobs": 0, "stream_options": {}}, stream=True)
     check_generate({"min_tokens": 20, "extra_sampling_params": {"max_tokens": 30}}, stream=False)
@@ -171,7 +171,7 @@ def test_what_the_server_takes_is_taken() -> None:
         (rendered(token_ids=[-1]), "prompt.token_ids[0]=-1"),
     ],
 )
-def test_what_is_no_prompt(prompt: Any, said: str) -> None:
+def test_invalid_prompts(prompt: Any, said: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         sent(prompt)
     assert said in str(caught.value)
@@ -180,7 +180,7 @@ def test_what_is_no_prompt(prompt: Any, said: str) -> None:
 # Rendered prompts
 
 
-def test_a_recorded_prompt_is_read_and_nothing_is_unknown() -> None:
+def test_a_recorded_prompt_has_no_unknown_fields() -> None:
     body = recordings.load("render").body
     prompt = decode_rendered(body)
     assert prompt.model_dump(mode="json") == json.loads(body)
@@ -188,14 +188,14 @@ def test_a_recorded_prompt_is_read_and_nothing_is_unknown() -> None:
     assert prompt.sampling_params["max_tokens"] == 2024
 
 
-def test_what_is_rendered_is_sent_and_what_is_given_goes_over_it() -> None:
+def test_given_parameters_override_rendered_ones() -> None:
     prompt = decode_rendered(recordings.load("render").body)
     body = sent(prompt, max_tokens=5, priority=2)
     assert body["token_ids"] == prompt.token_ids
     assert body["sampling_params"] == {**prompt.sampling_params, "max_tokens": 5}
     assert (body["model"], body["priority"], body["reasoning_ended"]) == ("m", 2, False)
     assert body["reasoning_parser_kwargs"] == prompt.reasoning_parser_kwargs
-    # One prompt can be generated from twice at the same time, by either verb.
+    # One prompt can be used twice at the same time, by both methods.
     assert body.keys().isdisjoint({"request_id", "stream", "stream_options", "token_offsets"})
     assert prompt.sampling_params["max_tokens"] == 2024
 
@@ -207,7 +207,7 @@ def test_fields_of_newer_servers_are_sent_back() -> None:
 OLD: Object = {"type": "token", "prompt_token_ids": [1, 445], "prompt": "<|im_start|>", "arrival_time": 1.5}
 
 
-def test_the_form_of_old_servers() -> None:
+def test_prompts_of_old_servers() -> None:
     conversation = [{"role": "user", "content": "Hello"}]
     prompt = decode_rendered(json.dumps([conversation, [OLD]]).encode())
     assert (prompt.token_ids, prompt.sampling_params, prompt.model_extra) == ([1, 445], {}, {})
@@ -226,14 +226,14 @@ def test_prompts_of_old_servers_that_cannot_be_sent_back(wrong: Object) -> None:
 @pytest.mark.parametrize(
     "data", [b"[]", b"{}", b"null", b'{"token_ids": "x"}', b"<html>", b"[[], []]", b"[["]
 )
-def test_what_is_no_rendered_prompt(data: bytes) -> None:
+def test_invalid_rendered_prompts(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_rendered(data)
     with pytest.raises(ResponseError):
         decode_all_rendered(b"[" + data + b"]")
 
 
-def test_render_verbs(colour: Colour, scripted: ScriptedServer) -> None:
+def test_render_methods(colour: Colour, scripted: ScriptedServer) -> None:
     body = json.loads(recordings.load("render").body)
     scripted.add(reply(body), reply([body, body]))
     llm = VLLMProvider("m", base_url=scripted.base_url)
@@ -249,7 +249,7 @@ def test_render_verbs(colour: Colour, scripted: ScriptedServer) -> None:
 # Generations
 
 
-def test_a_recorded_generation_is_read_and_nothing_is_unknown() -> None:
+def test_a_recorded_generation_has_no_unknown_fields() -> None:
     recorded = recordings.load("generate")
     generation = decode_generation(recorded.body)
     expected = json.loads(recorded.body)
@@ -270,14 +270,14 @@ def test_a_generation_without_choices_is_empty() -> None:
 
 
 @pytest.mark.parametrize("data", [b"[]", b"{}", b"null", b"<html>"])
-def test_what_is_no_generation(data: bytes) -> None:
+def test_invalid_responses(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_generation(data)
     with pytest.raises(ResponseError):
         decode_event(data)
 
 
-def test_generate_sends_and_reads(colour: Colour, scripted: ScriptedServer) -> None:
+def test_generate(colour: Colour, scripted: ScriptedServer) -> None:
     recorded = recordings.load("generate")
     scripted.add(reply(json.loads(recorded.body)))
     llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
@@ -329,7 +329,7 @@ def test_text_adds_up_too() -> None:
     assert not target.end_is_proven()
 
 
-def test_log_probabilities_may_be_missing_in_between() -> None:
+def test_missing_log_probabilities() -> None:
     target = GenerationReader(generate_request([1], {}, stream=True))
     for logprobs in ({"content": [{"token_id": 1}]}, {"content": None}, None):
         made = chunk(1)
@@ -342,7 +342,7 @@ def test_log_probabilities_may_be_missing_in_between() -> None:
     assert len(choice.logprobs.content or []) == 1
 
 
-def test_a_stream_that_breaks_off_keeps_what_came(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_interrupted_stream_keeps_the_partial_generation(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.add(stream([chunk(1, 2)], done=False))
     got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     with pytest.raises(StreamInterruptedError) as caught:
@@ -351,8 +351,8 @@ def test_a_stream_that_breaks_off_keeps_what_came(colour: Colour, scripted: Scri
     assert caught.value.partial.token_ids == [1, 2]
 
 
-def test_an_old_server_that_does_not_stream_gives_one_chunk(colour: Colour, scripted: ScriptedServer) -> None:
-    # As vLLM 0.12 to 0.19 answer, whatever `stream` says.
+def test_a_response_that_is_not_streamed_is_one_chunk(colour: Colour, scripted: ScriptedServer) -> None:
+    # vLLM 0.12 to 0.19 respond like this, regardless of `stream`.
     choice = {"index": 0, "logprobs": None, "finish_reason": "length", "token_ids": [548, 649]}
     scripted.reply({"request_id": "b", "choices": [choice], "prompt_logprobs": None})
     got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
@@ -362,14 +362,14 @@ def test_an_old_server_that_does_not_stream_gives_one_chunk(colour: Colour, scri
     assert (inner.generation.token_ids, inner.generation.finish_reason) == ([548, 649], "length")
 
 
-def test_an_error_in_place_of_a_stream_is_told(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_error_instead_of_a_stream(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.reply({"error": {"message": "no such token", "type": "BadRequestError", "code": 400}})
     got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     with pytest.raises(BadRequestError, match="no such token"):
         got.until_done()
 
 
-def test_a_json_answer_that_is_no_generation(colour: Colour, scripted: ScriptedServer) -> None:
+def test_a_json_response_that_is_not_a_generation(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.reply({"hello": "world"})
     got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     with pytest.raises(ResponseError, match="is not a chunk of a generation"):

@@ -1,4 +1,4 @@
-"""Tool calls that a limit cut while the server reports them as whole, as vLLM 0.10 to 0.32 do."""
+"""Tool calls that a limit truncated although the server reports them as complete, as vLLM 0.10 to 0.32 do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def usage(tokens: int) -> Object:
 def piece(
     *calls: tuple[int, str | None, str | None], finish: str | None = None, index: int = 0, **more: Any
 ) -> Object:
-    """A chunk with pieces of calls: number, name, arguments."""
+    """Returns a chunk with pieces of calls: index, name, arguments."""
     pieces = [
         {"index": number, **({"id": f"c{number}", "type": "function"} if name else {}), "function": function}
         for number, name, text in calls
@@ -70,7 +70,7 @@ def whole(name: str, arguments: str, tokens: int | None, finish: str = "tool_cal
 
 
 CASES = [
-    # arguments, tools, limit, tokens, whether the call is whole
+    # arguments, tools, limit, tokens, whether the call is complete
     pytest.param(None, WEATHER, 12, 12, False, id="nothing came before the limit"),
     pytest.param("{}", WEATHER, 10, 10, False, id="the server closed it: {}"),
     pytest.param('{"city": ""}', WEATHER, 17, 17, False, id="the server closed it: an empty city"),
@@ -89,7 +89,7 @@ CASES = [
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("arguments", "given", "limit", "tokens", "complete"), CASES)
-def test_a_call_that_a_limit_cut(
+def test_a_call_truncated_by_a_limit(
     scripted: ScriptedServer,
     colour: Colour,
     arguments: str | None,
@@ -125,7 +125,7 @@ def check(reply: ChatCompletion, complete: bool) -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("door", [False, True], ids=["parameter", "extra_body"])
-def test_the_limit_by_either_name(scripted: ScriptedServer, name: str, door: bool) -> None:
+def test_both_names_of_the_limit(scripted: ScriptedServer, name: str, door: bool) -> None:
     params: Any = {"extra_body": {name: 12}} if door else {name: 12}
     for kind in (VLLMProvider, OpenAIProvider):
         scripted.stream(chunks("weather", "{}", 12))
@@ -143,14 +143,14 @@ def test_max_completion_tokens_takes_precedence(scripted: ScriptedServer) -> Non
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
-def test_other_reasons_to_finish_speak_for_themselves(scripted: ScriptedServer, reason: str) -> None:
+def test_other_finish_reasons_are_trusted(scripted: ScriptedServer, reason: str) -> None:
     scripted.stream(chunks("weather", '{"city": "Oslo"}', 12, reason))
     with VLLMProvider("m", base_url=scripted.base_url) as llm:
         reply = llm.stream("Hi", tools=[WEATHER], max_tokens=12).until_done()
     check(reply, reason == "stop")
 
 
-def test_of_two_calls_only_the_last_can_be_cut(scripted: ScriptedServer) -> None:
+def test_only_the_last_call_can_be_truncated(scripted: ScriptedServer) -> None:
     first, last = piece((0, "weather", None)), piece((1, "weather", "{}"), finish="tool_calls")
     scripted.stream([first, last, {**HEAD, "choices": [], "usage": usage(40)}])
     with VLLMProvider("m", base_url=scripted.base_url) as llm:
@@ -166,14 +166,14 @@ def feed(limits: CallLimits, *parts: Object) -> ChatReader:
     return reader
 
 
-def test_before_the_usage_has_come_the_last_call_is_not_complete() -> None:
+def test_the_last_call_is_not_complete_before_the_usage() -> None:
     reader = feed(CallLimits(max_tokens=30, tools=[WEATHER]), *chunks("weather", '{"city": "Oslo"}', None))
     assert [call.complete for call in reader.reply().tool_calls] == [False]
     reader.accept(decode_chunk(json.dumps({**HEAD, "choices": [], "usage": usage(20)}).encode()))
     assert [call.complete for call in reader.reply().tool_calls] == [True]
 
 
-def test_at_the_end_a_usage_that_never_came_speaks_for_nothing() -> None:
+def test_a_missing_usage_at_the_end_is_ignored() -> None:
     reader = feed(CallLimits(max_tokens=30, tools=[WEATHER]), *chunks("weather", '{"city": "Oslo"}', None))
     reader.done = True
     assert [call.complete for call in reader.reply().tool_calls] == [True]
@@ -221,7 +221,7 @@ SUNNY_WHOLE: Object = {**HEAD, "choices": [{"message": {"content": "Sunny."}, "f
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("kind", [VLLMProvider, OpenAIProvider])
-def test_a_run_does_not_execute_it(
+def test_a_run_does_not_execute_the_call(
     scripted: ScriptedServer,
     colour: Colour,
     streams: bool,
@@ -238,10 +238,8 @@ def test_a_run_does_not_execute_it(
     done = run(colour, llm, streams)
     llm.close()
     assert (done.text, ran) == ("Sunny.", [])
-    assert done.results[0].content.startswith(
-        "Not executed: the call of tool 'weather' was truncated"
-    )
-    # What goes back are arguments that any server reads.
+    assert done.results[0].content.startswith("Not executed: the call of tool 'weather' was truncated")
+    # The arguments sent back are valid for any server.
     sent = cast("Object", scripted.requests[1].json())
     assert sent["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
@@ -262,7 +260,7 @@ def run(colour: Colour, llm: VLLMProvider | OpenAIProvider, streams: bool) -> To
     return llm.run_tools("Hi", tools=tools, max_tokens=12)
 
 
-def test_a_history_that_ends_with_it_does_not_execute_it(scripted: ScriptedServer) -> None:
+def test_a_run_does_not_execute_the_call_at_the_end_of_the_history(scripted: ScriptedServer) -> None:
     ran.clear()
     scripted.stream(chunks("weather", "{}", 12))
     scripted.reply(SUNNY_WHOLE)

@@ -142,7 +142,14 @@ def test_a_cut_call_is_reported_and_not_handed_over(finish: str) -> None:
     assert error.type == "error"
     assert error.status is None
     assert error.error is not None
-    for part in ("new_answer", "truncated", "not carried out", "after 64 tokens", "max_tokens", "--max-model-len"):
+    for part in (
+        "new_answer",
+        "truncated",
+        "not carried out",
+        "after 64 tokens",
+        "max_tokens",
+        "--max-model-len",
+    ):
         assert part in error.error
     assert turn.calls == []
     message, _ = turn.handed_over()

@@ -1,4 +1,4 @@
-"""A conversation on its way into the request body."""
+"""Encoding of conversations for the request body."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def refused(messages: object) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_str_is_one_message_of_the_user() -> None:
+def test_a_str_is_one_user_message() -> None:
     assert encode_messages("Hello") == [{"role": "user", "content": "Hello"}]
 
 
-def test_mappings_go_as_they_are() -> None:
+def test_mappings_are_sent_unchanged() -> None:
     user = {"role": "user", "content": [{"type": "text", "text": "x"}], "a_key_of_the_template": 1}
     frozen = MappingProxyType({"role": "critic", "content": "y"})
     given: Any = (user, frozen, UserDict({"role": "tool"}))
@@ -44,13 +44,13 @@ def test_mappings_go_as_they_are() -> None:
     assert len(encoded) == 3
 
 
-def test_any_sequence_of_messages_will_do() -> None:
+def test_any_sequence_of_messages_is_accepted() -> None:
     given: Any = deque([{"role": "user", "content": "x"}])
     assert encode_messages(given) == [{"role": "user", "content": "x"}]
     assert encode_messages([]) == []  # the chat template decides
 
 
-def test_a_replys_message_goes_back_reasoning_and_tool_calls_included() -> None:
+def test_a_replys_message_is_sent_back_with_reasoning_and_tool_calls() -> None:
     message = reply().message
     assert isinstance(message, ChatMessage)
     assert encode_messages([message]) == [
@@ -65,7 +65,7 @@ def test_a_replys_message_goes_back_reasoning_and_tool_calls_included() -> None:
     ]
 
 
-def test_contents_are_not_looked_at() -> None:
+def test_contents_are_not_inspected() -> None:
     class Untouchable:
         def __getattribute__(self, name: str) -> object:
             raise AssertionError(name)
@@ -104,11 +104,11 @@ def test_contents_are_not_looked_at() -> None:
         ),
     ],
 )
-def test_what_is_no_conversation(messages: object, text: str) -> None:
+def test_invalid_conversations(messages: object, text: str) -> None:
     assert refused(messages) == [text]
 
 
-def test_a_whole_reply_is_no_message_but_nearly() -> None:
+def test_a_reply_in_place_of_its_message_gets_a_hint() -> None:
     assert refused([reply()]) == [
         "messages[0]: must be a message, not a vllmchat.ChatCompletion. Use its .message."
     ]
@@ -120,17 +120,17 @@ def test_a_whole_reply_is_no_message_but_nearly() -> None:
     ]
 
 
-def test_every_problem_is_told() -> None:
+def test_every_problem_is_reported() -> None:
     assert len(refused([{"role": "user"}, "x", {"content": "y"}])) == 2
 
 
-def test_an_error_does_not_tell_what_was_said() -> None:
+def test_errors_do_not_show_contents() -> None:
     assert "secret" not in "".join(
         refused(["a secret", {"content": "a secret"}, {"role": 5, "content": "secret"}])
     )
 
 
-def test_tool_message_answers_a_call() -> None:
+def test_tool_message_refers_to_its_call() -> None:
     call = reply().tool_calls[0]
     assert tool_message(call, "21 °C") == {"role": "tool", "tool_call_id": "call-1", "content": "21 °C"}
     assert tool_message("call-2", [text_part("a")]) == {
@@ -141,12 +141,12 @@ def test_tool_message_answers_a_call() -> None:
 
 
 @pytest.mark.parametrize("content", [{"a": 1}, 5, None])
-def test_the_result_of_a_tool_is_text(content: Any) -> None:
+def test_a_tool_result_must_be_text(content: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"json\.dumps"):
         tool_message("call-1", content)
 
 
-def test_a_call_without_an_id_cannot_be_answered() -> None:
+def test_a_call_without_an_id_is_rejected() -> None:
     with pytest.raises(InvalidRequestError, match="has no id"):
         tool_message("", "x")
 

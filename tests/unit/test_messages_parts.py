@@ -1,4 +1,4 @@
-"""Parts of a message made of files, bytes and URLs."""
+"""Content parts from files, bytes and URLs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_text() -> None:
         "file:/srv/media/a.png",
     ],
 )
-def test_a_url_is_sent_as_it_is(url: str) -> None:
+def test_a_url_is_sent_unchanged(url: str) -> None:
     assert image_part(url) == {"type": "image_url", "image_url": {"url": url}}
     assert audio_part(url) == {"type": "audio_url", "audio_url": {"url": url}}
     assert video_part(url) == {"type": "video_url", "video_url": {"url": url}}
@@ -63,7 +63,7 @@ def test_a_url_is_sent_as_it_is(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://bucket/a.png", "ftp://h/a.png", "hf://m/a.png"])
 @pytest.mark.parametrize("make", [image_part, audio_part, video_part])
-def test_a_url_that_no_server_reads_is_refused(make: Any, url: str) -> None:
+def test_unsupported_url_schemes_are_rejected(make: Any, url: str) -> None:
     with pytest.raises(InvalidRequestError, match="has an unsupported URL scheme: use http://"):
         make(url)
 
@@ -83,7 +83,7 @@ def test_a_url_that_no_server_reads_is_refused(make: Any, url: str) -> None:
         (ftyp(b"heic"), "image/heic"),
     ],
 )
-def test_the_first_bytes_tell_an_image(data: bytes, media_type: str) -> None:
+def test_images_are_detected_by_their_first_bytes(data: bytes, media_type: str) -> None:
     assert url_of(image_part(data)) == f"data:{media_type};base64,{encoded(data)}"
     assert image_part(bytearray(data)) == image_part(data)
 
@@ -100,7 +100,7 @@ def test_the_first_bytes_tell_an_image(data: bytes, media_type: str) -> None:
         (b"OggS" + bytes(9), "video/ogg"),
     ],
 )
-def test_the_first_bytes_tell_a_video(data: bytes, media_type: str) -> None:
+def test_videos_are_detected_by_their_first_bytes(data: bytes, media_type: str) -> None:
     assert url_of(video_part(data)) == f"data:{media_type};base64,{encoded(data)}"
 
 
@@ -118,7 +118,7 @@ def test_the_first_bytes_tell_a_video(data: bytes, media_type: str) -> None:
         (b"\x1aE\xdf\xa3\x01\0\0\0webm", "webm"),
     ],
 )
-def test_the_first_bytes_tell_a_sound(data: bytes, form: str) -> None:
+def test_audio_is_detected_by_its_first_bytes(data: bytes, form: str) -> None:
     assert audio_part(data) == {"type": "input_audio", "input_audio": {"data": encoded(data), "format": form}}
 
 
@@ -130,26 +130,26 @@ def test_files(tmp_path: Path) -> None:
     assert audio_part(sound) == audio_part(wav())
 
 
-def test_a_path_may_look_odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusual_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("http:x.png", "a:b.png", "data", "C:x.png", "cat?.png"):
         Path(name).write_bytes(PNG)
         assert image_part(name) == image_part(PNG)
 
 
-def test_the_first_bytes_go_before_the_files_name(tmp_path: Path) -> None:
+def test_the_first_bytes_take_precedence_over_the_file_name(tmp_path: Path) -> None:
     wrong = tmp_path / "cat.jpg"
     wrong.write_bytes(PNG)
     assert url_of(image_part(wrong)).startswith("data:image/png;")
 
 
-def test_the_files_name_tells_where_the_bytes_do_not(tmp_path: Path) -> None:
+def test_the_file_name_is_the_fallback(tmp_path: Path) -> None:
     drawing = tmp_path / "cat.SVG"
     drawing.write_bytes(b"<svg/>")
     assert url_of(image_part(drawing)).startswith("data:image/svg+xml;")
 
 
-def test_a_media_type_that_is_given_wins() -> None:
+def test_a_given_media_type_takes_precedence() -> None:
     assert url_of(image_part(PNG, media_type="image/x-mine")).startswith("data:image/x-mine;")
     assert url_of(video_part(b"raw", media_type="video/mp4")).startswith("data:video/mp4;")
     raw: Any = audio_part(b"raw", media_type="audio/x-wav")
@@ -167,14 +167,14 @@ def test_detail_and_uuid() -> None:
     assert audio_part(wav(), uuid="u").get("uuid") == "u"
 
 
-def test_a_medium_that_the_server_keeps() -> None:
+def test_cached_media() -> None:
     assert image_part(None, uuid="u") == {"type": "image_url", "image_url": None, "uuid": "u"}
     assert audio_part(None, uuid="u") == {"type": "input_audio", "input_audio": None, "uuid": "u"}
     assert video_part(None, uuid="u") == {"type": "video_url", "video_url": None, "uuid": "u"}
 
 
 @pytest.mark.parametrize("make", [image_part, audio_part, video_part])
-def test_nothing_at_all_is_refused(make: Any) -> None:
+def test_none_without_uuid_is_rejected(make: Any) -> None:
     with pytest.raises(
         InvalidRequestError, match=r"source=None: must be a URL, a path or bytes; None requires"
     ):
@@ -182,13 +182,13 @@ def test_nothing_at_all_is_refused(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [image_part, audio_part, video_part])
-def test_a_file_that_is_not_there(make: Any, tmp_path: Path) -> None:
+def test_a_missing_file(make: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="a str is a URL only if it begins with http://") as caught:
         make(str(tmp_path / "none.png"))
     assert caught.value.filename == str(tmp_path / "none.png")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         image_part(tmp_path)
 
@@ -208,7 +208,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         (video_part, ["x"], None, "source: must be a URL, a path or bytes, not a list."),
     ],
 )  # fmt: skip
-def test_what_is_no_medium(make: Any, source: object, media_type: str | None, text: str) -> None:
+def test_invalid_media(make: Any, source: object, media_type: str | None, text: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         make(source, media_type=media_type)
     assert str(caught.value).endswith(text)

@@ -1,4 +1,4 @@
-"""The parameters as they are written: complete, explained, and one source for the page."""
+"""The definitions of the parameters: complete, described, and in sync with the docs page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_openai_params_are_the_protocols_fields() -> None:
     assert OPENAI | (OURS - {"enable_thinking"}) == OPENAI_CHAT_NAMES
 
 
-def test_common_params_are_what_both_have() -> None:
+def test_common_params_are_shared_by_both() -> None:
     assert set(fields_of(CommonChatParams)) == OPENAI_CHAT_NAMES & VLLM_CHAT_NAMES
 
 
@@ -61,18 +61,18 @@ def test_common_params_are_what_both_have() -> None:
 )
 def test_nested_values_have_the_servers_keys(ours: str, servers: str) -> None:
     keys = {key for key in SERVER[servers] if not key.startswith("_")}
-    not_vllms = {"include_obfuscation"}  # refused there, by its own message
+    not_vllms = {"include_obfuscation"}  # rejected there, with its own message
     assert set(fields_of(getattr(params, ours))) - not_vllms == keys
 
 
 @pytest.mark.parametrize("typed_dict", [ChatParams, VLLMChatParams, CommonChatParams])
-def test_every_parameter_may_be_none_and_may_be_left_out(typed_dict: type) -> None:
+def test_every_parameter_is_optional_and_nullable(typed_dict: type) -> None:
     assert [
         name for name, field in fields_of(typed_dict).items() if not field.nullable or field.required
     ] == []
 
 
-def test_defaults_that_the_server_has_are_the_ones_we_name() -> None:
+def test_documented_defaults_match_the_server() -> None:
     ours = fields_of(VLLMChatParams)
     for name, field in SERVER["ChatCompletionRequest"].items():
         default = field.get("default")
@@ -82,7 +82,7 @@ def test_defaults_that_the_server_has_are_the_ones_we_name() -> None:
         assert said == (json.dumps(default) if isinstance(default, str) else str(default)), name
 
 
-def test_bounds_that_the_server_has_are_ours() -> None:
+def test_bounds_match_the_server() -> None:
     for name, field in SERVER["ChatCompletionRequest"].items():
         if (least := field.get("minimum")) is None:
             continue
@@ -91,7 +91,7 @@ def test_bounds_that_the_server_has_are_ours() -> None:
         assert check(int(least) - 1, name), name
 
 
-# The texts
+# Texts
 
 
 SOURCE = parameters_page.SOURCE.read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def texts() -> list[tuple[str, parameters_page.Text, Field]]:
     return [(one.name, text, one.fields[text.name]) for one in DESCRIBED.values() for text in one.texts]
 
 
-def test_every_key_of_every_class_is_described() -> None:
+def test_every_key_has_a_text() -> None:
     for name, one in DESCRIBED.items():
         written = {text.name for text in one.texts}
         assert written == set(getattr(params, name).__annotations__) & written
@@ -119,7 +119,7 @@ def test_every_key_of_every_class_is_described() -> None:
 @pytest.mark.parametrize(
     ("owner", "text", "field"), [pytest.param(*each, id=f"{each[0]}.{each[1].name}") for each in texts()]
 )
-def test_a_text_says_what_its_annotation_says(owner: str, text: parameters_page.Text, field: Field) -> None:
+def test_texts_match_their_annotations(owner: str, text: parameters_page.Text, field: Field) -> None:
     first = text.paragraphs[0]
     assert first[0].isupper() or first[0] == "`", f"{owner}.{text.name}: a sentence begins with a capital"
     assert first.endswith((".", ":")), f"{owner}.{text.name}: a sentence ends"
@@ -129,14 +129,14 @@ def test_a_text_says_what_its_annotation_says(owner: str, text: parameters_page.
             assert " ".join(fact.split()) in " ".join(written.split())
 
 
-def test_the_page_and_the_texts_are_as_the_script_writes_them(
+def test_the_page_and_the_texts_are_up_to_date(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["parameters_page.py", "--check"])
     assert parameters_page.main() == 0, capsys.readouterr().out
 
 
-def test_the_script_says_what_is_stale(
+def test_the_script_reports_stale_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, page = tmp_path / "params.py", tmp_path / "parameters.md"

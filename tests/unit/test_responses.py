@@ -1,4 +1,4 @@
-"""Responses: what is asked, what is refused, what is read, whole and in events."""
+"""Responses: requests, validation, responses and streams of events."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SEARCH: Object = {"type": "function", "name": "search", "parameters": {"type": "
 
 
 def get_weather(city: str) -> str:
-    """Tells the weather.
+    """Gets the weather.
 
     Args:
         city: Where.
@@ -70,7 +70,7 @@ def named(event: Object) -> bytes:
 
 
 def events() -> list[bytes]:
-    """The recorded stream, each event as it came."""
+    """Returns the recorded stream, event by event."""
     return [piece + b"\n\n" for piece in recordings.load("responses_stream").body.split(b"\n\n") if piece]
 
 
@@ -89,7 +89,7 @@ def read(target: ResponseReader, *made: Object) -> ModelResponse:
 # Parameters
 
 
-def test_the_parameters_are_the_servers_fields() -> None:
+def test_parameters_are_the_servers_fields() -> None:
     assert set(fields_of(ResponseParams)) == NAMES
     ours = NAMES - {"extra_body", "extra_headers", "timeout", "enable_thinking"}
     of_the_verb = {"model", "input", "stream"}
@@ -100,7 +100,7 @@ def test_the_parameters_are_the_servers_fields() -> None:
     assert checked(spaces_between_special_tokens=False) == {"spaces_between_special_tokens": False}
 
 
-def test_every_parameter_may_be_none() -> None:
+def test_every_parameter_is_nullable() -> None:
     assert [
         name for name, field in fields_of(ResponseParams).items() if not field.nullable or field.required
     ] == []
@@ -146,27 +146,27 @@ def test_every_parameter_may_be_none() -> None:
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema: is required."),
     ],
 )
-def test_what_is_refused_and_what_is_said(params: Object, said: str) -> None:
+def test_invalid_parameters(params: Object, said: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_respond(params, stream=False)
     (problem,) = caught.value.problems
     assert said in str(problem)
 
 
-def test_tools_in_the_form_of_chats_are_told_how_to_stand_here() -> None:
+def test_tools_in_the_form_of_chats_get_a_hint() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_respond({"tools": [{"type": "function", "function": {"name": "x"}}]}, stream=False)
     assert 'Write {"type": "function", "name": ..., "parameters": ...}' in str(caught.value)
 
 
-def test_a_wrong_value_calls_for_no_rule_between() -> None:
+def test_an_invalid_value_triggers_no_rule() -> None:
     for params in ({"top_logprobs": 2, "include": "x"}, {"tool_choice": "required", "tools": "x"}):
         with pytest.raises(InvalidRequestError) as caught:
             check_respond(params, stream=False)
         assert len(caught.value.problems) == 1
 
 
-def test_what_is_sent() -> None:
+def test_parameters_as_they_are_sent() -> None:
     assert checked(enable_thinking=False, logit_bias={5: 1}, temperature=None) == {
         "chat_template_kwargs": {"enable_thinking": False},
         "logit_bias": {"5": 1},
@@ -181,11 +181,11 @@ def test_what_is_sent() -> None:
     assert checked(tool_choice="auto", previous_input_messages=[EMPTY], top_logprobs=0)
 
 
-def test_functions_stand_for_their_description() -> None:
+def test_functions_are_sent_as_tools() -> None:
     tools = checked(tools=[SEARCH, get_weather])["tools"]
     assert tools[0] == SEARCH
     assert tools[1]["type"] == "function"
-    assert (tools[1]["name"], tools[1]["description"]) == ("get_weather", "Tells the weather.")
+    assert (tools[1]["name"], tools[1]["description"]) == ("get_weather", "Gets the weather.")
     assert tools[1]["parameters"]["properties"]["city"]["description"] == "Where."
     nameless: Any = eval("lambda x: x")
     with pytest.raises(InvalidRequestError, match=r"tools\[0\]"):
@@ -195,14 +195,14 @@ def test_functions_stand_for_their_description() -> None:
 # Input
 
 
-def test_input_goes_as_it_is() -> None:
+def test_input_is_sent_unchanged() -> None:
     assert encode_input("Hello") == "Hello"
     message = {"role": "user", "content": "Hi"}
     answer = {"type": "function_call_output", "call_id": "c", "output": "x"}
     assert encode_input([message, answer]) == [message, answer]
 
 
-def test_what_the_model_said_goes_back() -> None:
+def test_output_can_be_sent_back() -> None:
     response = decode_response(recordings.load("responses").body)
     sent = encode_input([{"role": "user", "content": "Hello"}, *response.output])
     reasoning, message = json.loads(json.dumps(sent[1:]))
@@ -223,13 +223,13 @@ def test_what_the_model_said_goes_back() -> None:
         ([ModelResponse()], "must be an item, not a response. Add its .output to the list."),
     ],
 )
-def test_what_is_no_input(given: Any, said: str) -> None:
+def test_invalid_input(given: Any, said: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode_input(given)
     assert said in str(caught.value)
 
 
-def test_the_call() -> None:
+def test_the_request() -> None:
     request = respond_request("Hello", {"request_id": "resp_1"}, stream=True)
     call = request.call("m", DEFAULT_TIMEOUT)
     assert json.loads(call.body or b"") == {
@@ -244,12 +244,15 @@ def test_the_call() -> None:
 # Whole responses
 
 
-def test_a_recorded_response_is_read_and_nothing_is_lost() -> None:
+def test_a_recorded_response_keeps_every_field() -> None:
     body = recordings.load("responses").body
     response = decode_response(body, request_id="r")
     sent = json.loads(body)
     for name, value in sent.items():
-        if name in ("text", "reasoning"):  # what was asked for; what was answered has these names here
+        if name in (
+            "text",
+            "reasoning",
+        ):  # request parameters; the response model has its own properties of these names
             assert (response.model_extra or {})[name] == value
         elif name not in ("output", "usage"):
             assert getattr(response, name) == value
@@ -275,7 +278,7 @@ def test_null_and_absent_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("data", [b"[]", b"{}", b"null", b"<html>", b'{"output": 5}'])
-def test_what_is_no_response(data: bytes) -> None:
+def test_invalid_responses(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_response(data)
 
@@ -284,21 +287,21 @@ def call_item(arguments: str, status: str = "completed") -> Object:
     return {"type": "function_call", "name": "f", "arguments": arguments, "call_id": "c", "status": status}
 
 
-def test_tool_calls_are_as_those_of_chats() -> None:
+def test_tool_calls_have_the_form_of_chats() -> None:
     response = ModelResponse.model_validate({"status": "completed", "output": [call_item('{"a": 1}')]})
     (call,) = response.tool_calls
     assert (call.id, call.name, call.parse(), call.complete) == ("c", "f", {"a": 1}, True)
 
 
 @pytest.mark.parametrize(("status", "item"), [("incomplete", "completed"), ("completed", "in_progress")])
-def test_a_call_that_was_cut_is_not_complete(status: str, item: str) -> None:
+def test_a_truncated_call_is_not_complete(status: str, item: str) -> None:
     output = [call_item("{}"), call_item("{}", item)]
     response = ModelResponse.model_validate({"status": status, "output": output})
     assert [call.complete for call in response.tool_calls] == [True, False]
 
 
 @pytest.mark.parametrize(("most", "tokens", "whole"), [(12, 12, False), (13, 12, True), (None, 12, True)])
-def test_a_call_is_cut_where_the_response_has_all_its_tokens(
+def test_a_call_is_truncated_if_the_response_has_all_its_tokens(
     most: int | None, tokens: int, whole: bool
 ) -> None:
     fields = {"max_output_tokens": most, "usage": {"output_tokens": tokens}}
@@ -310,7 +313,7 @@ def test_a_call_is_cut_where_the_response_has_all_its_tokens(
 # Events
 
 
-def test_a_recorded_stream_adds_up_to_what_the_server_says() -> None:
+def test_a_recorded_stream_adds_up_to_the_servers_response() -> None:
     target = ResponseReader()
     text = reasoning = ""
     kinds: set[type] = set()
@@ -345,7 +348,7 @@ def test_a_recorded_stream_adds_up_to_what_the_server_says() -> None:
     }
 
 
-def test_what_came_so_far_is_right_at_any_time() -> None:
+def test_the_response_so_far_is_always_valid() -> None:
     target = ResponseReader()
     text, thought = "", ""
     for event in decoded(events())[:-1]:
@@ -357,7 +360,7 @@ def test_what_came_so_far_is_right_at_any_time() -> None:
         assert (target.reply().text, target.reply().reasoning or "") == (text, thought)
 
 
-def test_a_call_grows() -> None:
+def test_a_call_is_accumulated() -> None:
     added = {"type": "response.output_item.added", "output_index": 0, "item": call_item("", "in_progress")}
     delta = {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"a"'}
     target = ResponseReader()
@@ -368,7 +371,7 @@ def test_a_call_grows() -> None:
     assert call.parse() == {"a": 1}
 
 
-def test_pieces_without_the_events_that_announce_them_count_too() -> None:
+def test_pieces_without_announcing_events_are_accumulated() -> None:
     target = ResponseReader()
     response = read(
         target,
@@ -384,8 +387,8 @@ def test_pieces_without_the_events_that_announce_them_count_too() -> None:
 
 
 def test_an_old_server_whose_last_event_has_no_output() -> None:
-    # vLLM 0.10: the finished response is empty, the message is announced under the number of the reasoning, and
-    # each piece has a number of its own.
+    # vLLM 0.10: the final response is empty, the message is announced under the index of the reasoning, and each piece
+    # has its own index.
     thought = {
         "type": "reasoning",
         "content": [{"type": "reasoning_text", "text": "hm"}],
@@ -421,7 +424,7 @@ def test_a_response_without_output_has_none() -> None:
     assert response.output == []
 
 
-def test_a_snapshot_shares_nothing_with_what_comes_later() -> None:
+def test_later_events_do_not_change_a_snapshot() -> None:
     target = ResponseReader()
     delta: Object = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     before = read(target, delta)
@@ -430,7 +433,7 @@ def test_a_snapshot_shares_nothing_with_what_comes_later() -> None:
     assert before == kept
 
 
-def test_events_match_by_their_fields() -> None:
+def test_events_support_pattern_matching() -> None:
     event = decode_event(b'{"type":"response.function_call_arguments.delta","delta":"{"}', "")
     match event:
         case ResponseArgumentsDelta(delta=piece):
@@ -441,20 +444,20 @@ def test_events_match_by_their_fields() -> None:
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b"<html>", b'{"type": "message_start"}', b'{"choices": []}'])
-def test_what_is_no_event(data: bytes) -> None:
+def test_invalid_events(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_event(data, "")
     with pytest.raises(ResponseError):
         ResponseReader().read_event(ServerSentEvent(data))
 
 
-def test_an_event_of_a_wrong_shape_is_no_event() -> None:
+def test_an_event_of_another_shape_is_invalid() -> None:
     with pytest.raises(ResponseError, match="item"):
         decode_event(b'{"item": 5}', "response.output_item.added")
     assert decode_event(b'{"delta": "a"}', "response.output_text.delta").type == "response.output_text.delta"
 
 
-# The verbs, in every colour
+# The methods, sync and async
 
 
 def ask(colour: Colour, server: ScriptedServer, *pieces: bytes | Object, done: bool = False) -> Any:
@@ -462,7 +465,7 @@ def ask(colour: Colour, server: ScriptedServer, *pieces: bytes | Object, done: b
     return colour.open(VLLMProvider("m", base_url=server.base_url), "stream_respond", "Hello")
 
 
-def test_respond_sends_and_reads(colour: Colour, scripted: ScriptedServer) -> None:
+def test_respond(colour: Colour, scripted: ScriptedServer) -> None:
     recorded = recordings.load("responses")
     scripted.add(reply(json.loads(recorded.body)))
     llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
@@ -474,7 +477,7 @@ def test_respond_sends_and_reads(colour: Colour, scripted: ScriptedServer) -> No
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_stream_is_read_to_its_end(colour: Colour, scripted: ScriptedServer, done: bool) -> None:
+def test_a_stream(colour: Colour, scripted: ScriptedServer, done: bool) -> None:
     got = ask(colour, scripted, *events(), done=done)
     assert "".join(event.text_delta for event in got).strip() == "Hello! How can I help you today?"
     assert got.inner.response.usage.total_tokens == 49
@@ -484,7 +487,7 @@ def test_a_stream_is_read_to_its_end(colour: Colour, scripted: ScriptedServer, d
         list(got)
 
 
-def test_empty_events_are_passed_over(colour: Colour, scripted: ScriptedServer) -> None:
+def test_empty_events_are_skipped(colour: Colour, scripted: ScriptedServer) -> None:
     got = ask(colour, scripted, b"data: \n\n", *events())
     assert got.until_done().status == "completed"
 
@@ -501,7 +504,7 @@ def test_a_stream_without_its_last_event_is_interrupted(
 
 
 @pytest.mark.parametrize("kind", ["response.incomplete", "response.cancelled"])
-def test_other_ends_are_ends_too(colour: Colour, scripted: ScriptedServer, kind: str) -> None:
+def test_other_last_events(colour: Colour, scripted: ScriptedServer, kind: str) -> None:
     body: Object = {"type": kind, "response": {"status": kind.removeprefix("response."), "output": []}}
     assert ask(colour, scripted, named(body)).until_done().status == kind.removeprefix("response.")
 

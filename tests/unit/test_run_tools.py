@@ -1,4 +1,4 @@
-"""Conversations with tools, run to their answer: by any provider, in every colour, streamed and not."""
+"""Tool runs: with any provider, sync and async, with and without streaming."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def call(name: str, arguments: object = None, call_id: str = "c1") -> Object:
 
 
 def said(text: str = "", *calls: Object, finish: str | None = None, usage: bool = True) -> Object:
-    """The body of a reply."""
+    """Returns the body of a reply."""
     message: Object = {"role": "assistant", "content": text or None}
     if calls:
         message["tool_calls"] = list(calls)
@@ -76,7 +76,7 @@ def said(text: str = "", *calls: Object, finish: str | None = None, usage: bool 
 
 
 def streamed(body: Object) -> list[Object]:
-    """The chunks of a reply."""
+    """Returns the chunks of a reply."""
     [choice] = body["choices"]
     message = choice["message"]
     deltas: list[Object] = [{"role": "assistant", "content": message["content"] or ""}]
@@ -92,7 +92,7 @@ def streamed(body: Object) -> list[Object]:
 
 
 class Chunks:
-    """The stream of a provider that knows nothing of ours."""
+    """The stream of a foreign provider."""
 
     def __init__(self, body: Object) -> None:
         self.completion = ChatCompletion.model_validate(body)
@@ -167,7 +167,7 @@ class AsyncChunks:
 
 
 class Script:
-    """A provider that says what it was told to say, and knows nothing of ours."""
+    """A foreign provider with scripted replies."""
 
     name = "script"
 
@@ -210,14 +210,14 @@ class Script:
 
 
 def wire(messages: Sequence[Message | ChatMessage]) -> list[Object]:
-    """Messages as they are sent."""
+    """Returns messages as they are sent."""
     return [cast("Any", each.to_request() if isinstance(each, ChatMessage) else each) for each in messages]
 
 
 def run(
     colour: Colour, llm: Script, messages: Messages = "Weather?", *, streams: bool, **params: Any
 ) -> ToolRun:
-    """Runs a conversation with the free functions."""
+    """Runs a conversation with the module-level functions."""
     if streams:
         if colour.portal is None:
             return stream_run_tools(llm, messages, **params).until_done()
@@ -288,12 +288,12 @@ def test_a_run(colour: Colour, streams: bool) -> None:
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (20, 4, 24)
 
 
-def test_an_answer_at_once(colour: Colour, streams: bool) -> None:
+def test_a_reply_without_calls(colour: Colour, streams: bool) -> None:
     done = run(colour, Script(said("Hello!", usage=False)), streams=streams, tools=[get_weather])
     assert (done.text, len(done.turns), done.results, done.usage) == ("Hello!", 1, (), None)
 
 
-def test_results_are_told_in_the_order_of_the_calls(colour: Colour, streams: bool) -> None:
+def test_results_are_sent_in_the_order_of_the_calls(colour: Colour, streams: bool) -> None:
     oslo = call("get_weather", {"city": "Oslo"}, "c2")
     llm = Script(said("", PARIS, oslo), said("Done."))
     done = run(colour, llm, streams=streams, tools=[get_weather])
@@ -301,7 +301,7 @@ def test_results_are_told_in_the_order_of_the_calls(colour: Colour, streams: boo
     assert [each["tool_call_id"] for each in wire(done.messages)[2:4]] == ["c1", "c2"]
 
 
-def test_what_the_answer_must_look_like_is_not_asked_of_a_forced_call(colour: Colour, streams: bool) -> None:
+def test_constraints_do_not_apply_to_a_forced_call(colour: Colour, streams: bool) -> None:
     wanted: Any = {"type": "json_object"}
     for choice, first in (("required", None), ("auto", wanted), (None, wanted)):
         llm = Script(said("", PARIS), said("{}"))
@@ -318,7 +318,7 @@ def test_what_the_answer_must_look_like_is_not_asked_of_a_forced_call(colour: Co
         ("none", "none"),
     ],
 )
-def test_a_tool_choice_holds_for_the_first_reply(
+def test_tool_choice_applies_to_the_first_reply(
     choice: object, second: object, colour: Colour, streams: bool
 ) -> None:
     llm = Script(said("", PARIS), said(ANSWER))
@@ -326,7 +326,7 @@ def test_a_tool_choice_holds_for_the_first_reply(
     assert [asked.get("tool_choice") for asked in llm.asked] == [choice, second]
 
 
-# What goes wrong
+# Errors
 
 
 def fail() -> str:
@@ -334,7 +334,7 @@ def fail() -> str:
 
 
 class Circle:
-    """Something that has no text."""
+    """An object that cannot be serialized."""
 
     def __init__(self) -> None:
         self.inner = {"self": self}
@@ -362,14 +362,14 @@ def give_circle() -> Circle:
         (call("by_hand", "[1]"), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
         (call("by_hand", '"\\ud800"'), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
         (call("by_hand", '{"a": "\\ud800"}'), "Not executed: the arguments of by_hand are invalid: unexp", ValueError),
-        (call("get_wether"), "Unknown tool 'get_wether'. The available tools are: get_weather, fail, give_circle, by_hand.",
-         LookupError),
+        (call("get_wether"),
+         "Unknown tool 'get_wether'. The available tools are: get_weather, fail, give_circle, by_hand.", LookupError),
         (call("get_weather", "{city"), "Not executed: the call of tool 'get_weather' has arguments that are not", None),
         (call("get_weather", '{"city": "Par'), "Not executed: the call of tool 'get_weather' has arguments that were",
          None),
     ],
 )  # fmt: skip
-def test_the_model_is_told_what_is_wrong(
+def test_errors_are_sent_to_the_model(
     made: Object, content: str, error: type[Exception] | None, colour: Colour, streams: bool
 ) -> None:
     llm = Script(said("", made), said("Sorry."))
@@ -387,12 +387,12 @@ def test_the_model_is_told_what_is_wrong(
     assert llm.asked[1]["messages"][-1] == {"role": "tool", "tool_call_id": "c1", "content": result.content}
     executed = made["function"]["name"] in ("fail", "give_circle")
     assert seen == ([(result.call.name, result.error)] if executed else [])
-    # What goes back is an object, whatever the model wrote.
+    # The arguments sent back are always an object.
     [sent] = llm.asked[1]["messages"][-2]["tool_calls"]
     assert isinstance(json.loads(sent["function"]["arguments"]), dict)
 
 
-def test_what_the_hook_says_is_told_instead(colour: Colour, streams: bool) -> None:
+def test_the_hooks_text_is_sent_instead(colour: Colour, streams: bool) -> None:
     def hook(failed: ToolCall, error: Exception) -> str:
         return f"{failed.name}: try later"
 
@@ -406,7 +406,7 @@ def test_what_the_hook_says_is_told_instead(colour: Colour, streams: bool) -> No
     assert done.results[0].content == "fail: try later"
 
 
-def test_what_the_hook_raises_ends_the_run(colour: Colour, streams: bool) -> None:
+def test_an_exception_from_the_hook_ends_the_run(colour: Colour, streams: bool) -> None:
     def hook(failed: ToolCall, error: Exception) -> None:
         raise error
 
@@ -415,7 +415,7 @@ def test_what_the_hook_raises_ends_the_run(colour: Colour, streams: bool) -> Non
         run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
 
 
-def test_a_hook_may_be_asynchronous_where_the_run_is(colour: Colour, streams: bool) -> None:
+def test_the_hook_may_be_async_in_an_async_run(colour: Colour, streams: bool) -> None:
     async def hook(failed: ToolCall, error: Exception) -> str | None:
         await anyio.lowlevel.checkpoint()
         if str(error) == "no network":
@@ -424,9 +424,7 @@ def test_a_hook_may_be_asynchronous_where_the_run_is(colour: Colour, streams: bo
 
     llm = Script(said("", call("fail"), call("fail", call_id="c2")), said("Sorry."))
     if colour.portal is None:
-        with pytest.raises(
-            InvalidRequestError, match="on_tool_error: is async, which a sync run cannot"
-        ):
+        with pytest.raises(InvalidRequestError, match="on_tool_error: is async, which a sync run cannot"):
             run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
         assert llm.asked == []
         return
@@ -434,7 +432,7 @@ def test_a_hook_may_be_asynchronous_where_the_run_is(colour: Colour, streams: bo
     assert [result.content for result in done.results] == ["fail: try later"] * 2
 
 
-def test_what_an_asynchronous_hook_raises_ends_the_run(colour: Colour, streams: bool) -> None:
+def test_an_exception_from_an_async_hook_ends_the_run(colour: Colour, streams: bool) -> None:
     async def hook(failed: ToolCall, error: Exception) -> None:
         raise error
 
@@ -443,7 +441,7 @@ def test_what_an_asynchronous_hook_raises_ends_the_run(colour: Colour, streams: 
             run(colour, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
 
 
-def test_a_hook_that_gives_something_else_ends_the_run(colour: Colour, streams: bool) -> None:
+def test_a_hook_that_returns_something_else_ends_the_run(colour: Colour, streams: bool) -> None:
     def hook(failed: ToolCall, error: Exception) -> Any:
         return {"failed": True}
 
@@ -452,7 +450,7 @@ def test_a_hook_that_gives_something_else_ends_the_run(colour: Colour, streams: 
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Par', '{"city": "Paris"}'])
-def test_a_cut_call_is_never_executed(arguments: str, colour: Colour, streams: bool) -> None:
+def test_a_truncated_call_is_never_executed(arguments: str, colour: Colour, streams: bool) -> None:
     cities: list[str] = []
 
     def look(city: str) -> str:
@@ -464,16 +462,14 @@ def test_a_cut_call_is_never_executed(arguments: str, colour: Colour, streams: b
     done = run(colour, llm, streams=streams, tools=[look])
     assert cities == ["Oslo"]
     assert [result.error is None for result in done.results] == [True, False]
-    assert done.results[1].content.startswith(
-        "Not executed: the call of tool 'look' was truncated: {"
-    )
+    assert done.results[1].content.startswith("Not executed: the call of tool 'look' was truncated: {")
     history = llm.asked[1]["messages"]
     assert [each["function"]["arguments"] for each in history[1]["tool_calls"]] == ['{"city": "Oslo"}', "{}"]
-    # The reply itself is as it came.
+    # The reply itself is unchanged.
     assert done.turns[0].completion.tool_calls[1].arguments == arguments
 
 
-def test_calls_without_ids_get_some(colour: Colour, streams: bool) -> None:
+def test_calls_without_ids_get_ids(colour: Colour, streams: bool) -> None:
     for ids in (["", ""], ["same", "same"], ["a", ""]):
         calls = [call("get_weather", {"city": "Paris"}, each) for each in ids]
         llm = Script(said("", *calls), said("Done."))
@@ -509,7 +505,7 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
     assert cities == ["0", "1"]
     copied = pickle.loads(pickle.dumps(error))
     assert wire(copied.messages) == wire(error.messages)
-    # The history goes on where it ended.
+    # A run continues from the history.
     done = run(colour, Script(said("Done.")), copied.messages, streams=streams, tools=[look])
     assert cities == ["0", "1", "2"]
     assert done.text == "Done."
@@ -518,22 +514,22 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
     assert len(error.messages) == 6
 
 
-def test_too_many_turns_of_cut_calls(colour: Colour, streams: bool) -> None:
+def test_too_many_turns_with_truncated_calls(colour: Colour, streams: bool) -> None:
     cut = said("", call("get_weather", '{"city'), finish="length")
     with pytest.raises(MaxTurnsError, match="2 of its calls were truncated") as caught:
         run(colour, Script(cut, copy.deepcopy(cut)), streams=streams, tools=[get_weather], max_turns=2)
-    # Taken up again, it is still not executed.
+    # A continued run does not execute it either.
     llm = Script(said("Done."))
     done = run(colour, llm, caught.value.messages, streams=streams, tools=[get_weather])
     assert done.results[0].error is not None
 
 
-def test_a_history_may_end_with_calls(colour: Colour, streams: bool) -> None:
+def test_a_history_may_end_with_tool_calls(colour: Colour, streams: bool) -> None:
     asked: Message = {"role": "user", "content": "Weather?"}
     calling = cast("Message", {"role": "assistant", "content": None, "tool_calls": [PARIS]})
     done = run(colour, Script(said(ANSWER)), [asked, calling], streams=streams, tools=[get_weather])
     assert [result.content for result in done.results] == ["21 C"]
-    # What cannot be read is the server's to judge.
+    # Messages that cannot be parsed are left to the server.
     strange = cast("Message", {"role": "assistant", "content": None, "tool_calls": "none"})
     for last in (strange, asked, ChatMessage(content="Hello")):
         done = run(colour, Script(said(ANSWER)), [asked, last], streams=streams, tools=[get_weather])
@@ -541,7 +537,7 @@ def test_a_history_may_end_with_calls(colour: Colour, streams: bool) -> None:
     assert run(colour, Script(said(ANSWER)), [], streams=streams, tools=[get_weather]).text == ANSWER
 
 
-# What is refused before anything is sent
+# Validation before anything is sent
 
 
 async def aget_weather(city: str) -> str:
@@ -569,22 +565,22 @@ async def aget_weather(city: str) -> str:
         ({"tools": [get_weather], "max_turns": True}, ["max_turns=True: must be at least 1."]),
     ],
 )  # fmt: skip
-def test_what_is_refused(params: Object, problems: list[str], colour: Colour, streams: bool) -> None:
+def test_invalid_arguments_of_a_run(
+    params: Object, problems: list[str], colour: Colour, streams: bool
+) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         run(colour, Script(), streams=streams, **params)
     assert [str(problem) for problem in caught.value.problems] == problems
 
 
-def test_messages_that_are_none_are_refused(colour: Colour, streams: bool) -> None:
+def test_invalid_messages_are_rejected(colour: Colour, streams: bool) -> None:
     with pytest.raises(InvalidRequestError, match="must be a str or a list of messages"):
         run(colour, Script(), cast("Any", 5), streams=streams, tools=[get_weather])
 
 
 @pytest.mark.parametrize("verb", [run_tools, stream_run_tools])
-def test_a_blocking_run_refuses_what_must_be_awaited(verb: Callable[..., object]) -> None:
-    with pytest.raises(
-        InvalidRequestError, match=r"async functions.*: aget_weather\. Call arun_tools"
-    ):
+def test_a_sync_run_rejects_async_functions(verb: Callable[..., object]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"async functions.*: aget_weather\. Call arun_tools"):
         verb(Script(), "Weather?", tools=[get_weather, aget_weather])
 
 
@@ -595,7 +591,7 @@ class Future:
 
 
 @pytest.mark.parametrize("made", [lambda: aget_weather("Paris"), Future])
-def test_a_blocking_run_cannot_await_a_result(made: Callable[[], object]) -> None:
+def test_a_sync_run_cannot_await_a_result(made: Callable[[], object]) -> None:
     def look() -> object:
         return made()
 
@@ -603,11 +599,11 @@ def test_a_blocking_run_cannot_await_a_result(made: Callable[[], object]) -> Non
         run_tools(Script(said("", call("look"))), "Weather?", tools=[look])
 
 
-# Awaiting
+# Async
 
 
 @pytest.mark.anyio
-async def test_calls_run_at_the_same_time() -> None:
+async def test_calls_run_concurrently() -> None:
     met = 0
     all_met = anyio.Event()
     barrier = threading.Barrier(2, timeout=5)
@@ -636,7 +632,7 @@ async def test_calls_run_at_the_same_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_plain_function_may_give_something_to_await() -> None:
+async def test_a_sync_function_may_return_an_awaitable() -> None:
     def look(city: str) -> object:
         return aget_weather(city)
 
@@ -703,7 +699,7 @@ def open_stream(colour: Colour, llm: Script, **params: Any) -> Any:
     return verb(llm, "Weather?", tools=[get_weather], **params)
 
 
-def test_a_stream_tells_everything(colour: Colour) -> None:
+def test_a_stream_yields_all_events(colour: Colour) -> None:
     oslo = call("get_weather", {"city": "Oslo"}, "c2")
     llm = Script(said("Let me look.", PARIS, oslo), said(ANSWER))
     source = open_stream(colour, llm)
@@ -726,7 +722,7 @@ def test_a_stream_tells_everything(colour: Colour) -> None:
     assert read(colour, source) == []
 
 
-def test_a_stream_can_be_left(colour: Colour) -> None:
+def test_a_stream_can_be_left_early(colour: Colour) -> None:
     llm = Script(said("Let me look.", PARIS), said(ANSWER))
     source = open_stream(colour, llm)
     if colour.portal is None:
@@ -748,7 +744,7 @@ def test_a_stream_can_be_left(colour: Colour) -> None:
     assert len(source.messages) == 1
 
 
-def test_a_stream_may_be_left_before_it_began(colour: Colour) -> None:
+def test_a_stream_can_be_left_before_it_starts(colour: Colour) -> None:
     source = open_stream(colour, Script())
     if colour.portal is None:
         source.close()
@@ -757,11 +753,11 @@ def test_a_stream_may_be_left_before_it_began(colour: Colour) -> None:
     assert read(colour, source) == []
 
 
-# Our own providers
+# The library's providers
 
 
 @pytest.mark.parametrize("provider", [VLLMProvider, OpenAIProvider])
-def test_the_verbs_of_our_providers(
+def test_methods_of_the_providers(
     provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour
 ) -> None:
     llm = provider("m", base_url=scripted.base_url)
@@ -786,7 +782,7 @@ def test_the_verbs_of_our_providers(
 
 
 @pytest.mark.parametrize("provider", [VLLMProvider, OpenAIProvider])
-def test_the_streams_of_our_providers(
+def test_streams_of_the_providers(
     provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour
 ) -> None:
     llm = provider("m", base_url=scripted.base_url)
@@ -800,7 +796,7 @@ def test_the_streams_of_our_providers(
     assert len({request.connection for request in scripted.requests}) == 1
 
 
-def test_leaving_a_stream_ends_the_reply(scripted: ScriptedServer, colour: Colour) -> None:
+def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     scripted.stream([streamed(said("Let me"))[0], never])
     verb: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
@@ -818,7 +814,7 @@ def test_leaving_a_stream_ends_the_reply(scripted: ScriptedServer, colour: Colou
     assert scripted.wait_client_closed()
 
 
-def test_a_reply_that_fails_is_told_as_ever(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
 
     def go(verb: str) -> None:
@@ -834,13 +830,13 @@ def test_a_reply_that_fails_is_told_as_ever(scripted: ScriptedServer, colour: Co
             go(verb)
 
 
-def test_wrong_parameters_are_refused(colour: Colour) -> None:
+def test_invalid_parameters_are_rejected(colour: Colour) -> None:
     llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
     with pytest.raises(InvalidRequestError, match="top_k"):
         colour.do(llm, "run_tools", "Weather?", tools=[get_weather], top_k="5")
 
 
-def test_the_message_of_a_result_is_the_one_that_is_sent() -> None:
+def test_a_results_message_is_the_one_that_was_sent() -> None:
     result = ToolResult(ToolCall(id="c9"), "said")
     expected: ToolMessage = {"role": "tool", "tool_call_id": "c9", "content": "said"}
     assert result.message == expected

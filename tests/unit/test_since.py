@@ -1,6 +1,6 @@
-"""Which version brought a parameter, at each endpoint: what the annotations say against what vLLM's releases have.
+"""The versions in the annotations of each endpoint's parameters match vLLM's releases.
 
-The recording tells of each field of a request the first release that has it; 0.8.5 stands for that one and all older.
+The recording has the first release of each field of a request; 0.8.5 stands for 0.8.5 and older.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RELEASES: dict[str, dict[str, str]] = json.loads(
 )
 
 OURS = {"extra_body", "extra_headers", "extra_sampling_params", "timeout"}
-"""What no server sees under this name."""
+"""Parameters that are not sent under this name."""
 
 ALIASES = {"enable_thinking": "chat_template_kwargs"}
 IN_SAMPLING = {"vllm_xargs": "extra_args"}
@@ -48,7 +48,7 @@ CASES: tuple[Case, ...] = (
     (GenerateParams, "GenerateRequest", "0.11.1"),
     (TranscribeParams, "TranscriptionRequest", "0.8.5"),
 )
-"""What a verb takes, what the server calls it, and the first release with the route."""
+"""The parameters of a method, the server's class for them, and the first release with the route."""
 
 OTHERS: list[type] = [
     ClassifyParams,
@@ -60,31 +60,31 @@ OTHERS: list[type] = [
     StreamTranslateParams,
     TranslateParams,
 ]
-"""Those that the recording does not have."""
+"""Parameters that are not in the recording."""
 
 
 def released(name: str, params: type, model: str) -> Version:
-    """The first release that reads a parameter."""
+    """Returns the first release that reads a parameter."""
     if params is GenerateParams and name not in OUTSIDE:
         model, name = "SamplingParams", IN_SAMPLING.get(name, name)
     return read_version(RELEASES[model][ALIASES.get(name, name)])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0].__name__)
-def test_a_parameter_names_the_release_that_brought_it(case: Case) -> None:
+def test_parameters_name_the_release_that_added_them(case: Case) -> None:
     params, model, begin = case
     route = read_version(begin)
     said: dict[str, Version] = {}
     real: dict[str, Version] = {}
     for name, field in fields_of(params).items():
         if name not in OURS:
-            # What came with the route or before it needs no word of its own.
+            # Parameters that came with the route or earlier have no version of their own.
             said[name] = max(route, read_version(field.since or begin))
             real[name] = max(route, released(name, params, model))
     assert said == real
 
 
-def test_the_table_names_parameters_that_there_are() -> None:
+def test_the_table_names_existing_parameters() -> None:
     everything = [params for params, _, _ in CASES] + OTHERS
     taken: dict[str, Any] = {params.__name__: fields_of(params) for params in everything}
     assert set(SINCE) <= set(taken)
@@ -92,8 +92,8 @@ def test_the_table_names_parameters_that_there_are() -> None:
         assert set(names) <= set(taken[owner]), owner
 
 
-def test_the_table_says_nothing_twice() -> None:
-    """What an endpoint has in common with chats, version and all, stands at the parameter alone."""
+def test_the_table_has_no_redundant_entries() -> None:
+    """A version that is the same as for chats is only in the annotation."""
     chats = fields_of(VLLMChatParams)
     for owner, names in SINCE.items():
         assert [name for name, since in names.items() if name in chats and chats[name].since == since] == []

@@ -1,4 +1,4 @@
-"""Chat streams over real sockets: how they begin, end well, end badly and are left."""
+"""Chat streams over real sockets: start, normal end, interruption and early exit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def llm(scripted: ScriptedServer) -> VLLMProvider:
 
 @pytest.fixture
 def stream(colour: Colour, llm: VLLMProvider) -> Callable[[], Stream]:
-    """Makes a stream from the scripted server, in each colour."""
+    """Creates streams from the scripted server, sync and async."""
     return lambda: colour.stream(llm)
 
 
@@ -69,7 +69,7 @@ Make: TypeAlias = "Callable[[], Stream]"
 
 
 def part(index: int, content: str = "", finish: str | None = None) -> dict[str, Any]:
-    """A chunk of one of several choices."""
+    """Returns a chunk of one of several choices."""
     made = chunk(content, finish)
     made["choices"][0]["index"] = index
     return made
@@ -86,7 +86,7 @@ def partial_text(error: VLLMChatError) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------
-# Good ends
+# Normal ends
 # ------------------------------------------------------------------------------------------------
 
 
@@ -100,9 +100,7 @@ def test_chunks_and_completion(scripted: ScriptedServer, stream: Make) -> None:
     assert (request["stream"], request["stream_options"]) == (True, {"include_usage": True})
 
 
-def test_nothing_is_sent_before_it_is_iterated_over_or_entered(
-    scripted: ScriptedServer, stream: Make
-) -> None:
+def test_nothing_is_sent_until_it_is_iterated_over_or_entered(scripted: ScriptedServer, stream: Make) -> None:
     talk = stream()
     assert talk.inner.request_id is None
     assert talk.completion.text == ""
@@ -111,7 +109,7 @@ def test_nothing_is_sent_before_it_is_iterated_over_or_entered(
     assert scripted.connections == 0
 
 
-def test_entering_opens_it(scripted: ScriptedServer, stream: Make) -> None:
+def test_entering_sends_the_request(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([gate := Gate(), *chunks("a")])
     with stream() as talk:
         assert scripted.wait_requests(1)
@@ -120,7 +118,7 @@ def test_entering_opens_it(scripted: ScriptedServer, stream: Make) -> None:
         assert talk.until_done().text == "a"
 
 
-def test_the_completion_grows_with_what_was_handed_out(scripted: ScriptedServer, stream: Make) -> None:
+def test_the_completion_grows_with_the_chunks(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream(chunks("a", "b", "c"))
     talk = stream()
     seen = [(each.text, talk.completion.text) for each in talk if each.text]
@@ -137,7 +135,7 @@ def test_events_end_with_the_whole_reply(scripted: ScriptedServer, stream: Make)
     assert end.completion == talk.completion
 
 
-def test_the_rest_of_a_stream_that_was_begun(scripted: ScriptedServer, stream: Make) -> None:
+def test_until_done_reads_the_rest(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream(chunks("a", "b", "c"))
     talk = stream()
     next(talk)
@@ -149,7 +147,7 @@ def test_the_rest_of_a_stream_that_was_begun(scripted: ScriptedServer, stream: M
 @pytest.mark.parametrize(
     "content_type", ["text/event-stream", "text/plain; charset=utf-8", "application/octet-stream", None]
 )
-def test_the_type_of_a_stream_is_not_looked_at_too_closely(
+def test_similar_content_types_are_accepted(
     scripted: ScriptedServer, stream: Make, content_type: str | None
 ) -> None:
     scripted.stream(chunks("a"), headers={"content-type": content_type})
@@ -162,7 +160,7 @@ def test_other_framings(scripted: ScriptedServer, stream: Make, options: dict[st
     assert stream().until_done().text == "ä€"
 
 
-def test_a_character_split_over_pieces(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_character_split_across_packets(scripted: ScriptedServer, stream: Make) -> None:
     event = b"data: " + json.dumps(chunk("€\u2028\u0085"), ensure_ascii=False).encode() + b"\n\n"
     at = event.index("€".encode()) + 1
     scripted.stream([event[:at], gate := Gate(), event[at:], *chunks()])
@@ -172,7 +170,7 @@ def test_a_character_split_over_pieces(scripted: ScriptedServer, stream: Make) -
         assert talk.until_done().text == "€\u2028\u0085"
 
 
-def test_noise_between_events(scripted: ScriptedServer, stream: Make) -> None:
+def test_comments_and_empty_events_are_skipped(scripted: ScriptedServer, stream: Make) -> None:
     noise = [
         KEEP_ALIVE,
         b"\n\n",
@@ -185,7 +183,7 @@ def test_noise_between_events(scripted: ScriptedServer, stream: Make) -> None:
     assert stream().until_done().text == "ab"
 
 
-def test_drips(scripted: ScriptedServer, stream: Make) -> None:
+def test_one_byte_at_a_time(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream(
         [drip(b"data: " + json.dumps(each).encode() + b"\r\n\r\n", 7) for each in chunks("a", "b")]
     )
@@ -210,7 +208,7 @@ def test_the_last_chunk_without_its_blank_line(scripted: ScriptedServer, stream:
     "ending",
     [{"done": False}, {"done": False, "then": [close]}, {"done": False, "end": False, "then": [close]}],
 )
-def test_a_finish_reason_proves_the_end(
+def test_a_finish_reason_completes_the_stream(
     scripted: ScriptedServer, stream: Make, ending: dict[str, Any]
 ) -> None:
     scripted.stream(chunks("a"), **ending)
@@ -219,16 +217,14 @@ def test_a_finish_reason_proves_the_end(
     assert talk.completion.finish_reason == "stop"
 
 
-def test_a_finish_reason_proves_the_end_also_when_the_rest_is_cut(
-    scripted: ScriptedServer, stream: Make
-) -> None:
+def test_a_finish_reason_completes_a_truncated_stream(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([*chunks("a"), b'data: {"id": "c", "cho'], done=False, end=False, then=[close])
     assert stream().until_done().text == "a"
     scripted.stream([*chunks("b"), b'data: {"id": "c", "cho'], done=False)
     assert stream().until_done().text == "b"
 
 
-def test_every_choice_must_tell_its_end(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_every_choice_must_finish(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     both = [part(0, "a"), part(1, "b"), part(1, "", "stop"), part(0, "", "length")]
     scripted.stream(both, done=False)
     talk = colour.stream(llm, n=2)
@@ -252,14 +248,14 @@ def test_streams_share_a_connection(scripted: ScriptedServer, stream: Make) -> N
     assert scripted.connections == 1
 
 
-def test_nothing_after_done_is_taken(scripted: ScriptedServer, stream: Make) -> None:
+def test_events_after_done_are_ignored(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([*chunks("a"), DONE, chunk("more"), b"data: rubbish\n\n"])
     talk = stream()
     assert talk.texts() == ["a"]
     assert talk.completion.text == "a"
 
 
-def test_a_server_that_sends_without_end_after_done(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_server_that_keeps_sending_after_done(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([*chunks("a"), DONE, forever(KEEP_ALIVE)], done=False)
     assert stream().until_done().text == "a"
     assert scripted.wait_client_closed()
@@ -281,7 +277,7 @@ def test_a_connection_that_breaks_after_done(scripted: ScriptedServer, stream: M
     assert talk.until_done().text == "a"
 
 
-def test_a_stream_is_read_once(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_stream_can_be_read_once(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream(chunks("a"))
     talk = stream()
     talk.until_done()
@@ -297,7 +293,7 @@ def test_a_stream_is_read_once(scripted: ScriptedServer, stream: Make) -> None:
     assert len(scripted.requests) == 1
 
 
-def test_a_stream_that_was_closed_before_it_began(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_stream_closed_before_it_starts(scripted: ScriptedServer, stream: Make) -> None:
     talk = stream()
     talk.close()
     talk.close()
@@ -345,7 +341,7 @@ def test_an_error_in_the_block_closes_the_connection(scripted: ScriptedServer, s
     assert scripted.wait_client_closed()
 
 
-def test_closing_while_iterating_ends_it_quietly(scripted: ScriptedServer, stream: Make) -> None:
+def test_closing_while_iterating_ends_the_iteration(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([chunk("a"), never])
     talk = stream()
     for _ in talk:
@@ -354,7 +350,9 @@ def test_closing_while_iterating_ends_it_quietly(scripted: ScriptedServer, strea
     assert scripted.wait_client_closed()
 
 
-def test_closing_while_events_come_is_no_finish(scripted: ScriptedServer, stream: Make) -> None:
+def test_closing_while_iterating_over_events_sends_no_finished(
+    scripted: ScriptedServer, stream: Make
+) -> None:
     scripted.stream([chunk("a"), never])
     talk = stream()
     events = talk.events()
@@ -363,7 +361,7 @@ def test_closing_while_events_come_is_no_finish(scripted: ScriptedServer, stream
     assert list(events) == []
 
 
-def test_closing_drops_an_error_that_has_not_been_told(scripted: ScriptedServer, stream: Make) -> None:
+def test_closing_drops_a_pending_error(scripted: ScriptedServer, stream: Make) -> None:
     event = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
     scripted.stream([event + b'data: {"error": {"message": "no", "code": 500}}\n\n', never])
     talk = stream()
@@ -373,7 +371,7 @@ def test_closing_drops_an_error_that_has_not_been_told(scripted: ScriptedServer,
         next(talk)
 
 
-def test_closing_the_events_closes_a_blocking_stream(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_closing_the_events_closes_a_sync_stream(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.stream([chunk("a"), never])
     talk = llm.stream("Hi")
     for _ in talk.events():
@@ -382,9 +380,7 @@ def test_closing_the_events_closes_a_blocking_stream(scripted: ScriptedServer, l
 
 
 @pytest.mark.anyio
-async def test_closing_the_events_closes_an_awaiting_stream(
-    scripted: ScriptedServer, llm: VLLMProvider
-) -> None:
+async def test_closing_the_events_closes_an_async_stream(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.stream([chunk("a"), never])
     events = llm.astream("Hi").events()
     async for _ in events:
@@ -393,7 +389,7 @@ async def test_closing_the_events_closes_an_awaiting_stream(
     assert scripted.wait_client_closed()
 
 
-def test_a_stream_that_is_forgotten_closes(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_garbage_collected_stream_closes(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([chunk("a"), never])
     talk = stream()
     next(talk)
@@ -435,7 +431,7 @@ async def test_cancellation_while_waiting_closes_the_connection(
 
 
 # ------------------------------------------------------------------------------------------------
-# Streams that break
+# Interrupted streams
 # ------------------------------------------------------------------------------------------------
 
 BREAKS: dict[str, dict[str, Any]] = {
@@ -453,7 +449,7 @@ BREAKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_stream_that_stops_is_no_short_answer(scripted: ScriptedServer, stream: Make, how: str) -> None:
+def test_an_interrupted_stream_is_not_a_short_reply(scripted: ScriptedServer, stream: Make, how: str) -> None:
     scripted.stream(**BREAKS[how])
     talk = stream()
     error = failed(talk)
@@ -464,7 +460,7 @@ def test_a_stream_that_stops_is_no_short_answer(scripted: ScriptedServer, stream
     assert str(error).startswith(
         f"the stream from {scripted.base_url}/chat/completions stopped before its end"
     )
-    # It stays broken.
+    # It stays interrupted.
     with pytest.raises(StreamInterruptedError):
         next(talk)
 
@@ -481,14 +477,14 @@ def test_a_stream_that_is_reset(scripted: ScriptedServer, stream: Make) -> None:
     assert error.__cause__ is not None
 
 
-def test_a_stream_that_stops_before_it_began(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_stream_that_ends_before_the_first_chunk(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream(done=False)
     error = failed(stream())
     assert type(error) is StreamInterruptedError
     assert error.partial is None
 
 
-def test_choices_that_were_asked_for_and_never_came(
+def test_missing_choices_interrupt_the_stream(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.stream(chunks("a"), done=False)
@@ -496,7 +492,7 @@ def test_choices_that_were_asked_for_and_never_came(
         colour.stream(llm, n=2).until_done()
 
 
-def test_a_broken_stream_has_no_last_event(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_interrupted_stream_has_no_finished_event(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([chunk("a")], done=False)
     events = stream().events()
     assert next(events) == TextDelta("a")
@@ -506,7 +502,7 @@ def test_a_broken_stream_has_no_last_event(scripted: ScriptedServer, stream: Mak
 
 
 @pytest.mark.anyio
-async def test_broken_events_stay_broken(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+async def test_interrupted_events_stay_interrupted(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.stream([chunk("a")], done=False)
     events = llm.astream("Hi").events()
     assert await anext(events) == TextDelta("a")
@@ -518,7 +514,7 @@ async def test_broken_events_stay_broken(scripted: ScriptedServer, llm: VLLMProv
 @pytest.mark.parametrize(
     "event", [b"data: rubbish\n\n", b"data: []\n\n", b'data: {"object": "list"}\n\n', b"data: \xff\xfe\n\n"]
 )
-def test_events_that_are_no_chunks(scripted: ScriptedServer, stream: Make, event: bytes) -> None:
+def test_events_that_are_not_chunks(scripted: ScriptedServer, stream: Make, event: bytes) -> None:
     scripted.stream([chunk("a"), event, chunk("b"), never])
     error = failed(stream())
     assert isinstance(error, ResponseError)
@@ -529,7 +525,7 @@ def test_events_that_are_no_chunks(scripted: ScriptedServer, stream: Make, event
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-def test_an_event_beyond_the_bound(
+def test_an_event_that_is_too_large(
     scripted: ScriptedServer, stream: Make, monkeypatch: pytest.MonkeyPatch, flushed: bool
 ) -> None:
     monkeypatch.setattr(stream_module, "SSEDecoder", lambda: SSEDecoder(1000))
@@ -539,7 +535,7 @@ def test_an_event_beyond_the_bound(
     )
     error = failed(stream())
     if flushed:
-        # Only its last byte was too much: as good a sign that the stream was cut as any.
+        # Only the last byte exceeded the limit, which may also mean that the stream was truncated.
         assert isinstance(error, StreamInterruptedError)
     else:
         assert isinstance(error, ResponseError)
@@ -614,7 +610,7 @@ def test_an_error_inside_the_stream(
     assert talk.completion.text == ("a" if before else "")
 
 
-def test_an_error_whose_bytes_came_with_those_of_a_chunk(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_error_in_the_same_packet_as_a_chunk(scripted: ScriptedServer, stream: Make) -> None:
     event = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
     scripted.stream([event + b'data: {"error": {"message": "no", "code": 500}}\n\n'])
     talk = stream()
@@ -632,7 +628,7 @@ def test_an_error_without_its_blank_line(scripted: ScriptedServer, stream: Make)
     assert partial_text(error) == "a"
 
 
-def test_an_error_after_the_finish_reason_is_one(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_error_after_the_finish_reason_is_raised(scripted: ScriptedServer, stream: Make) -> None:
     scripted.stream([*chunks("a"), {"error": {"message": "no", "code": 500}}])
     assert type(failed(stream())) is InternalServerError
 
@@ -646,11 +642,11 @@ def test_the_recorded_error_inside_a_stream(scripted: ScriptedServer, stream: Ma
 
 
 # ------------------------------------------------------------------------------------------------
-# Something else than a stream
+# Something other than a stream
 # ------------------------------------------------------------------------------------------------
 
 
-def test_an_error_status_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_error_status_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
     scripted.reply({"error": {"message": "no such model", "type": "NotFoundError", "code": 404}}, 404)
     talk = stream()
     error = failed(talk)
@@ -663,7 +659,7 @@ def test_an_error_status_in_place_of_a_stream(scripted: ScriptedServer, stream: 
     assert scripted.connections == 1
 
 
-def test_a_whole_reply_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_whole_reply_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
     scripted.reply(completion("Hello"))
     error = failed(stream())
     assert isinstance(error, ResponseError)
@@ -674,7 +670,7 @@ def test_a_whole_reply_in_place_of_a_stream(scripted: ScriptedServer, stream: Ma
     assert error.request_id == scripted.requests[0].headers["x-request-id"]
 
 
-def test_a_page_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+def test_a_page_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
     page = "<html><title>Sign in</title>" + "x" * 5000
     scripted.reply(page, headers={"content-type": "Text/HTML; charset=utf-8"})
     error = failed(stream())
@@ -683,21 +679,21 @@ def test_a_page_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> 
     assert len(str(error)) < 500
 
 
-def test_an_empty_reply_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_empty_response_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
     scripted.reply(b"")
     error = failed(stream())
     assert isinstance(error, ResponseError)
     assert "it is empty" in str(error)
 
 
-def test_an_error_with_a_good_status_in_place_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_error_with_status_200_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
     scripted.reply({"error": {"message": "slow down", "code": 429}})
     error = failed(stream())
     assert type(error) is RateLimitError
     assert str(error) == "429 (in an answer with status 200): slow down"
 
 
-def test_a_page_that_breaks_off(scripted: ScriptedServer, stream: Make) -> None:
+def test_an_interrupted_page_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:
     scripted.script(head(200, {"content-type": "text/html", "content-length": "999"}), body(b"<html>"), close)
     assert isinstance(failed(stream()), ResponseError)
 
@@ -713,12 +709,12 @@ def test_a_redirect_is_not_followed(scripted: ScriptedServer, stream: Make) -> N
 
 
 # ------------------------------------------------------------------------------------------------
-# Awaiting: what blocking streams cannot show
+# Async only
 # ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_stop_is_told_to_each_waiter(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+async def test_events_stop_after_the_end(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.stream(chunks("a"))
     talk = llm.astream("Hi")
     events = talk.events()
@@ -738,8 +734,8 @@ async def test_cancellation_after_the_last_chunk_closes_the_connection(
     with anyio.move_on_after(0) as scope:
         await talk.until_done()
     assert scope.cancelled_caught
-    # What it is cancelled in, the wait for the end of a finished answer, is given up at once.
-    exchange = talk._exchange  # pyright: ignore[reportPrivateUsage] # shown from outside only after a while
+    # It is cancelled while it waits for the end of a finished response, and gives up immediately.
+    exchange = talk._exchange  # pyright: ignore[reportPrivateUsage] # not visible from outside until later
     assert exchange is not None
     assert exchange.answer is None
     assert await in_thread(scripted.wait_client_closed)

@@ -1,4 +1,4 @@
-"""Types as schemas, and replies as values: whole, growing, chosen."""
+"""Types as schemas, and replies as values: complete, partial, chosen."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ USER_SCHEMA = {
         (Any, "Any"),
     ],
 )
-def test_a_type_becomes_its_schema(kind: Any, name: str | None) -> None:
+def test_a_type_is_sent_as_its_schema(kind: Any, name: str | None) -> None:
     schema = TypeAdapter(kind).json_schema()
     for check in (check_vllm, check_openai):
         for stream in (True, False):
@@ -121,7 +121,7 @@ def test_a_type_becomes_its_schema(kind: Any, name: str | None) -> None:
     assert outputs == {"structured_outputs": {"json": schema}}
 
 
-def test_what_is_beside_the_type_stays() -> None:
+def test_other_keys_are_kept() -> None:
     given = {"json": User, "disable_any_whitespace": True}
     sent = check_vllm({"structured_outputs": given}, stream=False).fields["structured_outputs"]
     assert sent == {"json": USER_SCHEMA, "disable_any_whitespace": True}
@@ -129,7 +129,7 @@ def test_what_is_beside_the_type_stays() -> None:
 
 
 @pytest.mark.parametrize("value", ["{}", {"type": "object"}])
-def test_schemas_stay_as_they_are(value: object) -> None:
+def test_schemas_are_sent_unchanged(value: object) -> None:
     sent: Any = check_vllm({"structured_outputs": {"json": value}}, stream=False).fields
     assert sent["structured_outputs"]["json"] is value
 
@@ -144,7 +144,7 @@ def test_schemas_stay_as_they_are(value: object) -> None:
         ),
     ],
 )
-def test_a_type_without_a_schema_is_refused(kind: object, rule: str) -> None:
+def test_a_type_without_a_schema_is_rejected(kind: object, rule: str) -> None:
     for params, path in (
         ({"response_format": kind}, "response_format"),
         ({"structured_outputs": {"json": kind}}, "structured_outputs.json"),
@@ -159,25 +159,25 @@ def test_a_type_without_a_schema_is_refused(kind: object, rule: str) -> None:
 
 
 @pytest.mark.parametrize("value", [User(name="A", age=1), 5, "User", [User]])
-def test_what_is_no_type_is_refused(value: object) -> None:
+def test_values_that_are_not_types_are_rejected(value: object) -> None:
     with pytest.raises(InvalidRequestError, match="must be a mapping or a type") as caught:
         check_vllm({"response_format": value}, stream=False)
     if isinstance(value, User):
         assert caught.value.problems[0].suggestion == "Pass the class itself: User."
 
 
-def test_types_are_told_from_values() -> None:
+def test_types_are_distinguished_from_values() -> None:
     assert all(map(is_type, [int, list[int], Literal["a"], int | None, Id, Word, Any, User]))
     assert not any(map(is_type, [1, "int", {"type": "object"}, User(name="A", age=1), None, print]))
 
 
-def test_types_are_taken_apart_once() -> None:
+def test_schemas_are_cached() -> None:
     assert adapter_of(list[User]) is adapter_of(list[User])
     with pytest.raises(SchemaError):
         adapter_of(Opaque)
 
 
-def test_a_type_inside_a_function_has_a_plain_name() -> None:
+def test_a_local_type_has_a_plain_name() -> None:
     class Inner(BaseModel):
         a: int
 
@@ -235,7 +235,7 @@ def test_parse(
     assert sent["json_schema"]["schema"] == TypeAdapter(kind).json_schema()
 
 
-def test_other_servers_take_objects_only(
+def test_other_servers_accept_only_objects(
     scripted: ScriptedServer, colour: Colour, other: OpenAIProvider
 ) -> None:
     scripted.reply(reply('{"name": "Ada", "age": 36}'))
@@ -255,7 +255,7 @@ def test_other_servers_take_objects_only(
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"values": [1]}', "nothing", '{"value": ["a"]}'])
-def test_other_servers_may_answer_something_else(
+def test_other_servers_may_not_enforce_the_schema(
     text: str, scripted: ScriptedServer, other: OpenAIProvider
 ) -> None:
     scripted.reply(reply(text))
@@ -295,7 +295,7 @@ def test_other_servers_may_answer_something_else(
         ),
     ],
 )
-def test_a_reply_that_is_no_value(
+def test_a_reply_that_is_not_a_value(
     answer: Object, reason: str, message: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.reply(answer)
@@ -319,7 +319,7 @@ def test_a_reply_that_is_no_value(
         ({"top_k": "5"}, "top_k"),
     ],
 )
-def test_parameters_that_contradict_are_refused(
+def test_contradicting_parameters_are_rejected(
     verb: str, params: Object, parameter: str, llm: VLLMProvider
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -333,7 +333,7 @@ PIECES = ['{"na', 'me": "A', "da", '", "ag', 'e": 3', "6", "}"]
 GROWING: list[object] = [{}, {"name": "A"}, {"name": "Ada"}, {"name": "Ada", "age": 36}]
 
 
-def test_a_value_grows(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_partial_values(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.stream(chunks(*PIECES))
     with colour.open(llm, "stream_parse", "Hi", User, temperature=0) as stream:
         values = cast("list[PartialValue[User]]", list(stream))
@@ -351,7 +351,7 @@ def test_a_value_grows(scripted: ScriptedServer, colour: Colour, llm: VLLMProvid
     assert sent["json_schema"]["schema"] == USER_SCHEMA
 
 
-def test_a_value_that_is_no_object_grows_too(
+def test_partial_values_of_other_types(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider, other: OpenAIProvider
 ) -> None:
     scripted.stream(chunks("[1", "0, 2", "]"))
@@ -362,7 +362,7 @@ def test_a_value_that_is_no_object_grows_too(
     assert [cast("Any", each).data for each in stream] == [[], [10], [10, 2], [10, 2]]
 
 
-def test_until_done_reads_all(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_until_done_reads_the_rest(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.stream(chunks(*PIECES))
     stream = colour.open(llm, "stream_parse", "Hi", User)
     assert cast("Any", stream.until_done()).value == User(name="Ada", age=36)
@@ -370,7 +370,7 @@ def test_until_done_reads_all(scripted: ScriptedServer, colour: Colour, llm: VLL
         iter(stream)
 
 
-def test_a_stream_that_is_no_value_says_so_at_its_end(
+def test_an_invalid_reply_raises_at_the_end_of_the_stream(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.stream([chunk('{"name": "Ada"'), chunk(finish="length")])
@@ -386,7 +386,7 @@ def test_a_stream_that_is_no_value_says_so_at_its_end(
         stream.until_done()
 
 
-def test_a_stream_that_breaks_says_so(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_an_interrupted_stream_raises(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.stream(chunks('{"name": "Ada"')[:-1], done=False)
     stream = colour.open(llm, "stream_parse", "Hi", User)
     next(stream)
@@ -394,7 +394,7 @@ def test_a_stream_that_breaks_says_so(scripted: ScriptedServer, colour: Colour, 
         next(stream)
 
 
-def test_a_stream_can_be_left(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_stream_can_be_left_early(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.stream([chunk('{"name": "Ada"'), never])
     with colour.open(llm, "stream_parse", "Hi", User) as stream:
         next(stream)
@@ -413,7 +413,7 @@ def grown(kind: Any, *pieces: str) -> list[tuple[object, object]]:
     return [(value.data, value.value) for value in values]
 
 
-def test_what_is_not_whole_at_the_end_is_left_out_of_the_value() -> None:
+def test_an_incomplete_end_is_left_out_of_the_value() -> None:
     first = User(name="A", age=1)
     assert grown(list[User], '[{"name": "A", "age": 1}', ', {"name": "B', '", "age": 2}') == [
         ([{"name": "A", "age": 1}], [first]),
@@ -433,13 +433,13 @@ def test_what_is_not_whole_at_the_end_is_left_out_of_the_value() -> None:
     assert grown(User, "no JSON") == []
 
 
-def test_digits_in_a_string_are_no_number() -> None:
+def test_digits_in_a_string_are_not_a_number() -> None:
     assert grown(list[str], '["a 1', "2") == [(["a 1"], ["a 1"]), (["a 12"], ["a 12"])]
     assert grown(list[str], '["a\\"1') == [(['a"1'], ['a"1'])]
     assert grown(list[float], "[1.5", "e3", " ") == [([], []), ([1500.0], [1500.0])]
 
 
-def test_a_partial_value_is_made_once() -> None:
+def test_a_partial_value_is_computed_once() -> None:
     made: list[object] = []
 
     class Counted(BaseModel):
@@ -458,7 +458,7 @@ def test_a_partial_value_is_made_once() -> None:
     assert len(made) == 1
 
 
-def test_a_long_text_is_not_read_again_for_each_piece() -> None:
+def test_a_long_text_is_not_parsed_again_for_each_piece() -> None:
     reader = PartialReader(shape(list[str]))
     values = [reader.feed(piece) for piece in ['["', *["x"] * 4000]]
     assert 900 < sum(value is not None for value in values) < 1400
@@ -472,7 +472,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.booleans(), st.integers(1, 7))
-def test_any_json_grows_to_itself(value: object, ascii_only: bool, size: int) -> None:
+def test_partial_parsing_ends_with_the_whole_json(value: object, ascii_only: bool, size: int) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
     reader = PartialReader(shape(Any))
     for start in range(0, len(text), size):
@@ -518,7 +518,7 @@ def test_choose(
     body = scripted.requests[-1].json()
     assert body["structured_outputs"] == {"choice": names}
     assert body["temperature"] == 0
-    # The other protocol has schemas only.
+    # OpenAI's API only has schemas.
     name = chosen.value if isinstance(chosen, Enum) else chosen
     scripted.reply(reply(json.dumps({"value": name})))
     answer = colour.do(other, "choose", "Where?", options)
@@ -534,10 +534,10 @@ def test_choose(
         (reply("Rome"), "mismatch"),
         (reply("Os", "length"), "cut"),
         (reply("", refusal="No."), "refused"),
-        (reply("New York", "length"), "cut"),  # it may have become New York City
+        (reply("New York", "length"), "cut"),  # it could have become New York City
     ],
 )
-def test_a_reply_that_is_no_option(
+def test_a_reply_that_is_not_an_option(
     answer: Object, reason: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.reply({"version": "0.32.0"})
@@ -549,7 +549,7 @@ def test_a_reply_that_is_no_option(
         assert "is not one of 'Oslo', 'New York', 'New York City'; it is: Rome" in str(caught.value)
 
 
-def test_an_option_that_is_whole_was_not_cut(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_a_complete_option_is_not_truncated(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.reply({"version": "0.32.0"})
     scripted.reply(reply("New York City", "length"))
     assert llm.choose("Where?", ["Oslo", "New York", "New York City"]) == "New York City"
@@ -565,7 +565,7 @@ def test_an_option_that_is_whole_was_not_cut(scripted: ScriptedServer, llm: VLLM
         (Literal["a", 1], "must be strings; 1 is an int."),
     ],
 )
-def test_options_that_are_none_are_refused(
+def test_invalid_options_are_rejected(
     options: Any, rule: str, llm: VLLMProvider, other: OpenAIProvider
 ) -> None:
     for provider in (llm, other):
@@ -577,7 +577,7 @@ def test_options_that_are_none_are_refused(
 
 
 @pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
-def test_messages_and_parameters_are_judged_together(
+def test_problems_of_messages_and_parameters_are_reported_together(
     cls: type[VLLMProvider | OpenAIProvider], colour: Colour
 ) -> None:
     llm = cls("m", base_url="http://localhost:1")

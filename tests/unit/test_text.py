@@ -1,4 +1,4 @@
-"""Completions: what is asked, what is refused, what is read, whole and in pieces."""
+"""Completions: requests, validation, responses and streams."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def refused(**params: Any) -> list[str]:
 # Parameters
 
 
-def test_the_parameters_are_the_servers_fields() -> None:
+def test_parameters_are_the_servers_fields() -> None:
     ours = set(fields_of(VLLMCompletionParams)) - {"extra_body", "extra_headers", "timeout"}
     newer = {"return_weight_versions"}
     assert ours - newer == set(SERVER["CompletionRequest"]) - {"model", "prompt", "stream"}
 
 
-def test_openais_parameters_are_the_protocols_fields() -> None:
+def test_openai_parameters_are_the_apis_fields() -> None:
     assert set(fields_of(CompletionParams)) == {
         "best_of", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n", "presence_penalty", "seed",
         "stop", "stream_options", "suffix", "temperature", "top_p", "user", "extra_body", "extra_headers", "timeout",
@@ -101,7 +101,7 @@ def test_openais_parameters_are_the_protocols_fields() -> None:
 
 
 @pytest.mark.parametrize("typed_dict", [CompletionParams, VLLMCompletionParams])
-def test_every_parameter_may_be_none(typed_dict: type) -> None:
+def test_every_parameter_is_nullable(typed_dict: type) -> None:
     assert [
         name for name, field in fields_of(typed_dict).items() if not field.nullable or field.required
     ] == []
@@ -126,7 +126,7 @@ def test_every_parameter_may_be_none(typed_dict: type) -> None:
         {"prompt_embeds": ["AAAA", "BBBB"]},
     ],
 )
-def test_what_the_server_takes_is_taken(params: Object) -> None:
+def test_valid_parameters(params: Object) -> None:
     check.check_vllm(params, stream=params.pop("streamed", False))
 
 
@@ -144,12 +144,18 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
             {"echo": True, "logprobs": 1, "use_beam_search": True},
             "cannot be combined with `logprobs` in beam search",
         ),
-        ({"use_beam_search": True, "streamed": True}, "use_beam_search=True: is not supported when streaming"),
+        (
+            {"use_beam_search": True, "streamed": True},
+            "use_beam_search=True: is not supported when streaming",
+        ),
         (
             {"streamed": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
             "stream_options.continuous_usage_stats=True: has no effect with include_usage=False.",
         ),
-        ({"use_beam_search": True, "stop": ["a"]}, "stop=['a']: cannot be combined with use_beam_search=True"),
+        (
+            {"use_beam_search": True, "stop": ["a"]},
+            "stop=['a']: cannot be combined with use_beam_search=True",
+        ),
         (
             {"use_beam_search": True, "structured_outputs": {"regex": "a"}},
             "cannot be combined with use_beam_search=True: beam search silently ignores it",
@@ -179,7 +185,10 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
         ({"cache_salt": "a/b"}, "cache_salt: must not contain any of"),
         ({"prompt_embeds": []}, "prompt_embeds=[]: must not be empty."),
         # names
-        ({"stream": True}, "is not a parameter: the method decides whether to stream. Call .stream_complete(...)"),
+        (
+            {"stream": True},
+            "is not a parameter: the method decides whether to stream. Call .stream_complete(...)",
+        ),
         ({"messages": []}, "Write complete(prompt, ...), or call .chat(messages, ...)."),
         ({"max_completion_tokens": 5}, "Write `max_tokens=5`."),
         ({"top_logprobs": 5}, "Write `logprobs=5`."),
@@ -189,18 +198,18 @@ def test_what_the_server_takes_is_taken(params: Object) -> None:
         ({"temprature": 0}, "Did you mean `temperature`?"),
     ],
 )
-def test_what_is_refused_and_what_is_said(params: Object, said: str) -> None:
+def test_invalid_parameters(params: Object, said: str) -> None:
     (problem,) = refused(**params)
     assert said in problem
 
 
-def test_a_wrong_value_calls_for_no_rule_between() -> None:
+def test_an_invalid_value_triggers_no_rule() -> None:
     assert len(refused(max_tokens=0, echo="yes")) == 1
     assert len(refused(min_tokens=20, max_tokens="x")) == 1
     assert len(refused(logprob_token_ids=[1], logprobs="x")) == 1
 
 
-def test_openais_own_rules() -> None:
+def test_rules_of_openai() -> None:
     check.check_openai({"best_of": 3, "n": 2, "logit_bias": {5: 1}}, stream=False)
     for params, said in (
         ({"best_of": 1, "n": 2}, "must be at least n=2."),
@@ -213,7 +222,7 @@ def test_openais_own_rules() -> None:
         check.check_openai({"best_of": 2}, stream=True)
 
 
-def test_bias_keys_become_text() -> None:
+def test_bias_keys_become_strings() -> None:
     assert check.check_vllm({"logit_bias": {5: 1.0, "6": 2}}, stream=False).fields == {
         "logit_bias": {"5": 1.0, "6": 2}
     }
@@ -223,7 +232,7 @@ def test_bias_keys_become_text() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["Hello", ["a", "b"], [1, 2, 0], [[1], [2, 3]], (1, 2), range(3), [""]])
-def test_prompts_go_as_they_are(prompt: Any) -> None:
+def test_prompts_are_sent_unchanged(prompt: Any) -> None:
     assert encode_prompt(prompt) is prompt
 
 
@@ -243,13 +252,13 @@ def test_prompts_go_as_they_are(prompt: Any) -> None:
         (b"Hello", "not a bytes."),
     ],
 )
-def test_what_is_no_prompt(prompt: Any, said: str) -> None:
+def test_invalid_prompts(prompt: Any, said: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode_prompt(prompt)
     assert said in str(caught.value)
 
 
-def test_an_array_is_told_how_to_become_a_list() -> None:
+def test_an_array_gets_a_hint() -> None:
     class Array:
         def tolist(self) -> list[int]:
             raise AssertionError
@@ -261,7 +270,7 @@ def test_an_array_is_told_how_to_become_a_list() -> None:
         encode_prompt(Array())  # type: ignore[arg-type] # that is the point
 
 
-def test_of_many_wrong_tokens_a_few_are_named() -> None:
+def test_only_a_few_invalid_tokens_are_reported() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode_prompt([-1] * 1000)
     assert len(caught.value.problems) == 5
@@ -278,7 +287,7 @@ def test_a_prompt_is_required_unless_there_are_embeddings() -> None:
     assert request(None, {"extra_body": {"prompt_embeds": "AAAA"}}).subject == {}
 
 
-def test_a_suffix_needs_text() -> None:
+def test_a_suffix_needs_a_text_prompt() -> None:
     request(["a", "b"], {"suffix": "end"})
     with pytest.raises(InvalidRequestError, match="needs a text prompt"):
         request([1, 2], {"suffix": "end"})
@@ -297,15 +306,15 @@ def test_a_suffix_needs_text() -> None:
         (None, {"extra_body": {"prompt_embeds": "AAAA"}}, 1),
     ],
 )
-def test_how_many_choices_are_expected(prompt: Any, params: Object, count: int) -> None:
+def test_number_of_expected_choices(prompt: Any, params: Object, count: int) -> None:
     assert choices_wanted(request(prompt, params)) == count
 
 
-# Whole answers
+# Whole completions
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_recorded_answers_are_read_and_nothing_is_unknown(name: str) -> None:
+def test_recorded_responses_have_no_unknown_fields(name: str) -> None:
     recorded = recordings.load(name)
     completion = decode_completion(recorded.body, request_id="r")
     sent = json.loads(recorded.body)
@@ -324,11 +333,11 @@ def test_null_and_absent_are_the_same() -> None:
         try:
             read_null = decode_completion(json.dumps(null).encode())
         except ResponseError:
-            continue  # what a list of the server's holds: a number for a token, and no key of a model
+            continue  # an item of a list, not a field of a model
         assert read_null.text == decode_completion(json.dumps(absent).encode()).text
 
 
-def test_log_probabilities_and_tokens_are_told() -> None:
+def test_log_probabilities_and_tokens() -> None:
     choice = decode_completion(recordings.load("completion").body).choices[0]
     assert choice.logprobs is not None
     assert choice.logprobs.tokens[:2] == ["!", "Hello"]
@@ -342,14 +351,14 @@ def test_log_probabilities_and_tokens_are_told() -> None:
 
 
 @pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b"<html>", b'{"choices": 5}', b'{"object": "list"}'])
-def test_what_is_no_completion(data: bytes) -> None:
+def test_invalid_responses(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_completion(data)
     with pytest.raises(ResponseError):
         decode_event(data)
 
 
-def test_an_answer_without_choices_has_no_text() -> None:
+def test_a_completion_without_choices_has_no_text() -> None:
     empty = decode_completion(b'{"choices": []}')
     assert (empty.text, empty.texts, empty.finish_reason, empty.request_id) == ("", [], None, None)
 
@@ -357,7 +366,7 @@ def test_an_answer_without_choices_has_no_text() -> None:
 # Streams
 
 
-def test_a_recorded_stream_adds_up_to_what_it_would_be_without() -> None:
+def test_a_recorded_stream_adds_up_to_the_completion() -> None:
     recorded = recordings.load("completion_stream")
     target = reader(recorded.request["prompt"])
     for data in recorded.data:
@@ -403,7 +412,7 @@ def test_log_probabilities_token_ids_and_unknown_fields_add_up() -> None:
     assert completion.model_extra == {"fresh": "x"}
 
 
-def test_a_snapshot_shares_nothing_with_what_comes_later() -> None:
+def test_later_chunks_do_not_change_a_snapshot() -> None:
     target = reader()
     before = read(target, *text("a"))
     kept = before.model_copy(deep=True)
@@ -413,7 +422,7 @@ def test_a_snapshot_shares_nothing_with_what_comes_later() -> None:
     assert before.finish_reason is None
 
 
-def test_the_usage_is_summed_when_the_sum_did_not_come() -> None:
+def test_the_usage_is_summed_if_the_total_is_missing() -> None:
     def used(prompt: int, completion: int) -> Object:
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -431,7 +440,7 @@ def test_the_usage_is_summed_when_the_sum_did_not_come() -> None:
     assert (read(target, total).usage or completion.usage).completion_tokens == 11
 
 
-def test_the_end_is_proven_by_every_choice() -> None:
+def test_a_stream_is_complete_when_every_choice_has_finished() -> None:
     target = reader(["a", "b"])
     assert target.reply().usage is None
     read(target, *text("x", finish="stop"))
@@ -442,7 +451,7 @@ def test_the_end_is_proven_by_every_choice() -> None:
     assert not target.end_is_proven()
 
 
-# The verbs, in every colour
+# The methods, sync and async
 
 
 def ask(
@@ -454,7 +463,7 @@ def ask(
 
 
 @pytest.mark.parametrize("openai", [False, True])
-def test_complete_sends_and_reads(colour: Colour, scripted: ScriptedServer, openai: bool) -> None:
+def test_complete(colour: Colour, scripted: ScriptedServer, openai: bool) -> None:
     scripted.add(reply(whole("one", "two")))
     completion = ask(colour, scripted, ["a", "b"], openai=openai, max_tokens=5, temperature=None)
     assert completion.texts == ["one", "two"]
@@ -463,7 +472,7 @@ def test_complete_sends_and_reads(colour: Colour, scripted: ScriptedServer, open
     assert scripted.requests[0].json() == {"model": "m", "prompt": ["a", "b"], "max_tokens": 5}
 
 
-def test_complete_takes_embeddings_alone(colour: Colour, scripted: ScriptedServer) -> None:
+def test_complete_accepts_only_embeddings(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.version = "0.33.0"
     scripted.add(reply(whole("one")))
     assert ask(colour, scripted, prompt_embeds="AAAA").text == "one"
@@ -471,7 +480,7 @@ def test_complete_takes_embeddings_alone(colour: Colour, scripted: ScriptedServe
 
 
 @pytest.mark.parametrize("openai", [False, True])
-def test_a_stream_is_read_to_its_end(colour: Colour, scripted: ScriptedServer, openai: bool) -> None:
+def test_a_stream(colour: Colour, scripted: ScriptedServer, openai: bool) -> None:
     scripted.add(stream(text("a", "b", finish="stop")))
     provider = OpenAIProvider if openai else VLLMProvider
     got = colour.open(provider("m", base_url=scripted.base_url), "stream_complete", "Hello")
@@ -485,7 +494,7 @@ def test_a_stream_is_read_to_its_end(colour: Colour, scripted: ScriptedServer, o
     assert asked.get("stream_options") == (None if openai else {"include_usage": True})
 
 
-def test_a_stream_that_breaks_off_keeps_what_came(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_interrupted_stream_keeps_the_partial_completion(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.add(stream(text("a", "b"), done=False))
     got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_complete", "Hello")
     with pytest.raises(StreamInterruptedError) as caught:
@@ -506,7 +515,7 @@ def test_an_error_inside_the_stream_is_raised(colour: Colour, scripted: Scripted
     assert caught.value.partial.text == "a"
 
 
-def test_wrong_parameters_are_refused_before_anything_is_sent() -> None:
+def test_invalid_parameters_raise_before_anything_is_sent() -> None:
     for provider in (VLLMProvider("m"), OpenAIProvider("m")):
         with pytest.raises(InvalidRequestError):
             provider.complete("Hello", max_tokens=-1)
@@ -516,5 +525,5 @@ def test_wrong_parameters_are_refused_before_anything_is_sent() -> None:
             provider.astream_complete("", max_tokens=1)
 
 
-def test_the_limits_of_a_call_hold() -> None:
+def test_timeouts_of_a_call_apply() -> None:
     assert request("a", {"timeout": 3.0}).call("m", DEFAULT_TIMEOUT).timeout.total == 3.0

@@ -1,4 +1,4 @@
-"""Text, conversations and tokens: what is sent, what comes back, and what is refused."""
+"""Tokenizing strings and conversations: requests, responses and validation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refused(colour: Colour, llm: VLLMProvider, verb: str, *args: object, **param
 # Text to tokens
 
 
-def test_a_text_is_taken_as_it_is(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_string_is_tokenized_unchanged(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     recorded = recordings.load("tokenize")
     scripted.reply(recorded.body)
@@ -56,7 +56,7 @@ def test_a_text_is_taken_as_it_is(scripted: ScriptedServer, colour: Colour, llm:
     assert result.request_id == request.headers["x-request-id"]
 
 
-def test_a_conversation_goes_through_the_template(
+def test_a_conversation_is_rendered_with_the_template(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.version = "0.33.0"
@@ -89,7 +89,7 @@ def test_python_functions_are_tools(scripted: ScriptedServer, colour: Colour, ll
     scripted.version = "0.33.0"
 
     def weather(city: str) -> str:
-        """Tell the weather."""
+        """Get the weather."""
         return city
 
     scripted.reply(recordings.load("tokenize_chat").body)
@@ -97,10 +97,10 @@ def test_python_functions_are_tools(scripted: ScriptedServer, colour: Colour, ll
     body: Any = scripted.requests[0].json()
     [tool] = body["tools"]
     assert tool["function"]["name"] == "weather"
-    assert tool["function"]["description"] == "Tell the weather."
+    assert tool["function"]["description"] == "Get the weather."
 
 
-def test_what_is_for_conversations_is_refused_with_a_text(colour: Colour, llm: VLLMProvider) -> None:
+def test_conversation_parameters_are_rejected_for_a_string(colour: Colour, llm: VLLMProvider) -> None:
     first, second, third = refused(
         colour, llm, "tokenize", "Hello", tools=[WEATHER], enable_thinking=True, return_token_str=True
     )
@@ -112,7 +112,7 @@ def test_what_is_for_conversations_is_refused_with_a_text(colour: Colour, llm: V
     )
 
 
-def test_every_problem_is_told_at_once(colour: Colour, llm: VLLMProvider) -> None:
+def test_all_problems_are_reported_together(colour: Colour, llm: VLLMProvider) -> None:
     found = refused(colour, llm, "tokenize", [{"content": "x"}, 3], add_special_tokens="yes", prompts=1)
     assert [text.partition(":")[0].partition("=")[0] for text in found] == [
         "prompt[0].role",
@@ -123,7 +123,7 @@ def test_every_problem_is_told_at_once(colour: Colour, llm: VLLMProvider) -> Non
     assert refused(colour, llm, "tokenize", 3) == ["prompt: must be a str or a list of messages, not an int."]
 
 
-def test_rules_of_templates_hold(colour: Colour, llm: VLLMProvider) -> None:
+def test_template_rules_apply(colour: Colour, llm: VLLMProvider) -> None:
     [one] = refused(colour, llm, "tokenize", CHAT, continue_final_message=True, add_generation_prompt=True)
     assert one.startswith("continue_final_message=True: cannot be combined with add_generation_prompt=True")
     [two] = refused(colour, llm, "count_tokens", CHAT, chat_template_kwargs={"tokenize": True})
@@ -131,9 +131,7 @@ def test_rules_of_templates_hold(colour: Colour, llm: VLLMProvider) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"count": 3}', b"[]", b"no", b'{"tokens": "x"}'])
-def test_other_answers_are_no_tokens(
-    body: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
-) -> None:
+def test_invalid_responses(body: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(body)
     with pytest.raises(ResponseError, match="not a list of tokens") as caught:
         colour.do(llm, "tokenize", "x")
@@ -149,13 +147,15 @@ def test_a_server_without_the_route(scripted: ScriptedServer, colour: Colour, ll
 # Counting
 
 
-def test_a_text_to_count_is_a_message(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_string_to_count_is_a_user_message(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
     scripted.reply(recordings.load("tokenize_chat").body)
     assert colour.do(llm, "count_tokens", "Hello", add_special_tokens=False) == 24
     assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "add_special_tokens": False}
 
 
-def test_counting_has_no_texts_of_tokens(colour: Colour, llm: VLLMProvider) -> None:
+def test_count_tokens_rejects_invalid_arguments(colour: Colour, llm: VLLMProvider) -> None:
     [problem] = refused(colour, llm, "count_tokens", "Hello", return_token_strs=True)
     assert problem == "return_token_strs=True: is not a parameter of count_tokens."
     [problem] = refused(colour, llm, "count_tokens", None)
@@ -165,14 +165,14 @@ def test_counting_has_no_texts_of_tokens(colour: Colour, llm: VLLMProvider) -> N
 # Tokens to text
 
 
-def test_tokens_become_text(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_detokenize(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(recordings.load("detokenize").body)
     assert colour.do(llm, "detokenize", (39, 68, 300), timeout=5) == "Eb ca"
     [request] = scripted.requests
     assert (request.path, request.json()) == ("/detokenize", {"model": "m", "tokens": [39, 68, 300]})
 
 
-def test_what_is_no_token(colour: Colour, llm: VLLMProvider) -> None:
+def test_invalid_tokens(colour: Colour, llm: VLLMProvider) -> None:
     assert refused(colour, llm, "detokenize", [1, -1, 2.0], timeout=0) == [
         "tokens[1]=-1: must be between 0 and 2**63 - 1.",
         "tokens[2]=2.0: must be an integer, not a float. Write 2.",
@@ -183,7 +183,7 @@ def test_what_is_no_token(colour: Colour, llm: VLLMProvider) -> None:
     ]
 
 
-def test_an_answer_without_text(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_invalid_responses_to_detokenize(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply({"tokens": []})
     with pytest.raises(ResponseError, match="is not a text"):
         colour.do(llm, "detokenize", [1])
@@ -205,7 +205,7 @@ def test_an_answer_without_text(scripted: ScriptedServer, colour: Colour, llm: V
         ({"documents": [{"text": "b"}], "chat_template_kwargs": {"documents": []}}, {"documents": []}),
     ],
 )
-def test_what_a_chat_tells_its_template_is_counted(
+def test_template_variables_of_chats_are_counted(
     given: Any, told: dict[str, object], scripted: ScriptedServer, colour: Colour
 ) -> None:
     scripted.version = "0.33.0"

@@ -1,4 +1,4 @@
-"""Functions as tools: how they are described, and how they are called."""
+"""Functions as tools: their descriptions and calls."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ def test_rest() -> None:
 @pytest.mark.parametrize(
     "text", [None, "", "   ", "Args:", "Returns:\n    x", "Args:\n\n\nRaises:", "Raises:\n    x\n"]
 )
-def test_nothing_is_said(text: str | None) -> None:
+def test_no_docstring(text: str | None) -> None:
     assert parse(text).text == ""
     assert parse(text).parameters == {}
 
 
-def test_a_docstring_may_begin_with_its_parameters() -> None:
+def test_a_docstring_may_start_with_its_parameters() -> None:
     assert parse("Args:\n        a: The a,\n            all of it.\n        b: The b.\n    ").parameters == {
         "a": "The a, all of it.",
         "b": "The b.",
@@ -147,7 +147,7 @@ def test_a_docstring_may_begin_with_its_parameters() -> None:
     assert parse("Args:\n        a: The a.\n\n    Returns:\n        x\n    ").parameters == {"a": "The a."}
 
 
-def test_a_heading_alone_is_text() -> None:
+def test_a_heading_without_a_section_is_text() -> None:
     assert parse("Look:\n    at this\n\nTitle\n-----").text == "Look:\n    at this\n\nTitle\n-----"
     assert parse("Look.\n\n:param: nothing").parameters == {}
     assert parse("Look.\n\n:param a:\n    The a.").parameters == {"a": "The a."}
@@ -227,7 +227,7 @@ def parameters(function: Callable[..., object]) -> Object:
     return found
 
 
-def test_a_function_is_described_by_itself() -> None:
+def test_a_function_is_described_by_its_signature_and_docstring() -> None:
     assert Tool(get_weather).definition == WEATHER
     assert repr(Tool(get_weather)) == "Tool('get_weather')"
 
@@ -235,7 +235,7 @@ def test_a_function_is_described_by_itself() -> None:
 def nothing() -> None: ...
 
 
-def test_a_function_without_anything() -> None:
+def test_a_function_without_annotations_or_docstring() -> None:
     assert Tool(nothing).definition == {
         "type": "function",
         "function": {
@@ -279,7 +279,7 @@ class Caller:
         return "called"
 
 
-def test_anything_that_can_be_called() -> None:
+def test_all_kinds_of_callables() -> None:
     station = Station("North")
     for function, name, description, arguments, result in (
         (station.read, "read", "Reads.", '{"hour": 1}', "North at 1"),
@@ -299,7 +299,7 @@ def test_anything_that_can_be_called() -> None:
     assert all(Tool(function).is_async for function in waiting)
 
 
-def test_what_a_partial_sets_is_not_shown() -> None:
+def test_arguments_bound_by_a_partial_are_hidden() -> None:
     def look(city: str, key: str, *, level: int = 1) -> str:
         return f"{city} {key} {level}"
 
@@ -311,7 +311,7 @@ def test_what_a_partial_sets_is_not_shown() -> None:
         tool.bind('{"city": "Oslo", "key": "mine"}')
 
 
-def test_a_wrapped_function_is_the_one_inside() -> None:
+def test_a_wrapper_is_described_by_the_wrapped_function() -> None:
     @functools.wraps(get_weather)
     def wrapper(*args: object, **kwargs: object) -> object:
         return "wrapped"
@@ -321,7 +321,7 @@ def test_a_wrapped_function_is_the_one_inside() -> None:
     assert tool.bind('{"city": "Paris", "place": {"city": "Paris"}}')() == "wrapped"
 
 
-def test_what_is_given_goes_first() -> None:
+def test_given_descriptions_take_precedence() -> None:
     tool = Tool(get_weather, name="weather", description="Else.", parameters={"type": "object"})
     assert tool.definition == {
         "type": "function",
@@ -330,11 +330,11 @@ def test_what_is_given_goes_first() -> None:
     assert "description" not in Tool(get_weather, description="").definition["function"]
     same: Callable[[int], int] = lambda x: x  # noqa: E731 - it has no name
     assert Tool(same, name="same").name == "same"
-    # Without an annotation, anything goes.
+    # Without an annotation, anything is accepted.
     assert parameters(Tool(same, name="same").function)["properties"] == {"x": {}}
 
 
-def test_a_tool_is_the_function_still() -> None:
+def test_a_tool_can_be_called() -> None:
     assert Tool(Station.count)(3) == 3
     assert Tool(Station.count)(most=5) == 5
 
@@ -364,7 +364,7 @@ def test_positional_arguments_and_pydantic_defaults() -> None:
     assert Tool(must).bind('{"a": 1}')() == 1
 
 
-def test_a_default_without_a_json_form_is_left_out() -> None:
+def test_a_default_that_is_not_json_is_left_out() -> None:
     def look(a: object = nothing, b: Unit = Unit.C) -> object:
         return a, b
 
@@ -383,7 +383,7 @@ def test_any_name_may_be_a_parameter() -> None:
 def needs_missing(value: object) -> None: ...
 
 
-needs_missing.__annotations__["value"] = "Missing"  # as with an import for type checkers only
+needs_missing.__annotations__["value"] = "Missing"  # like an import under TYPE_CHECKING
 
 
 class Opaque:
@@ -403,7 +403,7 @@ async def yields_later(count: int) -> AsyncIterator[int]:
 def takes_twins(a: Annotated[int, Field(alias="c")] = 1, b: Annotated[int, Field(alias="c")] = 2) -> None: ...
 
 
-def test_a_parameter_with_an_alias_is_shown_under_it() -> None:
+def test_a_parameter_is_described_by_its_alias() -> None:
     def add(first: Annotated[int, Field(alias="from")] = 3, second: int = 4) -> int:
         """Adds.
 
@@ -431,7 +431,10 @@ def test_a_parameter_with_an_alias_is_shown_under_it() -> None:
         (Station, "is a class, not a function."),
         (Place, "is a class, not a function."),
         (Station.read, "is an unbound method: its first parameter is self."),
-        (needs_missing, "has annotations that cannot be resolved (NameError: name 'Missing' is not defined)."),
+        (
+            needs_missing,
+            "has annotations that cannot be resolved (NameError: name 'Missing' is not defined).",
+        ),
         (takes_opaque, "has no JSON schema: Unable to generate pydantic-core schema for"),
         (max, "has no signature (no signature found for builtin <built-in function max>)."),
         (5, "must be a function, not an int."),
@@ -439,7 +442,7 @@ def test_a_parameter_with_an_alias_is_shown_under_it() -> None:
         (takes_twins, "has two parameters with the same alias."),
     ],
 )
-def test_what_cannot_be_described_is_refused(function: Any, rule: str) -> None:
+def test_functions_that_cannot_be_described_are_rejected(function: Any, rule: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         Tool(function)
     [problem] = caught.value.problems
@@ -452,7 +455,7 @@ def test_what_cannot_be_described_is_refused(function: Any, rule: str) -> None:
         assert [problem.parameter for problem in caught.value.problems] == ["tools[1]"]
 
 
-def test_a_signature_that_pydantic_cannot_take_may_be_given() -> None:
+def test_a_given_schema_replaces_an_unsupported_signature() -> None:
     def look(value: Opaque) -> Opaque:
         return value
 
@@ -462,10 +465,10 @@ def test_a_signature_that_pydantic_cannot_take_may_be_given() -> None:
         tool.bind("[1]")
 
 
-# In parameters
+# As parameters
 
 
-def test_functions_stand_beside_mappings() -> None:
+def test_functions_can_be_mixed_with_mappings() -> None:
     by_hand: FunctionTool = {"type": "function", "function": {"name": "other"}}
     named = Tool(nothing, name="named")
     for check in (check_vllm, check_openai):
@@ -480,7 +483,7 @@ def test_functions_stand_beside_mappings() -> None:
 
 
 @pytest.mark.parametrize("tools", [get_weather, {"type": "function", "function": {"name": "a"}}])
-def test_one_function_is_no_list(tools: object) -> None:
+def test_a_single_function_is_not_a_list(tools: object) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_vllm({"tools": tools}, stream=False)
     [problem] = caught.value.problems
@@ -488,13 +491,13 @@ def test_one_function_is_no_list(tools: object) -> None:
     assert problem.suggestion == "Wrap it in [...]."
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_vllm({"tools": [takes_many, lambda: None], "top_k": "5"}, stream=False)
     assert [problem.parameter for problem in caught.value.problems] == ["tools[0]", "tools[1]", "top_k"]
 
 
-def test_a_function_can_go_away() -> None:
+def test_functions_are_not_kept_alive() -> None:
     def look(a: int) -> int:
         return a
 
@@ -512,12 +515,12 @@ def test_a_function_can_go_away() -> None:
     "arguments",
     ['{"city": "Paris"}', '{"city": 5, "place": {"city": "Paris"}}', '{"more": 1}', "[]", "{", '{"city"'],
 )
-def test_arguments_that_do_not_fit(arguments: str) -> None:
+def test_invalid_arguments(arguments: str) -> None:
     with pytest.raises(ValidationError):
         Tool(get_weather).bind(arguments)
 
 
-def test_arguments_become_what_the_annotations_say() -> None:
+def test_arguments_are_converted_to_the_annotated_types() -> None:
     result = Tool(get_weather).bind('{"city": "Paris", "place": {"city": "Paris"}, "days": "2"}')()
     assert result == "Paris, France: 2 C {}"
 
