@@ -868,7 +868,7 @@ class VLLMSamplingBase(TypedDict, total=False):
     Range: 1 to 128 characters; without `@`, `/`, backslash, NUL. Since: vLLM 0.9.
     """
 
-    # What comes back
+    # Output
 
     skip_special_tokens: Annotated[bool | None, Default("True")]
     """Leave special tokens out of the text.
@@ -939,7 +939,7 @@ class VLLMDecodingBase(TypedDict, total=False):
     Range: at least -1. Default: unlimited. Since: vLLM 0.19.
     """
 
-    # What comes back
+    # Output
 
     prompt_logprobs: Annotated[int | None, Bounds(ge=-1)]
     """Return the log probabilities of the prompt tokens, with this many alternatives. Not supported when streaming.
@@ -1025,7 +1025,7 @@ class VLLMPromptingBase(TypedDict, total=False):
     Default: the tokenizer's setting. Since: vLLM 0.22.
     """
 
-    # What comes back
+    # Output
 
     return_tokens_as_token_ids: Annotated[bool | None, Default("the server's setting")]
     """Write the tokens in log probabilities as `token_id:123`, for tokens that are not valid text.
@@ -1139,7 +1139,7 @@ class VLLMChatParams(
     Needs: --trust-request-mm-kwargs (0.31 or newer).
     """
 
-    # What comes back
+    # Output
 
     return_prompt_text: Annotated[bool | None, Default("False"), Since("0.21")]
     """Return the prompt as the chat template rendered it.
