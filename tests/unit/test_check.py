@@ -718,7 +718,7 @@ def test_parameters_of_the_other_provider(name: str, value: object, says: str) -
         ("base-url", "base_url"),
     ],
 )
-def test_a_misspelt_name_known_elsewhere_is_explained(written: str, meant: str) -> None:
+def test_a_misspelled_name_known_elsewhere_is_explained(written: str, meant: str) -> None:
     for check in (check_vllm, check_openai):
         right = (
             problem({meant: "x"}, check) if meant not in OPENAI_CHAT_NAMES or check is check_vllm else None
@@ -732,7 +732,7 @@ def test_a_misspelt_name_known_elsewhere_is_explained(written: str, meant: str) 
             assert (found.value, found.suggestion) == (right.value, right.suggestion)
 
 
-def test_a_misspelt_secret_is_not_shown() -> None:
+def test_a_misspelled_secret_is_not_shown() -> None:
     for check in (check_vllm, check_openai):
         for name in ("apikey", "api_kye", "default_haeders", "hftoken"):
             assert "sk-1" not in str(problem({name: "sk-1"}, check))

@@ -379,7 +379,7 @@ def _exactly_one(check: Checker, keys: tuple[str, ...]) -> Checker:
     def checked(value: object, path: str) -> Sequence[Problem]:
         problems = check(value, path)
         given = _given(value, keys)
-        # Something other than a mapping, or a misspelt constraint, is one problem, not two.
+        # Something other than a mapping, or a misspelled constraint, is one problem, not two.
         if len(given) == 1 or (not given and problems):
             return problems
         rule = f"needs exactly one of {names}, but has {' and '.join(given) if given else 'none of them'}."
