@@ -392,7 +392,7 @@ def test_a_pooling_server_generates_nothing(
     ask: Callable[[VLLMProvider], object], pooling_server: LiveServer
 ) -> None:
     base_url = pooling_server.base_url
-    with VLLMProvider(base_url=base_url) as llm, not_served(pooling_server, "a model that generates"):
+    with VLLMProvider(base_url=base_url) as llm, not_served(pooling_server, "a generating model"):
         ask(llm)
 
 
