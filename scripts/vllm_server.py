@@ -223,7 +223,7 @@ def as_served(options: Options) -> Options:
 def old_form(model: Path) -> Path:
     """A copy of a model in the cache folder, in the form that transformers before 5 reads.
 
-    Made once for each content of the model's files; the same weights, with other names in the two files beside them.
+    Made once for each content of the model's files; the same weights, with other names in the two configuration files.
     """
     files = sorted(path for path in model.iterdir() if path.is_file())
     digest = hashlib.sha256(Path(__file__).read_bytes())
