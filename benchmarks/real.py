@@ -1,8 +1,8 @@
-"""Streams of a real vLLM server: time to the first token and tokens a second, by client.
+"""Streams of a real vLLM server: time to the first token and tokens per second, by client.
 
-`python -m benchmarks.real [BASE_URL MODEL]` starts the small server of `scripts/vllm_server.py` unless one is named.
-The clients take turns, each in this process but for curl, which is one process a stream. It adds what it finds to
-`results.json`. What is measured is mostly the server: the point is that the client adds nothing to speak of.
+`python -m benchmarks.real [BASE_URL MODEL]` starts the small server of `scripts/vllm_server.py` unless one is given.
+The clients take turns, each in this process except for curl, which is one process per stream. The results are added to
+`results.json`. They mostly measure the server: the point is that the client adds next to nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROMPT = "Count from one to a hundred."
 ROUNDS = 7
 
 Stream = Callable[[], Awaitable[tuple[float, int]]]
-"""Runs one stream; gives the seconds to the first token, and how many tokens came."""
+"""Runs one stream; returns the seconds to the first token, and the number of tokens."""
 
 
 def ours(base_url: str, model: str) -> Stream:
@@ -104,7 +104,7 @@ async def measure(base_url: str, model: str) -> dict[str, dict[str, dict[str, fl
             for name, one in streams.items():
                 begin = time.perf_counter()
                 done = await asyncio.gather(*[one() for _ in range(concurrency)])
-                if turn:  # the first warms up
+                if turn:  # the first one is the warm-up
                     firsts[name] += [first for first, _ in done]
                     rates[name].append(sum(tokens for _, tokens in done) / (time.perf_counter() - begin))
         results[str(concurrency)] = {
@@ -122,7 +122,7 @@ def main() -> None:
         found = asyncio.run(measure(sys.argv[1], sys.argv[2]))
     else:
         sys.path.insert(0, str(ROOT / "scripts"))
-        import vllm_server  # type: ignore[import-not-found]  # it stands outside any package
+        import vllm_server  # type: ignore[import-not-found]  # it is not in a package
 
         options = vllm_server.Options(name="bench")
         with vllm_server.running(options) as server:

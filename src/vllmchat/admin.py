@@ -1,4 +1,4 @@
-"""Running a server: sleep and wake, pause and resume, abort, its cache, its LoRA adapters."""
+"""Running a server: sleep and wake, pause and resume, abort, the prefix cache, LoRA adapters."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -20,24 +20,22 @@ from vllmchat.wire import WireModel, decode, not_this
 T = TypeVar("T")
 
 PauseMode: TypeAlias = Literal["abort", "wait", "keep"]
-"""What becomes of requests that run: they end (finish reason `abort`), are waited for, or stand still."""
+"""What happens to running requests: they are aborted (finish reason `abort`), waited for, or suspended."""
 
 WakeTag: TypeAlias = Literal["weights", "kv_cache", "scheduling"]
-"""A part of an engine that sleeps. Servers take any other word, log it, and wake nothing."""
+"""A part of a sleeping engine. Servers accept any other word, log it, and wake nothing."""
 
 DEV_MODE: Final = (
-    "It has the routes of administration only when VLLM_SERVER_DEV_MODE=1 stood in its environment as it was started. "
-    "They ask for no key."
+    "Admin routes exist only if the server was started with VLLM_SERVER_DEV_MODE=1. They need no API key."
 )
 PAUSING: Final = f"{DEV_MODE} Pausing and resuming also need vLLM 0.12 or newer."
 ABORTING: Final = f"{DEV_MODE} Aborting also needs vLLM 0.26 or newer."
 LORA: Final = (
-    "It loads adapters only when it was started with --enable-lora, and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its "
-    "environment."
+    "Loading adapters requires a server started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."
 )
 
 
-# What the parameters must be. The verbs say what they mean.
+# The types of the parameters. The methods explain them.
 
 
 class _Sleep(Limits, total=False):
@@ -106,14 +104,14 @@ def wake_up_request(tags: WakeTag | Sequence[WakeTag] | None, timeout: Wait) -> 
 
 
 def is_sleeping_request(timeout: Wait) -> PlainRequest[bool]:
-    """The request that asks whether the engine sleeps."""
+    """The request that checks whether the engine sleeps."""
     return PlainRequest("/is_sleeping", _read_sleeping, checked_timeout(timeout), needs=DEV_MODE)
 
 
 def reset_prefix_cache_request(
     reset_running_requests: bool | None, reset_external: bool | None, timeout: Wait
 ) -> PlainRequest[bool | None]:
-    """The request that empties the prefix cache.
+    """The request that clears the prefix cache.
 
     Raises:
         InvalidRequestError: A parameter is wrong.
@@ -124,7 +122,7 @@ def reset_prefix_cache_request(
 
 
 def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wait) -> PlainRequest[None]:
-    """The request that stops generation.
+    """The request that pauses generation.
 
     Raises:
         InvalidRequestError: A parameter is wrong.
@@ -132,32 +130,32 @@ def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wai
     checked = _PAUSE.check({"mode": mode, "clear_cache": clear_cache, "timeout": timeout})
     query = checked.fields
     if query.get("mode") == "wait":
-        # The name before vLLM 0.16. Later servers take either, or ignore this one.
+        # The name before vLLM 0.16. Later servers accept either, or ignore this one.
         query["wait_for_inflight_requests"] = True
     return _post("/pause", _read_done, checked.timeout, query=query, needs=PAUSING)
 
 
 def resume_request(timeout: Wait) -> PlainRequest[None]:
-    """The request that lets generation go on."""
+    """The request that resumes generation."""
     return _post("/resume", _read_done, checked_timeout(timeout), needs=PAUSING)
 
 
 def is_paused_request(timeout: Wait) -> PlainRequest[bool]:
-    """The request that asks whether generation stands still."""
+    """The request that checks whether generation is paused."""
     return PlainRequest("/is_paused", _read_paused, checked_timeout(timeout), needs=PAUSING)
 
 
 def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainRequest[int | None]:
-    """The request that ends other requests.
+    """The request that aborts other requests.
 
     Raises:
-        InvalidRequestError: A parameter is wrong, or no request is named.
+        InvalidRequestError: A parameter is wrong, or there are no IDs.
     """
     if not request_ids:
-        # The server would take it for all.
-        rule = "must name a request."
+        # The server would abort all requests.
+        rule = "must have at least one ID."
         raise InvalidRequestError(
-            [Problem("request_ids", repr(request_ids), rule, "For all of them, call abort_all().")]
+            [Problem("request_ids", repr(request_ids), rule, "To abort all requests, call abort_all().")]
         )
     checked = _ABORT.check({"request_ids": _listed(request_ids), "timeout": timeout})
     named = cast("Sequence[str]", checked.fields["request_ids"])
@@ -167,7 +165,7 @@ def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainReque
 
 
 def abort_all_request(timeout: Wait) -> PlainRequest[int | None]:
-    """The request that ends all other requests."""
+    """The request that aborts all other requests."""
     timeout = checked_timeout(timeout)
     return _post("/abort_requests", _read_aborted, timeout, body={"request_ids": []}, needs=ABORTING)
 
@@ -230,13 +228,13 @@ def _listed(value: str | Sequence[str] | None) -> Sequence[str] | None:
 
 
 def _required(name: str, value: str) -> str:
-    """A value, which must not be None: elsewhere that means "not set"."""
+    """Returns a value that must not be None; for other parameters, None means "not set"."""
     if cast("object", value) is None:
         raise InvalidRequestError([Problem(name, "None", "must be a string.")])
     return value
 
 
-# What comes back. Old servers answer with nothing at all.
+# Responses. Old servers return an empty body.
 
 
 class _Done(WireModel):
@@ -260,7 +258,7 @@ def _acknowledged(reply: Reply) -> _Done:
         return _Done()
     done = decode(_Done, body, "an acknowledgement")
     if done.error:
-        raise not_this("an acknowledgement", body, "it tells an error")
+        raise not_this("an acknowledgement", body, "it reports an error")
     return done
 
 
@@ -282,8 +280,8 @@ def _read_aborted(reply: Reply) -> int | None:
 
 
 def _read_sleeping(reply: Reply) -> bool:
-    return decode(_Sleeping, reply.body, "whether the engine sleeps").is_sleeping
+    return decode(_Sleeping, reply.body, "a sleep status").is_sleeping
 
 
 def _read_paused(reply: Reply) -> bool:
-    return decode(_Paused, reply.body, "whether generation is paused").is_paused
+    return decode(_Paused, reply.body, "a pause status").is_paused

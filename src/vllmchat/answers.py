@@ -1,4 +1,4 @@
-"""Whole answers: what they have in common beside their body."""
+"""What whole responses have in common apart from their bodies."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -14,34 +14,34 @@ P = TypeVar("P", bound="Indexed")
 
 
 class Answer(WireModel):
-    """Base of answers that tell under which request id they came."""
+    """Base of responses that know their request ID."""
 
     _request_id: str | None = PrivateAttr(default=None)
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None when it did not come over HTTP."""
+        """The `X-Request-Id` of the response, else the one that was sent; None if it did not come over HTTP."""
         return self._request_id
 
 
 class Indexed(Protocol):
-    """A part of an answer that tells which input it belongs to."""
+    """A part of a response that says which input it belongs to."""
 
     index: int
 
 
 def read_answer(model: type[A], reply: Reply, what: str, *, holds: str, context: object | None = None) -> A:
-    """Read a JSON answer.
+    """Decodes a JSON response.
 
     Args:
-        model: What to make of it.
-        reply: The answer.
-        what: What it should be, with its article, for the error.
-        holds: The key without which it is something else.
-        context: What the model's validators must know.
+        model: The model to make of it.
+        reply: The response.
+        what: What it should be, with its article, for the error message.
+        holds: A key that it must have.
+        context: What the model's validators need to know.
 
     Raises:
-        ResponseError: The body is not JSON or not of this shape.
+        ResponseError: The body is not JSON or does not match the model.
     """
     answer = decode(model, reply.body, what, context=context)
     if holds not in answer.model_fields_set:
@@ -50,22 +50,22 @@ def read_answer(model: type[A], reply: Reply, what: str, *, holds: str, context:
 
 
 def stamped(answer: A, reply: Reply) -> A:
-    """The answer, told under which request id it came."""
+    """Returns the result with the response's request ID."""
     answer._request_id = reply.head.request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
     return answer
 
 
 def put_in_order(parts: list[P], wanted: int | None, what: str, reply: Reply) -> None:
-    """Puts the parts of an answer into the order of the inputs.
+    """Sorts the parts of a response into the order of the inputs.
 
     Args:
         parts: The parts.
-        wanted: How many there must be; None when that is not known.
-        what: What the answer is, with its article, for the error.
-        reply: The answer.
+        wanted: The expected number of parts; None if unknown.
+        what: What the response is, with its article, for the error message.
+        reply: The response.
 
     Raises:
-        ResponseError: There are more or fewer: they could be taken for those of other inputs.
+        ResponseError: The number is wrong, so parts could be assigned to the wrong inputs.
     """
     if wanted is not None and len(parts) != wanted:
         raise not_this(what, reply.body, f"it has {len(parts)} results for {wanted} inputs")

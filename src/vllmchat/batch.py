@@ -1,7 +1,7 @@
 """Many conversations in one request: `/v1/chat/completions/batch`.
 
-The route takes a chat's body, and some of what a chat takes it reads as something else or drops without a word. What
-that would be is refused here.
+The route accepts the body of a chat, but it reads some of the fields differently or drops them silently. Such fields
+are rejected here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NEEDS: Final = "Batches of chats need vLLM 0.19 or newer, and a model that gener
 
 _ONE_BY_ONE: Final = "Send the conversations one by one, with .chat(...)."
 _TRANSFER: Final = (
-    "is not for batches: it tells of one prompt, and the server would not tell what came of it."
+    "is not supported in batches: it describes a single prompt, and the server would not return the result."
 )
-_TOOLS: Final = "is not for batches: the server would offer no tool and read no call."
+_TOOLS: Final = "is not supported in batches: the server would offer no tools and parse no calls."
 
 
 def batch_request(conversations: Sequence[Messages], params: Mapping[str, object]) -> Post[ChatCompletion]:
@@ -104,15 +104,21 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
     if params.get("tool_choice") not in (None, "none"):
         refuse("tool_choice", _TOOLS)
     if params.get("n") not in (None, 1):
-        refuse("n", "must be 1 in a batch: each conversation gets one reply.")
+        refuse("n", "must be 1 in a batch: there is one reply per conversation.")
     if params.get("use_beam_search") is True:
-        refuse("use_beam_search", "is not for batches.")
+        refuse("use_beam_search", "is not supported in batches.")
     if params.get("prompt_logprobs") not in (None, 0):
-        refuse("prompt_logprobs", "is not for batches: the server would compute them and not tell.")
+        refuse(
+            "prompt_logprobs",
+            "is not supported in batches: the server would compute them but not return them.",
+        )
     if params.get("return_prompt_text") is True:
-        refuse("return_prompt_text", "is not for batches: the server would not tell it.")
+        refuse("return_prompt_text", "is not supported in batches: the server would not return it.")
     if params.get("routed_experts_prompt_start") is not None:
-        refuse("routed_experts_prompt_start", "is not for batches: the server would not tell the experts.")
+        refuse(
+            "routed_experts_prompt_start",
+            "is not supported in batches: the server would not return the experts.",
+        )
     for name in ("kv_transfer_params", "ec_transfer_params"):
         if params.get(name) is not None:
             refuse(name, _TRANSFER)
@@ -128,5 +134,5 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
 
 def _read(reply: Reply, *, wanted: int | None) -> ChatCompletion:
     completion = decode_completion(reply.body, request_id=reply.head.request_id)
-    put_in_order(completion.choices, wanted, "an answer to a batch", reply)
+    put_in_order(completion.choices, wanted, "a batch response", reply)
     return completion

@@ -1,4 +1,4 @@
-"""JSON of request bodies."""
+"""Encoding request bodies as JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ else:
 
 
 def encode_json(body: Mapping[str, object]) -> bytes:
-    """JSON of a request body.
+    """Encodes a request body as JSON.
 
     Raises:
-        InvalidRequestError: A value has no JSON form; the message says where it stands.
+        InvalidRequestError: A value is not JSON-serializable; the message says where it is.
     """
     try:
         return _to_json(body)
@@ -28,7 +28,7 @@ def encode_json(body: Mapping[str, object]) -> bytes:
         where, value = _culprit(body)
         reason = " ".join(str(error).split()).removeprefix("Error serializing to JSON: ")
         reason = reason.removeprefix("ValueError: ")
-        raise InvalidRequestError([Problem(where, value, f"has no JSON form ({reason}).")]) from error
+        raise InvalidRequestError([Problem(where, value, f"is not JSON-serializable ({reason}).")]) from error
 
 
 def _to_json(value: object) -> bytes:
@@ -36,22 +36,22 @@ def _to_json(value: object) -> bytes:
 
 
 def _plain(value: object) -> object:
-    """A mapping or sequence of a kind that the encoder does not know, as one that it knows."""
+    """A mapping or sequence of a type that the encoder does not know, as a dict or list."""
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
     if isinstance(value, Sequence):
         return list(cast("Sequence[object]", value))
-    raise ValueError(f"{type(value).__name__} is none of JSON's types")
+    raise ValueError(f"{type(value).__name__} is not a JSON type")
 
 
 def _culprit(body: Mapping[str, object]) -> tuple[str, str]:
-    """Where the value stands that cannot be encoded: its path, and its type."""
+    """Finds the value that cannot be encoded: its path and its type."""
     path = ""
     values: list[object] = [body]
     while True:
         value = values[-1]
         bad = next((inner for inner in _inside(value) if not _encodes(inner[1])), None)
-        # What contains itself has no innermost culprit, nor has what never ends.
+        # A value that contains itself has no innermost culprit, nor does an endless one.
         if bad is None or len(values) > 100 or any(bad[1] is each for each in values):
             return path.removeprefix(".") or "request", f"<{type(value).__name__}>"
         path += bad[0]
@@ -59,7 +59,7 @@ def _culprit(body: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _inside(value: object) -> Iterator[tuple[str, object]]:
-    """What a value contains, each with its step of a path."""
+    """The items of a value, each with its step of the path."""
     if isinstance(value, Mapping):
         for key, each in cast("Mapping[object, object]", value).items():
             yield f".{key}", each

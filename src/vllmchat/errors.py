@@ -1,10 +1,10 @@
 """Every error this library raises.
 
     VLLMChatError
-    ├── InvalidRequestError (also ValueError)    refused here, nothing was sent
+    ├── InvalidRequestError (also ValueError)    rejected before anything was sent
     ├── APIConnectionError                       no connection; the URL, the cause and what to check
-    │   └── APITimeoutError                      one of the four limits of `Timeout` passed
-    ├── APIStatusError                           the server answered with an error
+    │   └── APITimeoutError                      one of the four timeouts of `Timeout` expired
+    ├── APIStatusError                           the server returned an error
     │   ├── BadRequestError                      400
     │   │   └── ContextWindowExceededError       400: prompt (and reply) longer than the model's context
     │   ├── AuthenticationError                  401
@@ -15,11 +15,12 @@
     │   ├── RateLimitError                       429
     │   └── InternalServerError                  5xx
     │       └── ServiceUnavailableError          503
-    ├── StreamError                              a stream ended wrongly; `.partial` holds what had arrived
+    ├── StreamError                              a stream did not end properly; `.partial` holds what had arrived
     │   └── StreamInterruptedError               the bytes stopped before the end
-    ├── ResponseError                            the answer is not this protocol
-    ├── StructuredOutputError                    the reply is not of the type asked for; `.completion` holds it
-    └── MaxTurnsError                            the model still calls tools; `.messages` holds the history
+    ├── ResponseError                            the response does not follow the protocol
+    ├── StructuredOutputError                    the reply does not match the requested type; `.completion` holds it
+    └── MaxTurnsError                            `max_turns` was reached and the model still calls tools; `.messages`
+    holds the history
 
 Every error pickles, keeps its cause and never holds an API key.
 """
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a request.
+    """One problem with a request.
 
     Attributes:
-        parameter: Name of the parameter, with its path when nested, such as `structured_outputs.json`.
-        value: What was given, as its `repr`, shortened to about 200 characters.
+        parameter: The parameter's name, or its path if nested, such as `structured_outputs.json`.
+        value: The given value's `repr`, shortened to about 200 characters.
         rule: What the parameter must be, as one sentence.
-        suggestion: What to write instead, when that is known.
+        suggestion: What to write instead, if known.
     """
 
     parameter: str
@@ -68,11 +69,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """The head of the answer an `APIStatusError` was made of.
+    """Status and headers of the response behind an `APIStatusError`.
 
     Attributes:
         status_code: HTTP status.
-        headers: Response headers, names in lower case.
+        headers: Response headers, with lowercase names.
     """
 
     status_code: int
@@ -83,8 +84,8 @@ class VLLMChatError(Exception):
     """Base of all errors of this library.
 
     Attributes:
-        message: What went wrong and, where known, what to do.
-        partial: What had been generated when the error came, or None when nothing had.
+        message: What went wrong and, if known, what to do about it.
+        partial: What had been generated before the error, or None.
     """
 
     def __init__(self, message: str, *, partial: Partial | None = None) -> None:
@@ -96,8 +97,7 @@ class VLLMChatError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default would call the class with `args` alone, which breaks for keyword-only arguments, and would
-        # forget the cause.
+        # The default calls the class with `args` alone, which breaks keyword-only arguments and loses the cause.
         return _rebuild, (type(self), self.args, self.__dict__.copy(), _packed(self.__cause__))
 
 
@@ -113,13 +113,13 @@ def _rebuild(
 
 
 def _packed(cause: BaseException | None) -> bytes | None:
-    """The cause's pickle, or None where there is none that can be read again.
+    """The pickled cause, or None if it cannot be pickled and read back.
 
-    Causes come from other packages: some do not pickle, some only seem to. The error must pickle all the same.
+    Causes come from other packages: some do not pickle, some only appear to. The error itself must always pickle.
     """
     if cause is None:
         return None
-    import pickle  # needed by few, and its import takes time
+    import pickle  # slow to import and rarely needed
 
     try:
         packed = pickle.dumps(cause)
@@ -135,16 +135,16 @@ def _unpacked(cause: bytes) -> BaseException | None:
     try:
         loaded: object = pickle.loads(cause)
     except Exception:
-        # The package it comes from is not installed here.
+        # Its package is not installed here.
         return None
     return loaded if isinstance(loaded, BaseException) else None
 
 
 class InvalidRequestError(VLLMChatError, ValueError):
-    """The request is wrong and was not sent: an unknown name, a bad value, a contradiction.
+    """The request is invalid and was not sent: an unknown name, a bad value, a contradiction.
 
     Attributes:
-        problems: All that is wrong, in the order of the parameters given.
+        problems: Every problem found, in the order of the given parameters.
     """
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
@@ -162,10 +162,10 @@ class InvalidRequestError(VLLMChatError, ValueError):
 
 
 class APIConnectionError(VLLMChatError):
-    """No answer came: no connection, or it broke.
+    """No response arrived: the connection failed or broke.
 
     Attributes:
-        url: Where the request went, without user info and query.
+        url: The URL of the request, without credentials and query.
         request_id: The `X-Request-Id` that was sent, if any.
     """
 
@@ -183,7 +183,7 @@ class APIConnectionError(VLLMChatError):
 
 
 class APITimeoutError(APIConnectionError):
-    """One of the limits of `Timeout` passed.
+    """One of the timeouts of `Timeout` expired.
 
     Attributes:
         limit: Which one: `"connect"`, `"first_token"`, `"idle"` or `"total"`.
@@ -206,17 +206,17 @@ class APITimeoutError(APIConnectionError):
 
 
 class APIStatusError(VLLMChatError):
-    """The server answered with an error, as an HTTP status or inside a stream.
+    """The server returned an error, as an HTTP status or inside a stream.
 
     Attributes:
         status_code: HTTP status, or the code of the error inside the stream.
-        code: The body's own `code`, when it has one.
-        type: The body's `type`, such as `"BadRequestError"`. vLLM names the same error differently from
-            place to place: decide by class or status, never by this.
-        param: The parameter the server blames, when it says.
-        body: The decoded JSON body, or the text when it is not JSON, or None when it is empty.
-        request_id: The `X-Request-Id` of the answer, else the one that was sent.
-        response: Status and headers of the answer.
+        code: The `code` in the body, if it has one.
+        type: The `type` in the body, such as `"BadRequestError"`. vLLM uses several names for the same error: go by
+            the exception class or the status instead.
+        param: The parameter that the server blames, if it names one.
+        body: The decoded JSON body, its text if it is not JSON, or None if it is empty.
+        request_id: The `X-Request-Id` of the response, else the one that was sent.
+        response: Status and headers of the response.
     """
 
     status: ClassVar[int | None] = None
@@ -245,13 +245,13 @@ class APIStatusError(VLLMChatError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the server refused the request."""
+    """400: the server rejected the request."""
 
     status = 400
 
 
 class ContextWindowExceededError(BadRequestError):
-    """400: the prompt, or the prompt and the reply asked for, do not fit the model's context."""
+    """400: the prompt, or the prompt plus the requested reply, does not fit into the model's context."""
 
 
 class AuthenticationError(APIStatusError):
@@ -261,7 +261,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: not allowed, or a route that the server was started without."""
+    """403: not allowed, or the server was started without this route."""
 
     status = 403
 
@@ -273,7 +273,7 @@ class NotFoundError(APIStatusError):
 
 
 class ConflictError(APIStatusError):
-    """409: another operation is under way that does not go together with this one."""
+    """409: it conflicts with an operation in progress."""
 
     status = 409
 
@@ -285,7 +285,7 @@ class UnprocessableEntityError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests; from a proxy in front of the server."""
+    """429: too many requests; usually from a proxy in front of the server."""
 
     status = 429
 
@@ -295,16 +295,16 @@ class InternalServerError(APIStatusError):
 
 
 class ServiceUnavailableError(InternalServerError):
-    """503: the server is full, scaling or shutting down; a later try may work."""
+    """503: the server is full, scaling or shutting down; try again later."""
 
     status = 503
 
 
 class StreamError(VLLMChatError):
-    """A stream did not end as it must; `partial` holds what had arrived.
+    """A stream did not end properly; `partial` holds what had arrived.
 
     Attributes:
-        request_id: The `X-Request-Id` of the answer, else the one that was sent.
+        request_id: The `X-Request-Id` of the response, else the one that was sent.
     """
 
     def __init__(
@@ -319,16 +319,16 @@ class StreamError(VLLMChatError):
 
 
 class StreamInterruptedError(StreamError):
-    """The bytes stopped before the end of the answer was proven."""
+    """The connection ended before the end of the response."""
 
 
 class ResponseError(VLLMChatError):
-    """The server answered with something that is not this protocol.
+    """The response does not follow the protocol.
 
     Attributes:
-        status_code: HTTP status of the answer.
-        body: The first bytes of the body as text, at most 2,000 characters.
-        request_id: The `X-Request-Id` of the answer, else the one that was sent.
+        status_code: HTTP status of the response.
+        body: The start of the body as text, at most 2,000 characters.
+        request_id: The `X-Request-Id` of the response, else the one that was sent.
     """
 
     def __init__(
@@ -347,13 +347,13 @@ class ResponseError(VLLMChatError):
 
 
 class StructuredOutputError(VLLMChatError):
-    """The reply is not the value that was asked for, though the server answered well.
+    """The reply does not match the requested type.
 
-    Where it does not match, `__cause__` is pydantic's `ValidationError`.
+    If its text does not validate, `__cause__` is pydantic's `ValidationError`.
 
     Attributes:
-        reason: `"cut"` when generation ended too early, `"refused"` when the model declined, `"mismatch"` when
-            the text does not make the value.
+        reason: `"cut"` if generation ended too early, `"refused"` if the model declined, `"mismatch"` if the text does
+            not match the type.
         completion: The reply.
     """
 
@@ -366,13 +366,13 @@ class StructuredOutputError(VLLMChatError):
 
 
 class MaxTurnsError(VLLMChatError):
-    """A run with tools came to no answer: after the last turn that it may take, the model still calls tools.
+    """`max_turns` was reached and the model still calls tools.
 
     Attributes:
-        max_turns: How many turns it may take.
-        messages: The whole history. The calls of its last message have not been executed; a run that is given this
+        max_turns: The maximum number of turns.
+        messages: The whole history. The tool calls in its last message have not been executed; a new run with this
             history begins with them.
-        completions: The replies, one a turn.
+        completions: The replies, one per turn.
     """
 
     def __init__(

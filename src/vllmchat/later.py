@@ -1,8 +1,8 @@
-"""What only some callers need is imported when they first call it.
+"""Defers imports that only some callers need to their first use.
 
-A provider has the verbs of a dozen endpoints, and most programs use one or two. Importing the rest would take longer
-than all that they need. Each module of verbs therefore imports what its verbs are made of for type checkers only, and
-puts a stand-in in its place:
+A provider has the methods of a dozen endpoints, and most programs use one or two. Importing all of them would take
+longer than everything those programs need. So each module of methods imports its dependencies only for type checkers
+and uses a stand-in at run time:
 
     if TYPE_CHECKING:
         from vllmchat.tokens import count_request
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 def later(home: str, name: str) -> Callable[..., Any]:
-    """A function or class of a module that is imported when it is first called.
+    """A function or class that is imported when it is first called.
 
     Args:
-        home: The module's full name.
-        name: The name in it.
+        home: The full name of its module.
+        name: Its name in that module.
     """
     module = cache(lambda: import_module(home))
 
     def call(*args: Any, **options: Any) -> Any:
-        # Not the function itself, which a test may have replaced for a while.
+        # Not cached: a test may have replaced the function temporarily.
         return getattr(module(), name)(*args, **options)
 
     return call
 
 
 class LaterModule:
-    """A module that is imported when something in it is first asked for."""
+    """A module that is imported on first access."""
 
     def __init__(self, home: str) -> None:
         self._home = home

@@ -1,4 +1,4 @@
-"""What a server counts and measures: `/metrics`, in Prometheus' text format."""
+"""The server's counters and measurements: `/metrics`, in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from vllmchat.http.timeout import Timeout
 
 MetricType: TypeAlias = Literal["counter", "gauge", "histogram", "summary", "untyped"]
-"""The kinds of metrics in Prometheus' text format."""
+"""The metric types of the Prometheus text format."""
 
-_NEEDS = "Any vLLM server has it: check base_url."
+_NEEDS = "Every vLLM server has it: check base_url."
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One number.
+    """A single value.
 
     Attributes:
         name: Its full name, such as `vllm:prompt_tokens_total`.
-        labels: What it belongs to, such as `{"engine": "0", "model_name": "m"}`.
-        value: The number.
+        labels: Its labels, such as `{"engine": "0", "model_name": "m"}`.
+        value: Its value.
     """
 
     name: str
@@ -43,13 +43,13 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True)
 class MetricFamily:
-    """All numbers of one metric.
+    """All values of one metric.
 
     Attributes:
         name: Its name, without the `_total` of counters.
-        type: What kind it is.
-        help: What the server says about it.
-        samples: The numbers, in the server's order.
+        type: Its type.
+        help: The server's description of it.
+        samples: The values, in the server's order.
     """
 
     name: str
@@ -60,13 +60,13 @@ class MetricFamily:
 
 @dataclass(frozen=True, slots=True)
 class MetricHistogram:
-    """How values are distributed.
+    """A distribution of values.
 
     Attributes:
-        count: How many there were.
+        count: The number of values.
         sum: Their sum.
-        buckets: For each upper bound, in ascending order, how many values were not above it. The last bound is
-            infinite.
+        buckets: For each upper bound, in ascending order, how many values do not exceed it. The last bound is
+            infinity.
     """
 
     count: int
@@ -75,15 +75,15 @@ class MetricHistogram:
 
     @property
     def mean(self) -> float | None:
-        """Their mean, or None when there was none."""
+        """The mean value, or None if there are no values."""
         return self.sum / self.count if self.count else None
 
 
 class Metrics(Mapping[str, MetricFamily]):
     """All metrics of a server at one moment, by name.
 
-    Counters count from the server's start. A server with several engines has a sample for each; the properties below
-    put them together. They are None when the server does not tell them, as one that was started with
+    Counters start with the server. A server with several engines has a sample for each; the properties below combine
+    them. They are None if the server does not report them, for example when it was started with
     `--disable-log-stats`.
 
         metrics = llm.metrics()
@@ -107,11 +107,11 @@ class Metrics(Mapping[str, MetricFamily]):
         return f"<{type(self).__name__} of {len(self)} names>"
 
     def samples(self, name: str, /, **labels: str) -> list[MetricSample]:
-        """The numbers of one name that have these labels.
+        """The samples with a given name and labels.
 
         Args:
-            name: The metric's, or the sample's own: `vllm:prompt_tokens` and `vllm:prompt_tokens_total` give the same.
-            **labels: Labels that a number must have. It may have others.
+            name: The metric's or the sample's name: `vllm:prompt_tokens` and `vllm:prompt_tokens_total` are equivalent.
+            **labels: Labels that a sample must have. It may have others.
         """
         for owner in (name, f"{name}_total", name.removesuffix("_total"), *_owners(name)):
             family = self._families.get(owner)
@@ -122,16 +122,16 @@ class Metrics(Mapping[str, MetricFamily]):
         return []
 
     def value(self, name: str, /, **labels: str) -> float | None:
-        """The sum of the numbers that `samples` gives; None when there is none."""
+        """The sum of what `samples` returns; None if there are none."""
         found = self.samples(name, **labels)
         return sum(each.value for each in found) if found else None
 
     def histogram(self, name: str, /, **labels: str) -> MetricHistogram | None:
-        """The distribution of one name, of all its samples that have these labels; None when there is none.
+        """The distribution over all samples with a given name and labels; None if there are none.
 
         Args:
             name: The metric's, such as `vllm:time_to_first_token_seconds`.
-            **labels: Labels that a number must have.
+            **labels: Labels that a sample must have.
         """
         count = self.value(f"{name}_count", **labels)
         if count is None:
@@ -147,21 +147,21 @@ class Metrics(Mapping[str, MetricFamily]):
             tuple((bound, _whole(buckets[bound])) for bound in sorted(buckets)),
         )
 
-    # What most people ask for. A second name is the one that older servers use.
+    # The most common metrics. A second name is the one used by older servers.
 
     @property
     def requests_running(self) -> int | None:
-        """Requests that are being generated now."""
+        """Requests that are running now."""
         return self._count("vllm:num_requests_running")
 
     @property
     def requests_waiting(self) -> int | None:
-        """Requests that wait for their turn now."""
+        """Requests that are waiting in the queue now."""
         return self._count("vllm:num_requests_waiting")
 
     @property
     def requests_finished(self) -> dict[str, int]:
-        """How many requests have ended, by their finish reason. Empty when the server does not tell."""
+        """How many requests have finished, by finish reason. Empty if the server does not report it."""
         ended: dict[str, int] = {}
         for each in self.samples("vllm:request_success"):
             reason = each.labels.get("finished_reason", "")
@@ -170,34 +170,34 @@ class Metrics(Mapping[str, MetricFamily]):
 
     @property
     def kv_cache_usage(self) -> float | None:
-        """The share of the KV cache that is in use now, from 0 to 1: the mean over all engines."""
+        """The share of the KV cache in use now, from 0 to 1; the mean over all engines."""
         found = self.samples("vllm:kv_cache_usage_perc") or self.samples("vllm:gpu_cache_usage_perc")
         return sum(each.value for each in found) / len(found) if found else None
 
     @property
     def prefix_cache_queries(self) -> int | None:
-        """Tokens of prompts that were looked up in the prefix cache."""
+        """Prompt tokens looked up in the prefix cache."""
         return self._count("vllm:prefix_cache_queries", "vllm:gpu_prefix_cache_queries")
 
     @property
     def prefix_cache_hits(self) -> int | None:
-        """Tokens of prompts that were found in the prefix cache."""
+        """Prompt tokens found in the prefix cache."""
         return self._count("vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits")
 
     @property
     def prefix_cache_hit_rate(self) -> float | None:
-        """The share of tokens that were found, from 0 to 1; None also when none was looked up."""
+        """The share of looked-up tokens that were found, from 0 to 1; None also if none were looked up."""
         queries, hits = self.prefix_cache_queries, self.prefix_cache_hits
         return hits / queries if queries and hits is not None else None
 
     @property
     def prompt_tokens(self) -> int | None:
-        """Tokens of prompts that were processed."""
+        """Prompt tokens processed."""
         return self._count("vllm:prompt_tokens")
 
     @property
     def generation_tokens(self) -> int | None:
-        """Tokens that were generated."""
+        """Tokens generated."""
         return self._count("vllm:generation_tokens")
 
     @property
@@ -212,13 +212,13 @@ class Metrics(Mapping[str, MetricFamily]):
 
     @property
     def inter_token_latency(self) -> MetricHistogram | None:
-        """Seconds from one token of a request to its next."""
+        """Seconds between consecutive tokens of a request."""
         name = "vllm:inter_token_latency_seconds"
         return self.histogram(name) or self.histogram("vllm:time_per_output_token_seconds")
 
     @property
     def queue_time(self) -> MetricHistogram | None:
-        """Seconds that requests waited for their turn."""
+        """Seconds that requests spent in the queue."""
         return self.histogram("vllm:request_queue_time_seconds")
 
     @property
@@ -235,12 +235,12 @@ class Metrics(Mapping[str, MetricFamily]):
 
 
 def _whole(value: float) -> int:
-    """A count. What is no number, as the format allows, counts nothing."""
+    """A count. NaN and infinity, which the format allows, count as 0."""
     return int(value) if math.isfinite(value) else 0
 
 
 def _owners(name: str) -> Iterator[str]:
-    """The metric that a sample of a histogram or a summary may belong to."""
+    """The metrics that a sample of a histogram or summary may belong to."""
     for end in ("_bucket", "_count", "_sum"):
         if name.endswith(end):
             yield name.removesuffix(end)
@@ -261,14 +261,14 @@ def metrics_request(timeout: float | Timeout | None = None) -> PlainRequest[Metr
 
 
 def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = None) -> Metrics:
-    """Reads Prometheus' text format.
+    """Parses the Prometheus text format.
 
     Args:
         body: The text.
-        parse: The parser; by default that of the package prometheus-client.
+        parse: The parser; by default the one of the prometheus-client package.
 
     Raises:
-        ResponseError: It is something else.
+        ResponseError: The body is something else.
         ImportError: The parser is not installed.
     """
     parse = parse or _parser()
@@ -276,14 +276,14 @@ def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = 
     samples: dict[str, list[MetricSample]] = {}
     try:
         for metric in parse(body.decode("utf-8")):
-            # A number without a description comes as a family of its own, each time.
+            # Each sample without a description arrives as a family of its own.
             types.setdefault(metric.name, (metric.type, metric.documentation))
             samples.setdefault(metric.name, []).extend(
                 MetricSample(each.name, each.labels, float(each.value)) for each in metric.samples
             )
     except (ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise not_this("metrics in Prometheus' text format", body, reason) from error
+        raise not_this("metrics in the Prometheus text format", body, reason) from error
     return Metrics(
         MetricFamily(name, _TYPES.get(kind, "untyped"), about, tuple(samples[name]))
         for name, (kind, about) in types.items()
@@ -303,6 +303,6 @@ def _parser() -> Callable[[str], Iterable[Metric]]:
         from prometheus_client.parser import text_string_to_metric_families
     except ImportError as error:
         raise ImportError(
-            "metrics() needs the package prometheus-client: pip install 'vllmchat[metrics]'"
+            "metrics() needs the prometheus-client package: pip install 'vllmchat[metrics]'"
         ) from error
     return text_string_to_metric_families

@@ -1,4 +1,4 @@
-"""What a server serves: `/v1/models`."""
+"""The models that a server offers: `/v1/models`."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -14,25 +14,25 @@ class Model(WireModel):
     """One model, or one LoRA adapter, that a server offers."""
 
     id: str
-    """The name that requests use as `model`."""
+    """The name to use as `model`."""
 
     object: str = "model"
     """Always `"model"`."""
 
     created: int | None = None
-    """With vLLM the time of the call, in seconds since 1970."""
+    """With vLLM, the time of the call, in seconds since 1970."""
 
     owned_by: str | None = None
-    """`"vllm"` with vLLM."""
+    """`"vllm"` for vLLM."""
 
     root: str | None = None
-    """Where the weights were loaded from: a path or a hub's name. Several names of one model share it."""
+    """Where the weights were loaded from: a path, or a name on a hub. Aliases of one model share it."""
 
     parent: str | None = None
-    """For a LoRA adapter, the model that it adapts."""
+    """For a LoRA adapter, its base model."""
 
     max_model_len: int | None = None
-    """The longest context, prompt and reply together, in tokens. None for an adapter."""
+    """The maximum context length, prompt plus reply, in tokens. None for an adapter."""
 
 
 class ModelList(WireModel):
@@ -46,21 +46,23 @@ class ModelList(WireModel):
 
 
 def models_call(timeout: Timeout, *, max_retries: int | None = None) -> Call[ModelList]:
-    """The call that asks a server for its models."""
+    """The call that lists a server's models."""
     return Call("/models", _read, timeout, method="GET", max_retries=max_retries)
 
 
 def the_only_model(models: ModelList) -> str:
-    """The name of the one model that a server serves.
+    """The name of the only model that a server serves.
 
     Raises:
-        InvalidRequestError: There are several, or none; the message names them.
+        InvalidRequestError: It serves several, or none; the message lists them.
     """
     names = [f"{card.id} (an adapter of {card.parent})" if card.parent else card.id for card in models.data]
     if len(names) == 1:
         return models.data[0].id
     rule = (
-        f"the server serves {', '.join(names)}: name one of them" if names else "the server serves no model"
+        f"the server serves {', '.join(names)}: set model= to one of them"
+        if names
+        else "the server serves no model"
     )
     raise InvalidRequestError([Problem("model", "None", rule)])
 

@@ -1,4 +1,4 @@
-"""What most endpoints are sent: a JSON body for a model, of a subject and checked parameters."""
+"""The request of most endpoints: a JSON body for a model, made of a subject and checked parameters."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Post(Generic[T]):
-    """A request that has been checked, before it is known which model it goes to.
+    """A validated request; the model is filled in later.
 
     Attributes:
         path: The route.
         subject: What the request is about, such as its messages.
         params: The checked parameters.
-        read: Makes the result of the answer.
-        stream: Whether the answer is to be streamed.
-        ask_usage: Whether a stream is asked for the usage, unless the parameters say that it is not.
-        outside_v1: Whether the route stands beside `/v1`.
-        needs: As of `Call`.
-        whole_too: As of `Call`.
-        older: The parameters for servers before some versions, oldest first.
+        read: Makes the result of the response.
+        stream: Whether the response is streamed.
+        ask_usage: Whether to ask a stream for its usage, unless the parameters say otherwise.
+        outside_v1: Whether the route is outside `/v1`.
+        needs: See `Call`.
+        whole_too: See `Call`.
+        older: The parameters for servers older than certain versions, oldest first.
     """
 
     path: str
@@ -55,35 +55,35 @@ class Post(Generic[T]):
 
     @property
     def needs_version(self) -> bool:
-        """Whether it is written differently for some versions of the server, or refused there."""
+        """Whether it is written differently for some versions of the server, or rejected for them."""
         return depends_on_version(self.params, self.path)
 
     def for_version(self, version: Version) -> Post[T]:
-        """The request as a server of a version reads it.
+        """Returns the request for a given server version.
 
         Raises:
-            InvalidRequestError: That server is too old for it.
+            InvalidRequestError: The server is too old for it.
         """
         params = next((older for since, older in self.older if version < since), self.params)
         return replace(self, params=suit(params, version, self.path), older=())
 
     def call(self, model: str, timeout: Timeout) -> Call[T]:
-        """The call to a model.
+        """Makes the call.
 
         Args:
-            model: Its name.
-            timeout: The provider's limits; the call's own go before them.
+            model: The model's name.
+            timeout: The provider's timeout; the request's own takes precedence.
 
         Raises:
-            InvalidRequestError: Something in the request has no JSON form.
+            InvalidRequestError: Something in the request is not JSON-serializable.
         """
         body: dict[str, object] = {"model": model, **self.subject, **self.params.fields}
         if body.get("top_k") == 0:
-            body["top_k"] = -1  # vLLM 0.8 knows no other word for "off", and later ones know both
+            body["top_k"] = -1  # the only "off" in vLLM 0.8; later versions accept both
         if self.stream:
             body["stream"] = True
             if self.ask_usage:
-                # Explicitly, since the default has changed between servers.
+                # Always explicit: the default differs between server versions.
                 given = cast("Mapping[str, object]", body.get("stream_options", {}))
                 wanted = {name: value for name, value in given.items() if value is not None}
                 body["stream_options"] = {"include_usage": True, **wanted}
@@ -105,20 +105,20 @@ class Post(Generic[T]):
 
 
 def depends_on_version(params: CheckedParams, route: str = CHATS) -> bool:
-    """Whether a request with these parameters is written differently for some versions, or refused there."""
+    """Whether a request with these parameters is written differently for some versions, or rejected for them."""
     return bool(params.newer) or must_ask(params.fields, route)
 
 
 def suit(params: CheckedParams, version: Version, route: str = CHATS) -> CheckedParams:
-    """The parameters as a server of a version reads them. Warns of what it ignores, where that does no harm.
+    """Returns the parameters for a given server version. Warns about parameters that it ignores harmlessly.
 
     Args:
         params: The parameters.
-        version: The server's.
-        route: Where they go, below `/v1` if the route is there.
+        version: The server's version.
+        route: The route, below `/v1` if it is there.
 
     Raises:
-        InvalidRequestError: The server is too old for some, and would ignore them silently.
+        InvalidRequestError: The server is too old for some of them and would silently ignore them.
     """
     lacking = {
         name: needs(name, since, version)
@@ -139,7 +139,7 @@ def suit(params: CheckedParams, version: Version, route: str = CHATS) -> Checked
 
 
 def replies_wanted(params: CheckedParams) -> int:
-    """How many replies to one prompt a request asks for, by its `n`."""
+    """How many replies per prompt a request asks for: its `n`."""
     n = params.fields.get("n", 1)
     if params.extra_body is not None:
         n = params.extra_body.get("n", n)

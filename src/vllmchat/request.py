@@ -1,4 +1,4 @@
-"""What a provider can send: something that becomes a call once the model and the limits are known."""
+"""What a provider can send: a validated request; the model and timeout are filled in later."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ T = TypeVar("T")
 
 
 class Request(Protocol[T]):
-    """A request that has been checked. Each endpoint's module has its own."""
+    """A validated request. Each endpoint's module has its own."""
 
     needs_model: ClassVar[bool]
-    """Whether it goes to a model, so that the provider must know, or ask, which one."""
+    """Whether it goes to a model, so that the provider must know or look up which one."""
 
     def call(self, model: str, timeout: Timeout) -> Call[T]:
-        """The call.
+        """Makes the call.
 
         Args:
-            model: The model's name; empty when none is needed.
-            timeout: The provider's limits; the request's own go before them.
+            model: The model's name; empty if none is needed.
+            timeout: The provider's timeout; the request's own takes precedence.
 
         Raises:
-            InvalidRequestError: Something in the request has no JSON form.
+            InvalidRequestError: Something in the request is not JSON-serializable.
         """
         ...
 
@@ -40,14 +40,14 @@ class VersionedRequest(Request[T], Protocol[T]):
 
     @property
     def needs_version(self) -> bool:
-        """Whether it has to be."""
+        """Whether the server's version matters."""
         ...
 
     def for_version(self, version: tuple[int, int, int]) -> Request[T]:
-        """The request as a server of a version reads it.
+        """Returns the request for a given server version.
 
         Raises:
-            InvalidRequestError: That server is too old for it.
+            InvalidRequestError: The server is too old for it.
         """
         ...
 
@@ -59,17 +59,17 @@ def asks_version(request: Request[T]) -> TypeGuard[VersionedRequest[T]]:
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest(Generic[T]):
-    """A request to the server itself, not to a model. What it says is known before the server is.
+    """A request to the server itself, not to a model. It depends on neither model nor version.
 
     Attributes:
-        path: The route, with its query.
-        read: Makes the result of the answer.
-        timeout: Its own limits; a number sets `total`.
+        path: The route, including its query.
+        read: Makes the result of the response.
+        timeout: Its own timeout; a number sets `total`.
         method: HTTP method.
-        body: Body, in JSON, or None.
-        outside_v1: Whether the route stands beside `/v1`, as most of these do.
-        needs: As of `Call`.
-        answers: As of `Call`.
+        body: JSON body, or None.
+        outside_v1: Whether the route is outside `/v1`, as most of these are.
+        needs: See `Call`.
+        answers: See `Call`.
     """
 
     path: str
@@ -84,7 +84,7 @@ class PlainRequest(Generic[T]):
     needs_model: ClassVar[bool] = False
 
     def call(self, model: str, timeout: Timeout) -> Call[T]:
-        """The call; the model is of no interest."""
+        """Makes the call; the model is ignored."""
         return Call(
             self.path,
             self.read,

@@ -1,4 +1,4 @@
-"""The server itself: which version it is, how it is, whether it is ready, how loaded it is."""
+"""The server itself: its version, health, readiness and load."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -15,18 +15,18 @@ from vllmchat.models import ModelList, models_call
 from vllmchat.request import PlainRequest
 from vllmchat.wire import WireModel, decode
 
-_NEEDS: Final = "Any vLLM server has it: check base_url."
+_NEEDS: Final = "Every vLLM server has it: check base_url."
 
 _ILL: Final = frozenset({500, 503})
-"""How servers say that their engine has died: 500 before vLLM 0.11."""
+"""The statuses of a server whose engine has died: 500 before vLLM 0.11."""
 
 _PASSING: Final = RETRIED_STATUSES | {500}
-"""Errors of a server that starts, or of the proxy in front of it."""
+"""Errors of a server that is starting, or of the proxy in front of it."""
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _LONGEST_WAIT: Final = 10.0
-"""Seconds that one question may take. A server that is ready answers in less, and one that hangs is asked again."""
+"""Timeout of a single poll, in seconds. A ready server responds faster, and one that hangs is polled again."""
 
 
 class _Version(WireModel):
@@ -39,14 +39,14 @@ class _Load(WireModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelsRequest:
-    """The request for a server's models."""
+    """The request that lists a server's models."""
 
     timeout: float | Timeout | None = None
 
     needs_model: ClassVar[bool] = False
 
     def call(self, model: str, timeout: Timeout) -> Call[ModelList]:
-        """The call; the model is of no interest."""
+        """Makes the call; the model is ignored."""
         return models_call(Timeout.of(checked_timeout(self.timeout), timeout))
 
 
@@ -79,12 +79,12 @@ def _read_load(reply: Reply) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Waiting for a server until it is well and serves a model.
+    """Waits until a server is healthy and serves a model.
 
     Attributes:
         model: The model; None for any.
         seconds: How long to wait.
-        limits: The provider's limits.
+        limits: The provider's timeouts.
     """
 
     model: str | None
@@ -93,7 +93,7 @@ class Readiness:
 
     @property
     def timeout(self) -> Timeout:
-        """The limits of the whole, and of each question in it."""
+        """The timeouts: `total` for the whole wait, the others for each poll."""
         return Timeout(
             self.limits.connect,
             min(self.limits.first_token or _LONGEST_WAIT, _LONGEST_WAIT),
@@ -102,20 +102,20 @@ class Readiness:
         )
 
     def flow(self, target: Target, clock: Clock) -> Flow[None]:
-        """Asks until the answer is yes, with growing pauses.
+        """Polls the server until it is ready, with growing pauses.
 
         Raises:
-            APITimeoutError: The answer was not yes in time. The message tells the last one.
-            APIStatusError: An error that waiting does not cure, such as a wrong key.
+            APITimeoutError: It was not ready in time. The message gives its last state.
+            APIStatusError: An error that waiting will not fix, such as a wrong key.
         """
-        state = "it has not answered"
+        state = "it has not responded"
         cause: Exception | None = None
         pause = _FIRST_PAUSE
         while True:
             try:
                 missing = yield from self._missing(target, clock)
             except APITimeoutError as error:
-                # That the time is up says less than what came before.
+                # The previous state says more than "time is up".
                 if error.limit != "total":
                     state, cause = error.message, error
             except APIConnectionError as error:
@@ -134,7 +134,7 @@ class Readiness:
                 left = clock.total_seconds()
             if left <= 0:
                 raise APITimeoutError(
-                    f"{target.base} was not ready within {self.seconds:g} s. When it was asked last: {state}",
+                    f"{target.base} was not ready within {self.seconds:g} s. Last state: {state}",
                     limit="total",
                     seconds=self.seconds,
                     url=str(target.base),
@@ -142,9 +142,9 @@ class Readiness:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _missing(self, target: Target, clock: Clock) -> Flow[str | None]:
-        """What the server lacks, in words, or None when it is ready."""
+        """What the server lacks, in words, or None if it is ready."""
         timeout = self.timeout
-        # The loop is what tries again.
+        # The polling loop does the retries.
         health = Call(
             "/health",
             _read_health,
@@ -156,10 +156,10 @@ class Readiness:
             answers=_ILL,
         )
         if not (yield from reply_flow(target, health, clock)):
-            return "/health said that its engine does not run"
+            return "/health reports that the engine is not running"
         models = yield from reply_flow(target, models_call(timeout, max_retries=0), clock)
         names = [card.id for card in models.data]
         if self.model in names or (self.model is None and names):
             return None
-        wanted = f", not {self.model}" if self.model is not None else ""
-        return f"it was well and served {', '.join(names) or 'no model'}{wanted}"
+        wanted = f", but not {self.model}" if self.model is not None else ""
+        return f"it was healthy and serving {', '.join(names) or 'no model'}{wanted}"

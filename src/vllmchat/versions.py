@@ -1,11 +1,11 @@
-"""What differs between vLLM 0.8 and 0.33 on the wire, and what this library does about it.
+"""What differs between vLLM 0.8 and 0.33 on the wire, and how this library handles it.
 
-Nearly everything is said so that every version understands it, or is read so that any answer will do: then nobody asks
-which version a server is. `DIFFERENCES` is the whole list; `docs/versions.md` shows it. Where a request must be written
-differently for old and for new servers, the provider asks the server's `/version`, once; `must_ask` says for which
-requests, `fit` writes them.
+Most requests are written so that every version understands them, and most responses are read in any form: then the
+server's version does not matter. `DIFFERENCES` is the complete list; `docs/versions.md` shows it. If a request must be
+written differently for old and new servers, the provider looks up the server's `/version`, once; `must_ask` decides
+which requests need that, and `fit` writes them.
 
-A server without `/version`, or with an answer that is no version of vLLM, counts as the newest.
+A server without `/version`, or with something other than a version of vLLM there, is treated as the newest.
 """
 
 from __future__ import annotations
@@ -23,40 +23,41 @@ Version: TypeAlias = tuple[int, int, int]
 """Major, minor and patch number."""
 
 NEWEST: Final[Version] = (9999, 0, 0)
-"""What a server counts as whose version is not known."""
+"""The version assumed if a server's version is not known."""
 
 _OLDEST: Final[Version] = (0, 8, 0)
-"""Older ones are not supported. What calls itself older was built without its tags, as `0.1.dev1+g...`."""
+"""Older versions are not supported. Servers that report an older one were built without tags: `0.1.dev1+g...`."""
 
 STRUCTURED_OUTPUTS: Final[Version] = (0, 11, 0)
-"""The first version with `structured_outputs`; those before have `guided_json` and its kind."""
+"""The first version with `structured_outputs`; earlier ones have `guided_json` and the like."""
 
 COMPLETION_SCHEMAS: Final[Version] = (0, 11, 1)
-"""The first version whose `/v1/completions` reads more in `response_format` than `json_object`."""
+"""The first version whose `/v1/completions` supports more than `json_object` in `response_format`."""
 
 RESPONSE_CONSTRAINTS: Final[Version] = (0, 17, 0)
-"""The first version whose `/v1/responses` has `structured_outputs`; those before have only the schema in `text`."""
+"""The first version whose `/v1/responses` has `structured_outputs`; earlier ones have only the schema in `text`."""
 
 RESPONSE_OBJECTS: Final[Version] = (0, 32, 0)
-"""A version whose `/v1/responses` obeys the format `json_object`; some before ignore it, and all obey a schema."""
+"""A version whose `/v1/responses` supports the format `json_object`; some earlier ones ignore it, and all support a
+schema."""
 
 PACKING: Final[Version] = (0, 11, 1)
-"""The first version with `embed_dtype` and `endianness`; those before ignore them."""
+"""The first version with `embed_dtype` and `endianness`; earlier ones ignore them."""
 
 ACTIVATION: Final[Version] = (0, 11, 1)
 """The first version with `use_activation`, but not for embeddings."""
 
 NORMALIZE: Final[Version] = (0, 10, 1)
-"""The first version with `normalize` for embeddings, which 0.26 refuses."""
+"""The first version with `normalize` for embeddings, which 0.26 rejects."""
 
 EMBEDDING_ACTIVATION: Final[Version] = (0, 16, 0)
 """The first version with `use_activation` for embeddings."""
 
 EFFORT_IN_TEMPLATE: Final[Version] = (0, 14, 0)
-"""The first version whose chats tell the template the `reasoning_effort`; those before only models of OpenAI."""
+"""The first version whose chats pass `reasoning_effort` to the template; earlier ones only for OpenAI's models."""
 
 EFFORT_THINKS: Final[Version] = (0, 22, 0)
-"""The first version whose chats also tell it the `enable_thinking` that the effort implies."""
+"""The first version whose chats also pass the `enable_thinking` that the effort implies."""
 
 CHATS: Final = "/chat/completions"
 COMPLETIONS: Final = "/completions"
@@ -65,10 +66,10 @@ EMBEDDINGS: Final = "/embeddings"
 
 
 def read_version(text: str) -> Version:
-    """The version that a server says it is.
+    """Parses the version that a server reports.
 
     Args:
-        text: Such as `0.11.0`, `0.10.2rc1.dev27+g1a2b3c4` or `dev`. Of a release candidate, the release counts.
+        text: Such as `0.11.0`, `0.10.2rc1.dev27+g1a2b3c4` or `dev`. A release candidate counts as the release.
     """
     found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
     if found is None:
@@ -79,7 +80,7 @@ def read_version(text: str) -> Version:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which versions differ.
+    """One difference between versions.
 
     Attributes:
         since: The version that changed it.
@@ -98,114 +99,114 @@ DIFFERENCES: Final = (
     Difference(
         "0.9",
         "constraints of `complete` on a server with a reasoning parser",
-        "hold after the end of the reasoning; before, never",
+        "apply after the end of the reasoning; before, never",
         "nothing",
     ),
     Difference(
         "0.9",
         "`tools` of `tokenize` and `count_tokens`",
-        "new; before, ignored silently",
-        "asks for the version; an old server's lack is an `InvalidRequestError`",
+        "new; before, silently ignored",
+        "asks for the version; too old a server is an `InvalidRequestError`",
     ),
     Difference(
         "0.9",
         "`top_k=0`",
-        "0 switches it off; before, only -1 does, and 0 is refused",
-        "sends -1, which all versions understand, also for speech",
+        "0 switches it off; before, only -1 does, and 0 is rejected",
+        "sends -1, which all versions understand, for speech too",
     ),
     Difference(
         "0.9",
         "tool calls in streams",
-        "`id` and `type` come once, not in every piece",
-        "reads all forms",
+        "`id` and `type` arrive once, not in every chunk",
+        "reads both forms",
     ),
     Difference(
         "0.10.1",
         "error bodies",
         "nested under `error`; before, flat",
-        "reads four shapes, and none",
+        "reads all of them, and empty bodies",
     ),
     Difference(
         "0.10.1, 0.16, 0.26",
         "`use_activation` of `embed`",
-        "0.10.1 brings it as `normalize`, 0.16 under this name, 0.26 drops the old one",
-        "asks for the version and sends the name that the server reads; an old server's lack is an "
+        "0.10.1 adds it as `normalize`, 0.16 under this name, 0.26 drops the old name",
+        "asks for the version and sends the name that the server knows; too old a server is an "
         "`InvalidRequestError`",
     ),
     Difference(
         "0.10.2",
         "`truncate_prompt_tokens=-1` of chats and completions",
-        "-1 is allowed; before, refused",
-        "sends it; an old server answers with a `BadRequestError`",
+        "-1 is allowed; before, rejected",
+        "sends it; an old server returns a `BadRequestError`",
     ),
     Difference(
         "0.11",
         "`top_logprobs=-1` of chats, `prompt_logprobs=-1`",
-        "-1 is allowed; before, refused",
-        "sends it; an old server answers with a `BadRequestError`",
+        "-1 is allowed; before, rejected",
+        "sends it; an old server returns a `BadRequestError`",
     ),
     Difference(
         "0.11",
         "`structured_outputs`",
         "new; before, `guided_json`, `guided_regex`, `guided_choice`, `guided_grammar`",
-        "asks for the version and writes the form that the server reads; an old server's lack is an "
+        "asks for the version and sends the form that the server knows; too old a server is an "
         "`InvalidRequestError`",
     ),
     Difference(
         "0.11.1",
         "`response_format` with a JSON schema on `/v1/completions`",
-        "works; before, ignored without a word",
-        "asks for the version and writes a constraint that the server reads",
+        "works; before, silently ignored",
+        "asks for the version and sends a constraint that the server knows",
     ),
     Difference(
         "0.11.1",
         "`response_format` with a structural tag on `/v1/completions`",
-        "works; before, ignored without a word",
-        "asks for the version; an old server's lack is an `InvalidRequestError`",
+        "works; before, silently ignored",
+        "asks for the version; too old a server is an `InvalidRequestError`",
     ),
     Difference(
         "0.11.1",
-        "the notation of structural tags in chats",
-        "`format`, beside the older `structures` and `triggers`",
-        "nothing: sends the notation that is given",
+        "the syntax of structural tags in chats",
+        "`format`, in addition to the older `structures` and `triggers`",
+        "nothing: sends the given syntax",
     ),
     Difference(
         "0.11.1",
         "`embed_dtype`, `endianness`",
-        "new; before, ignored without a word",
-        "asks for packed bytes, which old servers refuse, or with `base64` for the version; an old server's "
-        "lack is an `InvalidRequestError`",
+        "new; before, silently ignored",
+        "asks for binary numbers, which old servers reject, or with `base64` for the version; too old a server "
+        "is an `InvalidRequestError`",
     ),
     Difference(
         "0.11.1",
         "`use_activation` of `pool`, `classify`, `score` and `rerank`",
-        "new; before, ignored without a word",
-        "asks for the version; an old server's lack is an `InvalidRequestError`",
+        "new; before, silently ignored",
+        "asks for the version; too old a server is an `InvalidRequestError`",
     ),
     Difference(
         "0.11.1",
         "`reasoning`",
-        "the name of `reasoning_content`, which 0.16 drops; both at once in between",
+        "the new name of `reasoning_content`, which 0.16 drops; both at once in between",
         "reads either as `.reasoning`, never both",
     ),
     Difference(
         "0.11.1",
         "`reasoning` in the history",
-        "given to the chat template; before, ignored. (`reasoning_content` there is ignored by 0.16 to 0.21)",
+        "passed to the chat template; before, ignored. (`reasoning_content` there is ignored by 0.16 to 0.21)",
         "sends `reasoning`; nothing for older servers",
     ),
     Difference(
         "0.11.1",
         "tools, reasoning items in the input, and `status` of `respond`",
-        "as documented; before, tools and reasoning items are refused (but for models of OpenAI), and a response that "
-        "was cut is `completed`",
-        "nothing: an old server answers with a `BadRequestError`",
+        "as documented; before, tools and reasoning items are rejected (except for OpenAI's models), and a response "
+        "that was cut is `completed`",
+        "nothing: an old server returns a `BadRequestError`",
     ),
     Difference(
         "0.12",
-        "`guided_json` and its kind, `best_of`, `structural_tag` beside the other parameters",
-        "removed, and ignored without a word",
-        "refuses these names and says what to write",
+        "`guided_json` and the like, `best_of`, `structural_tag` next to the other parameters",
+        "removed and silently ignored",
+        "rejects these names and says what to write",
     ),
     Difference(
         "0.12",
@@ -216,128 +217,128 @@ DIFFERENCES: Final = (
     Difference(
         "0.14",
         "the code of an error inside a stream",
-        "tells what went wrong; before, always 400",
-        "nothing: before, even the end of an engine is a `BadRequestError` there",
+        "says what went wrong; before, always 400",
+        "nothing: before, even a dead engine is a `BadRequestError` there",
     ),
     Difference(
         "0.16",
         "the modes of `pause`",
-        "`mode`; before, `wait_for_inflight_requests`, and what runs is aborted without it",
+        "`mode`; before, `wait_for_inflight_requests`, and running requests are aborted without it",
         '`"wait"` is sent in both forms; nothing for `"keep"`, with which old servers abort',
     ),
     Difference(
         "0.17",
         "`structured_outputs` of `respond`",
-        "new; before, ignored without a word",
-        "asks for the version and writes a JSON schema into `text`, which all versions read; an old server's "
-        "lack is an `InvalidRequestError`",
+        "new; before, silently ignored",
+        "asks for the version and writes a JSON schema into `text`, which all versions know; too old a server "
+        "is an `InvalidRequestError`",
     ),
     Difference(
         "0.17",
         "`logits_processors`",
-        "removed, and ignored without a word",
-        "refuses the name; `extra_body` reaches old servers",
+        "removed and silently ignored",
+        "rejects the name; `extra_body` reaches old servers",
     ),
     Difference(
         "0.18",
-        "usage in streams whose `stream_options` do not say",
-        "none; before, with the usage. (Without `stream_options`, none in any version)",
-        "always says whether it is wanted",
+        "usage in streams whose `stream_options` do not mention it",
+        "none; before, included. (Without `stream_options`, none in any version)",
+        "always sends whether it is wanted",
     ),
     Difference(
         "0.18",
         "what `render` and `render_completion` return",
-        "the tokens and the sampling; before, the engine's input, without sampling",
+        "the tokens and sampling parameters; before, the engine's input, without sampling parameters",
         "reads both",
     ),
     Difference(
         "0.18, 0.21",
         "`reasoning_effort`",
-        "`none`, then the other new words; before, refused",
-        "sends it; an old server answers with a `BadRequestError`",
+        "`none`, then the other new values; before, rejected",
+        "sends it; an old server returns a `BadRequestError`",
     ),
     Difference(
         "0.20",
         "streams of `/inference/v1/generate`",
         "chunks; before, `stream` is ignored",
-        "gives a whole answer as one chunk",
+        "yields a whole response as one chunk",
     ),
     Difference(
         "0.20",
         "`tools=[]`",
-        "refused; before, taken for none",
-        "refuses it for all of them",
+        "rejected; before, treated as no tools",
+        "rejects it for all versions",
     ),
     Difference(
         "0.22",
-        "what `reasoning_effort` tells the chat template",
-        "also the `enable_thinking` that it implies; from 0.14 on, the effort alone; before, nothing",
+        "what `reasoning_effort` passes to the chat template",
+        "also the `enable_thinking` that it implies; from 0.14, the effort alone; before, nothing",
         "sends it; `count_tokens` asks for the version and counts what the server's chats do",
     ),
     Difference(
         "0.24",
         "`temperature` above 2",
-        "refused; before, without bound",
-        "refuses it; `extra_body` reaches old servers",
+        "rejected; before, unlimited",
+        "rejects it; `extra_body` reaches old servers",
     ),
     Difference(
         "0.24",
         "`include_reasoning=False` in streams",
-        "obeyed; before, only without streaming",
-        "sends it; in an old server's stream the reasoning comes all the same",
+        "works; before, only without streaming",
+        "sends it; an old server's stream has the reasoning anyway",
     ),
     Difference(
         "0.26, 0.32",
-        "what `/reset_prefix_cache`, then `/sleep` and `/wake_up` answer",
-        "JSON; before, nothing",
-        "reads either; the result is None where nothing is told",
+        "the responses of `/reset_prefix_cache`, then `/sleep` and `/wake_up`",
+        "JSON; before, empty",
+        "reads either; the result is None if the response is empty",
     ),
     Difference(
         "0.28",
         "more than four `stop` texts",
-        "refused; before, any number",
-        "sends them; a new server answers with a `BadRequestError`",
+        "rejected; before, any number",
+        "sends them; a new server returns a `BadRequestError`",
     ),
     Difference(
         "0.30",
         "`logprobs=-1` of `complete`",
-        "-1 is allowed; before, refused",
-        "sends it; an old server answers with a `BadRequestError`",
+        "-1 is allowed; before, rejected",
+        "sends it; an old server returns a `BadRequestError`",
     ),
     Difference(
         "0.31",
-        "`presence_penalty` and `frequency_penalty` that are not given",
-        "what the model's generation config says; before, 0",
+        "`presence_penalty` and `frequency_penalty` if not given",
+        "the model's generation config; before, 0",
         "nothing: sends no defaults",
     ),
     Difference(
         "0.32",
         '`text={"format": {"type": "json_object"}}` of `respond`',
-        "obeyed; some before ignore it without a word",
-        "asks for the version and writes the schema of any object, which all versions obey",
+        "works; some earlier ones silently ignore it",
+        "asks for the version and writes a schema for any object, which all versions know",
     ),
     Difference(
         "0.32",
         "`max_tokens` beyond the context",
-        "cut; before, refused",
-        "sends it; an old server answers with a `ContextWindowExceededError`",
+        "cut; before, rejected",
+        "sends it; an old server returns a `ContextWindowExceededError`",
     ),
     Difference(
         "0.33",
         "the finish reason of a tool call that `max_tokens` cut",
-        "`length`; before, often `tool_calls`, with JSON that the server has closed",
-        "looks at the call and at the usage: `ToolCall.complete`",
+        "`length`; before, often `tool_calls`, with JSON that the server has completed",
+        "looks at the call and the usage: `ToolCall.complete`",
     ),
 )
-"""Every difference that this library knows and that a caller could notice, oldest first."""
+"""Every difference that this library handles or a caller could notice, oldest first."""
 
 
 def must_ask(fields: Mapping[str, object], route: str = CHATS) -> bool:
-    """Whether a request is written differently for some versions, or refused.
+    """Whether a request is written differently for some versions, or rejected for them.
 
     Args:
-        fields: The fields of its body that are checked.
-        route: Where it goes, below `/v1` if the route is there.
+        fields: The checked fields of its body.
+        route: Its route, below `/v1` if the route is there.
     """
     try:
         return fit(fields, _OLDEST, route) != fields
@@ -346,15 +347,15 @@ def must_ask(fields: Mapping[str, object], route: str = CHATS) -> bool:
 
 
 def fit(fields: Mapping[str, object], version: Version, route: str = CHATS) -> dict[str, object]:
-    """The fields as a server of a version reads them.
+    """Returns the fields for a given server version.
 
     Args:
-        fields: The fields of the body that are checked. They are not changed.
-        version: The server's.
-        route: As above.
+        fields: The checked fields of the body. They are not modified.
+        version: The server's version.
+        route: See `must_ask`.
 
     Raises:
-        InvalidRequestError: The server is too old for something, and would ignore it without a word.
+        InvalidRequestError: The server is too old for something and would silently ignore it.
     """
     fitted = dict(fields)
     if route == RESPONSES:
@@ -405,7 +406,7 @@ def _only_schema(wanted: Mapping[str, object], version: Version) -> object:
     if isinstance(schema, str):
         schema = _read_object(schema)
         if schema is None:
-            rule = "must be the text of a JSON object."
+            rule = "must be a JSON object as a string."
             problems.append(Problem("structured_outputs.json", "", rule))
     if problems:
         raise InvalidRequestError(problems)
@@ -413,7 +414,7 @@ def _only_schema(wanted: Mapping[str, object], version: Version) -> object:
 
 
 def _read_object(text: str) -> dict[str, object] | None:
-    import json  # few requests need it
+    import json  # rarely needed
 
     try:
         value: object = json.loads(text)
@@ -425,7 +426,7 @@ def _read_object(text: str) -> dict[str, object] | None:
 def _fit_pooling(fields: dict[str, object], version: Version, route: str) -> None:
     problems: list[Problem] = []
     if version < PACKING and fields.get("encoding_format") == "base64":
-        # Ignored, these would have the numbers read as what they are not.
+        # Ignored, these would make the numbers be read as a different type.
         plain = {"embed_dtype": (None, "float32"), "endianness": (None, "little", "native")}
         problems += [
             needs(name, PACKING, version) for name, same in plain.items() if fields.get(name) not in same
@@ -442,7 +443,7 @@ def _fit_pooling(fields: dict[str, object], version: Version, route: str) -> Non
 
 
 def needs(name: str, since: Version, version: Version) -> Problem:
-    """The problem of a parameter that a server would ignore."""
+    """The problem of a parameter that the server would ignore."""
     least = ".".join(map(str, since)).removesuffix(".0")
     return Problem(name, "", f"needs vLLM {least} or newer; this server is {'.'.join(map(str, version))}.")
 

@@ -1,8 +1,8 @@
-"""What the models of all answers have in common: lenient reading, unknown fields kept.
+"""Shared by the models of all responses: lenient parsing that keeps unknown fields.
 
-Servers of many versions, and proxies before them, answer with more or less than the newest server does. So
-nothing here insists on a key: null counts as absent, what is missing has its default, what is unknown is
-kept in `model_extra`. Only the outer shape must be right, which each decoder checks.
+Servers of many versions, and the proxies in front of them, send more or fewer fields than the newest server does. So
+no key is required here: null counts as absent, missing fields get their defaults, and unknown fields are kept in
+`model_extra`. Only the outer structure must be right; each decoder checks that.
 """
 
 import json
@@ -25,16 +25,16 @@ _building = threading.Lock()
 
 
 class WireModel(BaseModel):
-    """Base of everything that a server sends: keeps unknown fields, is built on first use."""
+    """Base of everything a server sends. Keeps unknown fields; its validator is built on first use."""
 
     model_config = ConfigDict(extra="allow", defer_build=True, protected_namespaces=())
 
 
 class Otherwise:
-    """Marks a field whose value may have another form: `convert` makes the declared type of it.
+    """Marks a field that may also come in another form, which `convert` turns into the declared type.
 
-    The declared type is tried first, inside the compiled validator, so a value of the usual form costs
-    nothing. `convert` gets what did not fit and raises ValueError for what it does not know either.
+    The declared type is tried first, inside the compiled validator, so the usual form costs nothing. `convert`
+    receives what did not match, and raises ValueError if it does not know it either.
     """
 
     __slots__ = ("_convert",)
@@ -45,7 +45,7 @@ class Otherwise:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         declared = handler(source)
         return core_schema.union_schema(
-            # The labels stand in the path of an error, where `first_problem` knows them.
+            # The labels appear in an error's path, where `first_problem` removes them.
             [(declared, _MEMBER), (core_schema.no_info_plain_validator_function(self._convert), _MEMBER)],
             mode="left_to_right",
         )
@@ -58,7 +58,7 @@ class Otherwise:
 
 
 def null_as(make: Callable[[], object]) -> Otherwise:
-    """Null stands for what `make` returns."""
+    """Replaces null by what `make` returns."""
 
     def convert(value: object) -> object:
         if value is None:
@@ -77,7 +77,7 @@ def _whole(value: object) -> int:
 
 
 def _joined_text(value: object) -> str:
-    """Content given as a list of parts, the text of them."""
+    """The text of content that is a list of parts."""
     if not isinstance(value, list):
         raise ValueError("neither text nor a list of parts")
     pieces: list[str] = []
@@ -97,32 +97,31 @@ def _json_text(value: object) -> str:
 
 
 JsonObject: TypeAlias = dict[str, object]
-"""A JSON object that is passed on as it is. (A name of its own, because some models have a field named
-`object`.)"""
+"""A JSON object that is passed on unchanged. (An alias, because some models have a field named `object`.)"""
 
 Items = Annotated[list[T], null_as(list[Any])]
-"""A list; null is the empty one."""
+"""A list; null becomes the empty list."""
 
 Text = Annotated[str, null_as(str)]
-"""Text; null is the empty one."""
+"""Text; null becomes the empty text."""
 
 Whole = Annotated[int, Otherwise(_whole)]
-"""A whole number; null is 0, a fraction is cut off."""
+"""An integer; null becomes 0, and a fraction is truncated."""
 
 Content = Annotated[str | None, Otherwise(_joined_text)]
-"""Text or null; of a list of parts, the text of its parts."""
+"""Text or null; a list of parts becomes the text of its parts."""
 
 JsonText = Annotated[str, Otherwise(_json_text)]
-"""JSON as text; an object that was sent as such becomes its text, null is the empty text."""
+"""JSON as text; an object is encoded, and null becomes the empty text."""
 
 
 def as_object(value: object) -> JsonObject | None:
-    """A decoded JSON value as an object, or None when it is something else."""
+    """A decoded JSON value as an object, or None if it is something else."""
     return cast("JsonObject", value) if isinstance(value, dict) else None
 
 
 def start_of(body: bytes) -> str:
-    """The start of a body as text, for an error: at most 2,000 characters."""
+    """The start of a body as text, for an error message: at most 2,000 characters."""
     return body[: _BODY_LIMIT * 4].decode("utf-8", "replace")[:_BODY_LIMIT]
 
 
@@ -131,13 +130,13 @@ def not_this(what: str, body: bytes, reason: str) -> ResponseError:
     text = start_of(body)
     shown = text if len(text) <= 200 else text[:200] + "…"
     said = f"it starts with: {shown}" if shown.strip() else "it is empty"
-    return ResponseError(f"the server's answer is not {what} ({reason}); {said}", body=text)
+    return ResponseError(f"the response is not {what} ({reason}); {said}", body=text)
 
 
 def build(model: type[BaseModel]) -> None:
-    """Build a model's validator now, unless it is built. Safe from many threads.
+    """Builds a model's validator now, unless that is done already. Thread-safe.
 
-    Models are built on first use, which keeps the import short; older versions of pydantic do so without a lock.
+    Models are built on first use, which keeps the import fast; older versions of pydantic do that without a lock.
     """
     if not model.__pydantic_complete__:
         with _building:
@@ -145,16 +144,16 @@ def build(model: type[BaseModel]) -> None:
 
 
 def decode(model: type[M], body: bytes, what: str, *, context: object | None = None) -> M:
-    """Read one JSON body.
+    """Decodes a JSON body.
 
     Args:
-        model: What to make of it.
-        body: The bytes of the body.
-        what: What it should be, with its article, for the error.
-        context: What the model's validators must know.
+        model: The model to make of it.
+        body: The body.
+        what: What it should be, with its article, for the error message.
+        context: What the model's validators need to know.
 
     Raises:
-        ResponseError: The body is not JSON or not of this shape.
+        ResponseError: The body is not JSON or does not match the model.
     """
     build(model)
     try:
@@ -164,16 +163,16 @@ def decode(model: type[M], body: bytes, what: str, *, context: object | None = N
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing wrong, as `path: rule`."""
+    """The first validation error, as `path: rule`."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join(str(part) for part in first["loc"] if part != _MEMBER)
     return f"{path}: {first['msg']}" if path else first["msg"]
 
 
 def chunk_or_error(data: bytes, decode: Callable[[bytes], M]) -> M | JsonObject:
-    """Read the data of one server-sent event: a chunk, or the body of the error that it tells.
+    """Decodes the data of one server-sent event: a chunk, or the body of the error that it reports.
 
-    An error is a JSON object whose `error` is not null, also beside choices, or the flat
+    An error is a JSON object whose `error` is not null, even if it has choices too, or the flat
     `{"object": "error", "message": ...}`.
 
     Args:
@@ -181,9 +180,9 @@ def chunk_or_error(data: bytes, decode: Callable[[bytes], M]) -> M | JsonObject:
         decode: Makes a chunk of it.
 
     Raises:
-        ResponseError: The data is neither: not JSON, or JSON of another shape.
+        ResponseError: The data is neither: not JSON, or JSON of another structure.
     """
-    # Only an event that is unlike vLLM's chunks is looked at twice.
+    # Only events unlike vLLM's chunks are parsed twice.
     try:
         chunk = decode(data)
     except ResponseError:
@@ -197,7 +196,7 @@ def chunk_or_error(data: bytes, decode: Callable[[bytes], M]) -> M | JsonObject:
 
 
 def find_error(data: bytes) -> JsonObject | None:
-    """The body of the error that an event tells, or None when it tells none."""
+    """The body of the error that an event reports, or None."""
     if b'"error"' not in data:
         return None
     try:

@@ -1,4 +1,4 @@
-"""MassGen for the tests: an environment of its own, made once a machine."""
+"""MassGen for the tests: an environment of its own, made once per machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from support.stage import RunPython
 
 collect_ignore = ["inside"]
-"""Those tests import MassGen: they run in its environment, started by `test_massgen_inside.py`."""
+"""These tests import MassGen: they run in its environment, started by `test_massgen_inside.py`."""
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -39,7 +39,7 @@ def massgen_python(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def run_massgen_python(massgen_python: Path, tmp_path_factory: pytest.TempPathFactory) -> RunPython:
-    """Runs MassGen's Python with this clone's vllmchat, in an empty folder and with an empty home."""
+    """Runs MassGen's Python with this clone's vllmchat, in an empty directory and with an empty home."""
     home = tmp_path_factory.mktemp("home")
 
     def run(
@@ -64,7 +64,7 @@ def run_massgen_python(massgen_python: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def _measuring() -> list[str]:
-    """What makes Python measure the coverage of what follows, if the tests' own is measured: it is added to that."""
+    """Makes Python measure coverage in child processes if the tests' coverage is measured."""
     coverage = sys.modules.get("coverage")
     current = coverage.Coverage.current() if coverage is not None else None
     if current is None:

@@ -56,7 +56,7 @@ def test_three_agents_find_a_winner(
         for each in status["agents"][name]["round_history"]
     )
 
-    # Three answers, three votes, the presentation; an agent may be asked again when an answer came meanwhile.
+    # Three answers, three votes, the presentation; an agent may be asked again if an answer arrived in the meantime.
     assert len(bodies) >= 7
     assert others == {("GET", "/v1/models")}
     of_ada = {"top_k": 50, "repetition_penalty": 1.0, "chat_template_kwargs": {"enable_thinking": True}}

@@ -1,6 +1,6 @@
-"""Runs the tests in `inside/`, which import MassGen, in MassGen's environment, and tells of each how it went.
+"""Runs the tests in `inside/`, which import MassGen, in MassGen's environment, and reports the result of each.
 
-They run in one process, because importing MassGen takes ten seconds and more.
+They run in one process, because importing MassGen takes more than ten seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INSIDE = Path(__file__).with_name("inside")
 
 
 def names() -> list[str]:
-    """The names of the tests there, as `file::function`, found without importing anything."""
+    """The names of those tests, as `file::function`, found without importing anything."""
     found: list[str] = []
     for file in sorted(INSIDE.glob("test_*.py")):
         body = ast.parse(file.read_text(encoding="utf-8")).body
@@ -33,13 +33,13 @@ def names() -> list[str]:
 def outcomes(
     run_massgen_python: RunPython, vllm_server: LiveServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[ET.Element]]:
-    """The records of all tests there, by name. A parametrized test has several."""
+    """The reports of all those tests, by name. A parametrized test has several."""
     report = tmp_path_factory.mktemp("inside") / "report.xml"
     options = ["-c", str(INSIDE / "pytest.ini"), "--rootdir", str(INSIDE), "-p", "no:cacheprovider", "-q"]
     done = run_massgen_python(
         *("-m", "pytest", *options, "--junitxml", str(report), str(INSIDE)),
         env={
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # MassGen's dependencies bring plugins that we don't need.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # MassGen's dependencies install pytest plugins that are not needed.
             "VLLMCHAT_TEST_SERVER": vllm_server.base_url,
             "VLLMCHAT_TEST_MODEL": vllm_server.model,
         },

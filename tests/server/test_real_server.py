@@ -55,7 +55,9 @@ def test_what_needs_no_key_and_what_does(keyed_server: LiveServer) -> None:
 def test_a_model_that_is_not_served_is_waited_for_in_vain(vllm_server: LiveServer) -> None:
     with (
         VLLMProvider("other", base_url=vllm_server.base_url) as llm,
-        pytest.raises(APITimeoutError, match=f"it was well and served {vllm_server.model}, not other"),
+        pytest.raises(
+            APITimeoutError, match=f"it was healthy and serving {vllm_server.model}, but not other"
+        ),
     ):
         llm.ready(0.5)
 

@@ -1,1 +1,1 @@
-"""What the tests share: local servers, recorded answers."""
+"""What the tests share: local servers, recorded responses."""

@@ -1,4 +1,4 @@
-"""Asking the tiny model what it knows, and comparing replies."""
+"""Asks the tiny model for known replies, and compares them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Question:
 
     @property
     def params(self) -> VLLMChatParams:
-        """The parameters that make the answer a known one."""
+        """The parameters that make the reply a known one."""
         params = VLLMChatParams(temperature=0, enable_thinking=self.thinking)
         if self.dialogue.tools:
             params["tools"] = cast("Any", self.dialogue.tools)
         return params
 
     def check(self, reply: ChatCompletion) -> None:
-        """The reply is the known one, to the letter."""
+        """The reply is exactly the known one."""
         dialogue = self.dialogue
         where = (dialogue.name, self.system, self.thinking)
         end = "" if self.exact else "\n"
@@ -68,10 +68,10 @@ class Question:
         assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens, where
 
     def check_told(self, told: Told) -> None:
-        """Events told the known reply."""
+        """The events add up to the known reply."""
         reply = told.completion
         self.check(reply)
-        # The blank line before a call is told as it comes; it is no content of the reply.
+        # The blank line before a call is streamed as it arrives; it is not part of the reply's content.
         assert told.text == reply.text or (reply.tool_calls and not told.text.strip())
         assert (told.reasoning or None) == reply.reasoning
         assert told.calls == [(call.id, call.name, call.arguments) for call in reply.tool_calls]
@@ -79,12 +79,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What events told of a first choice."""
+    """What the events of the first choice add up to."""
 
     text: str
     reasoning: str
     calls: list[tuple[str, str, str]]
-    """Id, name and arguments of each."""
+    """ID, name and arguments of each."""
     completion: ChatCompletion
 
 
@@ -99,7 +99,7 @@ def questions(script: Script, *, exact: bool = True) -> list[Question]:
 
 
 def told_by(events: Iterable[Event]) -> Told:
-    """What the events of one choice tell. It asserts that they come in a sensible order."""
+    """What the events of one choice add up to. Asserts that they arrive in a sensible order."""
     text = reasoning = ""
     calls: dict[int, list[str]] = {}
     done: dict[int, tuple[str, str, str]] = {}
@@ -130,7 +130,7 @@ def told_by(events: Iterable[Event]) -> Told:
 
 
 def differences(one: object, other: object, path: str = "") -> list[str]:
-    """Where two JSON values differ; numbers may differ by what another batch does to their last digits."""
+    """Where two JSON values differ; numbers may differ in their last digits, as they do between batches."""
     shown, other_shown = repr(one), repr(other)
     if shown == other_shown:
         return []
@@ -158,7 +158,7 @@ def differences(one: object, other: object, path: str = "") -> list[str]:
 
 
 def comparable(reply: ChatCompletion) -> dict[str, Any]:
-    """A reply as JSON, without what is new in each answer: its id, its time, the ids of its calls."""
+    """A reply as JSON, without what is new in each response: its ID, its time, the IDs of its calls."""
     dumped = reply.model_dump(mode="json")
     assert dumped.pop("id")
     assert dumped.pop("created")

@@ -1,4 +1,4 @@
-"""Small chats as a server answers them, for tests of what carries them."""
+"""Small chats as a server returns them, for tests of the transport."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def chunks(*texts: str) -> list[Object]:
 
 
 def models(*names: str) -> Object:
-    """What `/v1/models` answers."""
+    """The response of `/v1/models`."""
     return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
 
 
 def answer_any(request: Request) -> Answer:
-    """Answers whatever a provider asks, in the form that it asks for; the reply is the last message's text."""
+    """Responds to any request of a provider, streamed or not; the reply is the last message's text."""
     if request.path.endswith("/models"):
         return reply(models("served"))
     body: Object = request.json()

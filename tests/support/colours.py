@@ -1,4 +1,4 @@
-"""The verbs of a provider in a colour chosen from outside, so that one test covers all of them."""
+"""The methods of a provider, sync or async as a parameter, so that one test covers both."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ NAMES: tuple[Name, ...] = ("sync", "asyncio", "trio")
 
 
 class Colour:
-    """Blocking verbs, or asynchronous ones on an event loop that runs in a thread of its own.
+    """Sync methods, or async ones on an event loop in a thread of its own.
 
     Attributes:
-        name: Which.
+        name: Which of them.
     """
 
     def __init__(self, name: Name, portal: BlockingPortal | None) -> None:
@@ -53,7 +53,7 @@ class Colour:
         model: str | None = None,
         **params: Unpack[CommonChatParams],
     ) -> ChatCompletion:
-        """Does `chat` or `achat`."""
+        """Calls `chat` or `achat`."""
         if self.portal is None:
             return llm.chat(messages, model=model, **params)
         return self.portal.call(lambda: llm.achat(messages, model=model, **params))
@@ -66,25 +66,25 @@ class Colour:
         model: str | None = None,
         **params: Unpack[CommonChatParams],
     ) -> Stream:
-        """Does `stream` or `astream`."""
+        """Calls `stream` or `astream`."""
         if self.portal is None:
             return Stream(cast("ChatStream", llm.stream(messages, model=model, **params)), None)
         stream = cast("AsyncChatStream", llm.astream(messages, model=model, **params))
         return Stream(stream, self.portal)
 
     def do(self, llm: object, verb: str, *args: object, **params: object) -> Any:
-        """Does a verb that waits, named without its `a`."""
+        """Calls a method that waits, named without its `a`."""
         if self.portal is None:
             return getattr(llm, verb)(*args, **params)
         return self.portal.call(partial(getattr(llm, f"a{verb}"), *args, **params))
 
     def open(self, llm: object, verb: str, *args: object, **params: object) -> Stream:
-        """Does a verb that streams, named without its `a`."""
+        """Calls a method that streams, named without its `a`."""
         name = verb if self.portal is None else f"a{verb}"
         return Stream(getattr(llm, name)(*args, **params), self.portal)
 
     def close(self, llm: VLLMProvider | AsyncProvider) -> None:
-        """Does `close` or `aclose`."""
+        """Calls `close` or `aclose`."""
         if self.portal is None:
             cast("VLLMProvider", llm).close()
         else:
@@ -92,7 +92,7 @@ class Colour:
 
 
 class Stream:
-    """A stream of either colour, as a blocking one."""
+    """A sync or async stream, as a sync one."""
 
     def __init__(self, stream: ChatStream | AsyncChatStream, portal: BlockingPortal | None) -> None:
         self.inner = stream
@@ -111,7 +111,7 @@ class Stream:
         return _next(self._portal, cast("AsyncChatStream", self.inner))
 
     def events(self) -> Iterator[Event]:
-        """Does `events`."""
+        """Calls `events`."""
         if self._portal is None:
             yield from cast("ChatStream", self.inner).events()
             return
@@ -121,14 +121,14 @@ class Stream:
                 yield _next(self._portal, events)
 
     def until_done(self) -> ChatCompletion:
-        """Does `until_done`."""
+        """Calls `until_done`."""
         if self._portal is None:
             return cast("ChatStream", self.inner).until_done()
         return self._portal.call(cast("AsyncChatStream", self.inner).until_done)
 
     @property
     def completion(self) -> ChatCompletion:
-        """The reply as far as it has been handed out."""
+        """The reply handed out so far."""
         return self.inner.completion
 
     def texts(self) -> list[str]:
@@ -136,7 +136,7 @@ class Stream:
         return [chunk.text for chunk in self if chunk.text]
 
     def close(self) -> None:
-        """Does `close` or `aclose`."""
+        """Calls `close` or `aclose`."""
         if self._portal is None:
             cast("ChatStream", self.inner).close()
         else:
@@ -170,7 +170,7 @@ def _next(portal: BlockingPortal, source: AsyncIterator[T]) -> T:
 
 @contextlib.contextmanager
 def colour_of(name: Name) -> Generator[Colour]:
-    """Gives the colour of a name; with an asynchronous one, its event loop ends with the block."""
+    """Makes sync or async methods by name; the event loop of async ones ends with the block."""
     if name == "sync":
         yield Colour(name, None)
         return

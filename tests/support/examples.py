@@ -1,12 +1,12 @@
-"""The examples in the documentation: found, run, and compared with the output that they promise.
+"""The examples in the documentation: found, run, and compared with their promised output.
 
-An example is a fenced block. What it prints is promised in one of two ways: by comments `#> ...` inside it, or by a
-block `text` right after it, with nothing in between. An `…` in a promise stands for anything. A comment right before
-the fence says how an example is different:
+An example is a fenced block. Its output is promised in one of two ways: by comments `#> ...` inside it, or by a
+block `text` right after it, with nothing in between. An `…` there stands for anything. A comment right before
+the fence marks a special example:
 
-- `<!-- example: type-error -->`: wrong on purpose, and a type checker says so.
-- `<!-- example: pooling -->`: a server answers whose model embeds.
-- `<!-- example: stand-in -->`: a stand-in answers, since it needs more than the tiny model can do.
+- `<!-- example: type-error -->`: wrong on purpose, and a type checker reports it.
+- `<!-- example: pooling -->`: runs against a server with an embedding model.
+- `<!-- example: stand-in -->`: runs against a stand-in, since it needs more than the tiny model can do.
 - `<!-- example: not-run (REASON) -->`: it is only compiled and type-checked.
 - `<!-- example: not-checked (REASON) -->`: it is only compiled.
 """
@@ -34,13 +34,13 @@ class Example:
     """One fenced block.
 
     Attributes:
-        path: The file it stands in.
+        path: Its file.
         line: Number of its first line of code, from 1.
-        language: What the fence says, such as `python`.
+        language: The language of the fence, such as `python`.
         code: The text inside.
-        directive: How it is different, or empty.
-        follows: Whether it stands right after another block.
-        output: What it prints, as far as that is promised.
+        directive: Its directive, or empty.
+        follows: Whether it comes right after another block.
+        output: Its promised output.
     """
 
     path: Path
@@ -53,16 +53,16 @@ class Example:
 
     @property
     def name(self) -> str:
-        """Where it stands, such as `docs/streaming.md:12`."""
+        """Its place, such as `docs/streaming.md:12`."""
         return f"{self.path.relative_to(ROOT).as_posix()}:{self.line}"
 
     @property
     def module(self) -> str:
-        """A name for the module it is written to."""
+        """The name of the module it is written to."""
         return re.sub(r"\W", "_", self.name.removesuffix(".md"))
 
     def at_its_line(self) -> str:
-        """The code, so far down that an error names the line in the documentation."""
+        """The code, padded so that an error names the line in the documentation."""
         return "\n" * (self.line - 1) + self.code
 
 
@@ -72,7 +72,7 @@ def pages() -> list[Path]:
 
 
 def examples(*languages: str) -> list[Example]:
-    """All fenced blocks in one of some languages."""
+    """All fenced blocks in certain languages."""
     return [example for page in pages() for example in read(page) if example.language in languages]
 
 
@@ -124,7 +124,7 @@ def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
 
 
 def as_promised(promised: list[str], printed: str) -> bool:
-    """Whether what was printed is what was promised, blank lines and line breaks aside."""
+    """Whether the output is the promised one, except for blank lines and line breaks."""
     pattern = ".*".join(re.escape(_one_line(piece)) for piece in _one_line("\n".join(promised)).split("…"))
     return re.fullmatch(pattern.replace(r"\ ", r"\s*"), _one_line(printed), re.DOTALL) is not None
 

@@ -1,4 +1,4 @@
-"""The same JSON with null for a key, and without the key: what a lenient reader takes for the same."""
+"""The same JSON with null for a key, and without the key: equivalent for a lenient reader."""
 
 from __future__ import annotations
 

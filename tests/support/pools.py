@@ -1,6 +1,6 @@
 """A look into the connection pools of a provider."""
 
-# What is looked at here is nobody's business but the tests'.
+# Private attributes, which only the tests may read.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Held(NamedTuple):
-    """What a pool has.
+    """The connections of a pool.
 
     Attributes:
         idle: Connections that wait for a request.
-        in_use: Connections that serve one, and rights to open one.
-        waiting: Callers that wait for a right.
+        in_use: Connections that serve one, and permissions to open one.
+        waiting: Callers that wait for a permission.
     """
 
     idle: int
@@ -34,7 +34,7 @@ class Held(NamedTuple):
 
 
 def held(pool: SyncPool | AsyncPool) -> Held:
-    """What the pool has now."""
+    """The connections of the pool now."""
     return Held(len(pool._idle), pool._in_use, len(pool._waiting))
 
 
@@ -44,7 +44,7 @@ def idle_lines(pool: SyncPool | AsyncPool) -> deque[SyncLine | AsyncLine]:
 
 
 def sync_pool(llm: VLLMProvider) -> SyncPool:
-    """The pool of blocking calls."""
+    """The pool of sync calls."""
     return cast("SyncPool", llm._connections.blocking.state().sender)
 
 
@@ -54,13 +54,13 @@ async def async_pool(llm: VLLMProvider) -> AsyncPool:
 
 
 def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:
-    """The pool of a colour."""
+    """The pool of sync or async calls."""
     return sync_pool(llm) if colour.portal is None else colour.portal.call(async_pool, llm)
 
 
 @contextlib.contextmanager
 def hold_locks(llm: VLLMProvider) -> Generator[None]:
-    """Has another thread hold every lock that blocking calls use, as it may when a process is forked."""
+    """Makes another thread hold every lock that sync calls use, as may happen when a process is forked."""
     locks = (sync_pool(llm)._lock, llm._connections.blocking.state().model.lock)
     held, release = threading.Event(), threading.Event()
 
@@ -80,7 +80,7 @@ def hold_locks(llm: VLLMProvider) -> Generator[None]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread does without telling; it sleeps between looks only."""
+    """Waits for something that another thread does without notification, by polling."""
     tick = threading.Event()
     for _ in range(5000):
         if condition():

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class ForwardProxy(Listener):
     """Passes everything on to one server, whatever host the client names.
 
-    So a client may ask for a host that does not exist: when it gets an answer, it went through the proxy. The
+    So a client may request a host that does not exist: if it gets a response, it went through the proxy. The
     proxy's URL is `origin`. Each connection of a client serves one request or one tunnel.
 
     Attributes:
-        requests: What clients asked of the proxy, in order: its method, target and headers.
+        requests: The requests of clients to the proxy, in order: method, target and headers.
         tunnels: The `host:port` of each CONNECT that was accepted.
     """
 
@@ -41,10 +41,10 @@ class ForwardProxy(Listener):
 
         Args:
             upstream: The server behind it, listening on IPv4.
-            credentials: User and password that a client must send; else it gets a 407.
-            status: What a CONNECT gets; anything but 200 is a refusal.
+            credentials: User and password that a client must send; otherwise it gets a 407.
+            status: The status for a CONNECT; anything but 200 is a rejection.
             tls: The proxy's own TLS context, for an https proxy.
-            patience: As for `ScriptedServer`.
+            patience: See `ScriptedServer`.
         """
         super().__init__(tls=tls, patience=patience)
         self.requests: list[Request] = []
@@ -88,7 +88,7 @@ class ForwardProxy(Listener):
 
 
 def _origin_form(request: Request) -> bytes:
-    """The request as the proxy sends it on: for the server itself, once, without what was for the proxy."""
+    """The request as the proxy forwards it: for the server itself, once, without the proxy's own headers."""
     assert request.target.startswith("http://"), f"not in absolute form: {request.target}"
     path = "/" + request.target.removeprefix("http://").partition("/")[2]
     dropped = ("connection", "content-length", "transfer-encoding")

@@ -1,7 +1,7 @@
-"""What real vLLM servers answered, and what the models of 0.32.0 serialise to.
+"""Responses of real vLLM servers, and what the models of 0.32.0 serialize to.
 
-A server is named by its version, with a word for how it was set up where that matters: `0.32.0`, `0.10.2-pooling`. Its
-recordings are files of a folder, or of an archive that `scripts/pack_recordings.py` made of one.
+A server is named by its version, plus its setup if that matters: `0.32.0`, `0.10.2-pooling`. Its recordings are files
+in a directory, or in an archive made by `scripts/pack_recordings.py`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ NEWEST = "0.32.0"
 
 @dataclass(frozen=True)
 class Recording:
-    """One request and its answer.
+    """One request and its response.
 
     Attributes:
-        server: Which server answered.
-        name: Name of the file, without its suffix.
+        server: The server that responded.
+        name: The file name without its suffix.
         method: HTTP method.
         path: Path of the request.
-        request: Decoded body of the request; None when it had none.
-        status: HTTP status of the answer.
-        headers: Headers of the answer, names in lower case.
-        body: Body of the answer.
-        length: How long the body was, in bytes; more than `body` has where only its start was kept.
+        request: Decoded body of the request; None if it had none.
+        status: HTTP status of the response.
+        headers: Headers of the response, names in lower case.
+        body: Body of the response.
+        length: The length of the body in bytes; more than that of `body` if only its start was kept.
     """
 
     server: str
@@ -66,7 +66,7 @@ class Recording:
 
     @property
     def data(self) -> list[bytes]:
-        """Of a stream, the data of its events, `[DONE]` among them."""
+        """The data of a stream's events, including `[DONE]`."""
         prefix = b"data: "
         events = [event for event in self.body.split(b"\n\n") if event]
         assert all(event.startswith(prefix) for event in events)
@@ -74,7 +74,7 @@ class Recording:
 
     @property
     def chunks(self) -> list[bytes]:
-        """Of a stream, the data of its events up to `[DONE]`."""
+        """The data of a stream's events up to `[DONE]`."""
         *chunks, done = self.data
         assert done == b"[DONE]"
         return chunks
@@ -150,7 +150,7 @@ def _read(server: str, name: str, recorded: Any) -> Recording:
 
 @cache
 def samples(heading: str) -> list[bytes]:
-    """The serialised objects below a heading of the samples, such as `"tool first"`."""
+    """The serialized objects below a heading of the samples, such as `"tool first"`."""
     lines = (_RECORDED / "vllm-0.32.0-samples.txt").read_text("utf-8").split("\n")
     start = lines.index(f"-- {heading}") + 1
     found: list[bytes] = []

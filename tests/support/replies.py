@@ -1,4 +1,4 @@
-"""Replies made at random, and the same replies cut into the chunks of a stream."""
+"""Random replies, and the same replies split into the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Streamed:
-    """A reply in both its forms.
+    """A reply in both forms.
 
     Attributes:
-        reply: The body of the answer without streaming, decoded.
+        reply: The response body without streaming, decoded.
         chunks: The data of the events with streaming.
     """
 
@@ -25,7 +25,7 @@ class Streamed:
 
     @property
     def body(self) -> bytes:
-        """The body of the answer without streaming."""
+        """The response body without streaming."""
         return json.dumps(self.reply, ensure_ascii=False).encode()
 
 
@@ -37,14 +37,14 @@ _head: Object = {"id": "chatcmpl-1", "created": 1, "model": "m"}
 
 @st.composite
 def _pieces(draw: st.DrawFn, text: str) -> list[str]:
-    """A text cut at random; some pieces are empty."""
+    """A text split at random; some pieces are empty."""
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=4)))
     return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 @st.composite
 def _tool_call(draw: st.DrawFn, position: int) -> Object:
-    # Ids are told apart by the position; a cut call is made by dropping the end of its arguments.
+    # IDs differ by position; dropping the end of its arguments makes a call a cut one.
     arguments = json.dumps(draw(_objects), ensure_ascii=draw(st.booleans()))
     if draw(st.integers(0, 4)) == 0:
         arguments = arguments[: draw(st.integers(0, len(arguments)))]
@@ -57,7 +57,7 @@ def _tool_call(draw: st.DrawFn, position: int) -> Object:
 
 @st.composite
 def _call_deltas(draw: st.DrawFn, index: int, call: Object) -> list[Object]:
-    """The pieces of one tool call, in one of the forms that servers send them in."""
+    """The pieces of one tool call, in one of the forms that servers send."""
     name, arguments = call["function"]["name"], call["function"]["arguments"]
     head: Object = {"index": index, "id": call["id"], "type": "function", "function": {}}
     repeated: Object = draw(
@@ -83,7 +83,7 @@ def _call_deltas(draw: st.DrawFn, index: int, call: Object) -> list[Object]:
 
 @st.composite
 def _woven(draw: st.DrawFn, strands: list[list[Any]]) -> list[Any]:
-    """All items, those of each strand in its order."""
+    """All items, interleaved, each strand in its own order."""
     order = draw(st.permutations([number for number, strand in enumerate(strands) for _ in strand]))
     waiting = [iter(strand) for strand in strands]
     return [next(waiting[number]) for number in order]

@@ -1,4 +1,4 @@
-"""Which route each verb of a vLLM provider takes, and how to call it."""
+"""The route of each method of a vLLM provider, and how to call the method."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A call of a verb.
+    """A call of a method.
 
     Attributes:
-        route: The method and the path that it sends; of several requests, those of the first that is no question for
-            the version.
-        verb: The verb's name, without the `a` of its awaiting twin.
-        arguments: Positional arguments that it takes.
-        params: Keywords that it takes.
+        route: The HTTP method and the path of its request; with several requests, those of the first that does not look
+            up the version.
+        verb: The method's name, without the `a` of its async version.
+        arguments: Its positional arguments.
+        params: Its keyword arguments.
     """
 
     route: str
@@ -25,7 +25,7 @@ class Asked:
 
 
 def _tool(city: str) -> str:
-    """Tells the weather."""
+    """Returns the weather."""
     return city
 
 
@@ -78,4 +78,4 @@ ASKED: tuple[Asked, ...] = (
     Asked("POST /v1/unload_lora_adapter", "unload_lora", ("mine",)),
     Asked("POST /wake_up", "wake_up"),
 )
-"""Every verb that sends something, once."""
+"""Every method that sends something, once."""

@@ -1,4 +1,4 @@
-r"""A local HTTP server that does exactly what a test tells it to, the misbehaviour of real servers included.
+r"""A local HTTP server that does exactly what a test scripts, including the misbehavior of real servers.
 
     with ScriptedServer() as server:
         server.reply({"id": "x"})                             # first request: a JSON reply
@@ -8,31 +8,31 @@ r"""A local HTTP server that does exactly what a test tells it to, the misbehavi
         gate.release()
         assert server.requests[0].json() == {...}
 
-Each request takes the next answer that was queued (`reply`, `stream`, `script`, `add`); when the queue is
-empty, the answer of `always`. A request without any answer gets a 500 and fails the test.
+Each request gets the next queued response (`reply`, `stream`, `script`, `add`); if the queue is empty, the
+response of `always`. A request without a response gets a 500 and fails the test.
 
-An answer is a list of steps. A step is `bytes`, sent as they are, or a callable that takes the `Connection`.
+A response is a list of steps. A step is `bytes`, sent unchanged, or a callable that takes the `Connection`.
 The callables here: `Gate()` (wait for the test), `drip(data)` (byte by byte), `never` (wait until the client
-leaves), `forever(data)` (send until the client leaves), `close`, `reset`, `half_close`. In `stream` they
-stand between the events, in `script` between raw bytes; `then=` adds them to a whole answer. What follows a
-step that closes is not done. Recipes:
+closes), `forever(data)` (send until the client closes), `close`, `reset`, `half_close`. In `stream` they
+go between the events, in `script` between raw bytes; `then=` adds them to a whole response. Steps after one
+that closes are skipped. Recipes:
 
-    server.script(reset)                                      # RST instead of an answer
+    server.script(reset)                                      # RST instead of a response
     server.reply(x); server.script(close)                     # a reused connection ends before any byte
     server.reply(x, then=[gate, close])                       # an idle connection is closed by the server
-    server.script(never)                                      # no answer at all
+    server.script(never)                                      # no response at all
     server.stream([{"n": 1}, never])                          # a stream that stalls
     server.stream([{"n": 1}, reset])                          # a stream that breaks
     server.stream([{"n": 1}], done=False)                     # a stream that ends well, but without [DONE]
     server.stream([{"n": 1}], chunked=False)                  # a stream ended by closing
-    server.stream([{"n": 1}, DONE, forever(KEEP_ALIVE)])      # bytes after the end, without end
+    server.stream([{"n": 1}, DONE, forever(KEEP_ALIVE)])      # endless bytes after the end
     server.reply(x, headers={"content-length": "999"}, then=[close])  # a length that is not reached
     server.reply(x, http="1.0", headers={"content-length": None})     # HTTP/1.0, ended by closing
     server.script(head(200, {"transfer-encoding": "chunked"}), b"zz\r\n", close)  # broken framing
     server.reply({}, 307, {"location": other.url("/v1/models")})      # a redirect
-    server.busy(2, retry_after="0"); server.reply(x)          # 503 twice, then well
-    server.at_connect(close)                                  # the connection ends as soon as it is made
-    ScriptedServer(requests_per_connection=1)                 # closes without notice after each answer
+    server.busy(2, retry_after="0"); server.reply(x)          # 503 twice, then success
+    server.at_connect(close)                                  # the connection ends as soon as it is open
+    ScriptedServer(requests_per_connection=1)                 # closes without notice after each response
     await in_thread(gate.wait_reached)                        # a wait that leaves the event loop running
 
 `tls=`, `place="ipv6"` and `place="unix"` listen elsewhere. `support.tls` has certificates, `support.proxy` a
@@ -133,14 +133,14 @@ class Request:
 
     Attributes:
         method: For example `POST`.
-        target: What stands between the method and the version, exactly.
+        target: What is between the method and the version, unchanged.
         version: For example `HTTP/1.1`.
-        headers: By lower-case name; those that came more than once joined by a comma.
-        raw_headers: In order, as they came.
-        body: The bytes, without the framing. Empty if the answer said `read_body=False`.
+        headers: By lower-case name; repeated ones joined by a comma.
+        raw_headers: In order, as received.
+        body: The bytes, without the framing. Empty if the response has `read_body=False`.
         connection: The number of its connection, from 0.
-        index: How many requests came before it on that connection.
-        at: When its head had arrived, in seconds of `time.monotonic()`.
+        index: How many requests preceded it on that connection.
+        at: When its headers had arrived, in seconds of `time.monotonic()`.
     """
 
     method: str
@@ -160,7 +160,7 @@ class Request:
 
     @property
     def query(self) -> str:
-        """What follows the question mark; `""` if there is none."""
+        """The query after the question mark; `""` if there is none."""
         return urllib.parse.urlsplit(self.target).query
 
     def json(self) -> dict[str, object]:
@@ -187,10 +187,10 @@ Answerer: TypeAlias = Answer | Callable[[Request], Answer]
 
 
 class Gate:
-    """A step that holds the connection until the test lets it go on; stays open once released.
+    """A step that holds the connection until the test releases it; stays open after that.
 
-    One gate may hold many connections. A client that leaves while it is held is noticed at once. A gate that
-    is never released is no failure when the test ends, but is one when the server's patience does.
+    One gate may hold many connections. A client that closes while it is held is noticed at once. A gate that
+    is never released is not a failure at the end of the test, but is one when the server's patience runs out.
     """
 
     def __init__(self) -> None:
@@ -210,7 +210,7 @@ class Gate:
                 self._held.discard(connection)
 
     def release(self) -> None:
-        """Lets all go on that wait here now or later."""
+        """Releases all connections that wait here, now or later."""
         with self._lock:
             self._released = True
             for connection in self._held:
@@ -223,34 +223,34 @@ class Gate:
             timeout: In seconds.
 
         Raises:
-            AssertionError: It did not get here in time.
+            AssertionError: The server did not reach it in time.
         """
         assert self._reached.wait(timeout), f"the server did not reach the gate within {timeout:g} s"
 
 
 def never(connection: Connection) -> None:
-    """A step: sends nothing more and waits until the client leaves."""
+    """A step: sends nothing more and waits until the client closes."""
     connection.watch(lambda: False, what="the client to leave")
 
 
 def close(connection: Connection) -> None:
-    """A step: closes the connection in the orderly way (FIN)."""
+    """A step: closes the connection properly (FIN)."""
     connection.close()
 
 
 def reset(connection: Connection) -> None:
-    """A step: drops the connection (RST); what was sent and not read yet may be lost."""
+    """A step: drops the connection (RST); data that was sent but not read yet may be lost."""
     connection.close(reset=True)
 
 
 def half_close(connection: Connection) -> None:
-    """A step: says that nothing more will come (FIN), and waits until the client closes."""
+    """A step: closes the sending side (FIN), and waits until the client closes."""
     connection.half_close()
     never(connection)
 
 
 def body(data: bytes) -> Step:
-    """A step: sends a piece of a body, framed as the body that was begun: one chunk, compressed, or plain."""
+    """A step: sends a piece of a body, framed like the body that was begun: as a chunk, compressed, or plain."""
     return functools.partial(_send_body, data)
 
 
@@ -268,7 +268,7 @@ def drip(data: bytes, size: int = 1) -> Step:
 
 
 def forever(data: bytes) -> Step:
-    """A step: sends a piece of a body again and again until the client leaves."""
+    """A step: sends a piece of a body again and again until the client closes."""
 
     def step(connection: Connection) -> None:
         deadline = time.monotonic() + connection.patience
@@ -304,9 +304,9 @@ def reply(
     """A whole reply.
 
     Args:
-        content: The body: bytes and str as they are, anything else as JSON, None for an empty one.
+        content: The body: bytes and str unchanged, anything else as JSON, None for an empty one.
         status: The HTTP status.
-        headers: Beside `content-type: application/json` and `content-length`, or instead of them; None
+        headers: In addition to `content-type: application/json` and `content-length`, or replacing them; None
             removes one.
         gzip: Compress the body.
         http: The version in the status line.
@@ -347,11 +347,11 @@ def stream(
     """A stream of server-sent events, each its own HTTP chunk.
 
     Args:
-        events: A mapping is sent as JSON in a `data:` line, a str as the text of a `data:` line, bytes as
-            they are (with the blank line that they need), a step is done where it stands.
+        events: A mapping is sent as JSON in a `data:` line, a str as the text of a `data:` line, bytes
+            unchanged (with the blank line that they need); a step is done in its place.
         status: The HTTP status.
-        headers: Beside the ones of an event stream, or instead of them; None removes one.
-        chunked: Frame the body in chunks. If not, the end of the connection is the end of the body.
+        headers: In addition to those of an event stream, or replacing them; None removes one.
+        chunked: Frame the body in chunks. If not, the connection's end is the body's end.
         gzip: Compress the body, flushed after each event.
         done: Send `data: [DONE]` after the events.
         end: End the body after that, by the last chunk or by closing. If not, it stays unfinished.
@@ -380,7 +380,7 @@ def stream(
 
 
 def script(*steps: Step, read_body: bool = True) -> Answer:
-    """An answer of raw steps; see the module's docstring."""
+    """A response of raw steps; see the module's docstring."""
     return Answer(steps, read_body)
 
 
@@ -401,8 +401,9 @@ class ScriptedServer(Listener):
 
     Attributes:
         requests: All requests in order of arrival.
-        requests_per_connection: After so many answers the server closes a connection without notice.
-        version: What `/version` answers. Such a request then takes no answer of the queue and is not in `requests`.
+        requests_per_connection: After so many responses the server closes a connection without notice.
+        version: The response of `/version`. Such a request then takes no response from the queue and is not in
+            `requests`.
     """
 
     def __init__(
@@ -419,7 +420,7 @@ class ScriptedServer(Listener):
             place: 127.0.0.1, ::1 or a unix socket (`unix_path`), on a free port.
             tls: The server's context; see `support.tls`.
             requests_per_connection: See above; None for no limit.
-            patience: How long, in seconds, a step waits for the test or the client before that is a failure.
+            patience: How long, in seconds, a step waits for the test or the client before it fails.
         """
         super().__init__(place, tls=tls, patience=patience)
         self.requests: list[Request] = []
@@ -431,7 +432,7 @@ class ScriptedServer(Listener):
 
     @property
     def base_url(self) -> str:
-        """What a provider takes: the origin and `/v1`."""
+        """The `base_url` for a provider: the origin and `/v1`."""
         return self.url("/v1")
 
     def url(self, path: str) -> str:
@@ -439,12 +440,12 @@ class ScriptedServer(Listener):
         return self.origin + path
 
     def add(self, *answers: Answerer) -> None:
-        """Queues answers, each for one request. A callable makes its answer from the request."""
+        """Queues responses, each for one request. A callable makes its response from the request."""
         with self._changed:
             self._answers.extend(answers)
 
     def always(self, answer: Answerer) -> None:
-        """Sets the answer of all requests that find the queue empty."""
+        """Sets the response to all requests that find the queue empty."""
         with self._changed:
             self._always = answer
 
@@ -486,7 +487,7 @@ class ScriptedServer(Listener):
         self.add(stream(events, status, headers, chunked=chunked, gzip=gzip, done=done, end=end, then=then))
 
     def busy(self, times: int = 1, status: int = 503, *, retry_after: str | None = None) -> None:
-        """Queues `times` refusals."""
+        """Queues `times` rejections."""
         refusal = {"error": {"message": "busy", "type": "Service Unavailable", "param": None, "code": status}}
         for _ in range(times):
             self.reply(refusal, status, {"retry-after": retry_after})
@@ -514,7 +515,7 @@ class ScriptedServer(Listener):
                 connection.close()
 
     def _take(self, connection: Connection, index: int) -> tuple[Request, Answer]:
-        """Reads a request and finds its answer."""
+        """Reads a request and finds its response."""
         request = read_head(connection, index)
         if self.version is not None and request.path == "/version":
             return request, reply({"version": self.version})
@@ -527,7 +528,7 @@ class ScriptedServer(Listener):
             number = len(self.requests)
             self._changed.notify_all()
         if answerer is None:
-            failure = f"no answer was scripted for request {number}: {request.method} {request.target}"
+            failure = f"no response was scripted for request {number}: {request.method} {request.target}"
             self.fail(AssertionError(failure))
             return request, reply(failure, 500, {"content-type": "text/plain"})
         return request, answerer if isinstance(answerer, Answer) else answerer(request)

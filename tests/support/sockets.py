@@ -1,8 +1,8 @@
-"""Sockets for local test servers: listening, one thread a connection, waits that always end.
+"""Sockets for local test servers: listening, one thread per connection, waits that always end.
 
-All that is known of HTTP here is how a body is framed. Every wait gives way to three things: what it waits
-for, the client leaving (`ClientGoneError`), and the end of the server (`ServerStoppedError`). So a `with`
-block over a server always leaves without a thread or a socket behind, whatever state its connections were in.
+The only HTTP here is the framing of bodies. Every wait ends with one of three things: what it waits
+for, the client closing (`ClientGoneError`), and the end of the server (`ServerStoppedError`). So a `with`
+block over a server never leaves a thread or a socket behind, whatever state its connections were in.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Connection:
     Attributes:
         number: Counts accepted connections of this server, from 0.
         closed_by: Who ended it; None while it is open.
-        tls_error: Why TLS failed, if it did. A client that refuses the handshake counts as gone.
-        patience: How long, in seconds, a wait lasts before it is a failure.
-        buffer: What was received and not taken yet.
+        tls_error: Why TLS failed, if it did. A client that rejects the handshake counts as gone.
+        patience: How long, in seconds, a wait lasts before it fails.
+        buffer: Data received but not consumed yet.
     """
 
     def __init__(self, sock: socket.socket, number: int, *, patience: float) -> None:
@@ -78,14 +78,14 @@ class Connection:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def wake(self, *, stop: bool = False) -> None:
-        """Makes a wait of this connection look again at what it waits for. Called from other threads."""
+        """Makes a wait of this connection check its condition again. Called from other threads."""
         self._stopping = self._stopping or stop
-        # A full pipe means that it will wake anyway; a closed one that there is nobody to wake.
+        # If the pipe is full, it will wake anyway; if it is closed, there is nothing to wake.
         with contextlib.suppress(OSError):
             self._waker.send(b"!")
 
     def start_tls(self, context: ssl.SSLContext) -> None:
-        """Does the server's side of a handshake."""
+        """Performs the server's side of a handshake."""
         try:
             secure = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
         except OSError as error:
@@ -94,7 +94,7 @@ class Connection:
         self._retry(secure.do_handshake, blocked=selectors.EVENT_READ, deadline=self._deadline())
 
     def receive(self, *, patient: bool = False) -> None:
-        """Adds what comes next to `buffer`.
+        """Receives more data into `buffer`.
 
         Args:
             patient: Wait without a limit, as for the next request of an idle connection.
@@ -118,18 +118,18 @@ class Connection:
             rest = rest[sent:]
 
     def begin_body(self, *, chunked: bool, gzip: bool) -> None:
-        """Says how `send_body` frames what it sends, until `end_body`."""
+        """Sets how `send_body` frames data, until `end_body`."""
         self._chunked = chunked
         self._compressor = zlib.compressobj(wbits=31) if gzip else None
 
     def send_body(self, data: bytes) -> None:
-        """Sends a piece of a body: one chunk, if it is chunked; as it is, if no body was begun."""
+        """Sends a piece of a body: one chunk, if it is chunked; unchanged, if no body was begun."""
         if self._compressor is not None:
             data = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         self._send_piece(data)
 
     def end_body(self) -> None:
-        """Sends what ends a body."""
+        """Ends a body."""
         if self._compressor is not None:
             self._send_piece(self._compressor.flush())
         if self._chunked:
@@ -137,14 +137,14 @@ class Connection:
         self.begin_body(chunked=False, gzip=False)
 
     def watch(self, until: Callable[[], bool], *, what: str) -> None:
-        """Waits until something is true, and looks out for the client meanwhile.
+        """Waits until a condition is true, and watches for the client closing.
 
         Args:
-            until: Looked at again after each `wake`.
-            what: For the error when patience ends, for example "the gate to be released".
+            until: The condition, checked again after each `wake`.
+            what: For the error message, for example "the gate to be released".
 
         Raises:
-            ClientGoneError: The client left first.
+            ClientGoneError: The client closed first.
             AssertionError: `patience` seconds passed.
         """
         deadline = self._deadline()
@@ -168,7 +168,7 @@ class Connection:
             other: A connected, blocking socket.
 
         Raises:
-            ClientGoneError: The client left first.
+            ClientGoneError: The client closed first.
         """
         other.settimeout(self.patience)
         with contextlib.suppress(ConnectionError), selectors.DefaultSelector() as selector:
@@ -189,14 +189,14 @@ class Connection:
                     self.receive()
 
     def half_close(self) -> None:
-        """Says that nothing more will come, and keeps listening."""
+        """Closes the sending side, and keeps receiving."""
         self._sock.shutdown(socket.SHUT_WR)
 
     def close(self, by: ClosedBy = "server", *, reset: bool = False) -> None:
         """Closes the connection.
 
         Args:
-            by: Whom to remember as the one who ended it.
+            by: Who is recorded as having closed it.
             reset: Send RST instead of FIN: the client's next read fails instead of ending.
         """
         if self.closed_by is None:
@@ -212,16 +212,16 @@ class Connection:
         self._awake.close()
 
     def _send_piece(self, data: bytes) -> None:
-        # A chunk of no bytes would end the body.
+        # An empty chunk would end the body.
         if data:
             self.send(b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data)
 
     def _retry(self, operation: Callable[[], T], *, blocked: int, deadline: float | None) -> T:
-        """Does a non-blocking operation as soon as the socket lets it.
+        """Performs a non-blocking operation as soon as the socket is ready.
 
         Args:
             operation: What to do.
-            blocked: What a plain socket that would block waits for, as a selector's event.
+            blocked: What a plain socket waits for, as a selector's event.
             deadline: When patience ends, on the monotonic clock.
         """
         while True:
@@ -261,10 +261,10 @@ class Connection:
 
 
 class Listener:
-    """A server on this machine whose connections are each served by `serve` in a thread of their own.
+    """A server on this machine that runs `serve` in a separate thread for each connection.
 
     Attributes:
-        failures: What went wrong in the server's threads. Leaving the `with` block raises it.
+        failures: Errors in the server's threads. Leaving the `with` block raises them.
     """
 
     def __init__(
@@ -308,13 +308,13 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """How many connections were accepted so far."""
+        """The number of connections accepted so far."""
         with self._changed:
             return len(self._connections)
 
     @property
     def open_connections(self) -> int:
-        """How many of them neither side has closed, as far as the server knows. See `wait_open`."""
+        """The number of connections that neither side has closed, as far as the server knows. See `wait_open`."""
         with self._changed:
             return self._count_open()
 
@@ -324,10 +324,10 @@ class Listener:
             return self._connections[number]
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 2.0) -> bool:
-        """Waits until something about the server is true.
+        """Waits until a condition on the server is true.
 
         Args:
-            condition: Looked at again whenever a connection opens or ends, or a request arrives.
+            condition: Checked again whenever a connection opens or ends, or a request arrives.
             timeout: In seconds.
 
         Returns:
@@ -362,7 +362,7 @@ class Listener:
         """Runs in the connection's thread before a TLS handshake."""
 
     def fail(self, error: BaseException) -> None:
-        """Has the `with` block end with this error."""
+        """Makes the `with` block end with this error."""
         with self._changed:
             self.failures.append(error)
 
@@ -471,7 +471,7 @@ class Listener:
 
 
 async def in_thread(wait: Callable[[], T]) -> T:
-    """Does a blocking wait (of a server or a gate) without blocking the event loop, on asyncio and trio."""
+    """Runs a blocking wait (of a server or a gate) without blocking the event loop, on asyncio and trio."""
     return await anyio.to_thread.run_sync(wait)
 
 
@@ -487,7 +487,7 @@ def ipv6_available() -> bool:
 
 @contextlib.contextmanager
 def refusing_origin() -> Generator[str]:
-    """Gives an origin whose port refuses every connection, and stays reserved as long as the block runs."""
+    """Yields an origin whose port refuses every connection, and stays reserved inside the block."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -495,7 +495,7 @@ def refusing_origin() -> Generator[str]:
 
 @contextlib.contextmanager
 def unanswering_origin() -> Generator[str]:
-    """Gives an origin where connecting neither succeeds nor fails: its queue is full and nobody accepts."""
+    """Yields an origin where connecting neither succeeds nor fails: its queue is full and nothing accepts."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         listening.bind(("127.0.0.1", 0))

@@ -40,7 +40,7 @@ WORKFLOW: list[dict[str, Any]] = [
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is six times seven?"}]
 
 Call = tuple[str, str]
-"""A tool's name and the arguments as JSON text."""
+"""A tool's name and its arguments as JSON text."""
 
 _numbers = itertools.count(1)
 
@@ -53,13 +53,13 @@ def events(
     finish: str | None = None,
     usage: dict[str, Any] | None = None,
 ) -> list[Event]:
-    """A reply as vLLM streams it, `[DONE]` aside.
+    """A reply as vLLM streams it, without `[DONE]`.
 
     Args:
-        reasoning: What the model thinks first.
-        text: What it says.
-        calls: The tools that it calls.
-        finish: The finish reason; by default the fitting one. Empty for none at all.
+        reasoning: The model's reasoning.
+        text: Its text.
+        calls: Its tool calls.
+        finish: The finish reason; by default the appropriate one. Empty for none.
         usage: The token counts; by default 10 of the prompt and 5 generated.
     """
     calls = list(calls)
@@ -91,7 +91,7 @@ def says(**parts: Any) -> Answer:
 
 
 def refusal(status: int, message: str, **fields: Any) -> Answer:
-    """An error as vLLM answers it."""
+    """An error as vLLM returns it."""
     return reply({"error": {"message": message, "type": "BadRequestError", "code": status, **fields}}, status)
 
 
@@ -101,7 +101,7 @@ def _halves(text: str) -> Iterator[str]:
 
 
 class RunPython(Protocol):
-    """Runs MassGen's Python to its end, and gives what it said."""
+    """Runs MassGen's Python to its end, and returns the output."""
 
     def __call__(
         self,
@@ -113,12 +113,12 @@ class RunPython(Protocol):
 
 
 class StagedVLLM:
-    """A vLLM server that answers chats with what was queued, and every time tells which models it serves.
+    """A vLLM server that returns queued responses to chats, and always lists its models.
 
     Attributes:
         server: The server; `with stage.server:` starts it.
-        max_model_len: The context size that it tells.
-        models: The models that it tells, instead of one with that size.
+        max_model_len: The context size that it reports.
+        models: The models that it lists, instead of one with that size.
     """
 
     def __init__(self, *, max_model_len: int = 40960) -> None:
@@ -130,16 +130,16 @@ class StagedVLLM:
         self._always: Answerer | None = None
 
     def next(self, *answers: Answerer) -> None:
-        """Queues answers to chats."""
+        """Queues responses to chats."""
         self._answers.extend(answers)
 
     def always(self, answer: Answerer) -> None:
-        """Sets the answer of all chats that find the queue empty."""
+        """Sets the response to all chats that find the queue empty."""
         self._always = answer
 
     @property
     def base_url(self) -> str:
-        """What clients take as `base_url`."""
+        """The `base_url` for clients."""
         return self.server.base_url
 
     @property
@@ -154,7 +154,7 @@ class StagedVLLM:
 
     def _answer(self, request: Request) -> Answer:
         if request.path == "/v1/models":
-            # Whatever model a test asks for, this server serves it.
+            # This server serves whatever model a test requests.
             served = [{"id": "served", "max_model_len": self.max_model_len}]
             return reply({"object": "list", "data": self.models or served})
         answer = self._answers.popleft() if self._answers else self._always
@@ -163,13 +163,13 @@ class StagedVLLM:
 
 
 def recorder(base_url: str, *, first: Callable[[dict[str, Any]], bool] | None = None) -> ScriptedServer:
-    """A server that passes each request on to another one and remembers it (`requests`).
+    """A server that forwards each request to another one and records it (`requests`).
 
-    What the other server answers goes back as it comes; when the client leaves, so does the recorder.
+    The other server's response is returned as it arrives; when the client closes, so does the recorder.
 
     Args:
         base_url: The other server.
-        first: Tells by the body of a chat whether it is one that must be answered before all others. They wait.
+        first: Decides by the body of a chat whether it must be answered before all others, which wait.
             The tiny model always votes for the agent whose name MassGen sorts first, so that one has to answer first
             for every vote to be valid.
     """
@@ -197,7 +197,7 @@ def recorder(base_url: str, *, first: Callable[[dict[str, Any]], bool] | None = 
                     connection.relay(upstream)
                 connection.close()
             finally:
-                if opens:  # A client may leave as soon as it has read the end.
+                if opens:  # A client may close as soon as it has read the end.
                     gate.release()
 
         return script(step) if opens or request.body == b"" else script(gate, step)
@@ -213,7 +213,7 @@ async def collected(chunks: AsyncGenerator[StreamChunk]) -> list[StreamChunk]:
 
 
 def kinds(chunks: list[StreamChunk]) -> list[str]:
-    """Their types, repetitions left out."""
+    """Their types, without repetitions."""
     return [kind for kind, _ in itertools.groupby(str(chunk.type) for chunk in chunks)]
 
 
@@ -224,9 +224,9 @@ def only(chunks: list[StreamChunk], kind: str) -> StreamChunk:
 
 
 def plays_along(request: Request) -> Answer:
-    """What an agreeable OpenAI-compatible server answers an agent of MassGen's.
+    """The responses of an OpenAI-compatible stand-in to a MassGen agent.
 
-    It gives an answer as long as there is none, then votes for the first one, and presents the answer when it won.
+    It submits an answer while there is none, then votes for the first one, and presents the answer that won.
     """
     body: dict[str, Any] = request.json()
     tools: list[dict[str, Any]] = body.get("tools", [])

@@ -1,4 +1,4 @@
-"""Certificates for local test servers, made anew for each test run."""
+"""Certificates for local test servers, created for each test run."""
 
 # trustme's signatures also name a type of pyOpenSSL, which is not installed.
 # pyright: reportUnknownMemberType=false
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where a client finds its side of it, as PEM files.
+    """The client's PEM files.
 
     Attributes:
-        ca: The authority's certificate, as for `SSL_CERT_FILE`.
+        ca: The authority's certificate, for `SSL_CERT_FILE`.
         certificate: A client's certificate (with its chain).
         key: The key of that certificate.
     """
@@ -31,17 +31,17 @@ class Files:
 
 
 class Authority:
-    """A certificate authority that nobody knows, which issues the server's and the client's certificates."""
+    """An unknown certificate authority that issues the server's and the client's certificates."""
 
     def __init__(self) -> None:
         self._ca = trustme.CA()
 
     def server_context(self, *names: str, client_certificates: bool = False) -> ssl.SSLContext:
-        """What a server takes as `tls=`.
+        """The value for a server's `tls=`.
 
         Args:
-            names: Host names beside localhost, 127.0.0.1 and ::1.
-            client_certificates: Refuse clients without a certificate of this authority.
+            names: Host names in addition to localhost, 127.0.0.1 and ::1.
+            client_certificates: Reject clients without a certificate of this authority.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._ca.issue_cert("localhost", "127.0.0.1", "::1", *names).configure_cert(context)
@@ -57,7 +57,7 @@ class Authority:
         return context
 
     def write(self, folder: Path) -> Files:
-        """Writes a client's files to a folder."""
+        """Writes a client's files to a directory."""
         files = Files(folder / "ca.pem", folder / "client.pem", folder / "client.key")
         client = self._ca.issue_cert("client@example.org")
         self._ca.cert_pem.write_to_path(files.ca)

@@ -33,9 +33,9 @@ class LiveServer:
     model: str
     """The name under which it serves its one model."""
     log: Path
-    """Where it writes; its end tells why it died."""
+    """Its log; the end shows why it died."""
     dialogues: Script
-    """What the model knows by heart: each dialogue and the answer it gets at temperature 0."""
+    """The model's known dialogues, each with its reply at temperature 0."""
     version: str
     """Of vLLM: `0.32.0`."""
     api_key: str | None = None
@@ -43,7 +43,7 @@ class LiveServer:
 
     @property
     def base_url(self) -> str:
-        """What clients take as `base_url`."""
+        """The `base_url` for clients."""
         return f"{self.url}/v1"
 
     def since(self, version: str) -> bool:

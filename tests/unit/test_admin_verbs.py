@@ -1,4 +1,4 @@
-"""The verbs that run a server: what is sent, what old and new servers answer, what is refused."""
+"""The methods for running a server: requests, responses of old and new servers, and what is rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from support.scripted import ScriptedServer
 
 Given = tuple[str, tuple[Any, ...], dict[str, Any]]
-"""A verb, its positional arguments, its keywords."""
+"""A method, its positional arguments, its keywords."""
 
 SENT: list[tuple[Given, str, str, dict[str, list[str]], Any]] = [
     (("sleep", (), {}), "POST", "/sleep", {"level": ["1"]}, None),
@@ -47,7 +47,7 @@ SENT: list[tuple[Given, str, str, dict[str, list[str]], Any]] = [
         {"mode": ["keep"], "clear_cache": ["false"]},
         None,
     ),
-    # Servers before 0.18 know the second name only.
+    # Servers before 0.18 know only the second name.
     (
         ("pause", (), {"mode": "wait"}),
         "POST",
@@ -136,7 +136,7 @@ ANSWERS: list[tuple[Given, object, object]] = [
 
 
 @pytest.mark.parametrize(("given", "answer", "result"), ANSWERS)
-def test_what_comes_back(
+def test_results(
     given: Given, answer: object, result: object, scripted: ScriptedServer, colour: Colour
 ) -> None:
     scripted.reply(answer)
@@ -146,16 +146,16 @@ def test_what_comes_back(
 @pytest.mark.parametrize(
     "given", [each for each, _, _ in ANSWERS if each[0] not in ("is_sleeping", "is_paused")]
 )
-def test_an_empty_answer_is_one_of_an_old_server(
-    given: Given, scripted: ScriptedServer, colour: Colour
-) -> None:
+def test_an_empty_response_is_an_old_servers(given: Given, scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply()
     assert ask(colour, scripted, given) is None
 
 
 @pytest.mark.parametrize("given", [each for each, _, _ in ANSWERS])
 @pytest.mark.parametrize("answer", ["<html>Welcome to the proxy!</html>", "[]", '"yes"', '{"aborted": "x"}'])
-def test_another_answer_is_no_acknowledgement(given: Given, answer: str, scripted: ScriptedServer) -> None:
+def test_another_response_is_not_an_acknowledgement(
+    given: Given, answer: str, scripted: ScriptedServer
+) -> None:
     scripted.reply(answer)
     with pytest.raises(ResponseError):
         getattr(VLLMProvider("m", base_url=scripted.base_url), given[0])(*given[1], **given[2])
@@ -195,7 +195,7 @@ def test_the_error_names_the_version_of_routes_that_came_later(
         getattr(VLLMProvider("m", base_url=scripted.base_url), verb)(*args)
 
 
-def test_an_adapter_that_is_missing_is_no_route_that_is_missing(scripted: ScriptedServer) -> None:
+def test_a_missing_adapter_is_not_a_missing_route(scripted: ScriptedServer) -> None:
     message = "The lora adapter 'a' cannot be found."
     scripted.reply({"error": {"message": message, "type": "NotFoundError", "code": 404}}, 404)
     with pytest.raises(NotFoundError) as caught:
@@ -203,7 +203,7 @@ def test_an_adapter_that_is_missing_is_no_route_that_is_missing(scripted: Script
     assert caught.value.message == f"404: {message}"
 
 
-def test_the_provider_says_how_often_it_is_tried_again(scripted: ScriptedServer) -> None:
+def test_the_providers_max_retries_applies(scripted: ScriptedServer) -> None:
     scripted.busy(2, retry_after="0")
     with pytest.raises(ServiceUnavailableError):
         VLLMProvider("m", base_url=scripted.base_url, max_retries=1).sleep()
@@ -232,9 +232,18 @@ WRONG: list[tuple[Given, str]] = [
         ("reset_prefix_cache", (), {"reset_external": 1}),
         "reset_external=1: must be True or False, not an int.",
     ),
-    (("abort", ([],), {}), "request_ids=[]: must name a request. For all of them, call abort_all()."),
-    (("abort", ("",), {}), "request_ids='': must name a request. For all of them, call abort_all()."),
-    (("abort", (None,), {}), "request_ids=None: must name a request. For all of them, call abort_all()."),
+    (
+        ("abort", ([],), {}),
+        "request_ids=[]: must have at least one ID. To abort all requests, call abort_all().",
+    ),
+    (
+        ("abort", ("",), {}),
+        "request_ids='': must have at least one ID. To abort all requests, call abort_all().",
+    ),
+    (
+        ("abort", (None,), {}),
+        "request_ids=None: must have at least one ID. To abort all requests, call abort_all().",
+    ),
     (("abort", ([" "],), {}), "request_ids[0]=' ': must not be blank."),
     (("abort", (5,), {}), "request_ids=5: must be a list of strings, not an int."),
     (("load_lora", ("", "/a"), {}), "name='': must not be blank."),
@@ -256,7 +265,7 @@ def test_what_is_wrong_is_not_sent(
     assert scripted.requests == []
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     llm: Any = VLLMProvider("m")
     with pytest.raises(InvalidRequestError) as caught:
         llm.load_lora(1, " ", load_inplace="no", timeout=0)

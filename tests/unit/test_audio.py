@@ -1,7 +1,7 @@
-"""Transcriptions and translations: the form that is sent, the answers of the server's own models, and streams.
+"""Transcriptions and translations: the form that is sent, the responses of the server's own models, and streams.
 
-No model that hears runs here. The bytes of `vllm-0.32.0-audio.json` are what the response models of vLLM 0.32.0
-serialise to.
+No speech model runs here. The bytes of `vllm-0.32.0-audio.json` are what the response models of vLLM 0.32.0
+serialize to.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Form:
 
 
 def form(request: Request) -> Form:
-    """Reads a request's form as a server does: parts between boundaries, heads before the first empty line."""
+    """Parses a request's form as a server does: parts between boundaries, headers before the first empty line."""
     kind = request.headers["content-type"]
     assert kind.startswith("multipart/form-data; boundary=")
     boundary = b"--" + kind.partition("boundary=")[2].encode()
@@ -99,7 +99,7 @@ def refused(colour: Colour, llm: VLLMProvider, verb: str, *args: object, **param
     return [str(problem) for problem in caught.value.problems]
 
 
-# Whole answers
+# Whole responses
 
 
 def test_a_transcription(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
@@ -128,7 +128,7 @@ def test_a_transcription(scripted: ScriptedServer, colour: Colour, llm: VLLMProv
     assert result.request_id == request.headers["x-request-id"]
 
 
-def test_a_verbose_one(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_verbose_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     scripted.reply(recorded()["transcription_verbose"].encode())
     result: Transcription = colour.do(
@@ -155,7 +155,7 @@ def test_a_verbose_one(scripted: ScriptedServer, colour: Colour, llm: VLLMProvid
     assert (segment.tokens, segment.no_speech_prob, segment.speaker) == ([15947, 13], None, None)
 
 
-def test_who_speaks(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_diarized_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(recorded()["transcription_diarized"].encode())
     result: Transcription = colour.do(llm, "transcribe", SOUND, response_format="diarized_json")
     assert result.segments is not None
@@ -165,7 +165,7 @@ def test_who_speaks(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider)
     ]
 
 
-def test_a_duration_of_old_servers(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_the_usage_of_old_servers(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply({"text": "x", "duration": "3.5", "language": "en", "segments": None})
     result: Transcription = colour.do(llm, "transcribe", SOUND)
     assert (result.duration, result.usage) == (3.5, None)
@@ -192,7 +192,7 @@ def test_a_translation(name: str, scripted: ScriptedServer, colour: Colour, llm:
     assert result.usage is None
 
 
-def test_doors(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_escape_hatches(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(recorded()["translation"].encode())
     extra: Any = {"new": [1, True, "x"], "gone": None, "deep": {"a": 1}, "language": "fr"}
     colour.do(
@@ -210,15 +210,22 @@ def test_doors(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> N
     ]
 
 
-@pytest.mark.parametrize("value", [object(), [[1]], "\ud800"])
-def test_what_has_no_place_in_a_form(value: object, colour: Colour, llm: VLLMProvider) -> None:
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (object(), "cannot be sent in a form: an object."),
+        ([[1]], "cannot be sent in a form: a list."),
+        ("\ud800", "cannot be encoded (surrogates not allowed)."),
+    ],
+)
+def test_what_cannot_be_sent_in_a_form(value: object, rule: str, colour: Colour, llm: VLLMProvider) -> None:
     [problem] = refused(colour, llm, "transcribe", SOUND, extra_body={"new": value})
     assert problem.startswith("new=")
-    assert " has no " in problem
+    assert problem.endswith(f": {rule}")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"oops"])
-def test_other_answers_are_no_transcription(
+def test_other_responses_are_not_transcriptions(
     body: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.reply(body)
@@ -226,7 +233,9 @@ def test_other_answers_are_no_transcription(
         colour.do(llm, "transcribe", SOUND)
 
 
-def test_a_model_that_does_not_hear(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_model_that_does_not_accept_audio(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
     with pytest.raises(NotFoundError, match="whisper-large-v3-turbo"):
         colour.do(llm, "transcribe", SOUND)
@@ -237,9 +246,7 @@ def test_a_model_that_does_not_hear(scripted: ScriptedServer, colour: Colour, ll
     assert caught.value.param == "audio_filesize_mb"
 
 
-def test_a_busy_server_gets_the_file_again(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
-) -> None:
+def test_a_retry_sends_the_file_again(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.busy(1, retry_after="0")
     scripted.reply(recorded()["transcription"].encode())
     colour.do(llm, "transcribe", io.BytesIO(SOUND))
@@ -275,7 +282,7 @@ def test_files(tmp_path: Path, scripted: ScriptedServer, colour: Colour, llm: VL
             assert form(scripted.requests[-1]) == Form([("model", "whisper")], name, kind, SOUND)
 
 
-def test_what_is_no_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -> None:
+def test_what_is_not_a_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -> None:
     empty = tmp_path / "empty.wav"
     empty.touch()
     closed = io.BytesIO(b"x")
@@ -288,7 +295,7 @@ def test_what_is_no_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -> N
         (io.BytesIO(), "must not be empty."),
         (closed, "cannot be read: I/O operation on closed file"),
         (io.StringIO("text"), 'must be read as bytes, not as a str. Open it with mode "rb".'),
-        ("https://example.com/a.wav", "must be a file, not a URL. Send its bytes."),
+        ("https://example.com/a.wav", "must be a file, not a URL. Download it and pass its bytes."),
         ("nul\0byte", "embedded null"),
         (3, "must be a path, bytes, a file opened for reading bytes"),
         (None, "must be a path, bytes, a file opened for reading bytes"),
@@ -312,7 +319,7 @@ def test_a_file_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
         file.read()
 
 
-def test_files_have_a_largest_size(
+def test_files_have_a_maximum_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour: Colour, llm: VLLMProvider
 ) -> None:
     monkeypatch.setattr(upload, "MAX_FILE_BYTES", 2 * 1024**2)
@@ -320,7 +327,7 @@ def test_files_have_a_largest_size(
     path.write_bytes(bytes(2 * 1024**2 + 1))
     for file in (path, path.read_bytes(), io.BytesIO(path.read_bytes())):
         [problem] = refused(colour, llm, "transcribe", file)
-        assert problem.endswith("must have at most 2 MB.")
+        assert problem.endswith("must not be larger than 2 MB.")
 
 
 def test_a_pipe_has_no_size(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
@@ -336,7 +343,7 @@ def test_a_pipe_has_no_size(scripted: ScriptedServer, colour: Colour, llm: VLLMP
 # Parameters
 
 
-def test_off_is_said_as_all_versions_understand_it(
+def test_off_is_sent_in_a_form_that_all_versions_understand(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     for top_k, sent in ((0, "-1"), (5, "5")):
@@ -348,10 +355,10 @@ def test_off_is_said_as_all_versions_understand_it(
     assert ("top_k", "0") in form(scripted.requests[-1]).fields
 
 
-def test_times_of_words_are_refused(colour: Colour, llm: VLLMProvider) -> None:
+def test_word_timestamps_are_rejected(colour: Colour, llm: VLLMProvider) -> None:
     given = {"response_format": "verbose_json", "timestamp_granularities": ["segment", "word"]}
     [problem] = refused(colour, llm, "transcribe", SOUND, **given)
-    assert problem.startswith('timestamp_granularities="word": is not told by vLLM')
+    assert problem.startswith('timestamp_granularities="word": is not supported by vLLM')
     assert problem.endswith('Write ["segment"].')
 
 
@@ -372,12 +379,12 @@ def test_rules_between_parameters(colour: Colour, llm: VLLMProvider) -> None:
         "timestamp_granularities=['segment']: needs response_format=\"verbose_json\".",
         "n=2: has no effect without use_beam_search=True.",
         "length_penalty=1.5: has no effect without use_beam_search=True.",
-        "stream=True: is not a parameter: the verb decides. Call .stream_transcribe(...).",
+        "stream=True: is not a parameter: the method decides whether to stream. Call .stream_transcribe(...).",
         "stream_include_usage=True: is only for streams.",
         "temperatur=0: is not a parameter of transcribe. Did you mean `temperature`?",
         "top_p=0: must be greater than 0 and at most 1.",
     ]
-    # What is wrong anyway is told once.
+    # What is wrong anyway is reported once.
     assert refused(colour, llm, "transcribe", SOUND, use_beam_search=1, n=2) == [
         "use_beam_search=1: must be True or False, not an int."
     ]
@@ -389,7 +396,7 @@ def test_rules_between_parameters(colour: Colour, llm: VLLMProvider) -> None:
     assert one.startswith("response_format='diarized_json': must be")
 
 
-def test_what_streams_do_not_take(llm: VLLMProvider) -> None:
+def test_what_streams_do_not_accept(llm: VLLMProvider) -> None:
     params: Any = {
         "response_format": "verbose_json",
         "n": 2,
@@ -400,7 +407,7 @@ def test_what_streams_do_not_take(llm: VLLMProvider) -> None:
         with pytest.raises(InvalidRequestError) as caught:
             verb(SOUND, **params)
         assert [str(problem) for problem in caught.value.problems] == [
-            "response_format='verbose_json': is not for streams, which are text. Leave it out.",
+            "response_format='verbose_json': is not for streams, which return plain text. Leave it out.",
             "n=2: is not for streams. Leave it out.",
             "stream_continuous_usage_stats=True: has no effect with stream_include_usage=False.",
         ]
@@ -410,7 +417,7 @@ def test_what_streams_do_not_take(llm: VLLMProvider) -> None:
 
 
 class Stream:
-    """A stream of either colour, as a blocking one."""
+    """A sync or async stream, as a sync one."""
 
     def __init__(self, colour: Colour, llm: VLLMProvider, verb: str, *args: object, **params: object) -> None:
         self._portal = colour.portal
@@ -483,7 +490,7 @@ def test_a_finish_reason_does_not(scripted: ScriptedServer, colour: Colour, llm:
     assert form(scripted.requests[0]).fields[-2:] == [("stream_include_usage", "false"), ("stream", "true")]
 
 
-def test_usage_that_comes_with_text_proves_nothing(
+def test_usage_together_with_text_proves_nothing(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     chunk = {"choices": [{"delta": {"content": "x"}}], "usage": {"prompt_tokens": 1, "total_tokens": 2}}

@@ -1,4 +1,4 @@
-"""Many conversations at once: what is sent, and what the route would misread."""
+"""Batches: what is sent, and what the route would misread."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_conversations_in_extra_body_are_not_counted(scripted: ScriptedServer) -
     assert len(llm.chat_batch(TWO, extra_body={"messages": [TWO[1]]}).choices) == 1
 
 
-def test_an_old_server_has_no_such_route(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_old_server_does_not_have_the_route(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.add(reply({"detail": "Not Found"}, 404))
     with pytest.raises(NotFoundError, match=r"Batches of chats need vLLM 0\.19 or newer"):
         colour.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
@@ -95,16 +95,16 @@ def test_valid_parameters() -> None:
     [
         (
             {"tools": TOOLS},
-            "the server would offer no tool and read no call. Send the conversations one by one",
+            "the server would offer no tools and parse no calls. Send the conversations one by one",
         ),
         ({"n": 2}, "n=2: must be 1 in a batch"),
-        ({"use_beam_search": True}, "use_beam_search=True: is not for batches."),
-        ({"prompt_logprobs": 5}, "would compute them and not tell"),
-        ({"return_prompt_text": True}, "would not tell it"),
-        ({"routed_experts_prompt_start": 0}, "would not tell the experts"),
-        ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "it tells of one prompt"),
-        ({"ec_transfer_params": {"a": 1}}, "the server would not tell what came of it"),
-        ({"extra_body": {"tools": TOOLS}}, "extra_body.tools: is not for batches"),
+        ({"use_beam_search": True}, "use_beam_search=True: is not supported in batches."),
+        ({"prompt_logprobs": 5}, "would compute them but not return them"),
+        ({"return_prompt_text": True}, "would not return it"),
+        ({"routed_experts_prompt_start": 0}, "would not return the experts"),
+        ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "it describes a single prompt"),
+        ({"ec_transfer_params": {"a": 1}}, "the server would not return the result"),
+        ({"extra_body": {"tools": TOOLS}}, "extra_body.tools: is not supported in batches"),
         ({"stream_options": {"include_usage": True}}, "requires streaming"),
         ({"temperature": 3}, "temperature=3: must be between 0 and 2."),
         ({"stream": True}, "the method decides"),

@@ -1,4 +1,4 @@
-"""Environments that are installed once a machine."""
+"""Environments that are installed once per machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call that is given up, at any point: no connection stays open, and the provider goes on."""
+"""A call that is cancelled at any point: no connection stays open, and the provider keeps working."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ VERBS = pytest.mark.parametrize("verb", [chat, read_stream, read_events, leave_s
 
 @pytest.fixture(autouse=True)
 def nothing_complains(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing is left behind that asyncio would tell of, such as an exception that nobody took."""
+    """Nothing is left behind that asyncio would report, such as an exception that was never retrieved."""
     yield
     gc.collect(1)
     assert [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"] == []
@@ -85,7 +85,7 @@ def server(
 
 
 async def check_usable(llm: VLLMProvider, server: ScriptedServer) -> None:
-    """Nothing is in use, what is open is idle, and another call works."""
+    """No connection is in use, the open ones are idle, and another call works."""
     await anyio.wait_all_tasks_blocked()
     pool = await async_pool(llm)
     idle = held(pool).idle
@@ -122,7 +122,7 @@ AT_POINTS = pytest.mark.parametrize(
         (verb, point)
         for verb in (chat, read_stream, read_events, leave_stream)
         for point in POINTS
-        # This one has left before.
+        # This one has finished already.
         if (verb, point) != (leave_stream, "in the body")
     ],
 )
@@ -156,7 +156,7 @@ def test_a_task_is_cancelled(verb: Verb, point: str, times: int, scripted: Scrip
             await reach(scripted)
             for _ in range(times):
                 task.cancel()
-                # The second time while the first one is being dealt with.
+                # The second time while the first cancellation is being handled.
                 await asyncio.sleep(0)
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -209,7 +209,7 @@ async def test_cancelled_in_a_tls_handshake(
 
 @pytest.mark.anyio
 async def test_cancelled_in_the_drain(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All has been said, but the formal end of the answer does not come."""
+    """The content is complete, but the formal end of the response does not arrive."""
     monkeypatch.setattr(client, "_DRAIN_SECONDS", 50)
     scripted.stream([*chunks("a"), DONE, gate := Gate()], done=False)
     async with VLLMProvider("m", base_url=scripted.base_url) as llm:
@@ -236,7 +236,7 @@ async def test_many_are_cancelled_at_once(scripted: ScriptedServer) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# At every point there is
+# At every possible point
 # ------------------------------------------------------------------------------------------------
 
 
@@ -268,14 +268,14 @@ class CancelAt:
 
 
 STEPS = 200
-"""More than any call here has."""
+"""More than any call here takes."""
 
 
 @VERBS
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.anyio
 async def test_cancelled_after_every_step(verb: Verb, fresh: bool, server: ScriptedServer) -> None:
-    """A loop over all the steps that a call consists of; each step is the one where it is given up."""
+    """Loops over all steps of a call; it is cancelled at each of them in turn."""
     async with VLLMProvider("m", base_url=server.base_url, max_connections=1) as llm:
         for step in range(1, STEPS):
             if fresh:
@@ -293,7 +293,7 @@ async def test_cancelled_after_every_step(verb: Verb, fresh: bool, server: Scrip
 @VERBS
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_the_task_is_cancelled_after_every_step(verb: Verb, times: int, server: ScriptedServer) -> None:
-    """The same, with the bare cancellation of asyncio, which goes through shields; then once more, and again."""
+    """The same with asyncio's own cancellation, which ignores shields; then repeatedly."""
 
     async def attempt(llm: VLLMProvider, step: int) -> bool:
         """Whether the call ended before it could be cancelled."""
@@ -327,7 +327,7 @@ def test_the_task_is_cancelled_after_every_step(verb: Verb, times: int, server: 
 
 
 # ------------------------------------------------------------------------------------------------
-# Ctrl-C in a blocking call
+# Ctrl-C in a sync call
 # ------------------------------------------------------------------------------------------------
 
 
@@ -381,7 +381,7 @@ def _no_sleep(_: float) -> None: ...
 
 
 def _empty(server: ScriptedServer) -> None:
-    """Takes back what was queued and not asked for."""
+    """Removes responses that were queued but not requested."""
     queue: Any = getattr(server, "_answers")  # noqa: B009 - it is private
     queue.clear()
 

@@ -34,7 +34,7 @@ def started(timeout: Timeout) -> Clock:
     return clock
 
 
-def test_without_limits(time: Time) -> None:
+def test_without_timeouts(time: Time) -> None:
     clock = started(UNLIMITED)
     assert (clock.deadline(), clock.seconds(), clock.body_seconds()) == (math.inf, None, None)
     assert (clock.connect_seconds(), clock.total_seconds()) == (None, math.inf)
@@ -45,7 +45,7 @@ def test_without_limits(time: Time) -> None:
     assert clock.passed(connecting=True) is None
 
 
-def test_first_token_ends_at_one_moment_and_idle_with_each_wait(time: Time) -> None:
+def test_first_token_is_a_fixed_deadline_and_idle_restarts(time: Time) -> None:
     clock = started(Timeout(None, 10, 3, None))
     time.now += 4
     assert clock.deadline() == 1010
@@ -64,11 +64,11 @@ def test_no_wait_is_negative(time: Time) -> None:
     assert clock.seconds() == 0
     assert clock.connect_seconds() == 0
     assert clock.total_seconds() == 0
-    # A client that is given 0 might take it for no limit.
+    # A client might take 0 for no timeout.
     assert clock.body_seconds() == 0.001
 
 
-def test_each_attempt_waits_anew_for_the_first_token(time: Time) -> None:
+def test_each_attempt_restarts_first_token(time: Time) -> None:
     clock = started(Timeout(None, 10, 3, None))
     clock.begin_idle()
     clock.heard = True
@@ -88,7 +88,7 @@ def test_idle_begins_once(time: Time) -> None:
         time.now += 1
 
 
-def test_total_bounds_every_wait_over_all_attempts(time: Time) -> None:
+def test_total_limits_every_wait_across_attempts(time: Time) -> None:
     clock = started(Timeout(5, 10, 10, 8))
     assert clock.seconds() == 8
     time.now += 4
@@ -103,21 +103,21 @@ def test_total_bounds_every_wait_over_all_attempts(time: Time) -> None:
     assert clock.passed(connecting=True) == ("total", 8)
 
 
-def test_connecting_has_a_limit_of_its_own(time: Time) -> None:
+def test_connecting_has_its_own_timeout(time: Time) -> None:
     clock = started(Timeout(5, 1, 1, None))
     time.now += 20
     assert clock.connect_seconds() == 5
     assert clock.passed(connecting=True) == ("connect", 5)
 
 
-def test_a_body_under_one_limit_gets_the_longer_one(time: Time) -> None:
+def test_a_body_with_a_single_timeout_gets_the_longer_one(time: Time) -> None:
     clock = started(Timeout(None, 10, 3, None))
     assert clock.body_seconds() == 10
     time.now += 9
     assert clock.body_seconds() == 3
 
 
-def test_restricted_to_a_rest(time: Time) -> None:
+def test_restricted_to_the_remaining_time(time: Time) -> None:
     clock = started(Timeout(None, 10, 3, 100))
     clock.restrict(0.25)
     assert clock.seconds() == 0.25

@@ -1,4 +1,4 @@
-"""What the speed comes from. Times are not asserted; what they follow from is."""
+"""What makes it fast. Asserts the causes, not the times."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_a_chunk_is_parsed_once(
     assert others == []
 
 
-def test_a_chunk_is_made_when_it_is_asked_for(
+def test_a_chunk_is_decoded_when_it_is_requested(
     scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Those that came with it wait as bytes: many models at once would keep the garbage collector busy.
+    # The other events of the same read wait as bytes: many models at once would keep the garbage collector busy.
     block = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks(*"abcdefgh"))
     scripted.stream([block])
     wire.build(ChatCompletionChunk)
@@ -75,7 +75,7 @@ def test_a_chunk_is_made_when_it_is_asked_for(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_connections_share_the_buffer_that_they_receive_into(scripted: ScriptedServer) -> None:
+async def test_connections_share_a_receive_buffer(scripted: ScriptedServer) -> None:
     for _ in range(20):
         scripted.reply(completion())
     before = len(network._SPARE)  # pyright: ignore[reportPrivateUsage] - what is counted is hidden
@@ -104,7 +104,7 @@ def test_a_request_is_one_write(
     assert scripted.connections == 1
 
 
-def test_all_chunks_of_a_read_are_decoded_at_once() -> None:
+def test_all_chunks_of_a_read_are_decoded_together() -> None:
     events = [b"data: {%d}\n\n" % number for number in range(1000)]
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     body = b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in events)

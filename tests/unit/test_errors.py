@@ -58,7 +58,7 @@ def partial() -> ChatCompletion:
 
 
 def example(cls: type[VLLMChatError]) -> VLLMChatError:
-    """An error with everything that it can hold."""
+    """An error with all its fields set."""
     if issubclass(cls, InvalidRequestError):
         return cls(
             [Problem("top_k", "-5", "must be -1 or more.", "Write 0."), Problem("n", "", "is required.")]
@@ -96,7 +96,7 @@ def example(cls: type[VLLMChatError]) -> VLLMChatError:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_the_tree_is_the_one_that_is_drawn() -> None:
+def test_the_tree_is_as_documented() -> None:
     assert errors.__doc__ is not None
     parents: list[str] = []
     drawn: dict[str, str] = {}
@@ -111,12 +111,12 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
     assert drawn == {cls.__name__: cls.__mro__[1].__name__ for cls in every_class()}
 
 
-def test_a_request_that_is_refused_is_a_value_error() -> None:
+def test_an_invalid_request_is_a_value_error() -> None:
     assert issubclass(InvalidRequestError, ValueError)
 
 
 @pytest.mark.parametrize("cls", every_class())
-def test_each_is_public_and_described(cls: type[VLLMChatError]) -> None:
+def test_each_is_public_and_documented(cls: type[VLLMChatError]) -> None:
     assert getattr(vllmchat, cls.__name__) is cls
     assert cls.__doc__
     init = inspect.signature(cls.__init__).parameters
@@ -147,7 +147,7 @@ def test_all_problems_are_in_the_message() -> None:
     assert (str(InvalidRequestError("said")), InvalidRequestError("said").problems) == ("said", ())
 
 
-def test_a_response_is_made_of_the_status_alone() -> None:
+def test_a_response_can_have_only_a_status() -> None:
     assert APIStatusError("m", status_code=400).response == ErrorResponse(400, {})
 
 
@@ -164,7 +164,7 @@ COPIES: dict[str, Callable[[VLLMChatError], VLLMChatError]] = {
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("cls", every_class())
-def test_every_error_is_copied_whole(cls: type[VLLMChatError], how: str) -> None:
+def test_every_error_is_copied_completely(cls: type[VLLMChatError], how: str) -> None:
     error = example(cls)
     error.add_note("a note")
     try:
@@ -180,33 +180,33 @@ def test_every_error_is_copied_whole(cls: type[VLLMChatError], how: str) -> None
     assert copied.__cause__.args == (5, "cause")
 
 
-def test_a_partial_reply_is_copied_with_what_is_unknown_in_it() -> None:
+def test_a_partial_reply_is_copied_with_its_unknown_fields() -> None:
     copied: VLLMChatError = pickle.loads(pickle.dumps(example(StreamInterruptedError)))
     assert copied.partial == partial()
     assert copied.partial is not None
     assert copied.partial.model_extra == {"of_a_newer_server": {"x": [1]}}
 
 
-class Locked(Exception):  # noqa: N818 - a name is enough here
+class Locked(Exception):  # noqa: N818 - the name is enough here
     """Does not pickle."""
 
     def __init__(self) -> None:
         super().__init__(threading.Lock())
 
 
-class Demanding(Exception):  # noqa: N818 - a name is enough here
-    """Pickles, and cannot be read again."""
+class Demanding(Exception):  # noqa: N818 - the name is enough here
+    """Pickles, but cannot be unpickled."""
 
     def __init__(self, *, needed: int) -> None:
         super().__init__(f"needed {needed}")
 
 
-class Absent(Exception):  # noqa: N818 - a name is enough here
-    """Pickles; its module is not there when it is read."""
+class Absent(Exception):  # noqa: N818 - the name is enough here
+    """Pickles; its module is missing when it is unpickled."""
 
 
-class Turned(Exception):  # noqa: N818 - a name is enough here
-    """Pickles, and becomes something else."""
+class Turned(Exception):  # noqa: N818 - the name is enough here
+    """Pickles, but unpickles as something else."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return str, ("no error",)
@@ -214,7 +214,7 @@ class Turned(Exception):  # noqa: N818 - a name is enough here
 
 @pytest.mark.parametrize("cause", [Locked(), Demanding(needed=1), Turned()])
 @pytest.mark.parametrize("how", COPIES)
-def test_a_cause_that_cannot_be_copied_does_no_harm(cause: Exception, how: str) -> None:
+def test_a_cause_that_cannot_be_pickled_is_harmless(cause: Exception, how: str) -> None:
     error = example(APIConnectionError)
     error.__cause__ = cause
     copied = COPIES[how](error)
@@ -222,7 +222,7 @@ def test_a_cause_that_cannot_be_copied_does_no_harm(cause: Exception, how: str) 
     assert vars(copied) == vars(error)
 
 
-def test_a_cause_whose_module_is_missing_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cause_whose_module_is_missing_when_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
     error = example(APIConnectionError)
     error.__cause__ = Absent("x")
     pickled = pickle.dumps(error)
@@ -241,7 +241,7 @@ def test_a_cause_of_our_own_keeps_its_cause() -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# On the wire: whose request it was, and never the key
+# Over HTTP: the request ID, and never the key
 # ------------------------------------------------------------------------------------------------
 
 
@@ -253,13 +253,13 @@ def caught(colour: Colour, llm: VLLMProvider, *, stream: bool = False) -> VLLMCh
 
 
 def holds_key(error: BaseException) -> bool:
-    # What pickles is everything that an error holds, its cause included.
+    # The pickle contains everything that an error holds, including its cause.
     shown = f"{error} {error!r} {vars(error)} {error.__cause__!r}"
     return KEY in shown or KEY.encode() in pickle.dumps(error)
 
 
 def echo(status: int, content_type: str = "application/json", *, flat: bool = False) -> Answerer:
-    """Answers with what was sent, headers and all."""
+    """Echoes what was sent, including the headers."""
 
     def answer(request: Request) -> Answer:
         text = f"you sent {request.headers['authorization']}"
@@ -281,7 +281,7 @@ ECHOES = {
 
 @pytest.mark.parametrize("what", ECHOES)
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_server_that_repeats_the_key(
+def test_a_server_that_echoes_the_key(
     scripted: ScriptedServer, colour: Colour, what: str, stream: bool
 ) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, api_key=KEY, max_retries=0)
@@ -293,14 +293,14 @@ def test_a_server_that_repeats_the_key(
     assert not holds_key(error)
 
 
-def test_a_short_key_is_no_secret(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_short_key_is_not_a_secret(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply({"error": {"message": "EMPTY is not what I want"}}, 401)
     error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
     assert type(error) is AuthenticationError
     assert "EMPTY is not" in str(error)
 
 
-def test_no_error_of_a_connection_holds_the_key(scripted: ScriptedServer, colour: Colour) -> None:
+def test_no_connection_error_contains_the_key(scripted: ScriptedServer, colour: Colour) -> None:
     with refusing_origin() as origin:
         assert not holds_key(caught(colour, VLLMProvider("m", base_url=origin, api_key=KEY, max_retries=0)))
     llm = VLLMProvider("m", base_url=scripted.base_url, api_key=KEY)
@@ -313,7 +313,7 @@ def test_no_error_of_a_connection_holds_the_key(scripted: ScriptedServer, colour
 
 
 @pytest.mark.parametrize("client", [httpx.Client(trust_env=False), httpx2.Client(trust_env=False)])
-def test_no_error_of_a_callers_client_holds_the_key(client: httpx.Client | httpx2.Client) -> None:
+def test_no_error_of_a_callers_client_contains_the_key(client: httpx.Client | httpx2.Client) -> None:
     with refusing_origin() as origin, client:
         llm = VLLMProvider("m", base_url=origin, api_key=KEY, max_retries=0, http_client=client)
         with pytest.raises(APIConnectionError) as refused:
@@ -323,7 +323,7 @@ def test_no_error_of_a_callers_client_holds_the_key(client: httpx.Client | httpx
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_request_id_is_the_answers_else_the_one_sent(
+def test_the_request_id_is_the_responses_else_the_one_sent(
     scripted: ScriptedServer, colour: Colour, stream: bool
 ) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
@@ -338,12 +338,12 @@ def test_the_request_id_is_the_answers_else_the_one_sent(
 
 
 # ------------------------------------------------------------------------------------------------
-# Whole replies that are none
+# Whole responses that are not replies
 # ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>hello", b"[]", b'{"object": "list"}', b"\xff"])
-def test_a_reply_that_is_no_completion(scripted: ScriptedServer, colour: Colour, content: bytes) -> None:
+def test_a_reply_that_is_not_a_completion(scripted: ScriptedServer, colour: Colour, content: bytes) -> None:
     scripted.reply(content, headers={"x-request-id": "from-server"})
     error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
     assert isinstance(error, ResponseError)

@@ -1,4 +1,4 @@
-"""One provider on many event loops: what was opened on a loop ends with it, and nobody complains."""
+"""One provider on many event loops: what was opened on a loop ends with it, without warnings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def authority() -> Authority:
 def server(
     request: pytest.FixtureRequest, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Any:
-    """A server that answers anything, with TLS and without."""
+    """A server that responds to anything, with and without TLS."""
     secure = request.param == "https"
     if secure:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path).ca))
@@ -90,7 +90,7 @@ def test_a_loop_that_has_ended_is_freed(server: ScriptedServer) -> None:
     for _ in range(3):
         asyncio.run(main())
     gc.collect()
-    # The provider knows which one it was on last.
+    # The provider remembers the loop it was last used on.
     assert [loop() for loop in loops[:-1]] == [None, None]
 
 
@@ -102,9 +102,7 @@ def test_asyncio_run_in_debug_mode(server: ScriptedServer) -> None:
 
 
 @BACKENDS
-def test_closing_on_another_loop_than_the_one_of_the_connections(
-    server: ScriptedServer, backend: str
-) -> None:
+def test_closing_on_a_loop_other_than_the_connections(server: ScriptedServer, backend: str) -> None:
     llm = VLLMProvider("m", base_url=server.base_url)
     anyio.run(llm.achat, "Hi", backend=backend)
     anyio.run(llm.aclose, backend=backend)
@@ -112,7 +110,7 @@ def test_closing_on_another_loop_than_the_one_of_the_connections(
     assert server.wait_open(0)
 
 
-def test_two_loops_that_take_turns_in_one_thread(server: ScriptedServer) -> None:
+def test_two_loops_taking_turns_in_one_thread(server: ScriptedServer) -> None:
     llm = VLLMProvider("m", base_url=server.base_url)
     with asyncio.Runner() as one, asyncio.Runner() as two:
         for runner in (one, two, one, two):
@@ -151,7 +149,7 @@ def test_a_loop_in_each_thread_at_once(server: ScriptedServer) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_blocking_verb_on_a_loop(scripted: ScriptedServer) -> None:
+async def test_a_sync_method_on_a_loop(scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     with VLLMProvider("m", base_url=scripted.base_url) as llm:
         assert llm.chat("Hi").text == "Hi"
@@ -189,7 +187,7 @@ def test_a_loop_that_ends_with_an_open_stream(server: ScriptedServer, backend: s
     assert server.wait_open(0)
     if kept:
         assert streams[0].completion.text == "a"
-        # A stream of a loop that has ended is let go of on another one.
+        # A stream of a loop that has ended is dropped on another one.
         anyio.run(streams[0].aclose, backend=backend)
     streams.clear()
     server.always(answer_any)
@@ -230,7 +228,7 @@ def test_a_stream_that_is_collected_while_its_loop_runs(server: ScriptedServer, 
             gc.collect()
             assert await in_thread(server.wait_client_closed)
         assert held(await async_pool(llm)) == (0, 0, 0)
-        # What ends the generators is a task of its own; it has ended, too.
+        # A separate task ends the generators; it has ended, too.
         await anyio.wait_all_tasks_blocked()
 
     anyio.run(main, backend=backend)
@@ -310,8 +308,8 @@ def test_a_provider_that_is_collected_after_its_loop(server: ScriptedServer) -> 
 # ------------------------------------------------------------------------------------------------
 
 
-def test_a_loop_that_is_closed_without_ceremony(server: ScriptedServer) -> None:
-    """`aclose` before it is all that such a loop needs."""
+def test_a_loop_that_is_closed_abruptly(server: ScriptedServer) -> None:
+    """Such a loop only needs an `aclose` before it."""
     llm = VLLMProvider("m", base_url=server.base_url)
     for _ in range(2):
         loop = asyncio.new_event_loop()
@@ -324,7 +322,7 @@ def test_a_loop_that_is_closed_without_ceremony(server: ScriptedServer) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loop_that_is_closed_with_connections(scripted: ScriptedServer) -> None:
-    """Nothing tells of such an end. The connections are closed when they are collected, and asyncio warns."""
+    """Nothing signals such an end. The connections are closed when they are garbage-collected, and asyncio warns."""
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
     for _ in range(2):
@@ -407,14 +405,14 @@ def test_the_end_of_the_interpreter(name: str, scripted: ScriptedServer) -> None
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )
-    # asyncio's debug mode tells that the first call took long: it imports.
+    # asyncio's debug mode reports that the first call took long: it imports modules.
     complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
     assert (done.stdout, complaints, done.returncode) == ("Hi\n", [], 0)
     assert scripted.wait_open(0)
 
 
 def test_threads_of_a_pool_that_outlive_the_provider(scripted: ScriptedServer) -> None:
-    """A call that runs keeps its provider alive; its connection is closed with the last use."""
+    """A running call keeps its provider alive; its connection is closed after the last use."""
     scripted.always(answer_any)
     results: list[str] = []
 

@@ -69,12 +69,12 @@ def test_each_error_of_a_transport(package: object, name: str, kind: Kind, retri
     assert failure.retriable == retriable
 
 
-def test_others_are_not_of_a_transport() -> None:
+def test_other_exceptions_are_not_a_transports() -> None:
     for error in (ValueError("x"), RuntimeError("client is closed"), httpx.InvalidURL("x")):
         assert classify(error, clock(), answering=False) is None
 
 
-def test_a_broken_compression_breaks_the_answer() -> None:
+def test_a_corrupt_compression_breaks_the_response() -> None:
     assert sorted_out(httpx.DecodingError("x"), answering=True).kind == "broken"
     assert sorted_out(httpx.TooManyRedirects("x")).kind == "unusable"
 
@@ -95,13 +95,13 @@ def test_a_broken_compression_breaks_the_answer() -> None:
         (caused(httpcore.ConnectError("x"), OSError(errno.EHOSTUNREACH, "no route")), "unreachable"),
     ],
 )
-def test_why_no_connection_came_about(error: Exception, kind: Kind) -> None:
+def test_why_connecting_failed(error: Exception, kind: Kind) -> None:
     failure = sorted_out(error)
     assert failure.kind == kind
     assert failure.retriable == (kind in ("refused", "unreachable"))
 
 
-def test_causes_that_go_round_in_circles() -> None:
+def test_circular_causes() -> None:
     first, second = httpcore.ConnectError("x"), OSError("y")
     first.__cause__, second.__cause__ = second, first
     assert sorted_out(first).kind == "unreachable"
@@ -127,7 +127,7 @@ def test_a_connection_that_ends_late_was_not_stale(monkeypatch: pytest.MonkeyPat
 
 
 # ------------------------------------------------------------------------------------------------
-# Limits
+# Timeouts
 # ------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +141,7 @@ def test_a_connection_that_ends_late_was_not_stale(monkeypatch: pytest.MonkeyPat
         ("ReadTimeout", Timeout(total=1e-9), True, ("total", 1e-9)),
         ("ConnectTimeout", Timeout(total=1e-9), False, ("total", 1e-9)),
         ("PoolTimeout", Timeout(total=1e-9), False, ("total", 1e-9)),
-        # Not ours: that of a caller's client, or of the kernel.
+        # Not ours: a timeout of a caller's client, or of the kernel.
         ("PoolTimeout", Timeout(), False, None),
         ("PoolTimeout", Timeout(None, None, None, None), False, None),
         ("ReadTimeout", Timeout(None, None, None, None), False, None),
@@ -149,7 +149,9 @@ def test_a_connection_that_ends_late_was_not_stale(monkeypatch: pytest.MonkeyPat
         ("ConnectTimeout", Timeout(None, None, None, None), False, None),
     ],
 )
-def test_which_limit_passed(name: str, timeout: Timeout, idle: bool, limit: tuple[str, float] | None) -> None:
+def test_which_timeout_expired(
+    name: str, timeout: Timeout, idle: bool, limit: tuple[str, float] | None
+) -> None:
     on = clock(timeout=timeout)
     if idle:
         on.begin_idle()
@@ -171,7 +173,7 @@ def test_which_limit_passed(name: str, timeout: Timeout, idle: bool, limit: tupl
     ("name", "kind"),
     [("ConnectTimeout", "connect_timeout"), ("ReadTimeout", "broken"), ("WriteTimeout", "broken")],
 )
-def test_a_timeout_of_the_kernel_is_none_of_ours(name: str, kind: Kind) -> None:
+def test_a_timeout_of_the_kernel_is_not_one_of_ours(name: str, kind: Kind) -> None:
     error: Exception = getattr(httpcore, name)("x")
     failure = sorted_out(caused(error, TimeoutError(errno.ETIMEDOUT, "Connection timed out")))
     assert (failure.kind, failure.limit) == (kind, None)
@@ -179,7 +181,7 @@ def test_a_timeout_of_the_kernel_is_none_of_ours(name: str, kind: Kind) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# What the caller reads
+# Messages
 # ------------------------------------------------------------------------------------------------
 
 
@@ -215,22 +217,24 @@ def test_a_refused_port_elsewhere() -> None:
 
 
 def test_the_other_reasons() -> None:
-    assert told("unreachable").endswith("why. Check the host, the port, and firewalls or tunnels in between")
+    assert told("unreachable").endswith(
+        "why. Check the host, the port, and any firewalls or tunnels in between"
+    )
     assert told("connect_timeout") == f"no connection to {URL}: why."
-    assert told("timeout") == f"no answer from {URL}: why."
-    assert told("unusable") == f"{URL} cannot be requested: why. Check base_url"
-    assert told("stale").startswith(f"{URL} closed the connection before it answered: why. The server")
+    assert told("timeout") == f"no response from {URL}: why."
+    assert told("unusable") == f"cannot send a request to {URL}: why. Check base_url"
+    assert told("stale").startswith(f"{URL} closed the connection before it responded: why. The server")
     assert told("broken").startswith(f"the connection to {URL} broke: why. The server")
 
 
 def test_tls_on_a_plain_server_and_a_private_ca() -> None:
     message = told("tls", "https://h/v1/x")
     assert "vLLM speaks plain http://" in message
-    assert message.endswith("For a private CA set SSL_CERT_FILE, or pass its file as verify=")
+    assert message.endswith("For a private CA, set SSL_CERT_FILE or pass its file as verify=")
     assert "plain" not in told("tls", "http://h/v1/x")
 
 
-def test_a_cause_without_words_is_named() -> None:
+def test_a_cause_without_text_is_named_by_its_class() -> None:
     assert told("broken", why="").startswith(f"the connection to {URL} broke: OSError. ")
     assert "two lines" in told("broken", why="two\n  lines")
 
@@ -239,12 +243,12 @@ def test_a_cause_without_words_is_named() -> None:
     ("limit", "start"),
     [
         ("connect", f"no connection to {URL} within 1.5 s (Timeout.connect). "),
-        ("first_token", f"no answer from {URL} within 1.5 s (Timeout.first_token). "),
+        ("first_token", f"no response from {URL} within 1.5 s (Timeout.first_token). "),
         ("idle", f"{URL} stopped sending for 1.5 s (Timeout.idle). "),
-        ("total", f"the call to {URL} was not finished within 1.5 s (Timeout.total)"),
+        ("total", f"the call to {URL} did not finish within 1.5 s (Timeout.total)"),
     ],
 )
-def test_each_limit_says_its_name_and_value(limit: str, start: str) -> None:
+def test_each_timeout_names_itself_and_its_value(limit: str, start: str) -> None:
     failure = TransportFailure("timeout", OSError(), (limit, 1.5))  # type: ignore[arg-type] # one of the four
     error = failure.error(URL, "id-1")
     assert isinstance(error, APITimeoutError)
@@ -259,7 +263,9 @@ def test_each_limit_says_its_name_and_value(limit: str, start: str) -> None:
         httpx2.ConnectError("x", request=httpx2.Request("GET", "http://h", headers={"api-key": "secret"})),
     ],
 )
-def test_the_request_that_holds_the_key_is_let_go(error: httpx.ConnectError | httpx2.ConnectError) -> None:
+def test_the_request_that_contains_the_key_is_dropped(
+    error: httpx.ConnectError | httpx2.ConnectError,
+) -> None:
     sorted_out(error)
     with pytest.raises(RuntimeError):
         _ = error.request
@@ -275,7 +281,7 @@ def test_the_request_that_holds_the_key_is_let_go(error: httpx.ConnectError | ht
         ("4 hosts", "unreachable"),
     ],
 )
-def test_what_a_proxy_refuses_is_not_asked_again(package: Any, answer: str, kind: Kind) -> None:
+def test_what_a_proxy_refuses_is_not_retried(package: Any, answer: str, kind: Kind) -> None:
     failure = sorted_out(package.ProxyError(answer))
     assert failure.kind == kind
     assert failure.retriable == (kind != "proxy")

@@ -69,10 +69,10 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 @dataclass
 class Result:
-    """What a flow came to.
+    """The result of a flow.
 
     Attributes:
-        steps: All that it wanted done.
+        steps: All its steps.
         value: What it returned.
         error: What it raised.
     """
@@ -173,7 +173,7 @@ def test_a_request_without_a_body_has_no_type() -> None:
     assert dict(send.headers)["accept-encoding"] == "identity"
 
 
-def test_routes_beside_v1() -> None:
+def test_routes_outside_v1() -> None:
     send = ask(OK, b"", call=replace(CALL, path="/health", outside_v1=True)).sends[0]
     assert send.url == "http://h:8000/team/health"
 
@@ -183,7 +183,7 @@ def test_the_target_does_not_show_its_headers() -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# The id of an attempt
+# The ID of an attempt
 # ------------------------------------------------------------------------------------------------
 
 
@@ -193,14 +193,14 @@ def ids(call: Call[str], target: Target = TARGET) -> tuple[list[str], list[str |
     return [send.request_id for send in result.sends], sent
 
 
-def test_each_attempt_has_a_random_id_of_its_own() -> None:
+def test_each_attempt_has_its_own_random_id() -> None:
     made, sent = ids(CALL)
     assert made == sent
     assert len({*made, *ids(CALL)[0]}) == 6
     assert all(len(each) == 32 for each in made)
 
 
-def test_an_id_that_was_given_tells_the_attempts_apart() -> None:
+def test_a_given_id_is_numbered_for_each_attempt() -> None:
     for call in (
         replace(CALL, request_id="mine"),
         replace(CALL, headers={"X-Request-ID": "mine"}),
@@ -211,12 +211,12 @@ def test_an_id_that_was_given_tells_the_attempts_apart() -> None:
     assert ids(CALL, target)[1] == ["mine", "mine-1", "mine-2"]
 
 
-def test_an_empty_id_is_none() -> None:
+def test_an_empty_id_counts_as_absent() -> None:
     assert len(ids(replace(CALL, request_id=""))[0][0]) == 32
 
 
 @pytest.mark.parametrize("wanted", ["ü", "a\nb", " a"])
-def test_an_id_that_no_header_can_hold_stays_in_the_body(wanted: str) -> None:
+def test_an_id_that_does_not_fit_a_header_stays_in_the_body(wanted: str) -> None:
     made, sent = ids(replace(CALL, request_id=wanted))
     assert made[0] == wanted
     assert sent[0] is None
@@ -228,7 +228,7 @@ def test_an_id_that_no_header_can_hold_stays_in_the_body(wanted: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["refused", "unreachable", "connect_timeout"])
-def test_without_a_connection_it_is_tried_again(kind: Kind) -> None:
+def test_without_a_connection_it_is_retried(kind: Kind) -> None:
     result = ask(failure(kind), failure(kind), OK, b"text")
     assert result.value == "text"
     assert result.pauses == [0.5, 1.0]
@@ -245,7 +245,7 @@ def test_a_stale_connection_is_replaced_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["broken", "timeout", "tls", "unusable"])
-def test_what_may_have_been_generated_is_not_asked_for_again(kind: Kind) -> None:
+def test_what_may_have_been_generated_is_not_retried(kind: Kind) -> None:
     result = ask(failure(kind))
     assert isinstance(result.error, APIConnectionError)
     assert isinstance(result.error.__cause__, OSError)
@@ -256,7 +256,7 @@ def never_again() -> list[tuple[Target, Call[Any]]]:
     return [(replace(TARGET, max_retries=0), CALL), (TARGET, replace(CALL, max_retries=0))]
 
 
-def test_the_tries_are_counted() -> None:
+def test_the_attempts_are_counted() -> None:
     result = ask(*[failure("refused")] * 3)
     assert isinstance(result.error, APIConnectionError)
     assert result.error.request_id == result.sends[2].request_id
@@ -264,18 +264,18 @@ def test_the_tries_are_counted() -> None:
         assert len(ask(failure("refused"), target=target, call=call).sends) == 1
 
 
-def test_a_stale_connection_does_not_count_as_a_try() -> None:
+def test_a_stale_connection_does_not_count_as_an_attempt() -> None:
     for target, call in never_again():
         result = ask(failure("stale"), OK, b"text", target=target, call=call)
         assert (result.value, result.pauses) == ("text", [])
         assert len({send.request_id for send in result.sends}) == 2
-    # All the others are left, with the pauses that they have without it.
+    # All other attempts remain, with the same pauses.
     result = ask(failure("stale"), *[failure("refused")] * 2, OK, b"text")
     assert (result.value, result.pauses) == ("text", [0.5, 1.0])
 
 
-def test_only_one_stale_connection_does_not_count() -> None:
-    # Connections of a caller's own client cannot be had anew at will.
+def test_only_one_stale_connection_is_not_counted() -> None:
+    # A caller's own client cannot be made to open a new connection.
     for target, call in never_again():
         assert len(ask(*[failure("stale")] * 2, target=target, call=call).sends) == 2
     result = ask(*[failure("stale")] * 4)
@@ -283,7 +283,7 @@ def test_only_one_stale_connection_does_not_count() -> None:
     assert result.error.request_id == result.sends[3].request_id
 
 
-def test_an_answer_that_breaks_off_is_not_asked_for_again() -> None:
+def test_a_response_that_breaks_off_is_not_retried() -> None:
     result = ask(OK, failure("broken"))
     assert type(result.error) is APIConnectionError
     assert result.error.url == "http://h:8000/team/v1/chat"
@@ -291,7 +291,7 @@ def test_an_answer_that_breaks_off_is_not_asked_for_again() -> None:
     assert isinstance(result.error.__cause__, OSError)
 
 
-def test_a_limit_that_passed_is_told(time: Time) -> None:
+def test_an_expired_timeout_is_raised(time: Time) -> None:
     passed = TransportFailure("timeout", OSError(), ("idle", 3.0))
     result = ask(OK, passed)
     assert isinstance(result.error, APITimeoutError)
@@ -306,7 +306,7 @@ BUSY = b'{"error": {"message": "busy"}}'
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_busy_servers_are_asked_again(status: int) -> None:
+def test_busy_servers_are_retried(status: int) -> None:
     result = ask(head(status), BUSY, head(status), BUSY, OK, b"text")
     assert result.value == "text"
     assert result.pauses == [0.5, 1.0]
@@ -316,7 +316,7 @@ def test_busy_servers_are_asked_again(status: int) -> None:
 @pytest.mark.parametrize(
     "status", [300, 301, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 422, 500, 501, 505, 529]
 )
-def test_other_errors_are_told_at_once(status: int) -> None:
+def test_other_errors_are_raised_at_once(status: int) -> None:
     result = ask(head(status), BUSY)
     assert isinstance(result.error, APIStatusError)
     assert result.error.status_code == status
@@ -324,21 +324,21 @@ def test_other_errors_are_told_at_once(status: int) -> None:
     assert result.pauses == []
 
 
-def test_in_the_end_the_last_refusal_is_told() -> None:
+def test_after_all_attempts_the_last_error_is_raised() -> None:
     result = ask(head(503), BUSY, head(429), BUSY, head(503), b'{"error": "last"}')
     assert isinstance(result.error, ServiceUnavailableError)
     assert "last" in str(result.error)
     assert isinstance(ask(head(429), BUSY, target=replace(TARGET, max_retries=0)).error, RateLimitError)
 
 
-def test_a_refusal_whose_body_does_not_come_is_one_all_the_same() -> None:
+def test_an_error_whose_body_does_not_arrive_is_still_an_error() -> None:
     assert ask(head(503), failure("broken"), OK, b"text").value == "text"
     result = ask(head(500), failure("timeout"))
     assert isinstance(result.error, InternalServerError)
     assert result.error.body is None
 
 
-def test_an_answer_that_has_begun_is_waited_for_as_one(time: Time) -> None:
+def test_a_response_that_has_begun_is_read_with_idle(time: Time) -> None:
     clock = Clock(LIMITS)
     waits: list[float | None] = []
     run(reply_flow(TARGET, CALL, clock), head(503), BUSY, OK, b"", then=lambda: waits.append(clock.seconds()))
@@ -366,20 +366,20 @@ def test_an_answer_that_has_begun_is_waited_for_as_one(time: Time) -> None:
         ("Mon, 23 Nov 99999999999999999999 12:00:00 GMT", 0.5),
     ],
 )
-def test_a_pause_that_the_server_wishes(wish: str, pause: float | None) -> None:
+def test_a_pause_that_the_server_asks_for(wish: str, pause: float | None) -> None:
     result = ask(head(503, retry_after=wish), BUSY, OK, b"text")
     assert result.value == "text"
     assert result.pauses == ([] if pause is None else [pause])
 
 
 @pytest.mark.parametrize("wish", ["61", "3600", "inf", "1e999"])
-def test_a_wish_that_is_too_long_is_told_instead(wish: str) -> None:
+def test_too_long_a_pause_raises_instead(wish: str) -> None:
     result = ask(head(503, retry_after=wish), BUSY)
     assert isinstance(result.error, ServiceUnavailableError)
     assert result.error.response.headers["retry-after"] == wish
 
 
-def test_a_moment_is_one_of_the_servers_clock() -> None:
+def test_a_date_is_relative_to_the_servers_clock() -> None:
     def at(second: int) -> str:
         return format_datetime(NOW.replace(second=second), usegmt=True)
 
@@ -391,7 +391,7 @@ def test_a_moment_is_one_of_the_servers_clock() -> None:
 
 
 @pytest.mark.parametrize("date", [{}, {"date": "today"}])
-def test_a_moment_without_the_servers_clock_is_one_of_ours(
+def test_a_date_without_the_servers_clock_is_relative_to_ours(
     monkeypatch: pytest.MonkeyPatch, date: dict[str, str]
 ) -> None:
     class Frozen(datetime):
@@ -404,15 +404,15 @@ def test_a_moment_without_the_servers_clock_is_one_of_ours(
     assert ask(head(503, retry_after=wish, **date), BUSY, OK, b"").pauses == [7]
 
 
-def test_backoff_doubles_up_to_a_bound() -> None:
+def test_backoff_doubles_up_to_a_limit() -> None:
     assert [backoff(attempt) for attempt in range(6)] == [0.5, 1, 2, 4, 8, 8]
     assert backoff(100_000) == 8
 
 
-def test_pauses_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_are_randomized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 1.0)
     assert [backoff(attempt) for attempt in range(5)] == [0.375, 0.75, 1.5, 3, 6]
-    # A server's wish is a least.
+    # The server's value is a minimum.
     assert ask(head(503, retry_after="3"), BUSY, OK, b"").pauses == [3.25]
 
 
@@ -435,7 +435,7 @@ def test_no_pause_goes_beyond_total(time: Time) -> None:
     assert result.pauses == []
 
 
-def test_a_stale_connection_found_after_total_is_told(time: Time) -> None:
+def test_a_stale_connection_found_after_total_raises(time: Time) -> None:
     clock = Clock(Timeout(total=1))
     time.now = 2
     assert isinstance(run(reply_flow(TARGET, CALL, clock), failure("stale")).error, APIConnectionError)
@@ -446,13 +446,13 @@ def test_a_stale_connection_found_after_total_is_told(time: Time) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_cannot_be_read_says_which() -> None:
+def test_a_response_that_cannot_be_read_is_identified() -> None:
     result = ask(OK, b"bad")
     assert isinstance(result.error, ResponseError)
     assert (result.error.status_code, result.error.request_id, result.error.body) == (200, "id-1", "bad")
 
 
-def test_an_answer_that_says_itself_which_it_is() -> None:
+def test_a_response_with_its_own_request_id() -> None:
     def refuse(reply: Reply) -> str:
         raise ResponseError("no", status_code=299, request_id="own")
 
@@ -461,7 +461,7 @@ def test_an_answer_that_says_itself_which_it_is() -> None:
     assert (result.error.status_code, result.error.request_id) == (299, "own")
 
 
-def test_an_answer_that_tells_an_error() -> None:
+def test_a_response_that_reports_an_error() -> None:
     def refuse(reply: Reply) -> str:
         raise ResponseError("no")
 
@@ -469,7 +469,7 @@ def test_an_answer_that_tells_an_error() -> None:
     assert isinstance(result.error, RateLimitError)
 
 
-def test_errors_do_not_repeat_the_key() -> None:
+def test_errors_do_not_contain_the_key() -> None:
     target = Target(
         BASE, {"api-key": "abcdefgh", "authorization": "Bearer 12345678", "x-team": "unrelated"}, 0
     )
@@ -481,7 +481,7 @@ def test_errors_do_not_repeat_the_key() -> None:
     result = ask(OK, said.encode(), target=target)
     assert isinstance(result.error, ResponseError)
     assert result.error.body == "bad *** *** unrelated Bearer"
-    # What is not an error stays as it is.
+    # Anything else does not change.
     assert ask(OK, b"12345678", target=target).value == "12345678"
 
 
@@ -515,7 +515,7 @@ def test_a_stream_is_left_open(kind: str) -> None:
         "application/xhtml+xml",
     ],
 )
-def test_what_is_no_stream_is_read_and_told(kind: str) -> None:
+def test_what_is_not_a_stream_is_read_and_raised(kind: str) -> None:
     result = open_stream(head(200, content_type=kind), b"hello")
     assert isinstance(result.error, ResponseError)
     assert result.error.body == "hello"

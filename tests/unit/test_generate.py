@@ -310,7 +310,7 @@ def test_a_stream_adds_up(colour: Colour, scripted: ScriptedServer) -> None:
     assert [token.token_id for token in logprobs.content or []] == [1, 2]
     asked: Object = scripted.requests[0].json()
     assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
-    with pytest.raises(Exception, match=r"What it brought is in \.generation"):
+    with pytest.raises(Exception, match=r"Its result is in \.generation"):
         list(got)
 
 

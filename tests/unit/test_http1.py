@@ -1,4 +1,4 @@
-"""HTTP/1.1 without IO: requests, answers in whatever pieces they come, and what is refused."""
+"""HTTP/1.1 without I/O: requests, responses split anywhere, and what is rejected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """What came of some bytes."""
+    """The result of reading some bytes."""
 
     status: int
     headers: dict[str, str]
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
 
 
 def read(pieces: Sequence[bytes]) -> Answer:
-    """An answer that comes in these pieces, and then the end of the connection if it has not ended before."""
+    """A response that arrives in these pieces, and then the end of the connection if it has not ended before."""
     reader = AnswerReader()
     body = b""
     for piece in pieces:
@@ -42,7 +42,7 @@ def read(pieces: Sequence[bytes]) -> Answer:
 
 
 def read_by_h11(data: bytes) -> Answer | None:
-    """What h11 makes of the same bytes; None when it refuses them."""
+    """What h11 makes of the same bytes; None if it rejects them."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
     connection.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     connection.send(h11.EndOfMessage())
@@ -82,7 +82,7 @@ def chunked(pieces: Sequence[bytes], extension: bytes = b"") -> bytes:
 
 
 # ------------------------------------------------------------------------------------------------
-# Answers
+# Responses
 # ------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +186,7 @@ REST = st.sampled_from(
 @given(STATUS_LINES, st.lists(LINES, max_size=4), REST, st.sampled_from([b"\r\n", b"\n"]), PLACES)
 @example(b"HTTP/1.1 200 OK", [b"content-length: 4", b"transfer-encoding: chunked"], b"0\r\n\r\n", b"\r\n", [])
 def test_the_same_as_h11(status: bytes, lines: list[bytes], rest: bytes, end: bytes, at: list[int]) -> None:
-    """It takes what the library takes that most clients use, in the same sense, and refuses what that one refuses."""
+    """It accepts what the most common library accepts, with the same meaning, and rejects what that rejects."""
     data = end.join([status.replace(b"\r\n", end), *lines, b"", b""]) + rest
     expected = read_by_h11(data)
     if expected is None:
@@ -216,12 +216,12 @@ def test_the_same_as_h11(status: bytes, lines: list[bytes], rest: bytes, end: by
         CHUNKED + b"4\r\nabcd\r\n0\r\n",
     ],
 )
-def test_an_answer_that_breaks_off(data: bytes) -> None:
+def test_a_response_that_breaks_off(data: bytes) -> None:
     with pytest.raises(httpcore.RemoteProtocolError, match="closed the connection"):
         read([data] if data else [])
 
 
-def test_what_came_before_a_broken_chunk_is_given() -> None:
+def test_content_before_a_malformed_chunk_is_returned() -> None:
     reader = AnswerReader()
     assert reader.feed(CHUNKED + chunked([b"one", b"two"]) + b"zz\r\n") == b"onetwo"
     assert reader.failure is not None
@@ -231,14 +231,14 @@ def test_what_came_before_a_broken_chunk_is_given() -> None:
     assert not reader.ended
 
 
-def test_remarks_before_the_answer() -> None:
+def test_interim_responses_before_the_response() -> None:
     data = b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + HEAD + b"content-length: 0\r\n\r\n"
     for pieces in ([data], [data[place : place + 1] for place in range(len(data))]):
         assert read(pieces) == Answer(200, {"content-length": "0"}, b"", reusable=True)
 
 
-def test_bytes_after_the_end_spoil_the_connection() -> None:
-    """An answer that nobody asked for must not become the answer to the next request."""
+def test_bytes_after_the_end_make_the_connection_unusable() -> None:
+    """A response that nobody requested must not become the response to the next request."""
     second = HEAD + b"content-length: 0\r\n\r\n"
     for first in (HEAD + b"content-length: 2\r\n\r\nok", CHUNKED + b"2\r\nok\r\n0\r\n\r\n"):
         assert read([first]).reusable
@@ -250,7 +250,7 @@ def test_bytes_after_the_end_spoil_the_connection() -> None:
         assert not reader.reusable
 
 
-def test_the_end_of_the_connection_after_the_answer() -> None:
+def test_the_end_of_the_connection_after_the_response() -> None:
     reader = AnswerReader()
     reader.feed(HEAD + b"content-length: 0\r\n\r\n")
     assert reader.feed(b"") == b""
@@ -258,7 +258,7 @@ def test_the_end_of_the_connection_after_the_answer() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 64 * 1024])
-def test_a_head_without_end(size: int) -> None:
+def test_endless_headers(size: int) -> None:
     with pytest.raises(httpcore.RemoteProtocolError, match="too large"):
         read([b"x" * size] * (MAX_HEAD_BYTES + 1))
 
@@ -267,8 +267,8 @@ def test_a_head_without_end(size: int) -> None:
     ("before", "endless"),
     [(b"", b"1;" + b";" * 1000), (b"0\r\n", b"t" * 1000), (b"0\r\n", b"t: 1\r\n" * 1000)],
 )
-def test_lines_between_chunks_without_end(before: bytes, endless: bytes) -> None:
-    with pytest.raises(httpcore.RemoteProtocolError, match="broken"):
+def test_endless_lines_between_chunks(before: bytes, endless: bytes) -> None:
+    with pytest.raises(httpcore.RemoteProtocolError, match="malformed"):
         read([CHUNKED + before] + [endless] * 1000)
 
 

@@ -1,4 +1,4 @@
-"""The configurations in the documentation and among the examples hold what the check accepts."""
+"""The configurations in the documentation and the examples pass the check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter's door: what happens without MassGen."""
+"""The adapter's entry points without MassGen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_names_are_listed() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
-    """Makes the package index of this environment tell a version of MassGen, or none."""
+    """Makes the package metadata report a version of MassGen, or none."""
 
     def tell(name: str) -> str:
         assert name == "massgen"
@@ -69,7 +69,7 @@ def test_the_command_and_the_extra_are_declared() -> None:
 
 
 def write_package(folder: Path, name: str, version: str, code: str) -> None:
-    """Puts a package into a folder as pip does."""
+    """Installs a package into a directory as pip does."""
     (folder / name).mkdir(exist_ok=True)
     (folder / name / "__init__.py").write_text(code, encoding="utf-8")
     info = folder / f"{name}-{version}.dist-info"
@@ -88,7 +88,7 @@ def write_package(folder: Path, name: str, version: str, code: str) -> None:
             "",
             (
                 r"MassGen 0\.1\.97 cannot be imported with mcp 2\.3\.0: cannot import name 'McpError' from 'mcp' .*"
-                r"Install one that fits: pip install 'mcp<2'"
+                r"Install a compatible version: pip install 'mcp<2'"
             ),
         ),
         (

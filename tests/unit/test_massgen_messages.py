@@ -50,12 +50,12 @@ def test_a_call_without_result_is_left_out() -> None:
     assert request_messages(messages) == [called("b", content="I look."), result("b"), USER]
 
 
-def test_a_message_of_calls_without_results_goes_when_it_says_nothing_else() -> None:
+def test_a_message_with_only_calls_without_results_is_dropped() -> None:
     assert request_messages([USER, called("a"), USER]) == [USER, USER]
     assert request_messages([USER, called("a")]) == [USER]
 
 
-def test_a_message_that_says_something_stays_without_its_calls() -> None:
+def test_a_message_with_content_is_kept_without_its_calls() -> None:
     spoken: Message = {"role": "assistant", "content": "I look."}
     assert request_messages([called("a", content="I look."), USER]) == [spoken, USER]
 
@@ -69,7 +69,7 @@ def test_only_the_message_with_the_open_calls_goes() -> None:
     ]
 
 
-def test_a_result_without_its_call_is_told_in_words() -> None:
+def test_a_result_without_its_call_becomes_a_user_message() -> None:
     assert request_messages([USER, result("x", "You must vote.")]) == [
         USER,
         {"role": "user", "content": "[Result]\nYou must vote."},
@@ -158,7 +158,7 @@ _ids = st.sampled_from("abc")
 
 @st.composite
 def _item(draw: st.DrawFn) -> Message:
-    """Anything that may stand in a conversation of MassGen's, fitting or not."""
+    """Anything that may occur in a MassGen conversation, valid or not."""
     match draw(st.integers(0, 5)):
         case 0:
             ids = draw(st.lists(_ids, min_size=1, max_size=3, unique=True))

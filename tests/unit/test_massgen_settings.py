@@ -1,4 +1,4 @@
-"""Whose is which key of a backend block, and what is wrong with one."""
+"""Sorting and checking the keys of a backend block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWN = frozenset(
         "upload_files",
     }
 )
-"""What MassGen calls its own, in short."""
+"""MassGen's own options, abridged."""
 
 BLOCK: dict[str, Any] = {
     "type": "vllm",
@@ -38,7 +38,7 @@ BLOCK: dict[str, Any] = {
 
 
 def lines(block: dict[str, Any]) -> list[str]:
-    """What is reported of a block."""
+    """The report for a block."""
     return settings.report(settings.check(block, own=OWN), "agents[1].backend")
 
 
@@ -52,7 +52,7 @@ def test_the_block_of_the_guide_is_right() -> None:
     }
 
 
-def test_a_call_goes_before_the_block() -> None:
+def test_a_call_takes_precedence_over_the_block() -> None:
     assert settings.parameters(BLOCK, {"top_k": 5, "seed": 1}, own=OWN) == {
         "top_k": 5,
         "enable_thinking": True,
@@ -64,7 +64,7 @@ def test_none_is_not_set() -> None:
     assert settings.parameters({"top_k": None, "seed": 1}, {"seed": None}, own=OWN) == {"seed": 1}
 
 
-def test_what_massgen_hands_over_with_a_call_is_no_parameter() -> None:
+def test_what_massgen_passes_with_a_call_is_not_a_parameter() -> None:
     call: dict[str, Any] = {
         "agent_id": "qwen",
         "session_id": "s1",
@@ -75,7 +75,7 @@ def test_what_massgen_hands_over_with_a_call_is_no_parameter() -> None:
     assert settings.parameters({}, call, own=OWN) == {}
 
 
-def test_the_block_may_hold_parameters_whose_names_massgen_uses_too() -> None:
+def test_the_block_may_have_parameters_whose_names_massgen_uses_too() -> None:
     assert settings.parameters({"session_id": "s1"}, {"session_id": "massgen's"}, own=OWN) == {
         "session_id": "s1"
     }
@@ -99,7 +99,7 @@ def test_every_parameter_of_vllm_is_taken_from_the_block() -> None:
         ("llm_circuit_breaker_enable", True, "llm_circuit_breaker_enabled"),
     ],
 )
-def test_a_misspelt_key_is_reported_with_its_place_and_the_right_name(
+def test_a_misspelled_key_is_reported_with_its_place_and_the_right_name(
     name: str, value: object, meant: str
 ) -> None:
     (line,) = lines({**BLOCK, name: value})
@@ -125,7 +125,7 @@ def test_a_contradiction_is_reported_before_the_first_request() -> None:
     assert line == "agents[1].backend.min_tokens: 10 must be at most max_tokens: 5."
 
 
-def test_suggestions_are_in_the_notation_of_yaml() -> None:
+def test_suggestions_use_yaml_syntax() -> None:
     (line,) = lines({**BLOCK, "max_new_tokens": 5})
     assert "`max_tokens: 5`" in line
     (line,) = lines({**BLOCK, "guided_regex": "[0-9]+"})
@@ -150,16 +150,16 @@ def test_documents_cannot_be_uploaded() -> None:
 @pytest.mark.parametrize(
     "choice", ["auto", "required", "none", {"type": "function", "function": {"name": "vote"}}]
 )
-def test_the_choice_of_a_tool_may_stand_without_the_tools(choice: object) -> None:
+def test_tool_choice_may_be_given_without_tools(choice: object) -> None:
     assert lines({**BLOCK, "tool_choice": choice}) == []
 
 
-def test_a_wrong_choice_of_a_tool_is_reported() -> None:
+def test_a_wrong_tool_choice_is_reported() -> None:
     (line,) = lines({**BLOCK, "tool_choice": "vote"})
     assert line.startswith("agents[1].backend.tool_choice")
 
 
-def test_a_mapping_stands_for_the_limits_on_waiting() -> None:
+def test_timeouts_may_be_a_mapping() -> None:
     assert lines({**BLOCK, "timeout": {"first_token": 60, "idle": None}}) == []
     assert settings.with_timeout({"timeout": {"first_token": 60, "idle": None}, "top_k": 1}) == {
         "timeout": Timeout(first_token=60, idle=None),
@@ -171,7 +171,7 @@ def test_a_mapping_stands_for_the_limits_on_waiting() -> None:
 @pytest.mark.parametrize(
     ("limits", "part"), [({"read": 5}, "connect, first_token, idle, total"), ({"total": -1}, "positive")]
 )
-def test_wrong_limits_are_reported(limits: dict[str, Any], part: str) -> None:
+def test_wrong_timeouts_are_reported(limits: dict[str, Any], part: str) -> None:
     (line,) = lines({**BLOCK, "timeout": limits})
     assert line.startswith("agents[1].backend.timeout")
     assert part in line

@@ -1,4 +1,4 @@
-"""What MassGen's user reads when a request fails, and whether MassGen asks again."""
+"""What MassGen's user reads when a request fails, and whether MassGen retries."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ BAD = BadRequestError("400: min_tokens must be at most max_tokens", status_code=
                 '400: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
                 status_code=400,
             ),
-            (URL, "MassGen works by tool calls", "--enable-auto-tool-choice", "--tool-call-parser"),
+            (URL, "MassGen needs tool calls", "--enable-auto-tool-choice", "--tool-call-parser"),
         ),
         (BAD, ("min_tokens must be at most max_tokens",)),
         (
             StreamInterruptedError("the stream stopped"),
-            ("before the answer was whole", "No text", "the stream stopped"),
+            ("before the reply was complete", "No text", "the stream stopped"),
         ),
     ],
 )
@@ -59,13 +59,13 @@ def test_the_sentence_says_what_to_do(error: VLLMChatError, parts: tuple[str, ..
 def test_a_broken_stream_says_how_much_is_kept() -> None:
     partial = ChatCompletion.model_validate({"choices": [{"message": {"content": "Once upon"}}]})
     error = StreamInterruptedError("the stream stopped", partial=partial)
-    assert "9 characters had arrived and are kept" in explain(error, base_url=URL, model="Qwen")
+    assert "9 characters arrived and are kept" in explain(error, base_url=URL, model="Qwen")
 
 
 @pytest.mark.parametrize(
     "error", [KEY, MODEL, ROUTE, PermissionDeniedError("403", status_code=403), APIConnectionError("refused")]
 )
-def test_what_no_second_try_mends_is_fatal(error: VLLMChatError) -> None:
+def test_what_a_retry_cannot_fix_is_fatal(error: VLLMChatError) -> None:
     assert is_fatal(error, first=True)
     assert is_fatal(error, first=False)
 
@@ -74,7 +74,7 @@ def test_what_no_second_try_mends_is_fatal(error: VLLMChatError) -> None:
     "error",
     [BAD, InvalidRequestError("wrong"), UnprocessableEntityError("422: no such image", status_code=422)],
 )
-def test_what_the_server_refuses_at_first_it_refuses_again(error: VLLMChatError) -> None:
+def test_what_the_server_rejects_at_first_it_rejects_again(error: VLLMChatError) -> None:
     assert is_fatal(error, first=True)
     assert not is_fatal(error, first=False)
 
@@ -90,5 +90,5 @@ def test_what_the_server_refuses_at_first_it_refuses_again(error: VLLMChatError)
         ResponseError("not this protocol"),
     ],
 )
-def test_what_may_pass_is_tried_again(error: VLLMChatError) -> None:
+def test_what_may_pass_is_retried(error: VLLMChatError) -> None:
     assert not is_fatal(error, first=True)

@@ -16,7 +16,7 @@ from vllmchat.chat.events import EventMaker
 def told(
     *deltas: dict[str, Any], finish: str | None = "stop", tokens: int = 7, **options: bool
 ) -> tuple[Turn, list[Chunk]]:
-    """What a turn makes of a stream of these deltas."""
+    """A turn's chunks for a stream of these deltas."""
     turn, maker, accumulator = Turn(**options), EventMaker(), Accumulator(expected=1)
     pieces: list[dict[str, Any]] = [{"delta": delta} for delta in deltas]
     if finish is not None:
@@ -35,7 +35,7 @@ def told(
 
 
 def call(name: str, arguments: str, *, index: int = 0, call_id: str | None = "c1") -> dict[str, Any]:
-    """A delta that holds a whole tool call."""
+    """A delta with a whole tool call."""
     opened = {"index": index, "type": "function", "function": {"name": name, "arguments": arguments}}
     return {"tool_calls": [opened if call_id is None else {**opened, "id": call_id}]}
 
@@ -44,7 +44,7 @@ def kinds(chunks: list[Chunk]) -> list[str]:
     return [chunk.type for chunk in chunks]
 
 
-def test_text_comes_piece_by_piece() -> None:
+def test_text_arrives_in_chunks() -> None:
     turn, chunks = told({"content": "Six times "}, {"content": "seven is 42."})
     assert chunks == [Chunk("content", "Six times "), Chunk("content", "seven is 42.")]
     assert turn.end() == []
@@ -85,7 +85,7 @@ def test_a_reply_of_reasoning_alone_ends_it() -> None:
 @pytest.mark.parametrize(
     "names", [("reasoning",), ("reasoning_content",), ("reasoning", "reasoning_content")]
 )
-def test_reasoning_is_told_once_whatever_the_server_calls_it(names: tuple[str, ...]) -> None:
+def test_reasoning_is_reported_once_whatever_the_server_calls_it(names: tuple[str, ...]) -> None:
     turn, chunks = told(dict.fromkeys(names, "Hm."), {"content": "42"})
     assert kinds(chunks) == ["reasoning", "reasoning_done", "content"]
     assert turn.reasoning == "Hm."
@@ -97,7 +97,7 @@ def test_reasoning_can_begin_again() -> None:
     assert (turn.reasoning, turn.text) == ("ac", "bd")
 
 
-def test_who_joins_the_content_of_all_chunks_gets_no_reasoning() -> None:
+def test_the_joined_content_of_all_chunks_has_no_reasoning() -> None:
     _, chunks = told({"reasoning": "Hm."}, {"content": "42"}, reasoning_in_content=False)
     assert "".join(chunk.content or "" for chunk in chunks) == "42"
     assert chunks[0].reasoning_delta == "Hm."
@@ -145,7 +145,7 @@ def test_a_cut_call_is_reported_and_not_handed_over(finish: str) -> None:
     for part in (
         "new_answer",
         "truncated",
-        "not carried out",
+        "not executed",
         "after 64 tokens",
         "max_tokens",
         "--max-model-len",
@@ -163,13 +163,13 @@ def test_a_call_that_ended_in_repetitions_is_reported_as_such() -> None:
     assert "max_tokens" not in turn.refusal
 
 
-def test_a_call_that_looks_whole_is_cut_when_the_reply_was() -> None:
+def test_a_call_that_looks_complete_is_cut_if_the_reply_was() -> None:
     turn, _ = told(call("new_answer", "{}"), finish="length")
     assert turn.calls == []
     assert turn.refusal is not None
 
 
-def test_a_whole_call_before_a_cut_one_is_not_handed_over_either() -> None:
+def test_a_complete_call_before_a_cut_one_is_not_handed_over_either() -> None:
     turn, _ = told(
         call("vote", '{"agent_id": "agent1"}'), call("new_answer", '{"con', index=1), finish="length"
     )
@@ -179,7 +179,7 @@ def test_a_whole_call_before_a_cut_one_is_not_handed_over_either() -> None:
 
 @pytest.mark.parametrize("finish", ["stop", "tool_calls"])
 @pytest.mark.parametrize("arguments", ["{'content': 42}", '{"content": "42"}}'])
-def test_arguments_that_are_no_json_are_reported_as_such(arguments: str, finish: str) -> None:
+def test_arguments_that_are_not_json_are_reported_as_such(arguments: str, finish: str) -> None:
     turn, _ = told(call("new_answer", arguments), finish=finish)
     assert turn.refusal is not None
     assert "not valid JSON" in turn.refusal

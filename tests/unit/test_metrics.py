@@ -1,4 +1,4 @@
-"""Metrics: Prometheus' text format to typed numbers."""
+"""Metrics: the Prometheus text format as typed numbers."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_types(recorded: Metrics) -> None:
     assert read_metrics(b"a 1\n")["a"].type == "untyped"
 
 
-def test_a_counter_goes_by_both_names(recorded: Metrics) -> None:
+def test_a_counter_has_both_names(recorded: Metrics) -> None:
     assert recorded.value("vllm:prompt_tokens") == recorded.value("vllm:prompt_tokens_total") == 72
-    # A histogram's own name may end like a counter's.
+    # A histogram's name may end like a counter's.
     assert recorded["vllm:iteration_tokens_total"].type == "histogram"
     assert recorded.value("vllm:iteration_tokens_total_count") == 72
 
 
-def test_labels_choose(recorded: Metrics) -> None:
+def test_labels_filter(recorded: Metrics) -> None:
     name = "vllm:request_success"
     assert recorded.value(name) == recorded.value(name, finished_reason="stop") == 2
     assert recorded.value(name, finished_reason="length", engine="0") == 0
@@ -57,7 +57,7 @@ def test_labels_choose(recorded: Metrics) -> None:
     assert {each.labels["finished_reason"] for each in recorded.samples(name)} >= {"stop", "length", "abort"}
 
 
-def test_what_most_people_ask_for(recorded: Metrics) -> None:
+def test_common_metrics(recorded: Metrics) -> None:
     assert (recorded.requests_running, recorded.requests_waiting) == (0, 0)
     assert recorded.requests_finished == {"stop": 2, "length": 0, "abort": 0, "error": 0, "repetition": 0}
     assert recorded.kv_cache_usage == 0.0
@@ -75,7 +75,7 @@ def test_what_most_people_ask_for(recorded: Metrics) -> None:
     assert recorded.inter_token_latency.count == 70
 
 
-def test_a_server_that_tells_nothing() -> None:
+def test_a_server_that_reports_nothing() -> None:
     metrics = read_metrics(b"")
     assert len(metrics) == 0
     names = [name for name, value in vars(Metrics).items() if isinstance(value, property)]
@@ -153,7 +153,7 @@ def test_an_empty_histogram_has_no_mean() -> None:
     assert histogram.mean is None
 
 
-def test_what_is_no_number_counts_nothing() -> None:
+def test_nan_and_infinity_count_nothing() -> None:
     metrics = read_metrics(b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running NaN\n")
     assert metrics.requests_running == 0
 
@@ -167,8 +167,8 @@ def test_numbers_without_a_description_stay_together() -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>Welcome!</html>", b'{"error": "x"}', b"\xff\xfe", b"# TYPE a b c", b"{} 1", b"a{b} 1"]
 )
-def test_something_else_is_no_metrics(body: bytes) -> None:
-    with pytest.raises(ResponseError, match="not metrics in Prometheus' text format"):
+def test_something_else_is_not_metrics(body: bytes) -> None:
+    with pytest.raises(ResponseError, match="not metrics in the Prometheus text format"):
         read_metrics(body)
 
 

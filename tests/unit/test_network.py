@@ -1,4 +1,4 @@
-"""The sockets under httpcore: large bodies, limits, addresses, endings, on asyncio, trio and without a loop."""
+"""The sockets under httpcore: large bodies, timeouts, addresses, endings, on asyncio, trio and without a loop."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def test_a_server_that_reads_slowly(scripted: ScriptedServer, colour: Colour) ->
 
 
 def test_a_server_that_does_not_read(scripted: ScriptedServer, colour: Colour) -> None:
-    """The request is larger than what the kernel takes, so it is the writing that waits."""
+    """The request is larger than the kernel's buffers, so writing has to wait."""
     released = threading.Event()
-    # A gate would read, to notice that the client leaves.
+    # A gate would read, to notice that the client closes.
     scripted.add(Answer((lambda _: cast("None", released.wait(5)),), read_body=False))
     llm = provider(scripted, timeout=Timeout(first_token=0.1))
     with pytest.raises(APITimeoutError) as caught:
@@ -101,16 +101,16 @@ def test_a_server_that_does_not_read(scripted: ScriptedServer, colour: Colour) -
     assert scripted.wait_open(0)
 
 
-def test_an_answer_that_comes_before_the_request_was_read(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_response_before_the_request_was_read(scripted: ScriptedServer, colour: Colour) -> None:
     refusal = reply({"error": {"message": "too large"}}, 413, {"connection": "close"})
     scripted.add(Answer(refusal.steps, read_body=False))
-    # What is sent to a closed connection is answered by a reset, which may overtake the answer.
+    # Data sent to a closed connection causes a reset, which may overtake the response.
     with pytest.raises((APIStatusError, APIConnectionError)):
         colour.chat(provider(scripted), BIG)
     assert scripted.wait_open(0)
 
 
-def test_a_server_that_leaves_while_it_is_written_to(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_server_that_closes_during_a_write(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.add(Answer((reset,), read_body=False))
     with pytest.raises(APIConnectionError):
         colour.chat(provider(scripted), BIG)
@@ -118,8 +118,8 @@ def test_a_server_that_leaves_while_it_is_written_to(scripted: ScriptedServer, c
 
 
 @pytest.mark.anyio
-async def test_a_reader_that_is_slow_stops_the_server(scripted: ScriptedServer) -> None:
-    """What the caller does not take is not piled up here: the kernel's buffers fill, and the server waits."""
+async def test_a_slow_reader_stops_the_server(scripted: ScriptedServer) -> None:
+    """Data that the caller does not read is not buffered here: the kernel's buffers fill up, and the server waits."""
     sent = 0
 
     def count(connection: Connection) -> None:
@@ -141,11 +141,11 @@ async def test_a_reader_that_is_slow_stops_the_server(scripted: ScriptedServer) 
 
 
 # ------------------------------------------------------------------------------------------------
-# Limits
+# Timeouts
 # ------------------------------------------------------------------------------------------------
 
 
-def test_limits_of_one_connection_change_while_it_runs(scripted: ScriptedServer, colour: Colour) -> None:
+def test_timeouts_change_during_a_connection(scripted: ScriptedServer, colour: Colour) -> None:
     llm = provider(scripted, timeout=Timeout(first_token=5, idle=0.1))
     scripted.stream([chunk("a"), never])
     with colour.stream(llm) as stream, pytest.raises(APITimeoutError) as caught:
@@ -158,7 +158,7 @@ def test_limits_of_one_connection_change_while_it_runs(scripted: ScriptedServer,
     assert scripted.wait_open(0)
 
 
-def test_a_connection_without_limits(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_connection_without_timeouts(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.always(answer_any)
     llm = provider(scripted, timeout=Timeout(None, None, None, None))
     assert colour.chat(llm).text == "Hi"
@@ -166,7 +166,7 @@ def test_a_connection_without_limits(scripted: ScriptedServer, colour: Colour) -
     colour.close(llm)
 
 
-def test_an_address_that_does_not_answer(colour: Colour) -> None:
+def test_an_address_that_does_not_respond(colour: Colour) -> None:
     with unanswering_origin() as origin:
         llm = VLLMProvider("m", base_url=origin, max_retries=0, timeout=Timeout(connect=0.1))
         with pytest.raises(APITimeoutError) as caught:
@@ -205,7 +205,7 @@ async def test_one_timer_serves_many_reads(scripted: ScriptedServer, monkeypatch
 
 @pytest.mark.anyio
 async def test_a_timer_that_fires_early_is_set_again(scripted: ScriptedServer) -> None:
-    """Deadlines move on while bytes come; what was set for the first one must not end the later ones."""
+    """Deadlines move while bytes arrive; the timer of the first one must not end the later ones."""
     gates = [Gate() for _ in range(4)]
     events: list[Any] = [event for gate in gates for event in (chunk("a"), gate)]
     scripted.stream([*events, chunk(finish="stop")])
@@ -223,7 +223,7 @@ async def test_a_timer_that_fires_early_is_set_again(scripted: ScriptedServer) -
 
 
 @pytest.mark.anyio
-async def test_a_timer_that_fires_between_two_calls_harms_nothing(scripted: ScriptedServer) -> None:
+async def test_a_timer_that_fires_between_two_calls_is_harmless(scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     async with provider(scripted, timeout=Timeout(first_token=0.1, idle=0.1)) as llm:
         await llm.achat("Hi")
@@ -249,7 +249,7 @@ def test_ipv6(colour: Colour) -> None:
 
 @pytest.fixture
 def name_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Has names resolve to the addresses given, in that order."""
+    """Makes names resolve to the given addresses, in that order."""
     asked = socket.getaddrinfo
 
     def resolve(*addresses: str) -> None:
@@ -269,7 +269,7 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return resolve
 
 
-def test_names_are_not_waited_for_beyond_the_limit(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_resolution_respects_the_timeout(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     asked = socket.getaddrinfo
 
@@ -291,7 +291,7 @@ def test_the_second_address_of_a_name_is_tried(
     scripted: ScriptedServer, colour: Colour, name_service: Callable[..., None]
 ) -> None:
     scripted.always(answer_any)
-    # Nobody listens on that port of 127.0.0.2.
+    # Nothing listens on that port of 127.0.0.2.
     name_service("127.0.0.2", "127.0.0.1")
     llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}")
     assert colour.chat(llm).text == "Hi"
@@ -350,7 +350,7 @@ def unanswering_at(address: str, port: int) -> Any:
         yield
 
 
-def test_a_name_that_nobody_knows(colour: Colour, name_service: Callable[..., None]) -> None:
+def test_an_unknown_host(colour: Colour, name_service: Callable[..., None]) -> None:
     name_service()
     llm = VLLMProvider("m", base_url="http://server.test:1", max_retries=0)
     with pytest.raises(APIConnectionError, match="Name or service not known"):
@@ -374,7 +374,7 @@ async def test_cancelled_while_several_addresses_are_tried(
 def test_the_loser_of_a_race_is_closed(
     scripted: ScriptedServer, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two addresses that both answer: one connection is used, the other one does not stay open."""
+    """Two addresses that both respond: one connection is used, the other does not stay open."""
     scripted.always(answer_any)
     monkeypatch.setattr(network, "_HEAD_START", 0.0)
     name_service("127.0.0.1", "127.0.0.1")
@@ -391,7 +391,7 @@ def test_the_loser_of_a_race_is_closed(
     assert scripted.wait_open(0)
 
 
-def test_two_addresses_that_answer_at_the_same_moment() -> None:
+def test_two_addresses_that_respond_at_the_same_time() -> None:
     first: Any = getattr(network, "_first")  # noqa: B009 - it is private
     aborted: list[str] = []
 
@@ -451,7 +451,7 @@ def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
 
 
 @pytest.mark.parametrize("ending", [close, reset, half_close])
-def test_a_server_that_leaves_instead_of_answering(
+def test_a_server_that_closes_instead_of_responding(
     ending: Any, scripted: ScriptedServer, colour: Colour
 ) -> None:
     scripted.script(ending)
@@ -461,7 +461,7 @@ def test_a_server_that_leaves_instead_of_answering(
 
 
 @pytest.mark.parametrize("ending", [close, reset, half_close])
-def test_a_server_that_leaves_in_the_middle(ending: Any, scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_server_that_closes_in_the_middle(ending: Any, scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([chunk("a"), gate := Gate(), ending])
     with colour.stream(provider(scripted)) as stream:
         texts = iter(stream)
@@ -475,8 +475,8 @@ def test_a_server_that_leaves_in_the_middle(ending: Any, scripted: ScriptedServe
 
 
 @pytest.mark.parametrize("colour", ["asyncio"], indirect=True)
-def test_who_stops_reading_may_have_answered(scripted: ScriptedServer, colour: Colour) -> None:
-    # The request is larger than what the sockets hold, so that writing it waits for a server that reads no more.
+def test_a_server_that_stops_reading_may_have_responded(scripted: ScriptedServer, colour: Colour) -> None:
+    # The request is larger than what the sockets hold, so that writing it waits for a server that has stopped reading.
     refusal = head(413, {"content-type": "application/json", "content-length": "33"})
     scripted.script(refusal + b'{"error":{"message":"too large"}}', half_close, read_body=False)
     with pytest.raises(APIStatusError, match="too large") as caught:
@@ -485,7 +485,7 @@ def test_who_stops_reading_may_have_answered(scripted: ScriptedServer, colour: C
     assert scripted.wait_open(0)
 
 
-def test_what_came_before_a_reset_is_read(scripted: ScriptedServer, colour: Colour) -> None:
+def test_data_before_a_reset_is_read(scripted: ScriptedServer, colour: Colour) -> None:
     def send_and_reset(connection: Connection) -> None:
         gate(connection)
         reset(connection)
@@ -497,7 +497,7 @@ def test_what_came_before_a_reset_is_read(scripted: ScriptedServer, colour: Colo
         assert next(texts).text == "a"
         gate.release()
         assert scripted.wait_open(0)
-        # Every choice had its finish reason, so the end is proven all the same.
+        # Every choice had its finish reason, so the end is proven anyway.
         assert "".join(chunk.text for chunk in texts) == "b"
 
 
@@ -572,8 +572,8 @@ def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
     asyncio.run(main())
 
 
-def test_limits_of_the_blocking_stream_alone(scripted: ScriptedServer) -> None:
-    """A limit that has passed before the wait begins. A socket would take 0 s as "do not wait"."""
+def test_timeouts_of_the_sync_stream_alone(scripted: ScriptedServer) -> None:
+    """A timeout that has expired before the wait begins. A socket would take 0 s for "do not wait"."""
     scripted.always(script(never))
     wire = network.SyncWire()
     wire.abort()

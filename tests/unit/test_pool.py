@@ -1,4 +1,4 @@
-"""The connection pools: reuse, expiry, the cap and its queue, what a fork and a collection leave behind."""
+"""The connection pools: reuse, expiry, max_connections and its queue, forks and garbage collection."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_one_connection_for_one_after_another(scripted: ScriptedServer, colour: Colour) -> None:
+def test_sequential_calls_share_a_connection(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
     for _ in range(5):
@@ -70,7 +70,7 @@ def test_one_connection_for_one_after_another(scripted: ScriptedServer, colour: 
 
 
 @pytest.mark.anyio
-async def test_as_many_connections_as_calls_at_once(scripted: ScriptedServer) -> None:
+async def test_concurrent_calls_have_a_connection_each(scripted: ScriptedServer) -> None:
     gate = Gate()
     scripted.always(_held(gate))
     async with VLLMProvider("m", base_url=scripted.base_url) as llm:
@@ -88,11 +88,11 @@ async def test_as_many_connections_as_calls_at_once(scripted: ScriptedServer) ->
 
 
 def _held(gate: Gate) -> Answer:
-    """An answer that begins when the gate opens."""
+    """A response that begins when the gate opens."""
     return script(gate, *reply(completion("Hi")).steps)
 
 
-def test_as_many_connections_as_threads(scripted: ScriptedServer) -> None:
+def test_threads_have_a_connection_each(scripted: ScriptedServer) -> None:
     gate = Gate()
     scripted.always(_held(gate))
     with VLLMProvider("m", base_url=scripted.base_url) as llm, ThreadPoolExecutor(8) as threads:
@@ -104,7 +104,7 @@ def test_as_many_connections_as_threads(scripted: ScriptedServer) -> None:
         assert held(sync_pool(llm)) == (8, 0, 0)
 
 
-def test_the_newest_connection_is_taken_and_old_ones_are_dropped(
+def test_the_newest_connection_is_reused_and_old_ones_are_dropped(
     scripted: ScriptedServer, time: Time
 ) -> None:
     gate = Gate()
@@ -121,7 +121,7 @@ def test_the_newest_connection_is_taken_and_old_ones_are_dropped(
         llm.chat("Hi")
         assert scripted.requests[-1].connection == taken
         assert held(sync_pool(llm))[0] == 3
-        # The other two have grown old meanwhile; the one that was used has not.
+        # The other two have expired in the meantime; the one that was used has not.
         time.ahead = KEEP_ALIVE_SECONDS + 0.5
         llm.chat("Hi")
         assert scripted.requests[-1].connection == taken
@@ -153,7 +153,7 @@ def test_a_connection_that_the_server_closed_is_not_used(scripted: ScriptedServe
     gate.release()
     assert scripted.wait_open(0)
     if colour.portal is not None:
-        # The event loop must have seen it.
+        # The event loop must have noticed it.
         colour.portal.call(anyio.wait_all_tasks_blocked)
     scripted.reply(completion("two"))
     assert colour.chat(llm).text == "two"
@@ -175,7 +175,7 @@ def test_a_server_that_does_not_keep_connections(
     colour.close(llm)
 
 
-def test_a_call_costs_the_same_with_many_connections(
+def test_a_call_costs_the_same_however_many_connections_are_idle(
     scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.always(answer_any)
@@ -197,7 +197,7 @@ def test_a_call_costs_the_same_with_many_connections(
 
 
 class _Idle:
-    """Stands for an idle connection far down in the stack."""
+    """Stands in for an idle connection deep in the stack."""
 
     expires = float("inf")
 
@@ -221,12 +221,12 @@ def _counting(method: Callable[..., bool], looked: list[object]) -> Callable[...
 
 
 # ------------------------------------------------------------------------------------------------
-# The cap
+# max_connections
 # ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_the_cap_holds(scripted: ScriptedServer) -> None:
+async def test_max_connections_is_enforced(scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     async with VLLMProvider("m", base_url=scripted.base_url, max_connections=2) as llm:
         pool = await async_pool(llm)
@@ -260,7 +260,7 @@ async def test_the_queue_is_fair(scripted: ScriptedServer) -> None:
             for number in range(6):
                 group.start_soon(llm.achat, str(number))
                 await anyio.wait_all_tasks_blocked()
-            # Who was refused a turn must not come before those who wait: neither here nor at each of the next turns.
+            # A caller that was denied a turn must not precede those that wait: neither here nor at the next turns.
             await stream.until_done()
             group.start_soon(llm.achat, "6")
         sent = [cast("Any", request.json()["messages"])[0]["content"] for request in scripted.requests]
@@ -268,7 +268,7 @@ async def test_the_queue_is_fair(scripted: ScriptedServer) -> None:
         assert scripted.connections == 1
 
 
-def test_the_cap_holds_between_threads(scripted: ScriptedServer) -> None:
+def test_max_connections_is_enforced_across_threads(scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     with (
         VLLMProvider("m", base_url=scripted.base_url, max_connections=3) as llm,
@@ -297,7 +297,7 @@ def test_threads_wait_in_order(scripted: ScriptedServer) -> None:
     assert sent == ["Hi", *"0123"]
 
 
-def test_waiting_for_a_connection_ends_with_total(scripted: ScriptedServer, colour: Colour) -> None:
+def test_waiting_for_a_connection_ends_at_total(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
     with colour.stream(llm) as stream:
@@ -377,7 +377,7 @@ def test_a_thread_that_is_interrupted_in_the_queue(
 
 
 class _Interrupted:
-    """A lock; Ctrl-C comes while somebody waits for it."""
+    """A lock; Ctrl-C comes while a caller waits for it."""
 
     def __init__(self, meanwhile: Callable[[], None] | None) -> None:
         self._meanwhile = meanwhile
@@ -393,12 +393,12 @@ class _Interrupted:
 
 
 def _queue_with(lock: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the pool's next caller wait for this lock."""
+    """Makes the pool's next caller wait for this lock."""
     module = SimpleNamespace(Lock=lambda: lock, TIMEOUT_MAX=threading.TIMEOUT_MAX)
     monkeypatch.setattr(transport, "threading", module)
 
 
-def test_a_turn_that_comes_as_the_wait_ends_is_taken(
+def test_a_turn_that_comes_as_the_wait_ends_is_used(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.always(answer_any)
@@ -466,7 +466,7 @@ def test_closed_while_in_use(scripted: ScriptedServer, colour: Colour) -> None:
     assert held(pool_of(colour, llm)) == (0, 0, 0)
 
 
-def test_an_unread_answer_that_is_collected(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_unread_response_is_garbage_collected(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([chunk("a"), never])
     llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
     stream = colour.stream(llm)
@@ -480,7 +480,7 @@ def test_an_unread_answer_that_is_collected(scripted: ScriptedServer, colour: Co
     colour.close(llm)
 
 
-def test_an_answer_that_is_collected_while_a_caller_joins_the_queue(
+def test_a_response_is_garbage_collected_while_a_caller_joins_the_queue(
     scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.stream([chunk("a"), never])
@@ -506,7 +506,7 @@ def test_an_answer_that_is_collected_while_a_caller_joins_the_queue(
     colour.close(llm)
 
 
-def test_a_provider_that_is_collected(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_provider_is_garbage_collected(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
     colour.chat(llm)
@@ -522,7 +522,7 @@ def test_a_provider_that_is_collected(scripted: ScriptedServer, colour: Colour) 
 
 @pytest.fixture
 def in_child() -> Callable[[Callable[[], bool]], bool]:
-    """Runs something in a forked process and says whether it was true there."""
+    """Runs something in a forked process and returns whether it was true there."""
     if not hasattr(os, "fork"):
         pytest.skip("this platform cannot fork")
 
@@ -540,7 +540,7 @@ def in_child() -> Callable[[Callable[[], bool]], bool]:
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_child_process_has_connections_of_its_own(
+def test_a_child_process_has_its_own_connections(
     scripted: ScriptedServer, in_child: Callable[[Callable[[], bool]], bool]
 ) -> None:
     scripted.always(answer_any)
@@ -570,7 +570,7 @@ def test_a_child_process_has_connections_of_its_own(
     assert len({used["one"], used["two"], used["three"]}) == 3
 
 
-def test_what_a_parent_process_opened_is_let_go_of(
+def test_connections_of_the_parent_process_are_dropped(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same, seen from inside: the pool of another process takes nothing back, and waits for no lock."""
@@ -591,7 +591,7 @@ def test_what_a_parent_process_opened_is_let_go_of(
         assert scripted.wait_open(0)
 
 
-def test_an_answer_that_is_thrown_away(scripted: ScriptedServer) -> None:
+def test_a_discarded_response(scripted: ScriptedServer) -> None:
     scripted.script(head(200), never)
     with VLLMProvider("m", base_url=scripted.base_url) as llm:
         step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
@@ -603,7 +603,7 @@ def test_an_answer_that_is_thrown_away(scripted: ScriptedServer) -> None:
         assert held(sync_pool(llm)) == (0, 0, 0)
 
 
-def test_an_answer_that_has_ended_gives_nothing_more(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_finished_response_returns_nothing_more(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply(completion())
     llm = VLLMProvider("m", base_url=scripted.base_url)
     pool = pool_of(colour, llm)

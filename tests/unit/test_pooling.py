@@ -1,4 +1,4 @@
-"""Embeddings, pooling, classes and scores: what is sent, what comes back, and what is refused."""
+"""Embeddings, pooling, classes and scores: requests, responses, and what is rejected."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_inputs(
     assert result.vectors == [[1.0]] * count
 
 
-def test_conversations_take_template_parameters(
+def test_conversations_accept_template_parameters(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.version = "0.33.0"
@@ -155,12 +155,15 @@ def test_conversations_take_template_parameters(
     assert body["add_generation_prompt"] is False
     problems = refused(colour, llm, "embed", "text", enable_thinking=False, add_generation_promt=True)
     assert problems == [
-        "enable_thinking=False: is for conversations, which a template makes a text of; this input has none.",
+        (
+            "enable_thinking=False: is only for conversations, which go through a chat template; this input is not a "
+            "conversation."
+        ),
         "add_generation_promt=True: is not a parameter of embed. Did you mean `add_generation_prompt`?",
     ]
 
 
-def test_bytes_tell_what_they_are(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_bytes_with_metadata(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(struct.pack("<4e", 1, 2, 3, 4), headers=metadata([2], [2], dtype="float16", size=2))
     result: Embeddings = colour.do(llm, "embed", ["a", "b"], embed_dtype="float16")
     body: Any = scripted.requests[0].json()
@@ -172,7 +175,9 @@ def test_bytes_tell_what_they_are(scripted: ScriptedServer, colour: Colour, llm:
     assert result.request_id
 
 
-def test_bytes_alone_are_parted_evenly(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_bytes_without_metadata_are_split_evenly(
+    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+) -> None:
     scripted.reply(struct.pack(">6f", *range(6)), headers=OCTETS)
     result: Embeddings = colour.do(
         llm, "embed", ["a", "b", "c"], encoding_format="bytes_only", endianness="big"
@@ -190,13 +195,11 @@ def test_many_inputs_of_another_type_come_without_metadata(
     assert scripted.requests[0].json()["encoding_format"] == "bytes_only"
     assert result.vectors == [[1.0]] * 513
     assert refused(colour, llm, "embed", ["x"] * 513, encoding_format="bytes") == [
-        "encoding_format='bytes': takes at most 512 inputs, not 513. Write bytes_only or base64."
+        "encoding_format='bytes': accepts at most 512 inputs, not 513. Use bytes_only or base64."
     ]
 
 
-def test_a_server_may_answer_in_json_all_the_same(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
-) -> None:
+def test_a_server_may_return_json_anyway(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(answer([0.5], [1.5]))
     result: Embeddings = colour.do(llm, "embed", ["a", "b"], encoding_format="bytes")
     assert result.vectors == [[0.5], [1.5]]
@@ -217,18 +220,18 @@ def test_results_are_in_the_order_of_the_inputs(
     [
         (answer([1.0]), {}, "it has 1 results for 2 inputs"),
         ({"object": "list"}, {}, "it has no data"),
-        (answer("AAA=", [1.0]), {}, "no float32 numbers"),
+        (answer("AAA=", [1.0]), {}, "cannot hold float32 numbers"),
         (answer({"a": 1}, [1.0]), {}, "neither numbers nor base64"),
         (floats(1, 2, 3), OCTETS, "12 bytes are not 2 equal parts of float32 numbers"),
         (b"", OCTETS, "0 bytes are not 2 equal parts"),
-        (floats(1, 2), metadata([1], [2]), "its metadata names bytes 4 to 12 of 8"),
-        (floats(1, 2), {**OCTETS, "metadata": "[]"}, "its metadata is no object"),
+        (floats(1, 2), metadata([1], [2]), "its metadata refers to bytes 4 to 12 of 8"),
+        (floats(1, 2), {**OCTETS, "metadata": "[]"}, "its metadata is not an object"),
         (floats(1, 2), {**OCTETS, "metadata": "{}"}, "data"),
         (floats(1, 2), {**OCTETS, "metadata": "nonsense"}, "expected"),
         (floats(1, 2), metadata([1], [1], dtype="int4"), "int4"),
     ],
 )
-def test_other_answers_are_no_embeddings(
+def test_other_responses_are_not_embeddings(
     body: Any,
     headers: dict[str, str],
     reason: str,
@@ -246,7 +249,7 @@ def test_a_shape_that_does_not_fit(scripted: ScriptedServer, colour: Colour, llm
     headers = metadata([2])
     headers["metadata"] = headers["metadata"].replace("[2]", "[3]")
     scripted.reply(floats(1, 2), headers=headers)
-    with pytest.raises(ResponseError, match=r"8 bytes are not of shape \[3\]"):
+    with pytest.raises(ResponseError, match=r"8 bytes do not have the shape \[3\]"):
         colour.do(llm, "embed", "a", encoding_format="bytes")
 
 
@@ -293,7 +296,7 @@ def test_wrong_inputs(inputs: object, problems: list[str], colour: Colour, llm: 
         assert text.startswith(expected), text
 
 
-def test_many_wrong_items_are_few_problems(colour: Colour, llm: VLLMProvider) -> None:
+def test_many_wrong_items_are_reported_as_few_problems(colour: Colour, llm: VLLMProvider) -> None:
     several: list[list[object]] = [
         ["a", *[1] * 1000],
         [1, *["a"] * 1000],
@@ -363,22 +366,25 @@ def test_rows_of_a_token_task(scripted: ScriptedServer, colour: Colour, llm: VLL
     assert result.data[0].tolist() == []
 
 
-def test_what_pooling_refuses(colour: Colour, llm: VLLMProvider) -> None:
+def test_what_pooling_rejects(colour: Colour, llm: VLLMProvider) -> None:
     assert refused(colour, llm, "pool", [CHAT], dimensions=3, encoding_format="bytes_only") == [
-        "input=<a list of 1>: must be one conversation: this route takes no list of them. Make a call for each.",
-        "dimensions=3: is not taken here. Call .embed(...) instead.",
+        (
+            "input=<a list of 1>: must be one conversation: this route does not accept a list of conversations. "
+            "Make one call for each."
+        ),
+        "dimensions=3: is not accepted here. Call .embed(...) instead.",
         'encoding_format=\'bytes_only\': must be "float", "base64" or "bytes".',
     ]
     assert refused(colour, llm, "pool", ["x"] * 513, embed_dtype="float16") == [
-        "encoding_format='bytes': takes at most 512 inputs, not 513. Write float, or make several calls."
+        "encoding_format='bytes': accepts at most 512 inputs, not 513. Use float, or make several calls."
     ]
     [problem] = refused(colour, llm, "pool", "x", task="score")
     assert problem.startswith("task='score': must be")
 
 
-def test_an_answer_that_is_no_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_response_that_is_not_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.reply(answer({"a": 1}, key="data"))
-    with pytest.raises(ResponseError, match="not an answer of a pooling model"):
+    with pytest.raises(ResponseError, match="not a pooling response"):
         colour.do(llm, "pool", "x")
 
 
@@ -457,7 +463,7 @@ def test_pairs_of_any_kind(scripted: ScriptedServer, colour: Colour, llm: VLLMPr
 @pytest.mark.parametrize(
     ("left", "right", "problems"),
     [
-        (["a", "b"], "c", ["data_1=['a', 'b']: must be one thing, or as many as data_2 (1), not 2."]),
+        (["a", "b"], "c", ["data_1=['a', 'b']: must have one item, or as many as data_2 (1), not 2."]),
         ([], "c", ["data_1=[]: must not be empty."]),
         (
             3,
@@ -470,7 +476,7 @@ def test_pairs_of_any_kind(scripted: ScriptedServer, colour: Colour, llm: VLLMPr
         (
             CHAT[0],
             "b",
-            ["data_1={'content': 'Hello', 'role': 'user'}: is a message, and messages are not compared."],
+            ["data_1={'content': 'Hello', 'role': 'user'}: is a message, but messages cannot be compared."],
         ),
         ({"contents": []}, "b", ["data_1={'contents': []}: must have `content` as its only key."]),
         (
@@ -481,7 +487,7 @@ def test_pairs_of_any_kind(scripted: ScriptedServer, colour: Colour, llm: VLLMPr
         ({"content": 1}, "b", ["data_1.content=1: must be a list of parts, not an int."]),
     ],
 )
-def test_what_is_no_pair(
+def test_what_is_not_a_pair(
     left: object, right: object, problems: list[str], colour: Colour, llm: VLLMProvider
 ) -> None:
     found = refused(colour, llm, "score", left, right)

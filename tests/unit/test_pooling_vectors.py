@@ -1,4 +1,4 @@
-"""Packed numbers: five types, two orders of bytes, and back to lists and arrays."""
+"""Packed numbers: five types, two byte orders, and conversion to lists and arrays."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ def test_fp8_e5m2_is_the_upper_half_of_float16() -> None:
 
 
 def test_the_machine_may_have_the_other_order() -> None:
-    """The way through `byteswap`, on whichever machine this runs."""
+    """The `byteswap` code path, on any machine."""
     foreign: Endianness = "big" if sys.byteorder == "little" else "little"
     sign = {"little": "<", "big": ">"}[foreign]
     assert Packing("float32", foreign).unpack(bits([1.5, -2.0], f"{sign}f")).tolist() == [1.5, -2.0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_half_a_number_is_refused(dtype: EmbedDtype) -> None:
-    with pytest.raises(ValueError, match=f"1 bytes are no {dtype} numbers"):
+def test_half_a_number_raises(dtype: EmbedDtype) -> None:
+    with pytest.raises(ValueError, match=f"1 bytes cannot hold {dtype} numbers"):
         Packing(dtype).unpack(b"x")
 
 
 @pytest.mark.parametrize("dtype", get_args(EmbedDtype))
-def test_nothing_is_nothing(dtype: EmbedDtype) -> None:
+def test_no_bytes_are_no_numbers(dtype: EmbedDtype) -> None:
     assert list(Packing(dtype).unpack(b"")) == []
 
 
@@ -141,7 +141,7 @@ def test_without_numpy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
 # In models
 
 
-def test_what_a_field_takes() -> None:
+def test_what_a_field_accepts() -> None:
     adapter = TypeAdapter(Vector)
     assert adapter.validate_json("[1, 2.5]").tolist() == [1, 2.5]
     assert adapter.validate_python("AACAPw==").tolist() == [1.0]
@@ -153,6 +153,6 @@ def test_what_a_field_takes() -> None:
 
 
 @pytest.mark.parametrize("value", ["AAA=", "not base64!", ["x"], [[1]], 3, None, {"a": 1}, [10**400]])
-def test_what_a_field_refuses(value: object) -> None:
+def test_what_a_field_rejects(value: object) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Vector).validate_python(value)

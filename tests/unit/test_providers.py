@@ -156,8 +156,8 @@ def test_wrong_types() -> None:
         ({"max_connections": True}, ValueError, "max_connections"),
         ({"max_connections": 1.5}, ValueError, "max_connections"),
         ({"verify": 1}, TypeError, "verify must be a bool, a path or an ssl.SSLContext, not int"),
-        ({"verify": "/no/such/file"}, ValueError, "there is no such file"),
-        ({"verify": Path("/no/such/file")}, ValueError, "there is no such file"),
+        ({"verify": "/no/such/file"}, ValueError, "no such certificate file"),
+        ({"verify": Path("/no/such/file")}, ValueError, "no such certificate file"),
     ]
     for options, error, words in wrong:
         with pytest.raises(error, match=words):
@@ -206,7 +206,7 @@ def test_openai_takes_base_url_as_it_is(scripted: ScriptedServer, colour: Colour
         ("//localhost", "has no scheme"),
         ("unix:///tmp/vllm.sock", "HTTPTransport"),
         ("http+unix://tmp", "HTTPTransport"),
-        ("ftp://x", "must begin with http:// or https://"),
+        ("ftp://x", "must start with http:// or https://"),
         ("http://", "has no host"),
         ("http://:8000", "has no host"),
         ("http://x:port", "is not a URL"),
@@ -216,8 +216,8 @@ def test_openai_takes_base_url_as_it_is(scripted: ScriptedServer, colour: Colour
         ("http://hunter2@x:port", "is not a URL"),
         ("http://x/v1?key=hunter2", "must not contain a query"),
         ("http://x/v1#hunter2", "must not contain a query or a fragment"),
-        ("http://x/v1/chat/completions", "names a route: leave '/chat/completions' away"),
-        ("http://x/v1/models/", "names a route"),
+        ("http://x/v1/chat/completions", "includes a route: remove '/chat/completions'"),
+        ("http://x/v1/models/", "includes a route"),
         ("http://x/v 1", "white space"),
         ("http://a..b/v1", "has no valid host"),
     ],
@@ -384,7 +384,7 @@ def test_many_threads_ask_once(scripted: ScriptedServer) -> None:
 def test_several_models_or_none(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply(models("a", "b"))
     llm = VLLMProvider(base_url=scripted.base_url)
-    with pytest.raises(InvalidRequestError, match="the server serves a, b: name one of them"):
+    with pytest.raises(InvalidRequestError, match="the server serves a, b: set model= to one of them"):
         colour.chat(llm)
     scripted.reply(models())
     with pytest.raises(InvalidRequestError, match="the server serves no model"):
@@ -490,25 +490,23 @@ def test_settings_that_belong_to_the_client(cls: Either) -> None:
             {"max_connections": 3},
         ]
         for options in own:
-            with pytest.raises(TypeError, match="no effect on a client of your own: set it on that client"):
+            with pytest.raises(TypeError, match="no effect on your own client: set it on that client"):
                 cls("m", http_client=client, **options)
 
 
 @EITHER
 def test_the_wrong_kind_of_client(cls: Either) -> None:
     with httpx.Client(trust_env=False) as blocking:
-        wanted = (
-            r"async_http_client must be an asynchronous client .*; pass this httpx.Client as http_client="
-        )
+        wanted = r"async_http_client must be an async client .*; pass this httpx.Client as http_client="
         with pytest.raises(TypeError, match=wanted):
             cls("m", async_http_client=blocking)  # type: ignore[arg-type] # that is the point
-    wanted = r"http_client must be a blocking client .*; pass this httpx.AsyncClient as async_http_client="
+    wanted = r"http_client must be a sync client .*; pass this httpx.AsyncClient as async_http_client="
     with pytest.raises(TypeError, match=wanted):
         cls("m", http_client=httpx.AsyncClient(trust_env=False))  # type: ignore[arg-type] # that is the point
-    with pytest.raises(TypeError, match=r"not the class httpx\.Client: make an instance"):
+    with pytest.raises(TypeError, match=r"not the class httpx\.Client: create an instance"):
         cls("m", http_client=httpx.Client)  # type: ignore[arg-type] # that is the point
     with pytest.raises(
-        TypeError, match=r"must be a blocking client such as httpx\.Client\(\.\.\.\), not builtins\.str"
+        TypeError, match=r"must be a sync client such as httpx\.Client\(\.\.\.\), not builtins\.str"
     ):
         cls("m", http_client="x")  # type: ignore[arg-type] # that is the point
 

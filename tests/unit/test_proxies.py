@@ -1,4 +1,4 @@
-"""Proxies that the environment names."""
+"""Proxies from the environment."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_server_with_tls(
         assert proxy.tunnels == ["vllm.example:443"]
         assert (proxy.connections, secure.connections) == (1, 1)
         assert held(pool_of(colour, llm)) == (1, 0, 0)
-        # The proxy has seen nothing of the request but where it goes.
+        # The proxy has seen only the target of the request.
         assert "hunter2" not in repr(proxy.requests)
         assert secure.requests[0].headers["authorization"] == "Bearer hunter2"
         colour.close(llm)
@@ -170,7 +170,7 @@ def test_leaving_a_stream(secure: ScriptedServer, colour: Colour, monkeypatch: p
         assert secure.wait_open(0)
 
 
-def test_limits_hold(scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_apply(scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted.always(answer_any)
     with ForwardProxy(scripted) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
@@ -212,7 +212,7 @@ def test_a_proxy_that_refuses(
         assert proxy.wait_open(0)
 
 
-def test_a_proxy_that_is_not_there(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_exist(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
     with refusing_origin() as origin:
         monkeypatch.setenv("ALL_PROXY", origin)
         with pytest.raises(APIConnectionError, match="no connection"):
@@ -221,7 +221,7 @@ def test_a_proxy_that_is_not_there(colour: Colour, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("silent", ["proxy", "tunnel"])
 def test_a_proxy_that_hangs(silent: str, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking for a tunnel is a part of connecting: it has no 600 s."""
+    """Requesting a tunnel is part of connecting: it does not get 600 s."""
     with unanswering_origin() as origin, ScriptedServer() as mute:
         mute.always(lambda _: pytest.fail("no answer is asked for"))
         mute.script(never)
@@ -237,7 +237,7 @@ def test_a_proxy_that_hangs(silent: str, colour: Colour, monkeypatch: pytest.Mon
 def test_connecting_ends_with_the_tunnel(
     secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the tunnel stands, `connect` does not hold any more."""
+    """Once the tunnel is open, `connect` no longer applies."""
     secure.script(never)
     with ForwardProxy(secure) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
@@ -251,7 +251,7 @@ def test_connecting_ends_with_the_tunnel(
 @pytest.mark.parametrize(
     "value", ["ftp://user:hunter2@proxy", "http://", "http://user:hunter2@proxy:port", "http://[::1"]
 )
-def test_what_is_no_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", value)
     with pytest.raises(
         ValueError, match=r"HTTP_PROXY.*cannot be used: write it as http://HOST:PORT"
@@ -273,7 +273,7 @@ def test_socks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repr(proxy) == "Proxy('socks5://proxy:1080')"
 
 
-def test_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Proxy.parse("proxy:3128") == Proxy("http", "proxy", 3128)
     assert Proxy.parse("http://proxy") == Proxy("http", "proxy", 80)
     assert Proxy.parse("https://u@proxy") == Proxy("https", "proxy", 443, (b"u", b""))

@@ -75,18 +75,18 @@ def test_a_stream_is_asked_for_with_its_usage() -> None:
         ({"include_usage": False}, {"include_usage": False}),
     ],
 )
-def test_only_a_refusal_keeps_the_usage_away(given: object, asked: object) -> None:
+def test_only_an_explicit_false_omits_the_usage(given: object, asked: object) -> None:
     body = sent({"stream_options": given}, stream=True, ask_usage=True)
     assert body["stream_options"] == asked
 
 
-def test_extra_body_wins() -> None:
+def test_extra_body_takes_precedence() -> None:
     extra = {"model": "other", "top_k": 1, "stream_options": None, "new": {"a": [1]}}
     body = sent({"top_k": 5, "n": 2}, extra, stream=True, ask_usage=True)
     assert body == {**sent(), "n": 2, "stream": True, **extra}
 
 
-def test_letters_of_all_kinds() -> None:
+def test_characters_of_all_kinds() -> None:
     body = call({"user": "ü€😀\u2028"}).body
     assert body is not None
     assert "ü€😀\u2028".encode() in body
@@ -113,13 +113,13 @@ def test_the_call() -> None:
     assert call(stream=True).accept == "text/event-stream"
 
 
-def test_the_requests_own_id_is_that_of_its_attempts() -> None:
+def test_the_requests_own_id_is_used_for_its_attempts() -> None:
     assert call({"request_id": "mine"}).request_id == "mine"
     assert call({"request_id": "mine"}, {"request_id": "other"}).request_id == "other"
     assert call(None, {"request_id": 5}).request_id is None
 
 
-def test_the_answer_is_read_with_its_id() -> None:
+def test_the_response_is_read_with_its_id() -> None:
     body = json.dumps(completion("hello")).encode()
     reply = call().read(Reply(Head(200, {}, "id-1"), body))
     assert reply == decode_completion(body, request_id="id-1")
@@ -133,13 +133,13 @@ def test_the_answer_is_read_with_its_id() -> None:
         ({"n": 3}, None, 3),
         ({"n": 3}, {"n": 2}, 2),
         ({"n": 3}, {"other": 1}, 3),
-        # Nonsense that the server is left to refuse.
+        # Nonsense that is left for the server to reject.
         ({}, {"n": "2"}, 1),
         ({}, {"n": 0}, 1),
         ({}, {"n": None}, 1),
     ],
 )
-def test_how_many_choices_must_end(
+def test_how_many_choices_must_finish(
     fields: dict[str, object], extra: dict[str, object] | None, choices: int
 ) -> None:
     request = ChatRequest(HI, CheckedParams(fields, extra), stream=True, ask_usage=False)
@@ -147,7 +147,7 @@ def test_how_many_choices_must_end(
 
 
 # ------------------------------------------------------------------------------------------------
-# What has no JSON form
+# What is not JSON-serializable
 # ------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +180,7 @@ def deep(depth: int, innermost: object) -> object:
 
 
 class Endless(UserDict[str, object]):
-    """Contains itself, made anew each time."""
+    """Contains itself; created anew each time."""
 
     def __iter__(self) -> Any:
         return iter(["x"])
@@ -209,26 +209,28 @@ class Endless(UserDict[str, object]):
         ({"x": deep(255, 1)}, "x", "list"),
     ],
 )
-def test_what_has_no_json_form_is_told_by_its_place(body: dict[str, object], where: str, what: str) -> None:
+def test_what_is_not_json_serializable_is_named_by_its_path(
+    body: dict[str, object], where: str, what: str
+) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode_json(body)
     (problem,) = caught.value.problems
     assert (problem.parameter, problem.value) == (where, f"<{what}>")
-    assert problem.rule.startswith("has no JSON form (")
+    assert problem.rule.startswith("is not JSON-serializable (")
     assert caught.value.__cause__ is not None
 
 
-def test_what_never_ends() -> None:
-    with pytest.raises(InvalidRequestError, match="has no JSON form"):
+def test_endless_values() -> None:
+    with pytest.raises(InvalidRequestError, match="is not JSON-serializable"):
         encode_json({"x": Endless()})
 
 
-def test_the_reason_is_short_and_holds_no_value() -> None:
+def test_the_reason_is_short_and_does_not_contain_the_value() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode_json({"x": object()})
-    assert str(caught.value) == "x=<object>: has no JSON form (object is none of JSON's types)."
+    assert str(caught.value) == "x=<object>: is not JSON-serializable (object is not a JSON type)."
 
 
-def test_calls_that_cannot_be_sent_are_refused() -> None:
+def test_calls_that_cannot_be_sent_are_rejected() -> None:
     with pytest.raises(InvalidRequestError, match=r"new\.x=<object>"):
         call(None, {"new": {"x": object()}})

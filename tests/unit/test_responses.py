@@ -483,7 +483,7 @@ def test_a_stream(colour: Colour, scripted: ScriptedServer, done: bool) -> None:
     assert got.inner.response.usage.total_tokens == 49
     assert got.inner.response.request_id == got.inner.request_id
     assert scripted.requests[0].json() == {"model": "m", "input": "Hello", "stream": True}
-    with pytest.raises(Exception, match=r"What it brought is in \.response"):
+    with pytest.raises(Exception, match=r"Its result is in \.response"):
         list(got)
 
 

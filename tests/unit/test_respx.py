@@ -1,4 +1,4 @@
-"""respx, the usual mock for httpx, intercepts what a provider sends by itself."""
+"""respx, the usual mock for httpx, intercepts what a provider sends through its own pool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def llm() -> VLLMProvider:
 
 
 def events(*bodies: object) -> bytes:
-    """A stream as it goes over the wire."""
+    """A stream as sent over the wire."""
     return b"".join(b"data: %s\n\n" % json.dumps(body).encode() for body in bodies)
 
 

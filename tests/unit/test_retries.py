@@ -1,4 +1,4 @@
-"""Second attempts over real sockets. The policy itself is tested by hand in `test_flow`."""
+"""Retries over real sockets. The policy itself is tested without sockets in `test_flow`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("pauses")
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """After which attempts there was a pause; all are short here."""
+    """The attempts after which there was a pause; all pauses are short here."""
     attempts: list[int] = []
 
     def backoff(attempt: int) -> float:
@@ -42,7 +42,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class Asking:
-    """Gets replies, whole or by streaming."""
+    """Gets replies, whole or streamed."""
 
     def __init__(self, colour: Colour, server: ScriptedServer, streaming: bool) -> None:
         self.colour = colour
@@ -66,7 +66,7 @@ class Asking:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of all attempts."""
+        """The IDs of all attempts."""
         return [request.headers["x-request-id"] for request in self.server.requests]
 
 
@@ -80,7 +80,7 @@ def ask(request: pytest.FixtureRequest, colour: Colour, scripted: ScriptedServer
 # ------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_connection_is_tried_again_and_then_told(ask: Asking, pauses: list[int]) -> None:
+def test_a_refused_connection_is_retried_then_raised(ask: Asking, pauses: list[int]) -> None:
     with refusing_origin() as origin, pytest.raises(APIConnectionError) as caught:
         ask(VLLMProvider("m", base_url=origin))
     assert pauses == [0, 1, 2]
@@ -97,12 +97,12 @@ def test_a_stale_connection_is_replaced(ask: Asking, end: Step, pauses: list[int
     ask.answer("two")
     assert [ask(), ask()] == ["one", "two"]
     assert (len(ask.server.requests), ask.server.connections) == (3, 2)
-    # It tells nothing of the server: no reason to wait.
+    # It says nothing about the server: no reason to wait.
     assert pauses == []
     assert len(set(ask.ids)) == 3
 
 
-def test_a_server_that_closes_after_each_answer(colour: Colour) -> None:
+def test_a_server_that_closes_after_each_response(colour: Colour) -> None:
     with ScriptedServer(requests_per_connection=1) as server:
         llm = VLLMProvider("m", base_url=server.base_url)
         for number in range(4):
@@ -110,7 +110,7 @@ def test_a_server_that_closes_after_each_answer(colour: Colour) -> None:
             assert colour.chat(llm).text == str(number)
 
 
-def test_a_new_connection_that_ends_without_an_answer_is_told(ask: Asking) -> None:
+def test_a_new_connection_that_ends_without_a_response_raises(ask: Asking) -> None:
     for end in (close, reset):
         ask.server.script(end)
         with pytest.raises(APIConnectionError) as caught:
@@ -119,7 +119,7 @@ def test_a_new_connection_that_ends_without_an_answer_is_told(ask: Asking) -> No
     assert len(ask.server.requests) == 2
 
 
-def test_a_reused_connection_that_ends_within_an_answer_is_told(ask: Asking) -> None:
+def test_a_reused_connection_that_ends_within_a_response_raises(ask: Asking) -> None:
     for start in (
         b"HTTP/1.1 2",
         head(200, {"content-length": "9"}),
@@ -133,7 +133,7 @@ def test_a_reused_connection_that_ends_within_an_answer_is_told(ask: Asking) -> 
     assert len(ask.server.requests) == 6
 
 
-def test_a_read_that_times_out_is_told(ask: Asking) -> None:
+def test_a_read_that_times_out_raises(ask: Asking) -> None:
     ask.answer("one")
     ask()
     ask.server.script(never)
@@ -142,7 +142,7 @@ def test_a_read_that_times_out_is_told(ask: Asking) -> None:
     assert len(ask.server.requests) == 2
 
 
-def test_a_stream_is_not_asked_for_again_once_it_has_begun(colour: Colour, scripted: ScriptedServer) -> None:
+def test_a_stream_is_not_retried_once_it_has_begun(colour: Colour, scripted: ScriptedServer) -> None:
     scripted.stream([chunk("a"), reset])
     with pytest.raises((StreamInterruptedError, APIConnectionError)):
         colour.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
@@ -158,7 +158,7 @@ def test_a_stream_is_not_asked_for_again_once_it_has_begun(colour: Colour, scrip
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_server_is_asked_again(ask: Asking, status: int, pauses: list[int]) -> None:
+def test_a_busy_server_is_retried(ask: Asking, status: int, pauses: list[int]) -> None:
     ask.server.busy(2, status)
     ask.answer("at last")
     assert ask() == "at last"
@@ -167,14 +167,14 @@ def test_a_busy_server_is_asked_again(ask: Asking, status: int, pauses: list[int
     assert ask.server.connections == 1
 
 
-def test_a_busy_server_says_how_long(ask: Asking, pauses: list[int]) -> None:
+def test_a_busy_server_says_how_long_to_wait(ask: Asking, pauses: list[int]) -> None:
     ask.server.busy(2, retry_after="0")
     ask.answer("at last")
     assert ask() == "at last"
     assert pauses == []
 
 
-def test_a_busy_server_that_stays_so(ask: Asking) -> None:
+def test_a_server_that_stays_busy(ask: Asking) -> None:
     ask.server.busy(3)
     with pytest.raises(ServiceUnavailableError, match="busy") as caught:
         ask()
@@ -182,7 +182,7 @@ def test_a_busy_server_that_stays_so(ask: Asking) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 408, 500, 501])
-def test_other_errors_are_told_at_once(ask: Asking, status: int) -> None:
+def test_other_errors_are_raised_at_once(ask: Asking, status: int) -> None:
     ask.server.reply({"error": "no"}, status)
     with pytest.raises(APIStatusError) as caught:
         ask()
@@ -191,11 +191,11 @@ def test_other_errors_are_told_at_once(ask: Asking, status: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# How often, and under which id
+# How often, and with which ID
 # ------------------------------------------------------------------------------------------------
 
 
-def test_how_often_is_the_callers_choice(ask: Asking) -> None:
+def test_the_caller_chooses_the_number_of_retries(ask: Asking) -> None:
     never_again = VLLMProvider("m", base_url=ask.server.base_url, max_retries=0)
     for count, llm in (
         (1, never_again),
@@ -210,8 +210,8 @@ def test_how_often_is_the_callers_choice(ask: Asking) -> None:
 
 
 @pytest.mark.parametrize("end", [close, reset])
-def test_a_stale_connection_is_replaced_also_without_retries(ask: Asking, end: Step) -> None:
-    # Some vLLM servers close the connection after an error, and announce it nowhere.
+def test_a_stale_connection_is_replaced_even_without_retries(ask: Asking, end: Step) -> None:
+    # Some vLLM servers close the connection after an error without announcing it.
     llm = VLLMProvider("m", base_url=ask.server.base_url, max_retries=0)
     for _ in range(2):
         ask.server.reply({"error": {"message": "no such token"}}, 400)
@@ -235,14 +235,14 @@ def test_a_new_connection_that_ends_is_not_replaced(ask: Asking) -> None:
 
 
 @pytest.mark.parametrize("params", [{"request_id": "mine"}, {"extra_headers": {"X-Request-ID": "mine"}}])
-def test_an_id_of_the_callers(ask: Asking, params: dict[str, Any]) -> None:
+def test_an_id_from_the_caller(ask: Asking, params: dict[str, Any]) -> None:
     ask.server.busy(2)
     ask.answer("at last")
     ask(**params)
     assert ask.ids == ["mine", "mine-1", "mine-2"]
 
 
-def test_attempts_differ_in_nothing_but_the_id(ask: Asking) -> None:
+def test_attempts_differ_only_in_their_id(ask: Asking) -> None:
     ask.server.busy(1)
     ask.answer("at last")
     ask(top_k=3)

@@ -1,4 +1,4 @@
-"""Every verb sends its request to the route that the table names; the table is compared with real servers elsewhere."""
+"""Every method sends its request to the route in the table; other tests compare the table with real servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.scripted import ScriptedServer
 
 SENDS_NOTHING = {"base_url", "close", "model", "name", "timeout", "with_options"}
-"""What a provider has beside its verbs."""
+"""Attributes of a provider other than its methods."""
 
 
 def do(colour: Colour, llm: VLLMProvider, asked: Asked) -> None:
@@ -27,8 +27,8 @@ def do(colour: Colour, llm: VLLMProvider, asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.verb)
-def test_a_verb_takes_its_route(asked: Asked, scripted: ScriptedServer, colour: Colour) -> None:
-    if asked.verb == "choose":  # it is written differently for old servers, and asks
+def test_each_method_uses_its_route(asked: Asked, scripted: ScriptedServer, colour: Colour) -> None:
+    if asked.verb == "choose":  # written differently for old servers, so the version is looked up
         scripted.reply({"version": "0.32.0"})
     scripted.reply({"error": {"message": "no", "code": 400}}, 400)
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
@@ -39,7 +39,7 @@ def test_a_verb_takes_its_route(asked: Asked, scripted: ScriptedServer, colour: 
     assert f"{request.method} {request.path}" == asked.route
 
 
-def test_every_verb_is_in_the_table() -> None:
+def test_every_method_is_in_the_table() -> None:
     public = {name for name in dir(VLLMProvider) if not name.startswith("_")}
     awaiting = {f"a{name}" for name in public} & public
     assert public - awaiting - SENDS_NOTHING == {asked.verb for asked in ASKED}

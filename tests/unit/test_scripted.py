@@ -107,7 +107,9 @@ def test_gate_holds_a_stream(scripted: ScriptedServer, client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("endless", [False, True])
-def test_leaving_is_noticed(scripted: ScriptedServer, client: httpx.Client, endless: bool) -> None:
+def test_a_client_that_closes_is_noticed(
+    scripted: ScriptedServer, client: httpx.Client, endless: bool
+) -> None:
     scripted.stream([{"n": 1}, forever(KEEP_ALIVE) if endless else never])
     with client.stream("GET", "/x") as answer:
         pieces = answer.iter_raw()
@@ -116,13 +118,13 @@ def test_leaving_is_noticed(scripted: ScriptedServer, client: httpx.Client, endl
     assert scripted.wait_client_closed(1)
 
 
-def test_a_client_that_stays_is_not_said_to_have_left(scripted: ScriptedServer, client: httpx.Client) -> None:
+def test_a_client_that_stays_is_not_reported_as_gone(scripted: ScriptedServer, client: httpx.Client) -> None:
     scripted.reply({})
     client.get("/x")
     assert not scripted.wait_client_closed(0.01)
 
 
-def test_a_connection_closed_by_the_server_is_not_said_to_be_closed_by_the_client(
+def test_a_connection_closed_by_the_server_is_not_attributed_to_the_client(
     scripted: ScriptedServer, client: httpx.Client
 ) -> None:
     scripted.reply({}, then=[close])
@@ -177,7 +179,7 @@ def test_half_close(scripted: ScriptedServer, client: httpx.Client) -> None:
     assert scripted.wait_client_closed()
 
 
-def test_no_answer(scripted: ScriptedServer, client: httpx.Client) -> None:
+def test_no_response(scripted: ScriptedServer, client: httpx.Client) -> None:
     scripted.script(never)
     with pytest.raises(httpx.ReadTimeout):
         client.get("/x", timeout=0.05)
@@ -242,14 +244,14 @@ def test_busy(scripted: ScriptedServer, client: httpx.Client) -> None:
     assert [answer.headers.get("retry-after") for answer in answers] == ["7", None, None]
 
 
-def test_answer_without_reading_the_body(scripted: ScriptedServer, client: httpx.Client) -> None:
+def test_response_without_reading_the_body(scripted: ScriptedServer, client: httpx.Client) -> None:
     scripted.script(head(413, {"content-length": "0"}), read_body=False)
     assert client.post("/x", content=b"body").status_code == 413
     assert scripted.requests[0].body == b""
     assert scripted.wait_open(0)
 
 
-def test_answers_made_from_requests(scripted: ScriptedServer, client: httpx.Client) -> None:
+def test_responses_made_from_requests(scripted: ScriptedServer, client: httpx.Client) -> None:
     def echo(request: Request) -> Answer:
         return reply({"path": request.path})
 
@@ -307,11 +309,11 @@ async def test_from_an_event_loop(scripted: ScriptedServer) -> None:
     assert await in_thread(scripted.wait_client_closed)
 
 
-def test_a_request_without_answer_fails_the_test() -> None:
+def test_a_request_without_a_response_fails_the_test() -> None:
     server = ScriptedServer()
     server.__enter__()
     assert httpx.get(server.url("/x"), trust_env=False).status_code == 500
-    with pytest.raises(AssertionError, match="no answer was scripted for request 1: GET /x"):
+    with pytest.raises(AssertionError, match="no response was scripted for request 1: GET /x"):
         server.__exit__(None, None, None)
 
 
@@ -342,7 +344,7 @@ def test_a_failure_of_the_test_comes_first() -> None:
 
 
 @pytest.mark.parametrize("step", [never, Gate(), forever(KEEP_ALIVE)])
-def test_patience_ends(step: Callable[[Connection], None]) -> None:
+def test_patience_runs_out(step: Callable[[Connection], None]) -> None:
     server = ScriptedServer(patience=0.05)
     server.stream([step])
     server.__enter__()
@@ -389,6 +391,6 @@ def test_refusing_origin() -> None:
         httpx.get(origin, trust_env=False)
 
 
-def test_unanswering_origin() -> None:
+def test_unresponsive_origin() -> None:
     with unanswering_origin() as origin, pytest.raises(httpx.ConnectTimeout):
         httpx.get(origin, trust_env=False, timeout=0.1)

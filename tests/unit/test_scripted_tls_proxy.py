@@ -44,7 +44,7 @@ def test_tls(secure: ScriptedServer, authority: Authority) -> None:
     assert secure.wait_client_closed()
 
 
-def test_tls_leaving_is_noticed(secure: ScriptedServer, authority: Authority) -> None:
+def test_tls_a_client_that_closes_is_noticed(secure: ScriptedServer, authority: Authority) -> None:
     secure.stream([forever(KEEP_ALIVE)])
     secure.script(never)
     with httpx.Client(verify=authority.client_context(), trust_env=False) as client:
@@ -59,7 +59,7 @@ def test_tls_leaving_is_noticed(secure: ScriptedServer, authority: Authority) ->
 def test_tls_reset(secure: ScriptedServer, authority: Authority) -> None:
     secure.script(reset)
     with httpx.Client(verify=authority.client_context(), trust_env=False) as client:
-        # OpenSSL may hide a reset and report the end instead.
+        # OpenSSL may hide a reset and report the end of the connection instead.
         with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
             client.get(secure.url("/x"))
         assert secure.connection().closed_by == "server"
@@ -113,7 +113,7 @@ def test_proxy_connect(secure: ScriptedServer, authority: Authority) -> None:
     assert secure.connections == 1
 
 
-def test_proxy_passes_on_that_the_client_left(scripted: ScriptedServer) -> None:
+def test_proxy_forwards_that_the_client_closed(scripted: ScriptedServer) -> None:
     scripted.stream([never])
     with ForwardProxy(scripted) as proxy, httpx.Client(proxy=proxy.origin) as client:
         with client.stream("GET", "http://vllm.example/x"):

@@ -50,7 +50,7 @@ KEY = "hunter2-is-the-key"
 
 
 def no_key_in(error: BaseException | None) -> None:
-    """The key is nowhere in the error, its causes included."""
+    """The key is nowhere in the error or its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -69,8 +69,8 @@ def no_key_in(error: BaseException | None) -> None:
 @pytest.mark.parametrize(
     "given", [{"api_key": KEY}, {"headers": {"authorization": KEY}}, {"headers": {"x-api-key": KEY}}], ids=str
 )
-def test_the_key_in_no_error(given: dict[str, Any], scripted: ScriptedServer, colour: Colour) -> None:
-    # Of a server that answers with what it was sent, see below; these do not.
+def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServer, colour: Colour) -> None:
+    # For servers that echo what they receive see below; these do not.
     scripted.script(close)
     scripted.script(reset)
     scripted.script(never)
@@ -115,7 +115,7 @@ ECHOES: list[dict[str, Any]] = [
         b'data: {"choices": "KEY"}\n\n',
     ],
 )
-def test_the_key_in_no_error_inside_a_stream(
+def test_no_error_inside_a_stream_contains_the_key(
     event: bytes, given: dict[str, Any], scripted: ScriptedServer, colour: Colour
 ) -> None:
     echo = event.replace(b"KEY", KEY.encode())
@@ -131,7 +131,7 @@ def test_the_key_in_no_error_inside_a_stream(
 
 
 @pytest.mark.parametrize("given", ECHOES, ids=str)
-def test_the_key_in_no_error_of_a_server_that_repeats_it(
+def test_no_error_of_a_server_that_echoes_the_key_contains_it(
     given: dict[str, Any], scripted: ScriptedServer, colour: Colour
 ) -> None:
     scripted.reply({"error": {"message": f"you sent {KEY}"}}, 400, {"x-echo": KEY})
@@ -144,7 +144,7 @@ def test_the_key_in_no_error_of_a_server_that_repeats_it(
 
 
 @pytest.mark.parametrize("through", ["pool", "proxy", "tunnel", "client"])
-def test_the_key_in_no_log(
+def test_no_log_contains_the_key(
     through: str,
     scripted: ScriptedServer,
     colour: Colour,
@@ -183,7 +183,7 @@ def test_the_key_in_no_log(
             options["http_client"].close()
             if colour.portal is not None:
                 colour.portal.call(options["async_http_client"].aclose)
-    # httpcore tells much of what it does; the pool's plain connections tell nothing.
+    # httpcore logs much of what it does; the pool's plain connections log nothing.
     assert through == "pool" or len(caplog.records) > 10
     for record in caplog.records:
         assert KEY not in record.getMessage() + repr(record.args) + repr(record.__dict__)
@@ -231,7 +231,7 @@ def test_netrc_is_not_read(
 
 @pytest.fixture
 def small_bodies(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The bound of a whole reply, lowered; the test needs no 512 MB."""
+    """The size limit of a whole reply, lowered; the test does not need 512 MB."""
     bound = 3_000_000
 
     def read_body(limit: int, *, cut: bool = False) -> ReadBody:
@@ -241,7 +241,7 @@ def small_bodies(monkeypatch: pytest.MonkeyPatch) -> int:
     return bound
 
 
-def test_a_reply_without_end(scripted: ScriptedServer, colour: Colour, small_bodies: int) -> None:
+def test_an_endless_reply(scripted: ScriptedServer, colour: Colour, small_bodies: int) -> None:
     scripted.script(head(200), forever(b"x" * 100_000))
     with pytest.raises(ResponseError, match="more than 3,000,000 bytes") as caught:
         colour.chat(VLLMProvider("m", base_url=scripted.base_url))
@@ -250,10 +250,10 @@ def test_a_reply_without_end(scripted: ScriptedServer, colour: Colour, small_bod
     assert scripted.wait_client_closed()
 
 
-def test_a_bomb(
+def test_a_compression_bomb(
     scripted: ScriptedServer, colour: Colour, small_bodies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """100 kB that unpack to 100 MB: unpacked in steps, and given up at the bound."""
+    """100 kB that decompress to 100 MB: decompressed in steps, and stopped at the limit."""
     packer = zlib.compressobj(wbits=31)
     body = b"".join([*(packer.compress(b"x" * 1_000_000) for _ in range(100)), packer.flush()])
     assert len(body) < 200_000
@@ -274,7 +274,7 @@ def test_a_bomb(
     assert sum(steps) < small_bodies + 2 * 1024 * 1024
 
 
-def test_an_error_without_end(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_endless_error(scripted: ScriptedServer, colour: Colour) -> None:
     sent = 0
 
     def endless(connection: Any) -> None:
@@ -293,7 +293,7 @@ def test_an_error_without_end(scripted: ScriptedServer, colour: Colour) -> None:
 
 
 @pytest.mark.parametrize("kind", ["one header", "many headers", "status line"])
-def test_a_head_without_end(kind: str, scripted: ScriptedServer, colour: Colour) -> None:
+def test_endless_headers(kind: str, scripted: ScriptedServer, colour: Colour) -> None:
     start = {
         "one header": b"HTTP/1.1 200 OK\r\nx: ",
         "many headers": b"HTTP/1.1 200 OK\r\n",
@@ -306,7 +306,7 @@ def test_a_head_without_end(kind: str, scripted: ScriptedServer, colour: Colour)
 
 
 def test_a_stream_of_comments(scripted: ScriptedServer, colour: Colour) -> None:
-    """Bytes that say nothing are no progress, and are not piled up."""
+    """Bytes without content are not progress, and are not buffered."""
     scripted.stream([forever(b": keep-alive\n\n" * 100)])
     with pytest.raises(APITimeoutError):
         colour.stream(VLLMProvider("m", base_url=scripted.base_url, timeout=0.2)).texts()
@@ -314,7 +314,7 @@ def test_a_stream_of_comments(scripted: ScriptedServer, colour: Colour) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# Compression that nobody asked for
+# Compression that was not requested
 # ------------------------------------------------------------------------------------------------
 
 
@@ -338,10 +338,10 @@ def test_codings(coding: str, scripted: ScriptedServer, colour: Colour) -> None:
 @pytest.mark.parametrize(
     ("body", "coding", "words"),
     [
-        (b"no gzip", "gzip", "the compressed body is broken"),
+        (b"no gzip", "gzip", "the compressed body is corrupt"),
         (gzip.compress(b"x" * 1000, mtime=0)[:-10], "gzip", "the compressed body ends too early"),
         (gzip.compress(b"{}", mtime=0) + b"x", "gzip", "the compressed body goes on after its end"),
-        (b"x", "br", "content-encoding 'br', which was not asked for"),
+        (b"x", "br", "content-encoding 'br', which was not requested"),
     ],
 )
 def test_codings_that_cannot_be_undone(
@@ -353,14 +353,14 @@ def test_codings_that_cannot_be_undone(
     assert scripted.wait_client_closed()
 
 
-def test_bytes_without_end_after_a_compressed_body(scripted: ScriptedServer, colour: Colour) -> None:
+def test_endless_bytes_after_a_compressed_body(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.script(
         head(200, {"content-encoding": "gzip"}), gzip.compress(b"{}", mtime=0), forever(b"x" * 10_000)
     )
     with pytest.raises(APIConnectionError, match="goes on after its end"):
         colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
     assert scripted.wait_client_closed()
-    # Nothing is left that trio would complain of: the generators below have ended, though the error is none of theirs.
+    # Nothing is left that trio would warn about: the generators below have ended, though the error is not theirs.
     gc.collect(1)
 
 
@@ -376,7 +376,7 @@ def test_a_compressed_stream_that_breaks(scripted: ScriptedServer, colour: Colou
     assert caught.value.partial.text == "a"
 
 
-def test_an_empty_error_that_claims_to_be_packed(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_empty_error_that_claims_to_be_compressed(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply(None, 400, {"content-encoding": "gzip"})
     with pytest.raises(APIStatusError) as caught:
         colour.chat(VLLMProvider("m", base_url=scripted.base_url))

@@ -1,4 +1,4 @@
-"""What a server says of itself, and waiting for it."""
+"""The methods about the server itself, and waiting for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MODELS = {"object": "list", "data": [{"id": "m", "max_model_len": 2048}, {"id": "a", "parent": "m"}]}
 
-# Questions
+# Server methods
 
 
 @pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
@@ -55,7 +55,7 @@ def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServ
     ("verb", "path", "result"),
     [("version", "/version", "0.32.0"), ("load", "/load", 0), ("health", "/health", True)],
 )
-def test_questions_beside_v1(
+def test_routes_outside_v1(
     verb: str, path: str, result: object, scripted: ScriptedServer, colour: Colour
 ) -> None:
     for prefix in ("", "/team-a", "/team-a/v1"):
@@ -68,21 +68,21 @@ def test_questions_beside_v1(
 
 
 @pytest.mark.parametrize("verb", ["version", "load", "models"])
-def test_another_answer_is_no_answer(verb: str, scripted: ScriptedServer) -> None:
+def test_another_response_raises(verb: str, scripted: ScriptedServer) -> None:
     scripted.reply("<html>Welcome!</html>")
     with pytest.raises(ResponseError):
         getattr(VLLMProvider(base_url=scripted.base_url), verb)()
 
 
 @pytest.mark.parametrize("verb", ["version", "load", "health", "metrics"])
-def test_a_server_that_is_no_vllm_has_no_such_route(verb: str, scripted: ScriptedServer) -> None:
+def test_a_server_other_than_vllm_does_not_have_the_route(verb: str, scripted: ScriptedServer) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
-    with pytest.raises(NotFoundError, match="Any vLLM server has it: check base_url"):
+    with pytest.raises(NotFoundError, match="Every vLLM server has it: check base_url"):
         getattr(VLLMProvider(base_url=scripted.base_url), verb)()
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_ill_is_an_answer_and_not_asked_for_twice(
+def test_unhealthy_is_a_result_and_is_not_retried(
     status: int, scripted: ScriptedServer, colour: Colour
 ) -> None:
     scripted.reply(status=status)
@@ -92,7 +92,7 @@ def test_ill_is_an_answer_and_not_asked_for_twice(
     assert len(scripted.requests) == 1
 
 
-def test_no_answer_about_health_is_an_error(scripted: ScriptedServer, colour: Colour) -> None:
+def test_no_response_about_health_is_an_error(scripted: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider(base_url="http://127.0.0.1:1", max_retries=0)
     with pytest.raises(APIConnectionError, match="Is the server running"):
         colour.do(llm, "health")
@@ -103,7 +103,7 @@ def test_no_answer_about_health_is_an_error(scripted: ScriptedServer, colour: Co
     colour.close(llm)
 
 
-def test_the_connection_of_an_ill_server_is_used_again(scripted: ScriptedServer) -> None:
+def test_the_connection_of_an_unhealthy_server_is_reused(scripted: ScriptedServer) -> None:
     scripted.reply({"no": "health"}, 503)
     scripted.reply()
     with VLLMProvider(base_url=scripted.base_url) as llm:
@@ -112,7 +112,7 @@ def test_the_connection_of_an_ill_server_is_used_again(scripted: ScriptedServer)
 
 
 @pytest.mark.parametrize("verb", ["models", "version", "health", "load", "metrics", "is_sleeping"])
-def test_a_limit_for_one_call(verb: str, scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_timeout_for_one_call(verb: str, scripted: ScriptedServer, colour: Colour) -> None:
     gate = Gate()
     scripted.script(gate)
     llm = VLLMProvider(base_url=scripted.base_url)
@@ -142,7 +142,7 @@ def test_metrics_without_their_parser(monkeypatch: pytest.MonkeyPatch, scripted:
     assert scripted.requests == []
 
 
-# Waiting, in both colours
+# Waiting, sync and async
 
 
 def test_ready(scripted: ScriptedServer, colour: Colour) -> None:
@@ -170,8 +170,8 @@ def test_never_ready(scripted: ScriptedServer, colour: Colour) -> None:
         colour.do(llm, "ready", 0.15, model="another")
     colour.close(llm)
     assert caught.value.message == (
-        f"{scripted.base_url} was not ready within 0.15 s. When it was asked last: "
-        "it was well and served m, a, not another"
+        f"{scripted.base_url} was not ready within 0.15 s. Last state: "
+        "it was healthy and serving m, a, but not another"
     )
     assert (caught.value.limit, caught.value.seconds, caught.value.url) == ("total", 0.15, scripted.base_url)
 
@@ -183,12 +183,12 @@ def _served(path: str) -> Any:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "5", None, float("inf"), True])
-def test_a_time_that_is_none(timeout: Any, colour: Colour) -> None:
+def test_an_invalid_time(timeout: Any, colour: Colour) -> None:
     with pytest.raises(InvalidRequestError, match="timeout="):
         colour.do(VLLMProvider("m"), "ready", timeout)
 
 
-# Waiting, driven by hand: no sockets, no sleeping
+# Waiting, step by step: no sockets, no sleeping
 
 TARGET = Target(BaseURL.parse("http://h:8000", add_v1=True), {}, max_retries=2)
 LIMITS = Timeout(1, None, 300, None)
@@ -198,12 +198,12 @@ Outcome = tuple[int, bytes] | Exception
 
 @dataclass
 class Waited:
-    """How a wait went.
+    """The result of a wait.
 
     Attributes:
-        sends: The routes that were asked.
-        pauses: The pauses between, in seconds.
-        error: What it ended with.
+        sends: The requested routes.
+        pauses: The pauses in between, in seconds.
+        error: The error that it ended with.
     """
 
     sends: list[str] = field(default_factory=list[str])
@@ -214,7 +214,7 @@ class Waited:
 def wait(
     monkeypatch: pytest.MonkeyPatch, seconds: float, *outcomes: Outcome, model: str | None = None
 ) -> Waited:
-    """Waits, with these outcomes of requests in turn, the last one for ever."""
+    """Waits, with these outcomes of requests in turn; the last one repeats."""
     now = 0.0
     monkeypatch.setattr(clock_module, "monotonic", lambda: now)
     readiness = Readiness(model, seconds, LIMITS)
@@ -258,38 +258,36 @@ def test_a_ready_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     assert (waited.sends, waited.pauses, waited.error) == (["/health", "/v1/models"], [], None)
 
 
-def test_pauses_grow_up_to_a_bound_and_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_up_to_a_limit_and_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = wait(monkeypatch, 10, REFUSED)
     assert waited.pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 0.9])
     assert sum(waited.pauses) == pytest.approx(10)
-    # One attempt each: the flow of a single call does not try again.
+    # One attempt each: a single call does not retry.
     assert len(waited.sends) == len(waited.pauses)
 
 
-def test_the_error_tells_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_has_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
     error = wait(monkeypatch, 3, REFUSED).error
     assert isinstance(error, APITimeoutError)
-    assert error.message.startswith(
-        "http://h:8000/v1 was not ready within 3 s. When it was asked last: no connection to"
-    )
+    assert error.message.startswith("http://h:8000/v1 was not ready within 3 s. Last state: no connection to")
     assert "Connection refused" in error.message
     assert isinstance(error.__cause__, APIConnectionError)
     ill = wait(monkeypatch, 3, REFUSED, (503, b"")).error
-    assert str(ill).endswith("When it was asked last: /health said that its engine does not run")
+    assert str(ill).endswith("Last state: /health reports that the engine is not running")
     assert ill is not None
     assert ill.__cause__ is None
     busy = wait(monkeypatch, 3, WELL, (502, b"<title>Bad Gateway</title>")).error
-    assert str(busy).endswith("When it was asked last: 502: Bad Gateway")
+    assert str(busy).endswith("Last state: 502: Bad Gateway")
     none = wait(monkeypatch, 3, WELL, (200, b'{"data": []}'), WELL, (200, b'{"data": []}'), (503, b"")).error
-    assert "engine does not run" in str(none)
+    assert "engine is not running" in str(none)
 
 
 @pytest.mark.parametrize(
     ("model", "body", "state"),
     [
-        (None, b'{"data": []}', "it was well and served no model"),
-        ("x", b'{"data": []}', "it was well and served no model, not x"),
-        ("x", b'{"data": [{"id": "m"}, {"id": "n"}]}', "it was well and served m, n, not x"),
+        (None, b'{"data": []}', "it was healthy and serving no model"),
+        ("x", b'{"data": []}', "it was healthy and serving no model, but not x"),
+        ("x", b'{"data": [{"id": "m"}, {"id": "n"}]}', "it was healthy and serving m, n, but not x"),
     ],
 )
 def test_what_is_served_matters(
@@ -302,13 +300,13 @@ def test_what_is_served_matters(
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_errors_of_a_server_that_starts_are_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_a_starting_server_are_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = wait(monkeypatch, 10, WELL, (status, b""), WELL, ANY)
     assert (waited.sends, waited.error) == (["/health", "/v1/models"] * 2, None)
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, AuthenticationError), (404, NotFoundError)])
-def test_errors_that_waiting_does_not_cure_are_raised(
+def test_errors_that_waiting_will_not_fix_are_raised(
     status: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = wait(monkeypatch, 10, WELL, (status, b'{"error":"Unauthorized"}'))
@@ -316,12 +314,12 @@ def test_errors_that_waiting_does_not_cure_are_raised(
     assert waited.pauses == []
 
 
-def test_what_is_no_server_of_this_kind_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_kind_of_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = wait(monkeypatch, 10, WELL, (200, b"<html>"))
     assert isinstance(waited.error, ResponseError)
 
 
-def test_one_question_does_not_take_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_poll_does_not_take_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Readiness("m", 600, LIMITS).timeout == Timeout(1, 10, 10, 600)
     assert Readiness("m", 600, Timeout(None, 3, 2)).timeout == Timeout(None, 3, 2, 600)
     hung = TransportFailure("timeout", TimeoutError(), ("first_token", 10.0))
@@ -330,8 +328,8 @@ def test_one_question_does_not_take_all_the_time(monkeypatch: pytest.MonkeyPatch
     assert waited.sends == ["/health", "/health", "/v1/models"]
 
 
-def test_the_end_of_the_time_tells_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_error_has_the_state_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = wait(monkeypatch, 1, (503, b""), LATE)
-    assert "engine does not run" in str(waited.error)
+    assert "engine is not running" in str(waited.error)
     assert waited.pauses == [0.1]
-    assert str(wait(monkeypatch, 1, LATE).error).endswith("When it was asked last: it has not answered")
+    assert str(wait(monkeypatch, 1, LATE).error).endswith("Last state: it has not responded")

@@ -67,7 +67,7 @@ def split_at(stream: bytes, places: Iterable[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(cuts)]
 
 
-# Letters that some decoder or other takes for a line's end, or for a field's, or that take several bytes.
+# Characters that some decoders take for the end of a line or field, or that take several bytes.
 text = st.text(st.sampled_from('ab :{"\\}\u2028\u2029\u0085\x0b\x0c\x1c\ufeff\0é€😀'), max_size=12)
 names = st.sampled_from(
     ["data", "data", "data", "event", "id", "retry", "", "dat", "Data", "data ", "\ufeffdata"]
@@ -94,31 +94,33 @@ cuts = st.lists(st.integers(0, 200), max_size=12)
 @example(b"data: a\r\n\r\ndata: b\r\n\r\n", [8, 10])
 @example(b"\xef\xbb\xbfdata: a\n\n", [1, 2])
 @example(b"data: \xe2\x82\xac\n\n", [7, 8])
-def test_any_stream_split_anywhere_gives_the_events_of_the_standard(stream: bytes, places: list[int]) -> None:
+def test_any_stream_split_anywhere_yields_the_events_of_the_standard(
+    stream: bytes, places: list[int]
+) -> None:
     decoder = SSEDecoder()
     events = [event for piece in split_at(stream, places) for event in decoder.feed(piece)]
     assert (events, decoder.retry) == reference(stream)
 
 
 @given(streams)
-def test_a_stream_in_single_bytes_gives_the_same(stream: bytes) -> None:
+def test_a_stream_in_single_bytes_yields_the_same(stream: bytes) -> None:
     assert decode(bytes([byte]) for byte in stream) == reference(stream)[0]
 
 
 @given(st.binary(max_size=60), cuts, st.integers(3, 20))
-def test_arbitrary_bytes_give_the_same_however_they_are_split(
+def test_arbitrary_bytes_yield_the_same_however_they_are_split(
     stream: bytes, places: list[int], limit: int
 ) -> None:
     assert outcome(split_at(stream, places), limit) == outcome([stream], limit)
 
 
 @given(streams, cuts, st.integers(3, 40))
-def test_the_bound_does_not_depend_on_the_splits(stream: bytes, places: list[int], limit: int) -> None:
+def test_the_limit_does_not_depend_on_the_splits(stream: bytes, places: list[int], limit: int) -> None:
     assert outcome(split_at(stream, places), limit) == outcome([stream], limit)
 
 
 def outcome(pieces: Iterable[bytes], limit: int) -> tuple[list[ServerSentEvent], bool]:
-    """All events, those at the end included, and whether the bound was passed."""
+    """All events, including those at the end, and whether the limit was exceeded."""
     decoder = SSEDecoder(limit)
     events: list[ServerSentEvent] = []
     try:
@@ -135,7 +137,7 @@ def outcome(pieces: Iterable[bytes], limit: int) -> tuple[list[ServerSentEvent],
 # ------------------------------------------------------------------------------------------------
 
 
-def test_cr_at_the_end_of_a_piece_and_lf_at_the_start_of_the_next_are_one_end() -> None:
+def test_cr_and_lf_in_different_reads_are_one_line_end() -> None:
     decoder = SSEDecoder()
     assert decoder.feed(b"data: a\r") == []
     assert decoder.feed(b"\ndata: b\r") == []
@@ -145,19 +147,19 @@ def test_cr_at_the_end_of_a_piece_and_lf_at_the_start_of_the_next_are_one_end() 
     assert decoder.feed(b"\ndata: c\n\n") == [ServerSentEvent(b"c")]
 
 
-def test_an_event_is_given_as_soon_as_its_blank_line_may_be_one() -> None:
+def test_an_event_is_returned_as_soon_as_its_blank_line_may_have_come() -> None:
     # Waiting for the LF that may follow the CR would hold each event back until the next one.
     assert data_of([b"data: a\r\r"]) == [b"a"]
 
 
-def test_a_bom_is_dropped_at_the_start_only() -> None:
+def test_a_bom_is_dropped_only_at_the_start() -> None:
     bom = b"\xef\xbb\xbf"
     assert data_of([bom + b"data: a\n\n" + bom + b"data: b\n\n"]) == [b"a"]
     assert data_of([bom[:1], bom[1:2], bom[2:], b"data: a\n\n"]) == [b"a"]
     assert data_of([b"", bom[:2], b"\xbf\xef\xbb\xbfdata: a\n\n"]) == []
 
 
-def test_the_start_of_a_bom_that_is_none() -> None:
+def test_the_start_of_what_only_looks_like_a_bom() -> None:
     decoder = SSEDecoder()
     assert decoder.feed(b"\xef") == []
     assert decoder.feed(b"\n\ndata: a\n\n") == [ServerSentEvent(b"a")]
@@ -169,12 +171,12 @@ def test_nothing_else_ends_a_line(character: str) -> None:
     assert data_of([b"data: " + payload + b"\n\n"]) == [payload]
 
 
-def test_comments_say_nothing() -> None:
+def test_comments_are_ignored() -> None:
     assert data_of([b": keep-alive\n\n:\n\n:data: no\n\n"]) == []
     assert data_of([b"data: a\n: between\ndata: b\n\n"]) == [b"a\nb"]
 
 
-def test_data_of_several_lines_and_of_none() -> None:
+def test_data_of_several_lines_and_empty_data() -> None:
     assert data_of([b"data: a\ndata:b\ndata\ndata:  c\n\n"]) == [b"a\nb\n\n c"]
     assert data_of([b"data\n\n"]) == [b""]
     assert data_of([b"event: x\n\nid: 1\n\n"]) == []
@@ -191,11 +193,11 @@ def test_retry() -> None:
     assert decoder.retry == 2500
 
 
-def test_bytes_that_are_no_utf8_stay_as_they_are_in_data() -> None:
+def test_bytes_that_are_not_utf8_are_kept_in_data() -> None:
     assert decode([b"event: \xff\ndata: \xff\xfe\n\n"]) == [ServerSentEvent(b"\xff\xfe", "\ufffd")]
 
 
-def test_flush_gives_an_event_without_its_blank_line() -> None:
+def test_flush_returns_an_event_without_its_blank_line() -> None:
     for tail in (b"data: b", b"data: b\n", b"data: b\r", b"data: b\r\n"):
         decoder = SSEDecoder()
         assert decoder.feed(b"data: a\n\n" + tail) == [ServerSentEvent(b"a")]
@@ -203,7 +205,7 @@ def test_flush_gives_an_event_without_its_blank_line() -> None:
         assert decoder.flush() == []
 
 
-def test_flush_gives_nothing_where_nothing_is_left() -> None:
+def test_flush_returns_nothing_if_nothing_is_left() -> None:
     decoder = SSEDecoder()
     assert decoder.flush() == []
     decoder.feed(b"data: a\n\n: x\nevent: y\n")
@@ -211,7 +213,7 @@ def test_flush_gives_nothing_where_nothing_is_left() -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# The bound on one event
+# The size limit of an event
 # ------------------------------------------------------------------------------------------------
 
 LIMIT = 20
@@ -228,7 +230,7 @@ LIMIT = 20
     ],
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_an_event_beyond_the_bound_is_refused(event: bytes, size: int) -> None:
+def test_an_event_beyond_the_limit_raises(event: bytes, size: int) -> None:
     stream = b"data: fits\n\n" + event
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
     events, too_large = outcome(pieces, LIMIT)
@@ -236,20 +238,20 @@ def test_an_event_beyond_the_bound_is_refused(event: bytes, size: int) -> None:
     assert events == [ServerSentEvent(b"fits")]
 
 
-def test_the_bound_counts_one_event_only() -> None:
+def test_the_limit_applies_to_each_event() -> None:
     largest = b"data: " + b"x" * (LIMIT - 7) + b"\n\n"
     assert len(decode([largest * 5], LIMIT)) == 5
     assert len(decode([bytes([byte]) for byte in largest * 5], LIMIT)) == 5
     assert decode([b": comment\n" * 50, b"event: x\n" * 50], LIMIT) == []
 
 
-def test_the_message_names_the_bound() -> None:
+def test_the_message_has_the_limit() -> None:
     with pytest.raises(EventTooLargeError, match=r"more than 1,000 bytes"):
         SSEDecoder(1000).feed(b"x" * 1001)
 
 
-def test_the_cost_of_an_event_in_many_pieces_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each piece may be measured a fixed number of times, however many came before it.
+def test_the_cost_of_an_event_in_many_reads_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each piece may be measured a fixed number of times, however many precede it.
     measured = 0
 
     def counting_len(thing: object) -> int:

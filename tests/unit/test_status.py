@@ -61,7 +61,7 @@ def error(message: str, **fields: object) -> dict[str, object]:
     ],
 )
 @pytest.mark.parametrize("body", [error("m", code=None), {"error": "m"}, b"m", b""])
-def test_the_class_is_that_of_the_status(status: int, kind: type[APIStatusError], body: object) -> None:
+def test_the_class_depends_on_the_status(status: int, kind: type[APIStatusError], body: object) -> None:
     made = told(status, body, {"x-served-by": "a"})
     assert type(made) is kind
     assert made.status_code == made.response.status_code == status
@@ -123,8 +123,8 @@ def test_shapes(
     "body",
     [b"", b" \r\n", {"error": {"message": ""}}, {"error": ""}, {"error": None}, {}, [1], None, 5, b'""'],
 )
-def test_bodies_that_say_nothing(body: object) -> None:
-    assert str(told(500, body)) == "500: the server gave no reason; its log may tell"
+def test_bodies_without_a_reason(body: object) -> None:
+    assert str(told(500, body)) == "500: the server gave no reason; its log may have one"
     assert str(told(400, body)) == "400: the server gave no reason"
 
 
@@ -144,33 +144,33 @@ def test_bodies_that_say_nothing(body: object) -> None:
         (b"1" * 5000, "1" * 299 + "…"),
     ],
 )
-def test_bodies_that_are_no_json(body: bytes, text: str) -> None:
+def test_bodies_that_are_not_json(body: bytes, text: str) -> None:
     made = told(502, body)
     assert str(made) == f"502: {text}"
     assert made.body == body.decode("utf-8", "replace")
 
 
-def test_json_that_is_no_utf8() -> None:
+def test_json_that_is_not_utf8() -> None:
     assert told(400, '{"error": "\xe9"}'.encode("latin-1")).body == '{"error": "\ufffd"}'
     assert told(400, '{"error": "é"}'.encode("utf-16")).body == {"error": "é"}
 
 
 @pytest.mark.parametrize("start", ["<", "<script", "<title", "<style>", "<title>", "max_tokens ", "&"])
-def test_long_pages_are_looked_at_in_part(start: str) -> None:
-    # Taking all of such a page would take minutes.
+def test_only_the_start_of_long_pages_is_read(start: str) -> None:
+    # Parsing such a page completely would take minutes.
     made = told(502, (start * 150_000).encode())
     assert len(str(made)) <= 310
     assert told(400, error(start * 150_000)).message.endswith("…")
 
 
-def test_a_long_reason_is_cut_in_the_message_only() -> None:
+def test_a_long_reason_is_shortened_only_in_the_message() -> None:
     made = told(400, error("x" * 10_000))
     assert len(str(made)) < 4100
     assert made.body == error("x" * 10_000)
 
 
 # ------------------------------------------------------------------------------------------------
-# What a real server answers
+# Responses of a real server
 # ------------------------------------------------------------------------------------------------
 
 ANSWERS: dict[str, tuple[type[APIStatusError], str | None, str]] = {
@@ -178,14 +178,14 @@ ANSWERS: dict[str, tuple[type[APIStatusError], str | None, str]] = {
     "error_auth_wrong": (AuthenticationError, None, "401: Unauthorized - check api_key="),
     "error_bad_regex": (BadRequestError, None, "400: Grammar error: at 1(8): invalid regex"),
     "error_context": (ContextWindowExceededError, "input_tokens", "400: This model's maximum context length is 2048"),
-    "error_embeddings_unsupported": (NotFoundError, None, "404: Not Found - this server has no such route."),
+    "error_embeddings_unsupported": (NotFoundError, None, "404: Not Found - this server does not have the route."),
     "error_empty_messages": (BadRequestError, None, "400: Cannot apply chat template to an empty"),
     "error_image_unsupported": (BadRequestError, None, "400: tiny-qwen3 is not a multimodal model"),
     "error_json_body": (BadRequestError, "body.1", "400: 1 validation error:"),
     "error_max_tokens": (ContextWindowExceededError, "max_tokens", "400: max_tokens=100000 cannot be greater than"),
-    "error_method": (APIStatusError, None, "405: Method Not Allowed - this route does not take such requests."),
+    "error_method": (APIStatusError, None, "405: Method Not Allowed - this route does not accept such requests."),
     "error_model": (NotFoundError, "model", "404: The model `nope` does not exist. Valid aliases: tiny-qwen3."),
-    "error_not_found": (NotFoundError, None, "404: Not Found - this server has no such route."),
+    "error_not_found": (NotFoundError, None, "404: Not Found - this server does not have the route."),
     "error_structured_two": (BadRequestError, None, "400: You can only use one kind of constraints"),
     "error_temperature": (BadRequestError, "temperature", "400: temperature must be non-negative, got -1.0."),
     "error_type": (BadRequestError, "body.temperature", "400: 1 validation error:"),
@@ -236,7 +236,7 @@ def test_sampled_errors() -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# What does not fit the context
+# Context overflows
 # ------------------------------------------------------------------------------------------------
 
 TOO_LONG = [
@@ -267,18 +267,18 @@ FITS = [
 
 
 @pytest.mark.parametrize("message", TOO_LONG)
-def test_every_way_to_say_that_it_does_not_fit(message: str) -> None:
+def test_every_wording_of_a_context_overflow(message: str) -> None:
     old: dict[str, object] = {"object": "error", "message": message, "type": "BadRequestError", "code": 400}
     for body in (error(message), old, {"detail": message}):
         made = told(400, body)
         assert type(made) is ContextWindowExceededError
     assert type(error_from_event(Head(200, {}, "id"), error(message))) is ContextWindowExceededError
-    # Only a request that was refused may have been too long.
+    # Only a rejected request can have been too long.
     assert type(told(500, error(message))) is InternalServerError
 
 
 @pytest.mark.parametrize("message", FITS)
-def test_what_only_sounds_like_it(message: str) -> None:
+def test_what_only_sounds_like_a_context_overflow(message: str) -> None:
     assert type(told(400, error(message))) is BadRequestError
 
 
@@ -293,7 +293,7 @@ def test_what_only_sounds_like_it(message: str) -> None:
         {"type": "exceed_context_size_error"},
     ],
 )
-def test_the_parameter_or_the_code_say_that_it_does_not_fit(fields: dict[str, object]) -> None:
+def test_the_parameter_or_the_code_reports_a_context_overflow(fields: dict[str, object]) -> None:
     assert type(told(400, error("no", **fields))) is ContextWindowExceededError
 
 
@@ -302,12 +302,12 @@ def test_the_parameter_or_the_code_say_that_it_does_not_fit(fields: dict[str, ob
     [
         {"param": "min_tokens"},
         {"param": "body.max_tokens"},
-        # Other servers blame it for what has nothing to do with lengths.
+        # Other servers blame it for unrelated problems.
         {"param": "max_tokens", "code": "unsupported_parameter"},
         {"param": "max_tokens", "code": None},
     ],
 )
-def test_the_parameter_says_something_else(fields: dict[str, object]) -> None:
+def test_the_parameter_reports_something_else(fields: dict[str, object]) -> None:
     assert type(told(400, error("no", **fields))) is BadRequestError
 
 
@@ -316,12 +316,12 @@ def test_the_parameter_says_something_else(fields: dict[str, object]) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_redirects_say_where_to() -> None:
+def test_a_redirect_names_its_target() -> None:
     made = told(308, b"", {"location": "https://h/v1/chat/completions?token=1"})
     assert type(made) is APIStatusError
     assert str(made) == (
-        "308: the server gave no reason - it redirects to https://h/v1/chat/completions. Redirects are not followed: "
-        "they would carry the key away. Correct base_url."
+        "308: the server gave no reason - it redirects to https://h/v1/chat/completions. Redirects are not followed, "
+        "since they would leak the key. Correct base_url."
     )
     assert "it redirects. " in str(told(302, b""))
 
@@ -329,8 +329,12 @@ def test_redirects_say_where_to() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "advice"),
     [
-        (404, {"detail": "Not Found"}, "404: Not Found - this server has no such route. Start it with X."),
-        # A gateway's own word. vLLM, where it answers so, says itself how to open the route.
+        (
+            404,
+            {"detail": "Not Found"},
+            "404: Not Found - this server does not have the route. Start it with X.",
+        ),
+        # A gateway's own message. vLLM, if it returns that, says itself how to enable the route.
         (403, {"error": "the key may not use this model"}, "403: the key may not use this model"),
         (501, {"error": "no"}, "501: no - Start it with X."),
         (404, {"error": "no such model"}, "404: no such model"),
@@ -342,7 +346,7 @@ def test_what_a_route_needs(status: int, body: object, advice: str) -> None:
     assert str(error_from_reply(Head(status, {}, "id-1"), raw, needs="Start it with X.")) == advice
 
 
-def test_a_model_that_is_missing_is_no_route_that_is_missing() -> None:
+def test_a_missing_model_is_not_a_missing_route() -> None:
     assert "route" not in str(told(404, error("The model `x` does not exist.", code=404)))
 
 
@@ -350,7 +354,7 @@ def test_an_earlier_response_that_is_missing_names_the_store() -> None:
     made = told(404, error("Response with id 'resp_x' not found.", param="response_id", code=404))
     assert str(made) == (
         "404: Response with id 'resp_x' not found. - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 "
-        "stood in its environment as it was started."
+        "was set when it was started."
     )
 
 
@@ -363,7 +367,7 @@ def test_an_earlier_response_that_is_missing_names_the_store() -> None:
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"error": null}', b'{"error": ""}', b'{"object": "list", "data": []}'],
 )
-def test_good_answers_tell_no_error(body: bytes) -> None:
+def test_good_responses_report_no_error(body: bytes) -> None:
     assert error_despite_status(Head(200, {}, "id"), body) is None
 
 
@@ -382,20 +386,18 @@ def test_errors_under_a_good_status(body: dict[str, object], kind: type[APIStatu
     assert made.status_code == status
     assert made.response.status_code == 200
     assert made.request_id == "id-1"
-    assert str(made) == f"{status} (in an answer with status 200): slow down"
+    assert str(made) == f"{status} (in a response with status 200): slow down"
 
 
-def test_what_is_no_stream_is_shown_from_its_start() -> None:
+def test_a_response_that_is_not_a_stream_is_quoted() -> None:
     made = no_stream(Head(200, {"content-type": "text/html; charset=x"}, "id-1"), b"\xff" + b"y" * 9000)
     assert made.body == "\ufffd" + "y" * 1999
     assert (made.status_code, made.request_id) == (200, "id-1")
-    assert str(made).startswith(
-        "a stream was asked for, and the server's answer is text/html; it starts with: \ufffdyyy"
-    )
+    assert str(made).startswith("expected a stream, but the response is text/html; it starts with: \ufffdyyy")
     assert len(str(made)) < 400
 
 
-def test_a_code_that_is_no_status() -> None:
+def test_a_code_that_is_not_a_status() -> None:
     for code in ("4" * 5_000, "404040", "-400", 99, 1e999):
         assert (
             error_from_event(Head(200, {}, "id"), {"error": {"message": "m", "code": code}}).status_code

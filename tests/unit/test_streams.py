@@ -457,9 +457,7 @@ def test_an_interrupted_stream_is_not_a_short_reply(scripted: ScriptedServer, st
     assert partial_text(error) == "a"
     assert error.partial == talk.completion
     assert error.request_id == scripted.requests[0].headers["x-request-id"]
-    assert str(error).startswith(
-        f"the stream from {scripted.base_url}/chat/completions stopped before its end"
-    )
+    assert str(error).startswith(f"the stream from {scripted.base_url}/chat/completions ended too early")
     # It stays interrupted.
     with pytest.raises(StreamInterruptedError):
         next(talk)
@@ -690,7 +688,7 @@ def test_an_error_with_status_200_instead_of_a_stream(scripted: ScriptedServer, 
     scripted.reply({"error": {"message": "slow down", "code": 429}})
     error = failed(stream())
     assert type(error) is RateLimitError
-    assert str(error) == "429 (in an answer with status 200): slow down"
+    assert str(error) == "429 (in a response with status 200): slow down"
 
 
 def test_an_interrupted_page_instead_of_a_stream(scripted: ScriptedServer, stream: Make) -> None:

@@ -26,7 +26,7 @@ def llm(scripted: ScriptedServer) -> VLLMProvider:
 
 
 def in_threads(job: Callable[[int], None], count: int = 16) -> None:
-    """Does a job in many threads that begin together."""
+    """Runs a job in many threads that start together."""
     together = threading.Barrier(count)
 
     def run(number: int) -> None:

@@ -14,13 +14,13 @@ def test_defaults() -> None:
     assert Timeout() == DEFAULT_TIMEOUT == Timeout(connect=5, first_token=600, idle=300, total=None)
 
 
-def test_it_does_not_change() -> None:
+def test_it_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         DEFAULT_TIMEOUT.total = 1  # type: ignore[misc] # that is the point
 
 
 @pytest.mark.parametrize("name", ["connect", "first_token", "idle", "total"])
-def test_what_a_limit_may_be(name: str) -> None:
+def test_valid_timeouts(name: str) -> None:
     for value in (0.001, 1, 1e9, None):
         assert getattr(Timeout(**{name: value}), name) == value
     for wrong in (0, -1, math.inf, math.nan):
@@ -33,7 +33,7 @@ def test_what_a_limit_may_be(name: str) -> None:
             Timeout(**{name: cast("float", odd)})
 
 
-def test_what_a_user_may_write_for_it() -> None:
+def test_what_a_user_may_pass() -> None:
     default = Timeout(1, 2, 3, 4)
     assert Timeout.of(None, default) is default
     assert Timeout.of(9, default) == Timeout(1, 2, 3, 9)

@@ -1,4 +1,4 @@
-"""The four limits of `Timeout` over real sockets. How they follow each other is tested by hand in `test_clock`."""
+"""The four timeouts of `Timeout` over real sockets. `test_clock` tests their order without sockets."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ pytestmark = pytest.mark.slow
 
 SHORT = 0.1
 SOON = 5.0
-"""Seconds. Much longer than any limit here, so that a slow machine fails nothing; much shorter than the defaults."""
+"""Seconds. Much longer than any timeout here, so that nothing fails on a slow machine; much shorter than the
+defaults."""
 
 
 @pytest.fixture(params=["whole", "stream"])
 def ask(request: pytest.FixtureRequest, colour: Colour) -> Callable[[VLLMProvider], object]:
-    """Gets a reply, whole or by streaming."""
+    """Gets a reply, whole or streamed."""
     if request.param == "whole":
         return colour.chat
     return lambda llm: colour.stream(llm).until_done()
@@ -71,9 +72,7 @@ def test_connect(ask: Callable[[VLLMProvider], object]) -> None:
     assert str(error).startswith(f"no connection to {error.url} within")
 
 
-def test_connect_is_tried_again(
-    ask: Callable[[VLLMProvider], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connect_is_retried(ask: Callable[[VLLMProvider], object], monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
     def backoff(attempt: int) -> float:
@@ -108,16 +107,16 @@ def test_first_token_ends_with_the_first_event_not_with_the_first_byte(
     passed(colour.stream(llm).until_done, "first_token", SHORT)
 
 
-def test_a_token_that_came_in_time_and_is_looked_for_late(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_token_that_arrived_in_time_but_is_read_late(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([gate := Gate(), *chunks("a", "b")])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT))
     with colour.stream(llm) as talk:
         gate.release()
-        time.sleep(3 * SHORT)  # the caller is busy: that is what this is about
+        time.sleep(3 * SHORT)  # the caller is busy: the point of this test
         assert talk.until_done().text == "ab"
 
 
-def test_first_token_ends_also_while_bytes_come(scripted: ScriptedServer, colour: Colour) -> None:
+def test_first_token_expires_even_while_bytes_arrive(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([forever(KEEP_ALIVE * 1000)])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT))
     passed(colour.stream(llm).until_done, "first_token", SHORT)
@@ -140,7 +139,7 @@ def test_idle_in_a_whole_reply(scripted: ScriptedServer, colour: Colour) -> None
     assert scripted.wait_client_closed()
 
 
-def test_idle_begins_anew_with_each_byte(scripted: ScriptedServer, colour: Colour) -> None:
+def test_idle_restarts_with_each_byte(scripted: ScriptedServer, colour: Colour) -> None:
     def pause(_: object) -> None:
         time.sleep(0.1)
 
@@ -149,7 +148,7 @@ def test_idle_begins_anew_with_each_byte(scripted: ScriptedServer, colour: Colou
     assert colour.stream(llm).until_done().text == "abc"
 
 
-def test_idle_in_an_errors_body_costs_the_body_only(
+def test_idle_in_an_errors_body_costs_only_the_body(
     scripted: ScriptedServer, ask: Callable[[VLLMProvider], object]
 ) -> None:
     scripted.script(head(500, {"content-length": "99"}), body(b"{"), never)
@@ -158,7 +157,7 @@ def test_idle_in_an_errors_body_costs_the_body_only(
         ask(llm)
 
 
-def test_after_the_finish_reason_no_limit_does_harm(scripted: ScriptedServer, colour: Colour) -> None:
+def test_after_the_finish_reason_timeouts_are_harmless(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([*chunks("a"), never])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(idle=SHORT))
     assert colour.stream(llm).until_done().text == "a"
@@ -172,7 +171,7 @@ def test_after_the_finish_reason_no_limit_does_harm(scripted: ScriptedServer, co
 def test_a_number_is_total(scripted: ScriptedServer, ask: Callable[[VLLMProvider], object]) -> None:
     scripted.script(never)
     error = passed(lambda: ask(VLLMProvider("m", base_url=scripted.base_url, timeout=SHORT)), "total", SHORT)
-    assert str(error).startswith(f"the call to {scripted.base_url}/chat/completions was not finished within")
+    assert str(error).startswith(f"the call to {scripted.base_url}/chat/completions did not finish within")
     assert len(scripted.requests) <= 1
 
 
@@ -186,7 +185,7 @@ def test_a_number_for_one_call(scripted: ScriptedServer, colour: Colour) -> None
     passed(lambda: colour.chat(llm.with_options(timeout=SHORT)), "total", SHORT)
 
 
-def test_total_ends_a_stream_that_goes_on(scripted: ScriptedServer, colour: Colour) -> None:
+def test_total_ends_an_endless_stream(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.stream([forever(sse(chunk("a")) * 100)])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.4)
     error = passed(colour.stream(llm).until_done, "total", 0.4)
@@ -194,13 +193,13 @@ def test_total_ends_a_stream_that_goes_on(scripted: ScriptedServer, colour: Colo
     assert error.partial.text.startswith("aaaa")
 
 
-def test_total_ends_a_whole_reply_that_goes_on(scripted: ScriptedServer, colour: Colour) -> None:
+def test_total_ends_an_endless_reply(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.script(head(200, {"content-length": "999999999"}), forever(b"x" * 1000))
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=SHORT)
     passed(lambda: colour.chat(llm), "total", SHORT)
 
 
-def test_total_bounds_connecting(ask: Callable[[VLLMProvider], object]) -> None:
+def test_total_limits_connecting(ask: Callable[[VLLMProvider], object]) -> None:
     with unanswering_origin() as origin:
         llm = VLLMProvider("m", base_url=origin, timeout=Timeout(total=SHORT))
         passed(lambda: ask(llm), "total", SHORT)
@@ -227,9 +226,7 @@ def test_total_spans_pauses(scripted: ScriptedServer, ask: Callable[[VLLMProvide
     assert len(scripted.requests) > 1
 
 
-def test_a_pause_beyond_total_is_not_made(
-    scripted: ScriptedServer, ask: Callable[[VLLMProvider], object]
-) -> None:
+def test_no_pause_goes_beyond_total(scripted: ScriptedServer, ask: Callable[[VLLMProvider], object]) -> None:
     scripted.busy(1, retry_after="30")
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=20)
     began = time.monotonic()
@@ -239,12 +236,14 @@ def test_a_pause_beyond_total_is_not_made(
 
 
 # ------------------------------------------------------------------------------------------------
-# No limits
+# No timeouts
 # ------------------------------------------------------------------------------------------------
 
 
-def test_none_switches_off(scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A day passes while the server thinks, and another one in the middle of its answer.
+def test_none_disables_a_timeout(
+    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A day passes while the server thinks, and another one in the middle of its response.
     days = 0
     monkeypatch.setattr("vllmchat.http.clock.monotonic", lambda: time.monotonic() + days * 86_400)
     first, second = Gate(), Gate()
@@ -260,7 +259,7 @@ def test_none_switches_off(scripted: ScriptedServer, colour: Colour, monkeypatch
         assert stream.until_done().text == "ab"
 
 
-def test_the_defaults_bound_only_what_hangs(scripted: ScriptedServer, colour: Colour) -> None:
+def test_the_defaults_end_only_what_hangs(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply(completion("hello"))
     assert colour.chat(VLLMProvider("m", base_url=scripted.base_url)).text == "hello"
 

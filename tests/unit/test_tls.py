@@ -1,4 +1,4 @@
-"""TLS: whom a provider trusts, how it shows itself, and what a failed handshake says."""
+"""TLS: verification, client certificates, and the errors of failed handshakes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_verify_names_the_authority(
     colour.close(llm)
 
 
-def test_verify_names_a_folder_of_authorities(
+def test_verify_names_a_directory_of_authorities(
     server: ScriptedServer,
     authority: Authority,
     tmp_path: Path,
@@ -75,7 +75,7 @@ def test_verify_names_a_folder_of_authorities(
     asked: list[dict[str, object]] = []
 
     def create(**options: object) -> ssl.SSLContext:
-        # Such a folder has its files named by a hash that only OpenSSL's own tool makes.
+        # The files of such a directory are named by a hash that only OpenSSL's own tool computes.
         asked.append(options)
         return authority.client_context()
 
@@ -86,19 +86,19 @@ def test_verify_names_a_folder_of_authorities(
     colour.close(llm)
 
 
-def test_an_authority_that_is_not_trusted(server: ScriptedServer, colour: Colour) -> None:
+def test_an_untrusted_authority(server: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url=server.base_url, max_retries=2)
     with pytest.raises(
         APIConnectionError, match=r"no TLS connection to https://.*SSL_CERT_FILE.*verify="
     ) as caught:
         colour.chat(llm)
     assert "certificate verify failed" in str(caught.value)
-    # A certificate does not get better by asking again.
+    # Retrying does not make a certificate valid.
     assert server.wait_open(0)
     assert server.connections == 1
 
 
-def test_nobody_is_asked_who_they_are(server: ScriptedServer, colour: Colour) -> None:
+def test_verification_can_be_disabled(server: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url=server.base_url, verify=False)
     assert colour.chat(llm).text == "Hi"
     colour.close(llm)
@@ -126,7 +126,7 @@ def test_client_certificates(authority: Authority, files: Files, colour: Colour)
 
 def test_a_server_without_tls(scripted: ScriptedServer, files: Files, colour: Colour) -> None:
     base_url = scripted.base_url.replace("http:", "https:")
-    # What the handshake looks like to the server is no request that it could answer.
+    # To the server, the handshake does not look like a request that it could respond to.
     scripted.at_connect(close)
     llm = VLLMProvider("m", base_url=base_url, verify=files.ca, max_retries=0)
     with pytest.raises(APIConnectionError, match=r"no TLS connection|no connection"):
@@ -154,8 +154,10 @@ def test_leaving_a_stream_is_noticed_at_once(server: ScriptedServer, files: File
     assert server.wait_client_closed()
 
 
-def test_a_server_that_closes_without_a_word(authority: Authority, files: Files, colour: Colour) -> None:
-    # What TLS still holds then must not be lost. The server sends as fast as it can, all at once.
+def test_a_server_that_closes_without_close_notify(
+    authority: Authority, files: Files, colour: Colour
+) -> None:
+    # What TLS still buffers then must not be lost. The server sends as fast as it can, all at once.
     text = "x" * 5_000_000
     body = json.dumps(completion(text)).encode()
     answer = head(200, {"connection": "close", "content-length": str(len(body))}) + body
@@ -179,7 +181,7 @@ def test_a_server_that_closes_without_a_word(authority: Authority, files: Files,
         served.result(10)
 
 
-def test_limits_hold(server: ScriptedServer, files: Files, colour: Colour) -> None:
+def test_timeouts_apply(server: ScriptedServer, files: Files, colour: Colour) -> None:
     server.always(stream([{"choices": []}, never]))
     llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca, timeout=Timeout(idle=0.1))
     with pytest.raises(APITimeoutError) as caught:
@@ -191,7 +193,7 @@ def test_limits_hold(server: ScriptedServer, files: Files, colour: Colour) -> No
 def test_no_context_without_tls(
     scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes longer to make than all the rest of a provider."""
+    """It takes longer to make than everything else in a provider."""
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a TLS context was made")

@@ -35,7 +35,7 @@ def test_urls_that_work(text: str, full: str, origin: str) -> None:
     assert base.prefix.isascii()
 
 
-def test_only_vllm_has_v1_for_sure() -> None:
+def test_only_vllm_always_has_v1() -> None:
     assert str(BaseURL.parse("http://h/api/openai/", add_v1=False)) == "http://h/api/openai"
     assert str(BaseURL.parse("http://h", add_v1=False)) == "http://h"
 
@@ -54,7 +54,7 @@ def test_the_parts() -> None:
         ("//h/v1", "base_url='//h/v1' has no scheme: write 'http://h/v1'"),
         ("example.com", "has no scheme: write 'http://example.com'"),
         ("", "has no scheme"),
-        ("ftp://h", "must begin with http:// or https://, not ftp://.$"),
+        ("ftp://h", "must start with http:// or https://, not ftp://.$"),
         ("unix:///tmp/s", "not unix://. For a unix socket, pass http_client=httpx.Client"),
         ("http:///v1", "has no host"),
         ("http://h/v1?key=1", "must not contain a query or a fragment.*headers="),
@@ -65,14 +65,14 @@ def test_the_parts() -> None:
         ("http://h:99999", "is not a URL: Port out of range"),
         ("http://h:x/v1", "is not a URL: Port could not be cast"),
         ("http://[::1", "is not a URL: Invalid IPv6 URL"),
-        ("http://h/v1/chat/completions", "names a route: leave '/chat/completions' away"),
-        ("http://h/v1/completions/", "names a route: leave '/completions' away"),
-        ("http://h/v1/models", "names a route: leave '/models' away"),
+        ("http://h/v1/chat/completions", "includes a route: remove '/chat/completions'"),
+        ("http://h/v1/completions/", "includes a route: remove '/completions'"),
+        ("http://h/v1/models", "includes a route: remove '/models'"),
         ("http://a..b/v1", "has no valid host"),
         (f"http://{'ü' * 70}/v1", "has no valid host"),
     ],
 )
-def test_urls_that_do_not(text: str, message: str) -> None:
+def test_urls_that_do_not_work(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BaseURL.parse(text, add_v1=True)
 
@@ -94,13 +94,13 @@ def test_urls_that_do_not(text: str, message: str) -> None:
         "http://\u2100secret@h",
     ],
 )
-def test_what_may_be_secret_is_not_told(text: str) -> None:
+def test_secrets_are_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match="base_url") as caught:
         BaseURL.parse(text, add_v1=True)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_it_must_be_text() -> None:
+def test_it_must_be_a_string() -> None:
     with pytest.raises(TypeError, match="base_url must be a str, not bytes"):
         BaseURL.parse(cast("str", b"http://h"), add_v1=True)

@@ -1,4 +1,4 @@
-"""Clients of the caller's own: of httpx and httpx2, blocking and asynchronous, and ones that nobody knows."""
+"""The caller's own clients: of httpx and httpx2, sync and async, and unknown ones."""
 
 from __future__ import annotations
 
@@ -53,27 +53,27 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Family:
-    """Clients of one library in one colour."""
+    """Sync or async clients of one library."""
 
     module: Any
     colour: Colour
     clients: list[Any]
 
     def client(self, **options: Any) -> Any:
-        """A client of the caller's."""
+        """The caller's client."""
         options.setdefault("trust_env", False)
         cls = self.module.Client if self.colour.portal is None else self.module.AsyncClient
         self.clients.append(cls(**options))
         return self.clients[-1]
 
     def transport(self, **options: Any) -> Any:
-        """A transport of the caller's."""
+        """The caller's transport."""
         if self.colour.portal is None:
             return self.module.HTTPTransport(**options)
         return self.module.AsyncHTTPTransport(**options)
 
     def provider(self, base_url: str, client: Any = None, **options: Any) -> VLLMProvider:
-        """A provider that sends through a client of the caller's."""
+        """A provider that sends through the caller's client."""
         name = "http_client" if self.colour.portal is None else "async_http_client"
         client = self.client() if client is None else client
         options.setdefault("max_retries", 0)
@@ -109,7 +109,7 @@ def test_replies_and_streams(family: Family, scripted: ScriptedServer) -> None:
     assert family.colour.chat(llm).text == "Hi"
     assert family.colour.stream(llm).texts() == ["H", "i"]
     assert family.colour.chat(llm).text == "Hi"
-    # A blocking client reads under one limit for the whole body, so the end of a stream is not waited for.
+    # A sync client has one timeout for the whole body, so the end of a stream is not waited for.
     assert scripted.connections == (2 if family.colour.portal is None else 1)
 
 
@@ -128,7 +128,7 @@ def test_the_client_is_not_closed(family: Family, scripted: ScriptedServer) -> N
     assert scripted.connections == 1
 
 
-def test_the_clients_settings_hold(family: Family, scripted: ScriptedServer) -> None:
+def test_the_clients_settings_apply(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     seen: list[str] = []
 
@@ -154,7 +154,7 @@ def test_the_clients_settings_hold(family: Family, scripted: ScriptedServer) -> 
     assert seen == [f"{scripted.base_url}/chat/completions?api-version=3"]
 
 
-def test_what_the_provider_was_told_goes_first(family: Family, scripted: ScriptedServer) -> None:
+def test_the_providers_settings_take_precedence(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     client = family.client(headers={"user-agent": "mine/1", "authorization": "Bearer mine", "x-a": "client"})
     llm = family.provider(
@@ -170,7 +170,7 @@ def test_what_the_provider_was_told_goes_first(family: Family, scripted: Scripte
 
 
 @pytest.mark.parametrize("variable", ["VLLM_API_KEY", None])
-def test_a_client_that_says_who_it_is_goes_before_a_key_that_was_found(
+def test_a_client_with_credentials_takes_precedence_over_a_key_from_the_environment(
     variable: str | None, family: Family, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if variable is not None:
@@ -194,7 +194,7 @@ def test_a_plain_client_changes_nothing(family: Family, scripted: ScriptedServer
     assert headers["accept-encoding"] == "identity"
 
 
-def test_the_clients_auth_holds(family: Family, scripted: ScriptedServer) -> None:
+def test_the_clients_auth_applies(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     client = family.client(auth=("user", "password"))
     family.colour.chat(family.provider(scripted.base_url, client))
@@ -225,7 +225,7 @@ def test_a_unix_socket(family: Family) -> None:
         family.clients.clear()
 
 
-def test_the_clients_tls_settings_hold(family: Family) -> None:
+def test_the_clients_tls_settings_apply(family: Family) -> None:
     authority = Authority()
     with ScriptedServer(tls=authority.server_context()) as server:
         server.always(answer_any)
@@ -248,17 +248,17 @@ def test_redirects_are_the_clients_choice(family: Family, scripted: ScriptedServ
     assert family.colour.chat(family.provider(scripted.base_url, following)).text == "Hi"
 
 
-def test_compressed_answers(family: Family, scripted: ScriptedServer) -> None:
+def test_compressed_responses(family: Family, scripted: ScriptedServer) -> None:
     scripted.reply(completion("small"), gzip=True)
     assert family.colour.chat(family.provider(scripted.base_url)).text == "small"
 
 
 # ------------------------------------------------------------------------------------------------
-# Limits
+# Timeouts
 # ------------------------------------------------------------------------------------------------
 
 
-def test_the_clients_limits_hold_unless_others_are_given(family: Family) -> None:
+def test_the_clients_timeouts_apply_unless_others_are_given(family: Family) -> None:
     own = family.client(timeout=family.module.Timeout(7, connect=3))
     given = Timeout(first_token=9)
     for timeout, expected in ((None, Timeout(3, 7, 7)), (given, given), (4, Timeout(total=4))):
@@ -287,7 +287,7 @@ def test_first_token(family: Family, scripted: ScriptedServer) -> None:
 @pytest.mark.parametrize("limit", ["idle", "total"])
 def test_in_the_body(limit: str, family: Family, scripted: ScriptedServer) -> None:
     scripted.stream([chunk("a"), never])
-    # A blocking client has one limit for all reads of a body: the longer one of first_token and idle.
+    # A sync client has one timeout for all reads of a body: the longer of first_token and idle.
     timeout = Timeout(first_token=0.1, idle=0.1) if limit == "idle" else Timeout(total=0.1)
     llm = family.provider(scripted.base_url, timeout=timeout)
     with pytest.raises(APITimeoutError) as caught:
@@ -350,8 +350,8 @@ def test_status(family: Family, scripted: ScriptedServer) -> None:
     assert caught.value.request_id == "abc"
 
 
-def test_a_stale_connection_is_tried_again(family: Family) -> None:
-    """The server closes a connection while the request is under way: seen through httpcore's trace."""
+def test_a_stale_connection_is_retried(family: Family) -> None:
+    """The server closes a connection during the request: detected through httpcore's trace."""
     with ScriptedServer() as server:
         server.reply(completion("one"))
         server.script(close)
@@ -364,7 +364,7 @@ def test_a_stale_connection_is_tried_again(family: Family) -> None:
         family.clients.clear()
 
 
-def test_a_new_connection_that_breaks_is_not_tried_again(family: Family, scripted: ScriptedServer) -> None:
+def test_a_new_connection_that_breaks_is_not_retried(family: Family, scripted: ScriptedServer) -> None:
     scripted.script(close)
     with pytest.raises(APIConnectionError):
         family.colour.chat(family.provider(scripted.base_url, max_retries=3))
@@ -401,9 +401,9 @@ def test_leaving_a_stream_that_never_pauses(family: Family, scripted: ScriptedSe
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("module", [httpx, httpx2])
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio complains; nothing can be done about it
-async def test_leaving_a_body_without_end_that_never_waits(module: Any) -> None:
-    """Only a mock has such a body; it must not be read to its end, which never comes."""
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio warns; nothing can be done about it
+async def test_leaving_an_endless_body_that_never_waits(module: Any) -> None:
+    """Only a mock has such a body; it must not be read to its end, since there is none."""
 
     async def body() -> AsyncIterator[bytes]:
         while True:
@@ -438,7 +438,7 @@ async def test_cancelled(module: Any, scripted: ScriptedServer) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("module", [httpx, httpx2])
-async def test_an_answer_that_is_thrown_away(module: Any, scripted: ScriptedServer) -> None:
+async def test_a_discarded_response(module: Any, scripted: ScriptedServer) -> None:
     scripted.stream([chunk("a"), never])
     async with module.AsyncClient(trust_env=False) as client:
         step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
@@ -454,7 +454,7 @@ async def test_an_answer_that_is_thrown_away(module: Any, scripted: ScriptedServ
         await answer.aclose()
 
 
-def test_the_end_of_a_finished_stream_is_not_waited_for_long(
+def test_the_formal_end_of_a_finished_stream_is_not_awaited_long(
     family: Family, scripted: ScriptedServer
 ) -> None:
     scripted.stream([chunk("a", "stop")], end=False, then=[gate := Gate()])
@@ -469,7 +469,7 @@ def test_the_end_of_a_finished_stream_is_not_waited_for_long(
 
 
 class MinimalResponse:
-    """As little as an answer can be."""
+    """A minimal response."""
 
     def __init__(self, body: bytes, *, headers: bool = True) -> None:
         self.status_code = 200
@@ -494,7 +494,7 @@ class MinimalResponse:
 
 
 class MinimalClient:
-    """As little as a blocking client can be."""
+    """A minimal sync client."""
 
     def __init__(self, answer: Callable[[], MinimalResponse]) -> None:
         self._answer = answer
@@ -510,9 +510,9 @@ class MinimalClient:
 
 
 class MinimalAsyncClient(MinimalClient):
-    """As little as an asynchronous client can be."""
+    """A minimal async client."""
 
-    async def send(self, request: dict[str, Any], *, stream: bool = False) -> MinimalResponse:  # type: ignore[override] # the other colour
+    async def send(self, request: dict[str, Any], *, stream: bool = False) -> MinimalResponse:  # type: ignore[override] # sync elsewhere
         return MinimalClient.send(self, request, stream=stream)
 
 
@@ -538,7 +538,7 @@ def test_a_minimal_client(name: Name, headers: bool) -> None:
     assert isinstance(request["headers"], dict)
 
 
-def test_a_client_whose_errors_nobody_knows(family: Family) -> None:
+def test_a_client_with_unknown_errors(family: Family) -> None:
     def handler(_: Any) -> Any:
         raise ZeroDivisionError("mine")
 

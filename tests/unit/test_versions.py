@@ -1,4 +1,4 @@
-"""What differs between vLLM's versions: who is asked, when, and what is sent to whom."""
+"""Differences between vLLM versions: when the version is looked up, and what is sent to which."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCHEMA: Object = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
 def vllm(version: object, status: int = 200) -> Callable[[Request], Answer]:
-    """A server that says it is of some version."""
+    """A server that reports a given version."""
 
     def answer(request: Request) -> Answer:
         if request.path != "/version":
@@ -62,7 +62,7 @@ def asked(server: ScriptedServer) -> int:
 
 
 def sent(server: ScriptedServer) -> Object:
-    """The fields of the last chat, without what is in all of them."""
+    """The fields of the last chat, without those that all have."""
     body = server.requests[-1].json()
     return {
         name: value
@@ -145,7 +145,7 @@ def test_streams_ask_too(scripted: ScriptedServer, colour: Colour, llm: VLLMProv
 @pytest.mark.parametrize(
     "name", ["structural_tag", "disable_any_whitespace", "disable_additional_properties"]
 )
-def test_what_an_old_server_lacks_is_refused(name: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_what_an_old_server_lacks_is_rejected(name: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.always(vllm("0.10.2"))
     given: Object = {"structural_tag": "{}"} if name == "structural_tag" else {"json": SCHEMA, name: True}
     with pytest.raises(InvalidRequestError) as caught:
@@ -268,7 +268,7 @@ def test_newer_responses_have_structured_outputs(version: Version, given: Object
     ],
 )
 @pytest.mark.parametrize("version", ["0.10.2", "0.16.0"])
-def test_what_old_responses_lack_is_refused(
+def test_what_old_responses_lack_is_rejected(
     version: str, given: Object, names: list[str], scripted: ScriptedServer, llm: VLLMProvider
 ) -> None:
     scripted.always(responding(version))
@@ -285,7 +285,7 @@ def test_what_old_responses_lack_is_refused(
 
 @pytest.mark.parametrize("text", ["no JSON", "true", "[]"])
 def test_a_schema_for_old_responses_must_be_an_object(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match="the text of a JSON object"):
+    with pytest.raises(InvalidRequestError, match="a JSON object as a string"):
         fit({"structured_outputs": {"json": text}}, (0, 16, 0), RESPONSES)
 
 
@@ -317,7 +317,7 @@ def test_responses_that_need_no_version(given: Object) -> None:
         ("classify", {"use_activation": False}, "use_activation"),
     ],
 )
-def test_numbers_that_an_old_server_would_send_otherwise(
+def test_numbers_that_an_old_server_would_send_differently(
     verb: str, params: Object, name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm("0.11.0"))
@@ -329,7 +329,7 @@ def test_numbers_that_an_old_server_would_send_otherwise(
 
 
 @pytest.mark.parametrize("verb", ["embed", "pool"])
-def test_big_endian_numbers_come_in_a_form_that_old_servers_refuse(
+def test_big_endian_numbers_use_a_format_that_old_servers_reject(
     verb: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.always(reply({"error": {"message": "encoding_format", "code": 400}}, 400))
@@ -340,7 +340,7 @@ def test_big_endian_numbers_come_in_a_form_that_old_servers_refuse(
 
 
 @pytest.mark.parametrize("route", [EMBEDDINGS, "/pooling"])
-def test_numbers_that_a_newer_server_sends_as_they_are_asked_for(route: str) -> None:
+def test_numbers_that_a_newer_server_sends_as_requested(route: str) -> None:
     given = {"encoding_format": "base64", "embed_dtype": "float16", "endianness": "big"}
     assert fit(given, (0, 11, 1), route) == given
 
@@ -372,15 +372,15 @@ def test_the_name_of_normalizing(version: Version, sent: Object) -> None:
     assert fit({"use_activation": False}, version, EMBEDDINGS) == sent
 
 
-def test_normalizing_as_one_wants_is_newer_than_some_servers() -> None:
+def test_some_servers_are_too_old_for_use_activation() -> None:
     with pytest.raises(InvalidRequestError, match=r"needs vLLM 0\.10\.1 or newer; this server is 0\.10\.0"):
         fit({"use_activation": True}, (0, 10, 0), EMBEDDINGS)
 
 
-# Who asks, and how often
+# When the version is looked up, and how often
 
 
-def test_it_is_asked_once(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_the_version_is_looked_up_once(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
     scripted.always(vllm("0.10.2"))
     for provider in (llm, llm.with_options(max_retries=1), llm):
         colour.do(provider, "chat", "Hi", structured_outputs={"regex": "a"})
@@ -389,7 +389,7 @@ def test_it_is_asked_once(scripted: ScriptedServer, colour: Colour, llm: VLLMPro
     assert scripted.requests[0].headers["authorization"] == "Bearer EMPTY"
 
 
-def test_many_at_once_ask_once(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_concurrent_calls_look_it_up_once(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     gate = Gate()
 
     def answer(request: Request) -> Answer:
@@ -424,7 +424,7 @@ def test_many_at_once_ask_once(scripted: ScriptedServer, llm: VLLMProvider) -> N
         {"extra_body": {"guided_regex": "a", "bad_words": ["x"]}},
     ],
 )
-def test_what_is_the_same_for_all_asks_nobody(
+def test_what_is_the_same_for_all_needs_no_version(
     params: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm("0.8.5"))
@@ -432,10 +432,10 @@ def test_what_is_the_same_for_all_asks_nobody(
     assert asked(scripted) == 0
 
 
-# Parameters that came later
+# Newer parameters
 
 TOO_NEW: list[tuple[str, tuple[object, ...], Object, str, str]] = [
-    # the verb, what it is given, the parameter, a version that lacks it, the one that has it
+    # the method, its arguments, the parameter, a version that lacks it, a version that has it
     ("chat", ("Hi",), {"allowed_token_ids": [1]}, "0.8.5", "0.9.1"),
     ("chat", ("Hi",), {"bad_words": ["x"]}, "0.8.5", "0.9.2"),
     ("chat", ("Hi",), {"cache_salt": "secret"}, "0.8.5", "0.9"),
@@ -482,7 +482,7 @@ def test_a_server_that_is_too_old_for_a_parameter(
     scripted.version = version
     with pytest.raises(InvalidRequestError) as caught:
         colour.do(llm, verb, *args, **params)
-    # The value of a salt is nobody's business.
+    # The value of a salt is secret.
     assert [str(problem) for problem in caught.value.problems] == [
         f"{next(iter(params))}: needs vLLM {since} or newer; this server is {version}."
     ]
@@ -507,7 +507,7 @@ def test_a_server_that_is_new_enough_for_a_parameter(
 
 
 @pytest.mark.parametrize("verb", ["stream", "stream_complete", "stream_respond", "stream_transcribe"])
-def test_a_stream_is_refused_when_it_begins(verb: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_a_stream_is_rejected_when_it_begins(verb: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.version = "0.12.0"
     params: Object = {"hotwords": "a"} if "transcribe" in verb else {"cache_salt": "a", "top_k": 1}
     params = {"thinking_token_budget": 3} if verb in ("stream", "stream_complete") else params
@@ -517,7 +517,7 @@ def test_a_stream_is_refused_when_it_begins(verb: str, scripted: ScriptedServer,
     assert scripted.requests == []
 
 
-def test_everything_that_is_too_new_is_told_at_once(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_everything_that_is_too_new_is_reported_at_once(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.version = "0.9.0"
     with pytest.raises(InvalidRequestError) as caught:
         llm.chat("Hi", bad_words=["x"], include_reasoning=False, structured_outputs={"structural_tag": "{}"})
@@ -574,7 +574,7 @@ def test_a_server_without_a_version_is_new_enough(
         ),
     ],
 )
-def test_an_effort_is_counted_as_the_chats_of_that_version_tell_it(
+def test_an_effort_is_counted_as_in_the_chats_of_that_version(
     version: str, given: Object, told: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.version = version
@@ -590,7 +590,9 @@ def test_other_servers_than_vllm_are_not_asked(scripted: ScriptedServer, colour:
     assert asked(scripted) == 0
 
 
-def test_off_is_said_as_all_versions_understand_it(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_off_is_sent_in_a_form_that_all_versions_understand(
+    scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
     scripted.always(answer_any)
     llm.chat("Hi", top_k=0)
     assert sent(scripted) == {"top_k": -1}
@@ -600,7 +602,7 @@ def test_off_is_said_as_all_versions_understand_it(scripted: ScriptedServer, llm
     assert sent(scripted) == {"top_k": 0}
 
 
-# Servers that do not tell
+# Servers that do not report a version
 
 
 @pytest.mark.parametrize(
@@ -614,7 +616,7 @@ def test_off_is_said_as_all_versions_understand_it(scripted: ScriptedServer, llm
         ({"version": "llama.cpp"}, 200),
     ],
 )
-def test_a_server_that_tells_no_version_counts_as_the_newest(
+def test_a_server_that_reports_no_version_counts_as_the_newest(
     said: object, status: int, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     def answer(request: Request) -> Answer:
@@ -627,7 +629,7 @@ def test_a_server_that_tells_no_version_counts_as_the_newest(
     assert asked(scripted) == 1
 
 
-def test_a_server_that_is_not_well_is_asked_again(
+def test_an_unhealthy_server_is_asked_again(
     scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     answers: list[Answerer] = [reply({"error": "ill"}, 500), reply({"version": "0.10.2"}), answer_any]
@@ -639,14 +641,14 @@ def test_a_server_that_is_not_well_is_asked_again(
     assert sent(scripted) == {"guided_regex": "a"}
 
 
-def test_a_reply_that_is_none_is_told_as_ever(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+def test_a_reply_that_is_not_one_is_reported_as_usual(scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.reply({"version": "0.32.0"})
     scripted.reply({"version": "0.32.0"})
     with pytest.raises(ResponseError):
         llm.chat("Hi", structured_outputs={"regex": "a"})
 
 
-# All of the structure above on the four servers, through the verbs that need it
+# All constraints above on the four servers, through the methods that need them
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Speech to text: transcriptions, and translations of what was said."""
+"""Speech to text: transcriptions and translations."""

@@ -21,76 +21,76 @@ __all__ = [
 
 
 class AudioBase(CallBase, total=False):
-    """What transcriptions and translations take. A base."""
+    """Accepted by transcriptions and translations. A base."""
 
     language: str | None
-    """The language that is spoken, as its code of two letters: `en`. Knowing it helps the model."""
+    """The spoken language as a two-letter code, such as `en`. It improves the result."""
     to_language: Annotated[str | None, Since("0.10.2")]
-    """The language to write in, for models that can choose. Whisper translates to English only.
+    """The language of the output, for models that support several. Whisper translates to English only.
 
     Since: vLLM 0.10.2.
     """
     prompt: Annotated[str | None, Default("none")]
-    """Text that comes before what is spoken, or that shows the style and the names to expect.
+    """Text that precedes the speech, or that shows the expected style and names.
 
     Default: none.
     """
     hotwords: Annotated[str | None, Since("0.20")]
-    """Words to listen for, for models that know such a list.
+    """Words to expect, for models that support such a list.
 
     Since: vLLM 0.20.
     """
     max_completion_tokens: Annotated[int | None, Bounds(ge=1), Since("0.14")]
-    """Longest text, in tokens, for each piece of audio that the server cuts the file into.
+    """Longest text, in tokens, for each segment that the server splits the audio into.
 
     Range: at least 1. Since: vLLM 0.14.
     """
     temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("0.0")]
-    """How freely to choose words: 0 always takes the likeliest.
+    """Sampling temperature: 0 always chooses the most likely token.
 
     Range: between 0 and 2. Default: 0.0.
     """
     top_p: Annotated[float | None, Bounds(gt=0, le=1), Default("1.0, or the model's generation config")]
-    """Sample from the likeliest tokens whose probabilities sum up to this. For translations since vLLM 0.27.
+    """Sample from the most likely tokens whose probabilities add up to this. For translations since vLLM 0.27.
 
     Range: greater than 0 and at most 1. Default: 1.0, or the model's generation config.
     """
     top_k: Annotated[int | None, Bounds(ge=-1), Default("0, or the model's generation config")]
-    """Sample from this many of the likeliest tokens; -1 and 0 mean all. For translations since vLLM 0.27.
+    """Sample from this many of the most likely tokens; -1 and 0 mean all. For translations since vLLM 0.27.
 
     Range: at least -1. Default: 0, or the model's generation config.
     """
     min_p: Annotated[float | None, Bounds(ge=0, le=1), Default("0.0, or the model's generation config")]
-    """Drop tokens less likely than this share of the likeliest one's probability. For translations since vLLM 0.27.
+    """Drop tokens less likely than this fraction of the highest probability. For translations since vLLM 0.27.
 
     Range: between 0 and 1. Default: 0.0, or the model's generation config.
     """
     seed: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("random")]
-    """Seed of the sampling. For translations since vLLM 0.10.2.
+    """Sampling seed. For translations since vLLM 0.10.2.
 
     Range: between `-2**63` and `2**63 - 1`. Default: random.
     """
     frequency_penalty: Annotated[float | None, Bounds(ge=-2, le=2), Default("0.0")]
-    """Make a token less likely the more often it has been written. For translations since vLLM 0.27.
+    """Make a token less likely the more often it has appeared. For translations since vLLM 0.27.
 
     Range: between -2 and 2. Default: 0.0.
     """
     presence_penalty: Annotated[float | None, Bounds(ge=-2, le=2), Default("0.0")]
-    """Make a token less likely once it has been written. For translations since vLLM 0.27.
+    """Make a token less likely once it has appeared. For translations since vLLM 0.27.
 
     Range: between -2 and 2. Default: 0.0.
     """
     repetition_penalty: Annotated[
         float | None, Bounds(gt=0), Default("1.0, or the model's generation config")
     ]
-    """Above 1: make tokens that have been written less likely. For translations since vLLM 0.27.
+    """Above 1: make tokens that have appeared less likely. For translations since vLLM 0.27.
 
     Range: greater than 0. Default: 1.0, or the model's generation config.
     """
-    watermarking: Annotated[bool | None, Default("as the server is set"), Since("0.32")]
-    """Watermark the text, on servers that are set up for it.
+    watermarking: Annotated[bool | None, Default("the server's setting"), Since("0.32")]
+    """Watermark the text, on servers that are configured for it.
 
-    Default: as the server is set. Since: vLLM 0.32.
+    Default: the server's setting. Since: vLLM 0.32.
     """
     vllm_xargs: Annotated[
         Mapping[
@@ -103,22 +103,22 @@ class AudioBase(CallBase, total=False):
         | None,
         Since("0.9.2"),
     ]
-    """Arguments for extensions of the server. For translations since vLLM 0.27.
+    """Arguments for server extensions. For translations since vLLM 0.27.
 
     Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
     """
 
 
 class BeamBase(TypedDict, total=False):
-    """A search for the likeliest text. Not for streams. A base."""
+    """Beam search. Not for streams. A base."""
 
     use_beam_search: Annotated[bool | None, Default("False"), Since("0.18")]
-    """Search with a beam instead of sampling.
+    """Use beam search instead of sampling.
 
     Default: False. Since: vLLM 0.18.
     """
     n: Annotated[int | None, Bounds(ge=1), Default("1"), Since("0.18")]
-    """How wide the beam is. Only with `use_beam_search=True`.
+    """The beam width. Only with `use_beam_search=True`.
 
     Range: at least 1. Default: 1. Since: vLLM 0.18.
     """
@@ -137,57 +137,57 @@ class BeamBase(TypedDict, total=False):
 
 
 class AudioStreamBase(TypedDict, total=False):
-    """What streams carry beside the text. A base."""
+    """Accepted by streams. A base."""
 
     stream_include_usage: Annotated[bool | None, Default("True")]
-    """End the stream with the usage. The server's own default is False.
+    """Send the usage at the end of the stream. The server's own default is False.
 
     Default: True.
     """
     stream_continuous_usage_stats: Annotated[bool | None, Default("False")]
-    """Give the usage so far with each chunk. Only together with `stream_include_usage`.
+    """Send the usage so far with each chunk. Only together with `stream_include_usage`.
 
     Default: False.
     """
 
 
 class TranscribeParams(AudioBase, BeamBase, total=False, closed=True):
-    """What `VLLMProvider.transcribe` takes."""
+    """Parameters of `VLLMProvider.transcribe`."""
 
     response_format: Annotated[
         Literal["json", "text", "verbose_json", "diarized_json"] | None, Default('`"json"`')
     ]
-    """What to tell beside the text.
+    """What to return in addition to the text.
 
-    `"verbose_json"`: the language, the duration and segments with their times, for models that mark them (Whisper).
-    `"diarized_json"`: who speaks when, since vLLM 0.27, for models that tell speakers apart. vLLM answers `"text"` like
-    `"json"`, and refuses the subtitles of OpenAI's protocol (`srt`, `vtt`).
+    `"verbose_json"`: the language, the duration and segments with timestamps, for models that support them (Whisper).
+    `"diarized_json"`: who speaks when, since vLLM 0.27, for models that distinguish speakers. vLLM treats `"text"` like
+    `"json"` and rejects the subtitle formats of OpenAI's API (`srt`, `vtt`).
 
     Default: `"json"`.
     """
     timestamp_granularities: Annotated[Sequence[Literal["word", "segment"]] | None, Length(1)]
-    """Which times to tell. Only with `response_format="verbose_json"`, where vLLM gives those of segments anyway.
+    """Which timestamps to return. Only with `response_format="verbose_json"`; vLLM returns those of segments anyway.
 
-    `"word"` is refused here: vLLM takes it and tells no times of words.
+    `"word"` is rejected here: vLLM accepts it but returns no word timestamps.
 
     Range: not empty.
     """
 
 
 class TranslateParams(AudioBase, BeamBase, total=False, closed=True):
-    """What `VLLMProvider.translate` takes."""
+    """Parameters of `VLLMProvider.translate`."""
 
     response_format: Annotated[Literal["json", "text", "verbose_json"] | None, Default('`"json"`')]
-    """What to tell beside the text: `"verbose_json"` the language, the duration and segments with their times, for
-    models that mark them (Whisper). vLLM answers `"text"` like `"json"`.
+    """What to return in addition to the text. `"verbose_json"`: the language, the duration and segments with
+    timestamps, for models that support them (Whisper). vLLM treats `"text"` like `"json"`.
 
     Default: `"json"`.
     """
 
 
 class StreamTranscribeParams(AudioBase, AudioStreamBase, total=False, closed=True):
-    """What `VLLMProvider.stream_transcribe` takes."""
+    """Parameters of `VLLMProvider.stream_transcribe`."""
 
 
 class StreamTranslateParams(AudioBase, AudioStreamBase, total=False, closed=True):
-    """What `VLLMProvider.stream_translate` takes."""
+    """Parameters of `VLLMProvider.stream_translate`."""

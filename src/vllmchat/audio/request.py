@@ -1,4 +1,4 @@
-"""A transcription or translation as a call: a file and checked parameters in, a form out."""
+"""A transcription or translation as a call: takes a file and checked parameters, makes a form."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AudioRequest:
     """A file that has been read, and its parameters.
 
     Attributes:
-        upload: What is asked.
+        upload: The file and the parameters.
         data: The bytes of the file.
     """
 
@@ -46,32 +46,32 @@ class AudioRequest:
 
     @property
     def needs_version(self) -> bool:
-        """Whether it is refused for some versions of the server."""
+        """Whether it is rejected for some versions of the server."""
         return depends_on_version(self.upload.params, self.upload.path)
 
     def for_version(self, version: Version) -> AudioRequest:
-        """The request as a server of a version reads it.
+        """Returns the request for a given server version.
 
         Raises:
-            InvalidRequestError: That server is too old for it.
+            InvalidRequestError: The server is too old for it.
         """
         upload = self.upload
         return replace(self, upload=replace(upload, params=suit(upload.params, version, upload.path)))
 
     def call(self, model: str, timeout: Timeout) -> Call[Transcription]:
-        """The call to a model.
+        """Makes the call.
 
         Args:
-            model: Its name.
-            timeout: The provider's limits; the call's own go before them.
+            model: The model's name.
+            timeout: The provider's timeout; the call's own takes precedence.
 
         Raises:
-            InvalidRequestError: Something in `extra_body` has no form.
+            InvalidRequestError: Something in `extra_body` cannot be sent in a form.
         """
         upload, params = self.upload, self.upload.params
         fields: dict[str, object] = {"model": model, **params.fields}
         if fields.get("top_k") == 0:
-            fields["top_k"] = -1  # vLLM 0.8 knows no other word for "off", and later ones know both
+            fields["top_k"] = -1  # the only "off" in vLLM 0.8; later versions accept both
         if upload.stream:
             fields["stream"] = True
             fields.setdefault("stream_include_usage", True)
@@ -92,13 +92,13 @@ class AudioRequest:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that has been judged but not read, and its parameters.
+    """A file that has been checked but not read, and its parameters.
 
     Attributes:
         path: The route.
         file: The file.
         params: The checked parameters.
-        stream: Whether the answer is to be streamed.
+        stream: Whether the response is streamed.
     """
 
     path: str
@@ -115,17 +115,17 @@ class Upload:
         return AudioRequest(self, self.file.read())
 
     async def aread(self) -> AudioRequest:
-        """Reads the file, in a thread, so that an event loop does not wait for a disk."""
+        """Reads the file in a thread, so that the event loop does not wait for the disk."""
         if isinstance(self.file.source, bytes):
             return self.read()
-        from anyio import to_thread  # needed only where a file is read on an event loop
+        from anyio import to_thread  # needed only to read a file on an event loop
 
         return await to_thread.run_sync(self.read)
 
 
 _NEEDS: Final = (
-    "It exists only for models that hear: start the server with one, such as openai/whisper-large-v3-turbo "
-    "(translations since vLLM 0.9.2)."
+    "Only speech models have it: start the server with one, such as openai/whisper-large-v3-turbo (translations since "
+    "vLLM 0.9.2)."
 )
 
 _TRANSCRIBE: Final = "/audio/transcriptions"
@@ -133,7 +133,7 @@ _TRANSLATE: Final = "/audio/translations"
 
 
 def transcribe_upload(file: AudioFile, params: TranscribeParams) -> Upload:
-    """What is asked by a transcription.
+    """The upload of a transcription.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -142,7 +142,7 @@ def transcribe_upload(file: AudioFile, params: TranscribeParams) -> Upload:
 
 
 def stream_transcribe_upload(file: AudioFile, params: StreamTranscribeParams) -> Upload:
-    """What is asked by a streamed transcription.
+    """The upload of a streamed transcription.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -151,7 +151,7 @@ def stream_transcribe_upload(file: AudioFile, params: StreamTranscribeParams) ->
 
 
 def translate_upload(file: AudioFile, params: TranslateParams) -> Upload:
-    """What is asked by a translation.
+    """The upload of a translation.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -160,7 +160,7 @@ def translate_upload(file: AudioFile, params: TranslateParams) -> Upload:
 
 
 def stream_translate_upload(file: AudioFile, params: StreamTranslateParams) -> Upload:
-    """What is asked by a streamed translation.
+    """The upload of a streamed translation.
 
     Raises:
         InvalidRequestError: With every problem found.
@@ -175,7 +175,7 @@ def _upload(
     return Upload(path, judged, check_all(found, dialect.check, params, stream=stream), stream)
 
 
-# Rules between parameters, each under the name that calls for it
+# Rules between parameters, each under the name that triggers it
 
 
 def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -183,7 +183,7 @@ def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[
         rule = 'needs response_format="verbose_json".'
         yield Problem("timestamp_granularities", show(fields["timestamp_granularities"]), rule)
     if "word" in cast("Sequence[str]", fields["timestamp_granularities"]):
-        rule = "is not told by vLLM, which gives the times of segments alone."
+        rule = "is not supported by vLLM, which returns only segment timestamps."
         yield Problem("timestamp_granularities", '"word"', rule, 'Write ["segment"].')
 
 
@@ -202,7 +202,7 @@ def _continuous(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
 
 
 def _in_brackets(fields: dict[str, object]) -> None:
-    """The name that a form gives to a list."""
+    """Renames a list as forms do."""
     if "timestamp_granularities" in fields:
         fields["timestamp_granularities[]"] = fields.pop("timestamp_granularities")
 
@@ -210,13 +210,13 @@ def _in_brackets(fields: dict[str, object]) -> None:
 _BEAM: Final = {name: _beam_only(name) for name in ("n", "length_penalty", "include_stop_str_in_output")}
 
 _ONLY_WHOLE: Final = {
-    "response_format": ("is not for streams, which are text.", "Leave it out."),
+    "response_format": ("is not for streams, which return plain text.", "Leave it out."),
     "timestamp_granularities": ("is not for streams, which are text.", "Leave it out."),
     "use_beam_search": ("is not for streams.", "Leave it out."),
     "n": ("is not for streams.", "Leave it out."),
     "length_penalty": ("is not for streams.", "Leave it out."),
     "include_stop_str_in_output": ("is not for streams.", "Leave it out."),
-    "stream": ("is not a parameter: the verb decides.", None),
+    "stream": ("is not a parameter: the method decides whether to stream.", None),
 }
 _ONLY_STREAMS: Final = {
     "stream_include_usage": ("is only for streams.", None),
@@ -236,13 +236,25 @@ def _dialect(
 _TRANSCRIPTIONS: Final = _dialect(
     "transcribe",
     TranscribeParams,
-    {**_ONLY_STREAMS, "stream": ("is not a parameter: the verb decides.", "Call .stream_transcribe(...).")},
+    {
+        **_ONLY_STREAMS,
+        "stream": (
+            "is not a parameter: the method decides whether to stream.",
+            "Call .stream_transcribe(...).",
+        ),
+    },
     {**_BEAM, "timestamp_granularities": _granularities},
 )
 _TRANSLATIONS: Final = _dialect(
     "translate",
     TranslateParams,
-    {**_ONLY_STREAMS, "stream": ("is not a parameter: the verb decides.", "Call .stream_translate(...).")},
+    {
+        **_ONLY_STREAMS,
+        "stream": (
+            "is not a parameter: the method decides whether to stream.",
+            "Call .stream_translate(...).",
+        ),
+    },
     _BEAM,
 )
 _TRANSCRIPTION_STREAMS: Final = _dialect(

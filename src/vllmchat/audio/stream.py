@@ -25,7 +25,7 @@ class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
         self._last = False
 
     def decode(self, data: bytes) -> TranscriptionChunk | dict[str, object]:
-        """Makes a chunk of an event's data, or finds the error that it tells."""
+        """Decodes an event's data: a chunk, or the body of the error that it reports."""
         return decode_event(data)
 
     def add(self, item: TranscriptionChunk) -> None:
@@ -37,11 +37,11 @@ class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
             self._last = not item.choices
 
     def end_is_proven(self) -> bool:
-        """Whether the chunk with the usage alone has come. A finish reason ends but one piece of the audio."""
+        """Whether the usage-only chunk has arrived. A finish reason ends only one segment of the audio."""
         return self._last
 
     def reply(self) -> Transcription:
-        """The transcription so far, also an empty one."""
+        """The transcription so far; it may be empty."""
         build(AudioUsage)
         build(Transcription)
         usage = self._usage.model_dump(include=_TOLD) if self._usage is not None else None
@@ -52,58 +52,58 @@ _TOLD = {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
 class TranscriptionStream(ReplyStream["TranscriptionChunk", "Transcription"]):
-    """The chunks of a transcription or translation as they come, blocking.
+    """The chunks of a transcription or translation as they arrive; sync.
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server stops
+    generating:
 
         with llm.stream_transcribe("speech.mp3") as stream:
             for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(stream.transcription.usage)
 
-    The file is read, and sent, when it is first iterated over or entered. It belongs to one thread.
+    The file is read and sent when the stream is first iterated over or entered. It must stay in one thread.
 
     Raises:
         InvalidRequestError: The file cannot be read.
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by the final usage.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before the end was marked by `[DONE]` or the final usage.
+        ResponseError: The stream contained something other than chunks.
 
-    All but the first carry what had arrived as `partial`.
+    All but the first have what had arrived in `partial`.
     """
 
     @property
     def transcription(self) -> Transcription:
-        """The whole text as far as it has been handed out."""
+        """The text handed out so far."""
         return self._reader.reply()
 
 
 class AsyncTranscriptionStream(AsyncReplyStream["TranscriptionChunk", "Transcription"]):
-    """The chunks of a transcription or translation as they come, awaiting.
+    """The chunks of a transcription or translation as they arrive; async.
 
-    Iterate over it, once. Used as a context manager it is closed in the end, also when you leave early, and the
-    server stops:
+    Iterate over it once. As a context manager it always closes, even if you leave early, and the server stops
+    generating:
 
         async with llm.astream_transcribe("speech.mp3") as stream:
             async for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(stream.transcription.usage)
 
-    The file is read, in a thread, and sent, when it is first iterated over or entered.
+    The file is read, in a thread, and sent when the stream is first iterated over or entered.
 
     Raises:
         InvalidRequestError: The file cannot be read.
-        APIStatusError: The server answered with an error, at first or inside the stream.
-        APIConnectionError: No answer came, or a limit of `Timeout` passed.
-        StreamInterruptedError: The bytes stopped before the end was proven, by `[DONE]` or by the final usage.
-        ResponseError: Something else than chunks came.
+        APIStatusError: The server returned an error, at first or inside the stream.
+        APIConnectionError: No response arrived, or a timeout expired.
+        StreamInterruptedError: The connection ended before the end was marked by `[DONE]` or the final usage.
+        ResponseError: The stream contained something other than chunks.
 
-    All but the first carry what had arrived as `partial`.
+    All but the first have what had arrived in `partial`.
     """
 
     @property
     def transcription(self) -> Transcription:
-        """The whole text as far as it has been handed out."""
+        """The text handed out so far."""
         return self._reader.reply()

@@ -1,4 +1,4 @@
-"""What a model has heard, whole or in pieces."""
+"""Transcriptions, whole or streamed."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -24,16 +24,16 @@ from vllmchat.wire import (
 
 
 class AudioUsage(WireModel):
-    """What a transcription took."""
+    """What a transcription consumed."""
 
     type: str | None = None
-    """`"duration"` with vLLM. None in a stream."""
+    """`"duration"` for vLLM. None in a stream."""
 
     seconds: float | None = None
-    """How long the audio is, in seconds, rounded up."""
+    """The length of the audio in seconds, rounded up."""
 
     prompt_tokens: int | None = None
-    """In a stream: tokens of the audio and of the prompt."""
+    """In a stream: tokens of the audio and the prompt."""
 
     completion_tokens: int | None = None
     """In a stream: tokens of the text."""
@@ -43,75 +43,75 @@ class AudioUsage(WireModel):
 
 
 class TranscriptionSegment(WireModel):
-    """A stretch of what was said."""
+    """A segment of the speech."""
 
     id: int | str | None = None
-    """Its number; with `diarized_json` a name such as `seg_0`."""
+    """Its number; with `diarized_json`, a name such as `seg_0`."""
 
     start: float = 0.0
-    """When it begins, in seconds."""
+    """When it starts, in seconds."""
 
     end: float = 0.0
     """When it ends, in seconds."""
 
     text: Text = ""
-    """What was said."""
+    """Its text."""
 
     speaker: str | None = None
-    """Who said it, with `diarized_json`."""
+    """The speaker, with `diarized_json`."""
 
     avg_logprob: float | None = None
-    """Mean log probability of its tokens. Below -1 it is hardly to be trusted."""
+    """Mean log probability of its tokens. Values below -1 are unreliable."""
 
     compression_ratio: float | None = None
-    """How well its text can be compressed. Above 2.4 the model probably repeats itself."""
+    """Compression ratio of its text. Above 2.4, the model probably repeats itself."""
 
     no_speech_prob: float | None = None
-    """How likely nobody speaks. None with vLLM."""
+    """The probability that nobody speaks. None for vLLM."""
 
     seek: int | None = None
-    """Where the model looked for it."""
+    """Where the model looked for it in the audio."""
 
     temperature: float | None = None
-    """The temperature that it was made with."""
+    """The sampling temperature."""
 
     tokens: Items[int] = Field(default_factory=list[int])
-    """Its token ids."""
+    """Its token IDs."""
 
 
 class TranscriptionWord(WireModel):
-    """One word. vLLM tells none."""
+    """A single word. vLLM returns none."""
 
     word: Text = ""
     """The word."""
 
     start: float = 0.0
-    """When it begins, in seconds."""
+    """When it starts, in seconds."""
 
     end: float = 0.0
     """When it ends, in seconds."""
 
 
 class Transcription(Answer):
-    """What was said, or its translation."""
+    """A transcription or a translation."""
 
     text: Text = ""
-    """All of it."""
+    """The whole text."""
 
     language: str | None = None
-    """The language, with `verbose_json`, as it was named in the request."""
+    """The language, with `verbose_json`, as given in the request."""
 
     duration: float | None = None
-    """How long the audio is, in seconds, with `verbose_json` and `diarized_json`."""
+    """The length of the audio in seconds, with `verbose_json` and `diarized_json`."""
 
     segments: list[TranscriptionSegment] | None = None
-    """Its stretches, with `verbose_json` and `diarized_json`."""
+    """Its segments, with `verbose_json` and `diarized_json`."""
 
     words: list[TranscriptionWord] | None = None
-    """Its words, with servers that tell them."""
+    """Its words, from servers that return them."""
 
     usage: AudioUsage | None = None
-    """What it took: a duration, in a stream tokens. None for translations, with `verbose_json`, and before vLLM
+    """What it consumed: a duration, or in a stream tokens. None for translations, with `verbose_json`, and before vLLM
     0.10.2."""
 
 
@@ -119,7 +119,7 @@ class TranscriptionDelta(WireModel):
     """What a chunk adds."""
 
     content: str | None = None
-    """Text."""
+    """The text."""
 
 
 class TranscriptionChoice(WireModel):
@@ -131,32 +131,32 @@ class TranscriptionChoice(WireModel):
     """What it adds."""
 
     finish_reason: str | None = None
-    """Why the text of one piece of audio ended. The server cuts long audio into pieces, so there may be several."""
+    """Why the text of one segment ended. The server splits long audio into segments, so there may be several."""
 
     stop_reason: int | str | None = None
-    """The stop token or text, if one ended it."""
+    """The stop token or text that ended it, if any."""
 
 
 class TranscriptionChunk(WireModel):
-    """A piece of a streamed transcription or translation."""
+    """A chunk of a streamed transcription or translation."""
 
     id: Text = ""
-    """The server's name for the answer."""
+    """The response ID."""
 
     object: Text = "transcription.chunk"
     """`"transcription.chunk"` or `"translation.chunk"`."""
 
     created: Whole = 0
-    """When the server began, in seconds since 1970."""
+    """When the response was started, in seconds since 1970."""
 
     model: Text = ""
     """The model."""
 
     choices: Items[TranscriptionChoice] = Field(default_factory=list[TranscriptionChoice])
-    """What it adds; empty in the last chunk, which tells the usage."""
+    """What it adds; empty in the last chunk, which has the usage."""
 
     usage: Usage | None = None
-    """How many tokens it took so far, where the server tells."""
+    """The usage so far, if the server reports it."""
 
     @property
     def text(self) -> str:
@@ -169,20 +169,20 @@ _CHUNK = "a transcription chunk"
 
 
 def read_transcription(reply: Reply) -> Transcription:
-    """Reads a whole answer.
+    """Reads a whole response.
 
     Raises:
-        ResponseError: It is no transcription.
+        ResponseError: It is not a transcription.
     """
     if reply.head.headers.get("content-type", "").startswith("text/plain"):
-        # OpenAI's own form of `text`.
+        # OpenAI's own format for `text`.
         build(Transcription)
         return stamped(Transcription(text=reply.body.decode("utf-8", "replace")), reply)
     return read_answer(Transcription, reply, _WHAT, holds="text")
 
 
 def decode_event(data: bytes) -> TranscriptionChunk | JsonObject:
-    """Reads the data of one event: a chunk, or the body of the error that it tells.
+    """Decodes the data of one event: a chunk, or the body of the error that it reports.
 
     Raises:
         ResponseError: The data is neither.

@@ -1,4 +1,4 @@
-"""A file on its way to a server: where it comes from, and how it stands in a form."""
+"""File uploads: where a file comes from, and how it is encoded in a form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
-"""The largest file that is sent: it is held in memory. A vLLM server takes 25 MB unless its
+"""The largest file that is sent, since it is held in memory. A vLLM server accepts 25 MB unless its
 `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB` says otherwise."""
 
 _KINDS: Final = {
@@ -32,10 +32,10 @@ _KINDS: Final = {
     ".wav": "audio/wav",
     ".webm": "audio/webm",
 }
-"""Media types by a name's ending. Python's own table differs from machine to machine."""
+"""Media types by file name extension. Python's own table differs between machines."""
 
 AudioFile: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | tuple[str, bytes | BinaryIO]"
-"""A path, the bytes of a file, a file that is open for reading bytes, or the last two with a name for the file."""
+"""A path, the bytes of a file, a file opened for reading bytes, or one of the last two with a file name."""
 
 
 @runtime_checkable
@@ -45,21 +45,21 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that has been judged, not read.
+    """A file that has been checked, but not read.
 
     Attributes:
-        source: A path, its bytes, or an open file.
-        name: What it is called in the form. Servers may go by its ending.
+        source: A path, the bytes, or an open file.
+        name: Its file name in the form. Servers may use its extension.
     """
 
     source: str | bytes | _Readable
     name: str
 
     def read(self) -> bytes:
-        """Its bytes.
+        """Returns its bytes.
 
         Raises:
-            InvalidRequestError: It cannot be read, is empty, too large, or no file of bytes.
+            InvalidRequestError: It cannot be read, is empty, is too large, or is not a binary file.
         """
         source = self.source
         if isinstance(source, bytes):
@@ -71,7 +71,7 @@ class File:
             else:
                 data = source.read(MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:
-            # ValueError: a file that has been closed.
+            # ValueError: the file has been closed.
             raise _unreadable(source, error) from error
         if not isinstance(data, (bytes, bytearray)):
             rule = f"must be read as bytes, not as {kind_of(data)}."
@@ -104,7 +104,9 @@ def judge_file(value: object) -> tuple[File, Sequence[Problem]]:
 def _judge_path(path: str) -> tuple[File, Sequence[Problem]]:
     file = File(path, os.path.basename(path) or "audio")
     if path.startswith(("http://", "https://", "data:")):
-        return file, [Problem("file", show(path), "must be a file, not a URL.", "Send its bytes.")]
+        return file, [
+            Problem("file", show(path), "must be a file, not a URL.", "Download it and pass its bytes.")
+        ]
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -119,13 +121,13 @@ def _judge_size(size: int, value: object) -> list[Problem]:
     if size == 0:
         return [Problem("file", show(value), "must not be empty.")]
     if size > MAX_FILE_BYTES:
-        rule = f"must have at most {MAX_FILE_BYTES // 1024**2} MB."
+        rule = f"must not be larger than {MAX_FILE_BYTES // 1024**2} MB."
         return [Problem("file", show(value), rule)]
     return []
 
 
 def _no_file(value: object) -> Problem:
-    what = "a path, bytes, a file opened for reading bytes, or one of the last two with a name before it"
+    what = "a path, bytes, a file opened for reading bytes, or a tuple of a file name and one of the last two"
     return Problem("file", show(value), f"must be {what}, not {kind_of(value)}.")
 
 
@@ -135,10 +137,10 @@ def _unreadable(value: object, error: Exception) -> InvalidRequestError:
 
 
 def form_fields(fields: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What a form says of some fields. Those of a list have the same name.
+    """Encodes fields for a form. The items of a list all get the same name.
 
     Raises:
-        InvalidRequestError: A value has no form.
+        InvalidRequestError: A value cannot be sent in a form.
     """
     said: list[tuple[str, str]] = []
     for name, value in fields.items():
@@ -157,25 +159,27 @@ def _text(name: str, value: object) -> str:
     if mapping is not None:
         return encode_json(cast("Mapping[str, object]", mapping)).decode()
     if not isinstance(value, str):
-        raise InvalidRequestError([Problem(name, show(value), f"has no place in a form: {kind_of(value)}.")])
+        raise InvalidRequestError(
+            [Problem(name, show(value), f"cannot be sent in a form: {kind_of(value)}.")]
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        rule = f"has no form ({error.reason})."
+        rule = f"cannot be encoded ({error.reason})."
         raise InvalidRequestError([Problem(name, show(value), rule)]) from error
     return value
 
 
 def multipart(fields: Iterable[tuple[str, str]], name: str, data: bytes) -> tuple[bytes, str]:
-    """A form with one file in it, `file`.
+    """Encodes a form with one file, named `file`.
 
     Args:
         fields: The other fields.
-        name: What the file is called.
+        name: The file's name.
         data: Its bytes.
 
     Returns:
-        The body, and its media type.
+        The body and its media type.
     """
     # Random, so that no file can contain it.
     boundary = secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""One request, and how to read its answer."""
+"""A request, and how to read its response."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 512 * 1024 * 1024
-"""What a whole reply may hold. Prompt logprobs of a long prompt are the largest honest ones, far below this."""
+"""Size limit of a whole response. Prompt logprobs of a long prompt are the largest legitimate ones, far below this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What precedes the body of an answer.
+    """What precedes the body of a response.
 
     Attributes:
         status: HTTP status.
-        headers: Response headers, names in lower case; of repeated ones the last.
-        request_id: The `X-Request-Id` of the answer, else the one that was sent.
+        headers: Response headers, names in lower case; the last of repeated ones.
+        request_id: The `X-Request-Id` of the response, else the one that was sent.
     """
 
     status: int
@@ -33,7 +33,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer."""
+    """A whole response."""
 
     head: Head
     body: bytes
@@ -41,25 +41,25 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, independent of where it goes and of how bytes travel.
+    """One request, independent of where it goes and how the bytes travel.
 
     Attributes:
-        path: Route below the base URL, such as `/chat/completions`.
-        read: Makes the result of a whole answer with a status below 300, or one of `answers`.
-        timeout: Limits on waiting.
+        path: The route below the base URL, such as `/chat/completions`.
+        read: Makes the result of a whole response with a status below 300, or one of `answers`.
+        timeout: The timeouts.
         method: HTTP method.
         body: Body, or None.
         content_type: Media type of the body.
-        headers: Extra headers; they win over the client's own.
-        accept: Media type that is asked for.
-        request_id: What the attempts' `X-Request-Id` begins with, or None for a random one.
-        outside_v1: Whether the route stands beside `/v1`, not below it.
-        max_body: Bytes that the answer may hold.
-        max_retries: How often to try again; None is the client's own number.
-        needs: What a server must be or be started with to have the route, as a sentence for the error of one that
-            has not.
-        answers: Statuses from 300 on that are answers to this question, not errors.
-        whole_too: Whether a stream may come as one whole answer in JSON.
+        headers: Extra headers; they take precedence over the client's own.
+        accept: Accepted media type.
+        request_id: Prefix of the attempts' `X-Request-Id`, or None for a random one.
+        outside_v1: Whether the route is outside `/v1`.
+        max_body: Size limit of the response, in bytes.
+        max_retries: Number of retries; None for the client's own setting.
+        needs: What the server needs in order to have the route, as a sentence for the error message of a server without
+            it.
+        answers: Statuses from 300 on that are valid results, not errors.
+        whole_too: Whether a stream may also arrive as one whole JSON response.
     """
 
     path: str

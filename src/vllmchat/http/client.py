@@ -1,4 +1,4 @@
-"""The two drivers: they do what a flow asks for, blocking or awaiting."""
+"""The two drivers: they run the steps of a flow, sync and async."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DRAIN_SECONDS = 0.25
-"""How long the end of a finished answer may take to come; a connection that needs longer is not worth keeping."""
+"""How long a finished response may take to end formally; a slower connection is not worth keeping."""
 
 
 class SyncSender(Protocol):
-    """What carries requests, blocking."""
+    """Sends requests, sync."""
 
     def send(self, step: Send, clock: Clock) -> SyncAnswer:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         ...
 
     def close(self) -> None:
@@ -47,23 +47,23 @@ class SyncSender(Protocol):
 
 
 class AsyncSender(Protocol):
-    """What carries requests, awaiting."""
+    """Sends requests, async."""
 
     async def send(self, step: Send, clock: Clock) -> AsyncAnswer:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         ...
 
     def close(self) -> None:
-        """Closes what was opened here and is not in use. It may be called from any thread."""
+        """Closes what was opened here and is not in use. May be called from any thread."""
         ...
 
     def end(self) -> None:
-        """Closes all that was opened here: the event loop ends."""
+        """Closes everything that was opened here: the event loop is ending."""
         ...
 
 
 class SyncExchange:
-    """One call on its way, blocking: does the steps of a flow and holds the open answer."""
+    """One sync call in progress: runs the steps of a flow and holds the open response."""
 
     __slots__ = ("_sender", "answer", "clock", "head", "sent", "url")
 
@@ -121,10 +121,10 @@ class SyncExchange:
             pieces.append(data)
 
     def read(self) -> bytes:
-        """The next bytes of the open answer; empty at its end.
+        """The next bytes of the open response; empty at its end.
 
         Raises:
-            TransportFailure: They did not come.
+            TransportFailure: They did not arrive.
         """
         assert self.answer is not None
         try:
@@ -134,27 +134,27 @@ class SyncExchange:
             _raise(error, self.clock, answering=True)
 
     def drain(self) -> None:
-        """Lets an answer whose content has ended come to its formal end, so that its connection can be used again."""
+        """Reads a response whose content has ended to its formal end, so that its connection can be reused."""
         if self.answer is not None:
             self.clock.restrict(_DRAIN_SECONDS if self.answer.follows_clock else 0)
             try:
                 while self.clock.total_seconds() > 0 and self.answer.read():
                     pass
             except Exception:
-                # The content is complete: whatever happens now costs the connection only.
+                # The content is complete: whatever happens now costs only the connection.
                 pass
             finally:
                 self.close()
 
     def close(self) -> None:
-        """Ends the exchange and lets go of the connection."""
+        """Ends the exchange and releases the connection."""
         if self.answer is not None:
             self.answer.close()
             self.answer = None
 
 
 class AsyncExchange:
-    """One call on its way, awaiting: does the steps of a flow and holds the open answer."""
+    """One async call in progress: runs the steps of a flow and holds the open response."""
 
     __slots__ = ("_sender", "answer", "clock", "head", "sent", "url")
 
@@ -212,10 +212,10 @@ class AsyncExchange:
             pieces.append(data)
 
     async def read(self) -> bytes:
-        """The next bytes of the open answer; empty at its end.
+        """The next bytes of the open response; empty at its end.
 
         Raises:
-            TransportFailure: They did not come.
+            TransportFailure: They did not arrive.
         """
         assert self.answer is not None
         try:
@@ -225,35 +225,35 @@ class AsyncExchange:
             _raise(error, self.clock, answering=True)
 
     async def drain(self) -> None:
-        """Lets an answer whose content has ended come to its formal end, so that its connection can be used again."""
+        """Reads a response whose content has ended to its formal end, so that its connection can be reused."""
         if self.answer is not None:
             self.clock.restrict(_DRAIN_SECONDS)
             try:
                 while self.clock.total_seconds() > 0 and await self.answer.read():
                     pass
             except Exception:
-                # The content is complete: whatever happens now costs the connection only.
+                # The content is complete: whatever happens now costs only the connection.
                 pass
             finally:
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """Ends the exchange and lets go of the connection."""
+        """Ends the exchange and releases the connection."""
         if self.answer is not None:
             answer, self.answer = self.answer, None
             await answer.aclose()
 
     def abort(self) -> None:
-        """The same without awaiting, for finalisers."""
+        """The same without waiting, for finalizers."""
         if self.answer is not None:
             answer, self.answer = self.answer, None
             answer.abort()
 
 
 class SyncClient:
-    """Runs calls, blocking. Safe to use from many threads.
+    """Runs sync calls. Thread-safe.
 
-    Each process has connections of its own: what a fork copies still belongs to the parent.
+    Each process has its own connections: those that a fork copies still belong to the parent.
     """
 
     def __init__(self, make_sender: Callable[[], SyncSender]) -> None:
@@ -261,32 +261,32 @@ class SyncClient:
         self._states: dict[int, SyncState] = {}
 
     def run(self, target: Target, call: Call[T]) -> T:
-        """Sends a call and reads its whole answer."""
+        """Sends a call and reads the whole response."""
         return self.follow(partial(reply_flow, target, call), call.timeout)
 
     def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
-        """Does what a flow asks for, within the limits of a call."""
+        """Runs a flow within the timeouts of a call."""
         clock = Clock(timeout)
         return SyncExchange(self.state().sender, clock).run(flow(clock))
 
     def open(self, target: Target, call: Call[T]) -> SyncExchange:
-        """Sends a call and leaves its answer open, to be read as it comes."""
+        """Sends a call and leaves the response open, to be read as it arrives."""
         clock = Clock(call.timeout)
         exchange = SyncExchange(self.state().sender, clock)
         exchange.run(open_flow(target, call, clock))
         return exchange
 
     def close(self) -> None:
-        """Closes the connections. Another call opens new ones."""
+        """Closes the connections. The next call opens new ones."""
         for state in list(self._states.values()):
             state.sender.close()
 
     def state(self) -> SyncState:
-        """What this client holds in this process."""
+        """The state of this client in this process."""
         pid = os.getpid()
         state = self._states.get(pid)
         if state is None:
-            # Without a lock, which a thread may have held when the process was forked. Of two threads one wins.
+            # Without a lock: a thread may have held it when the process was forked. Of two racing threads one wins.
             self.close()
             mine = SyncState(self._make_sender())
             state = self._states.setdefault(pid, mine)
@@ -296,24 +296,24 @@ class SyncClient:
 
 
 class AsyncClient:
-    """Runs calls, awaiting. Each event loop has connections of its own, which end with it."""
+    """Runs async calls. Each event loop has its own connections, which end with it."""
 
     def __init__(self, make_sender: Callable[[], AsyncSender]) -> None:
         self._make_sender = make_sender
         self._recent: tuple[asyncio.AbstractEventLoop, AsyncState] | None = None
 
     async def run(self, target: Target, call: Call[T]) -> T:
-        """Sends a call and reads its whole answer."""
+        """Sends a call and reads the whole response."""
         return await self.follow(partial(reply_flow, target, call), call.timeout)
 
     async def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
-        """Does what a flow asks for, within the limits of a call."""
+        """Runs a flow within the timeouts of a call."""
         clock = Clock(timeout)
         state = await self.state()
         return await AsyncExchange(state.sender, clock).run(flow(clock))
 
     async def open(self, target: Target, call: Call[T]) -> AsyncExchange:
-        """Sends a call and leaves its answer open, to be read as it comes."""
+        """Sends a call and leaves the response open, to be read as it arrives."""
         clock = Clock(call.timeout)
         state = await self.state()
         exchange = AsyncExchange(state.sender, clock)
@@ -321,19 +321,19 @@ class AsyncClient:
         return exchange
 
     async def aclose(self) -> None:
-        """Closes the connections of the running event loop. Another call opens new ones."""
+        """Closes the connections of the running event loop. The next call opens new ones."""
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is not None:
             state.sender.close()
-            # The event loop lets go of the sockets in its next round; one that ended before that would complain.
+            # The event loop releases the sockets in its next iteration; if it ended before that, it would warn.
             await anyio.lowlevel.checkpoint()
 
     async def state(self) -> AsyncState:
-        """What this client holds on the running event loop."""
-        from asyncio import get_running_loop  # blocking programs do not need it
+        """The state of this client on the running event loop."""
+        from asyncio import get_running_loop  # sync programs do not need it
 
-        # Without trio it is enough to ask asyncio, which is faster by far; with it, one loop may run inside another.
+        # Without trio it is enough to ask asyncio, which is much faster; with trio, one loop may run inside another.
         running = None if "trio" in sys.modules else get_running_loop()
         recent = self._recent
         if recent is not None and recent[0] is running:
@@ -350,7 +350,7 @@ class AsyncClient:
 
 
 class _Asking:
-    """What a server is asked once, whoever wants to know it."""
+    """Looks something up on the server once, however many callers want to know it."""
 
     __slots__ = ("_asked", "_failure")
 
@@ -359,7 +359,7 @@ class _Asking:
         self._failure: Exception | None = None
 
     def _begin(self, asked: int) -> None:
-        # Those who waited while another asked take its failure, instead of asking one by one.
+        # Callers that waited for another one's lookup share its failure, instead of trying one by one.
         if self._asked != asked and self._failure is not None:
             raise self._failure
         self._asked += 1
@@ -367,10 +367,10 @@ class _Asking:
 
 
 class SyncQuestion(_Asking):
-    """A question to the server, blocking.
+    """A one-time lookup on the server, sync.
 
     Attributes:
-        lock: Held while the server is asked.
+        lock: Held during the lookup.
     """
 
     __slots__ = ("lock",)
@@ -380,7 +380,7 @@ class SyncQuestion(_Asking):
         self.lock = threading.Lock()
 
     def once(self, known: Callable[[], T | None], ask: Callable[[], T]) -> T:
-        """The answer: the known one, else what `ask` gives; it also has to make it known."""
+        """Returns the known value, else what `ask` returns; `ask` must also make it known."""
         if (answer := known()) is not None:
             return answer
         asked = self._asked
@@ -396,7 +396,7 @@ class SyncQuestion(_Asking):
 
 
 class AsyncQuestion(_Asking):
-    """A question to the server, awaiting; attributes as of `SyncQuestion`."""
+    """A one-time lookup on the server, async; for the attributes see `SyncQuestion`."""
 
     __slots__ = ("lock",)
 
@@ -405,7 +405,7 @@ class AsyncQuestion(_Asking):
         self.lock = anyio.Lock()
 
     async def once(self, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer: the known one, else what `ask` gives; it also has to make it known."""
+        """Returns the known value, else what `ask` returns; `ask` must also make it known."""
         if (answer := known()) is not None:
             return answer
         asked = self._asked
@@ -421,12 +421,12 @@ class AsyncQuestion(_Asking):
 
 
 class SyncState:
-    """What a `SyncClient` holds in one process.
+    """The state of a `SyncClient` in one process.
 
     Attributes:
         sender: The connections.
-        model: Which model the server serves.
-        version: Which version it is.
+        model: The lookup of the model that the server serves.
+        version: The lookup of its version.
     """
 
     __slots__ = ("model", "sender", "version")
@@ -438,7 +438,7 @@ class SyncState:
 
 
 class AsyncState:
-    """What an `AsyncClient` holds on one event loop; attributes as of `SyncState`.
+    """The state of an `AsyncClient` on one event loop; for the attributes see `SyncState`.
 
     Attributes:
         at_end: Closes the connections when the client is gone.
@@ -453,38 +453,38 @@ class AsyncState:
         self.version = AsyncQuestion()
 
     def end(self) -> None:
-        """Closes all connections: their event loop ends."""
+        """Closes all connections: their event loop is ending."""
         self.sender.end()
         if self.at_end is not None:
-            # It would hold the connections, and the loop with them, as long as the client lives.
+            # It would keep the connections, and with them the loop, alive as long as the client lives.
             self.at_end.detach()
 
 
 class _Loop:
-    """What all clients hold on one event loop. It is closed when the loop ends."""
+    """The states of all clients on one event loop. It is closed when the loop ends."""
 
     def __init__(self) -> None:
         self.states: weakref.WeakKeyDictionary[AsyncClient, AsyncState] = weakref.WeakKeyDictionary()
         self.guard: AsyncGenerator[None, None] | None = None
 
     async def begin(self) -> None:
-        """Sees to it that the end will be noticed."""
+        """Makes sure that the end of the loop will be noticed."""
         self.guard = self._until_the_loop_ends()
         await anext(self.guard)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        # Event loops close the asynchronous generators that are still open when they end. This one waits for just
-        # that: there is no other sign of a loop's end.
+        # Event loops close the async generators that are still open when they end. This one waits for just that:
+        # nothing else signals a loop's end.
         try:
             yield
         finally:
             for state in list(self.states.values()):
                 state.end()
-            # This object is kept for the loop, as long as the loop lives; and these know the loop.
+            # This object is kept for the loop as long as the loop lives, and the states refer to the loop.
             self.states.clear()
             self.guard = None
             with anyio.CancelScope(shield=True):
-                # The event loop lets go of the sockets in its next round.
+                # The event loop releases the sockets in its next iteration.
                 await anyio.lowlevel.checkpoint()
 
 
@@ -520,7 +520,7 @@ def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None, se
     if head is not None and sent is not None:
         head, begin = without_secrets(sent, head, begin)
     raise ResponseError(
-        f"the answer has more than {step.limit:,} bytes",
+        f"the response has more than {step.limit:,} bytes",
         status_code=head.status if head else None,
         body=begin.decode("utf-8", "replace"),
         request_id=head.request_id if head else None,

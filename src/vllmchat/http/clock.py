@@ -1,4 +1,4 @@
-"""Which limit of `Timeout` holds now, and which one has passed."""
+"""Which timeout applies now, and which one has expired."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 monotonic = time.monotonic
 
 _GRACE: Final = 0.25
-"""Seconds in which an answer may be found to have come, by who looks for it after `first_token` has passed."""
+"""Grace period, in seconds, for a response that arrived in time but is only looked at after `first_token`."""
 
 
 class Clock:
-    """Keeps the time of one call over all its attempts.
+    """Keeps the time of one call across all its attempts.
 
-    The transport asks it before each wait, so that one limit can follow another while a request runs: the same
+    The transport asks it before each wait, so that one timeout can follow another while a request runs: the same
     read waits for `first_token` at first and for `idle` later, and never beyond `total`.
 
     Attributes:
-        reused: Whether the current attempt went out on a connection that had served a request before.
-        heard: Whether any byte of an answer to the current attempt has come.
+        reused: Whether the current attempt uses a connection that had served a request before.
+        heard: Whether any byte of the response to the current attempt has arrived.
         fresh: Whether the next attempt must open a new connection.
     """
 
@@ -41,7 +41,7 @@ class Clock:
         self._idle: float | None = None
 
     def start_attempt(self) -> None:
-        """An attempt begins, or got its connection: the wait for the first token starts anew."""
+        """An attempt begins, or has got its connection: the wait for the first token starts over."""
         self.heard = False
         self._began = monotonic()
         limit = self.timeout.first_token
@@ -50,44 +50,44 @@ class Clock:
         self._idle = None
 
     def begin_idle(self) -> None:
-        """The answer has begun: from now on `idle` holds."""
+        """The response has begun: from now on `idle` applies."""
         if self._idle is None:
             self._idle = math.inf if self.timeout.idle is None else self.timeout.idle
 
     def restrict(self, seconds: float) -> None:
-        """Lets the call go on for so many seconds at most; for the clean-up after its end."""
+        """Limits the rest of the call to so many seconds; for the clean-up after its end."""
         self._end = min(self._end, monotonic() + seconds)
 
     def deadline(self) -> float:
-        """The moment, in monotonic seconds, at which a wait for bytes that starts now is over. May be infinite."""
+        """When a wait for bytes that starts now must end, in monotonic seconds. May be infinite."""
         if self._idle is not None:
             return min(monotonic() + self._idle, self._end)
         if not self._late and self._first_end <= monotonic():
-            # The caller was busy elsewhere, and the answer may have been there in time.
+            # The caller was busy with something else, and the response may have arrived in time.
             self._late = True
             self._first_end = monotonic() + _GRACE
         return min(self._first_end, self._end)
 
     def seconds(self) -> float | None:
-        """How long a wait for bytes that starts now may take, at least 0; None without a limit."""
+        """How long a wait for bytes that starts now may take, at least 0; None for no limit."""
         deadline = self.deadline()
         return None if deadline == math.inf else max(deadline - monotonic(), 0.0)
 
     def body_seconds(self) -> float | None:
-        """One limit for all waits of a body, where a client allows only one: the longer of first token and idle."""
+        """One timeout for all waits of a body, for clients that allow only one: the longer of first token and idle."""
         first = self._first_end - monotonic()
         idle = math.inf if self.timeout.idle is None else self.timeout.idle
         limit = min(max(first, idle), self._end - monotonic())
         return None if limit == math.inf else max(limit, 0.001)
 
     def connect_seconds(self) -> float | None:
-        """How long opening a connection may take, at least 0; None without a limit."""
+        """How long opening a connection may take, at least 0; None for no limit."""
         limit = math.inf if self.timeout.connect is None else self.timeout.connect
         limit = min(limit, self._end - monotonic())
         return None if limit == math.inf else max(limit, 0.0)
 
     def total_seconds(self) -> float:
-        """What is left of `total`, at least 0; infinite without that limit."""
+        """What is left of `total`, at least 0; infinite if it is not set."""
         return max(self._end - monotonic(), 0.0)
 
     def attempt_seconds(self) -> float:
@@ -95,7 +95,7 @@ class Clock:
         return monotonic() - self._began
 
     def passed(self, *, connecting: bool = False) -> tuple[Limit, float] | None:
-        """Which limit ended the wait, and its value in seconds; None when it was none of ours."""
+        """Which timeout ended the wait, and its value in seconds; None if it was none of ours."""
         # A wait ends a little before or after its deadline, hence the tolerance.
         if self.timeout.total is not None and monotonic() >= self._end - 0.005:
             return "total", self.timeout.total

@@ -1,4 +1,4 @@
-"""Everything that one provider, and the copies made of it, hold open."""
+"""The connections of one provider and of the copies made from it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
-"""Whom to trust: True for the usual authorities, a path to others, a context of the caller's, False for anybody."""
+"""True for the usual certificates, a path to others, an `ssl.SSLContext`, or False to accept any certificate."""
 
 
 class Connections:
-    """The blocking and the asynchronous connections to one server.
+    """The sync and async connections to one server.
 
     Attributes:
-        blocking: Runs calls blocking.
-        awaiting: Runs calls awaiting.
-        model: The model that the server said it serves, once it was asked.
-        version: The version that it said it is, or counts as, once it was asked.
+        blocking: Runs sync calls.
+        awaiting: Runs async calls.
+        model: The model that the server serves, once it has been looked up.
+        version: The version that it reports, or is treated as, once it has been looked up.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Connections:
             ("max_connections", max_connections is not None),
         ):
             if given and is_set:
-                raise TypeError(f"{name}= has no effect on a client of your own: set it on that client")
+                raise TypeError(f"{name}= has no effect on your own client: set it on that client")
         _check_verify(verify)
         self.model: str | None = None
         self.version: tuple[int, int, int] | None = None
@@ -70,7 +70,7 @@ class Connections:
 def _check_verify(verify: Verify) -> None:
     if isinstance(verify, bool):
         return
-    import ssl  # only those who set it need it before the first connection
+    import ssl  # needed before the first connection only if verify is set
 
     if isinstance(verify, ssl.SSLContext):
         return
@@ -80,11 +80,11 @@ def _check_verify(verify: Verify) -> None:
         kind = type(verify).__name__
         raise TypeError(f"verify must be a bool, a path or an ssl.SSLContext, not {kind}") from None
     if not os.path.exists(path):
-        raise ValueError(f"verify={path!r}: there is no such file or folder of certificates")
+        raise ValueError(f"verify={path!r}: no such certificate file or directory")
 
 
 class _TLS:
-    """Makes the TLS context when it is first needed: that takes longer than all the rest of a provider."""
+    """Makes the TLS context when it is first needed: it takes longer than everything else in a provider."""
 
     def __init__(self, verify: Verify) -> None:
         self._verify = verify
@@ -100,7 +100,7 @@ class _TLS:
             elif isinstance(verify, bool):
                 import httpx
 
-                # With the certificates that httpx would take, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
+                # Uses the same certificates as httpx, including `SSL_CERT_FILE` and `SSL_CERT_DIR`.
                 self._context = httpx.create_ssl_context(verify=verify)
             elif os.path.isdir(verify):
                 self._context = ssl.create_default_context(capath=verify)
@@ -125,13 +125,13 @@ def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: 
 
 def _only_async() -> NoReturn:
     raise TypeError(
-        "this provider was given an asynchronous client only, so its blocking verbs (chat, stream) have nothing to "
-        "send with: pass http_client= too, such as httpx.Client(...), or use achat and astream"
+        "this provider has only an async client, so its sync methods (chat, stream) cannot send anything: pass "
+        "http_client= too, such as httpx.Client(...), or use achat and astream"
     )
 
 
 def _only_sync() -> NoReturn:
     raise TypeError(
-        "this provider was given a blocking client only, so its asynchronous verbs (achat, astream) have nothing to "
-        "send with: pass async_http_client= too, such as httpx.AsyncClient(...), or use chat and stream"
+        "this provider has only a sync client, so its async methods (achat, astream) cannot send anything: pass "
+        "async_http_client= too, such as httpx.AsyncClient(...), or use chat and stream"
     )

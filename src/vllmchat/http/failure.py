@@ -22,8 +22,8 @@ Kind = Literal[
 # the request arrived.
 _RETRIABLE: frozenset[Kind] = frozenset({"refused", "unreachable", "connect_timeout", "stale"})
 
-# httpx, httpx2 and httpcore share the names of their exceptions but no base classes, so a caller's client of any of
-# them is understood by name.
+# httpx, httpx2 and httpcore share the names of their exceptions but no base classes, so exceptions of a caller's client
+# are recognized by name.
 _CONNECT = frozenset({"ConnectError", "ProxyError"})
 _BROKEN = frozenset(
     {"ReadError", "WriteError", "CloseError", "NetworkError", "RemoteProtocolError", "DecodingError"}
@@ -32,8 +32,8 @@ _TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "TimeoutException"})
 _UNUSABLE = frozenset({"UnsupportedProtocol", "LocalProtocolError", "TooManyRedirects"})
 
 _STALE_SECONDS = 1.0
-"""A server that had closed an idle connection shows it within a round trip. One that closes later has died while it
-worked on the request, which must not be sent again."""
+"""A server that had closed an idle connection shows it within a round trip. One that closes it later has died while
+working on the request, which must not be sent again."""
 
 
 class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
@@ -42,7 +42,7 @@ class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
     Attributes:
         kind: What happened.
         cause: The transport's own exception.
-        limit: For timeouts, which limit passed and its value in seconds.
+        limit: For timeouts, which one expired and its value in seconds.
     """
 
     def __init__(self, kind: Kind, cause: BaseException, limit: tuple[Limit, float] | None = None) -> None:
@@ -76,19 +76,19 @@ class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
 
 
 def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFailure | None:
-    """Sorts an exception of a transport; None when it is not one of those.
+    """Classifies a transport's exception; None if it is not one.
 
     Args:
-        error: What was raised.
+        error: The exception.
         clock: The clock of the call.
-        answering: Whether the head of the answer had arrived.
+        answering: Whether the head of the response had arrived.
     """
-    # Errors of httpx hold the request, and with it the key.
+    # httpx's errors hold the request, and with it the key.
     with contextlib.suppress(AttributeError):
         cast("Any", error).request = None
     names = {cls.__name__ for cls in type(error).__mro__}
     if "PoolTimeout" in names:
-        # Only `total` bounds the wait for a connection in our pool; a caller's client has its own bound.
+        # Only `total` limits the wait for a connection of our pool; a caller's client has its own limit.
         passed = clock.passed()
         total = passed is not None and passed[0] == "total"
         return TransportFailure("connect_timeout", error, passed if total else None)
@@ -112,16 +112,16 @@ def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFai
 
 
 def _kernel_gave_up(error: BaseException) -> bool:
-    """Whether it was TCP that waited in vain, and not a limit of ours: Python reports both as timeouts."""
+    """Whether TCP itself gave up, and not one of our timeouts: Python reports both as timeouts."""
     return any(isinstance(each, OSError) and each.errno == errno.ETIMEDOUT for each in _causes(error))
 
 
 def _connect_kind(error: BaseException) -> Kind:
     if "ProxyError" in {cls.__name__ for cls in type(error).__mro__} and re.match(r"4\d\d\b", str(error)):
-        # A proxy that does not want to. It will not want to the next time either.
+        # The proxy refused; retrying will not help.
         return "proxy"
     for each in _causes(error):
-        # By name, too: without TLS, its module need not be imported.
+        # By name, so that the ssl module need not be imported without TLS.
         if any(cls.__name__ == "SSLError" for cls in type(each).__mro__):
             return "tls"
         if isinstance(each, ConnectionRefusedError):
@@ -158,13 +158,13 @@ def _one_line(cause: BaseException) -> str:
 _WHAT: dict[Kind, str] = {
     "refused": "no connection to {url}",
     "unreachable": "no connection to {url}",
-    "proxy": "a proxy refused the way to {url}",
+    "proxy": "a proxy refused to connect to {url}",
     "tls": "no TLS connection to {url}",
     "connect_timeout": "no connection to {url}",
-    "timeout": "no answer from {url}",
-    "stale": "{url} closed the connection before it answered",
+    "timeout": "no response from {url}",
+    "stale": "{url} closed the connection before it responded",
     "broken": "the connection to {url} broke",
-    "unusable": "{url} cannot be requested",
+    "unusable": "cannot send a request to {url}",
 }
 
 
@@ -177,16 +177,16 @@ def _hint(kind: Kind, url: str) -> str:
         return f" Is the server running? Start it with: vllm serve MODEL{port}"
     if kind == "refused":
         return (
-            " Is the server running, and is the port right? A server that listens on 127.0.0.1 only is not reachable "
-            "from another machine: start it with --host 0.0.0.0"
+            " Is the server running, and is the port right? A server that listens only on 127.0.0.1 is not reachable "
+            "from other machines: start it with --host 0.0.0.0"
         )
     if kind == "tls":
         scheme = url.partition("://")[0]
         plain = " Does the server speak TLS? vLLM speaks plain http:// unless --ssl-certfile is given."
-        ca = " For a private CA set SSL_CERT_FILE, or pass its file as verify="
+        ca = " For a private CA, set SSL_CERT_FILE or pass its file as verify="
         return (plain if scheme == "https" else "") + ca
     if kind == "unreachable":
-        return " Check the host, the port, and firewalls or tunnels in between"
+        return " Check the host, the port, and any firewalls or tunnels in between"
     if kind == "proxy":
         return " Check the proxy's address and credentials (HTTPS_PROXY, ALL_PROXY), or name the host in NO_PROXY"
     if kind == "unusable":
@@ -200,18 +200,18 @@ def _timeout_message(limit: Limit, seconds: float, url: str) -> str:
     value = f"{seconds:g} s"
     if limit == "connect":
         return (
-            f"no connection to {url} within {value} (Timeout.connect). Check the host, the port, and firewalls or "
+            f"no connection to {url} within {value} (Timeout.connect). Check the host, the port, and any firewalls or "
             "tunnels in between"
         )
     if limit == "first_token":
         return (
-            f"no answer from {url} within {value} (Timeout.first_token). The request may be queued, its prompt long, "
+            f"no response from {url} within {value} (Timeout.first_token). The request may be queued, its prompt long, "
             "or, without streaming, its reply still being generated: stream it, or allow more with "
             "timeout=Timeout(first_token=...)"
         )
     if limit == "idle":
         return (
-            f"{url} stopped sending for {value} (Timeout.idle). The server hangs or the connection is dead; allow "
+            f"{url} stopped sending for {value} (Timeout.idle). The server hangs or the connection is dead. Allow "
             "longer pauses with timeout=Timeout(idle=...)"
         )
-    return f"the call to {url} was not finished within {value} (Timeout.total)"
+    return f"the call to {url} did not finish within {value} (Timeout.total)"

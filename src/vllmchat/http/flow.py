@@ -1,6 +1,6 @@
-"""The policy of a call: send, wait, try again, give up. Without IO and without colour.
+"""The policy of a call: send, wait, try again, give up. No I/O, and the same for sync and async.
 
-A flow is a generator. It yields what is to be done, is sent what came of it, and returns the result; the drivers in
+A flow is a generator. It yields what is to be done, receives the outcome, and returns the result; the drivers in
 `client.py` do the waiting. Sync and async run the same flow.
 """
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-"""Statuses that say that nothing was generated: too busy, or a proxy that did not reach the server."""
+"""Statuses that mean that nothing was generated: too busy, or a proxy could not reach the server."""
 
 MAX_RETRY_AFTER = 60.0
-"""Seconds. A server that asks for a longer pause is not waited for: the error goes to the caller at once."""
+"""Seconds. If a server asks for a longer pause, the error is raised at once instead."""
 
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential")
 _WORDS = re.compile(r"[^\s;,=]{8,}")
@@ -42,10 +42,10 @@ _LONGEST_PAUSE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request and wait for the head of its answer. Result: `Head`, or a `TransportFailure` is thrown in.
+    """Send a request and wait for the head of its response. Result: `Head`, or a `TransportFailure` is thrown in.
 
-    With `found_key`, the key is that of the environment or the default one: a client of the caller's own that says who
-    it is goes before.
+    With `found_key`, the key comes from the environment or is the default: the caller's client takes precedence if it
+    sets its own credentials.
     """
 
     method: str
@@ -69,9 +69,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class ReadBody:
-    """Read the whole body of the last answer, `limit` bytes at most, and let its connection go. Result: `bytes`.
+    """Read the body of the last response, up to `limit` bytes, and release its connection. Result: `bytes`.
 
-    With `cut`, a longer body is cut off there; without, it raises `ResponseError`.
+    A longer body is truncated with `cut`; without, it raises `ResponseError`.
     """
 
     limit: int
@@ -95,10 +95,10 @@ class Target:
     """What all calls of one provider share.
 
     Attributes:
-        base: Where the server is.
+        base: The server's URL.
         headers: Sent with each request: authorization, user agent and the caller's own.
-        max_retries: How often to try again.
-        found_key: Whether nobody gave the key: it is that of the environment or the default one.
+        max_retries: Number of retries.
+        found_key: Whether the key was not passed in, but comes from the environment or is the default.
     """
 
     base: BaseURL
@@ -112,15 +112,15 @@ class Target:
 
 
 def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
-    """Sends until a stream stands open; its body is not read.
+    """Sends until a stream is open; its body is not read.
 
     Raises:
-        APIStatusError: The server answered with an error.
-        APIConnectionError: No answer came.
-        ResponseError: The answer is a whole one, no stream.
+        APIStatusError: The server returned an error.
+        APIConnectionError: No response arrived.
+        ResponseError: The response is not a stream.
     """
     send, head = yield from _good_answer(target, call, clock)
-    # Not the other way round: streams come under all sorts of types, and under none.
+    # Not the other way round: streams come with all sorts of media types, and with none.
     kind = content_type(head)
     if not kind.endswith(("json", "html", "xml")) or (call.whole_too and kind.endswith("json")):
         return head
@@ -130,15 +130,15 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
 
 
 def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
-    """Sends, reads the whole answer and gives the result.
+    """Sends, reads the whole response and returns the result.
 
     Raises:
-        APIStatusError: The server answered with an error.
-        APIConnectionError: No answer came, or not all of it.
-        ResponseError: The answer is not what the call expects.
+        APIStatusError: The server returned an error.
+        APIConnectionError: No response arrived, or not all of it.
+        ResponseError: The response is not what the call expects.
     """
     send, head = yield from _good_answer(target, call, clock)
-    # Without streaming, the head comes when the whole reply has been generated.
+    # Without streaming, the head arrives when the whole reply has been generated.
     clock.begin_idle()
     try:
         body = yield ReadBody(call.max_body)
@@ -149,7 +149,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         return call.read(Reply(head, body))
     except ResponseError:
         pass
-    # Read again for the error that is told: without what is secret in it.
+    # Read again with the secrets masked, for the error message.
     head, body = without_secrets(send, head, body)
     told = error_despite_status(head, body)
     if told is not None:
@@ -163,7 +163,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
 
 
 def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, Head]]:
-    """Sends until an answer with a good status stands open."""
+    """Sends until a response with a good status is open."""
     retries = target.max_retries if call.max_retries is None else call.max_retries
     root = target.base.root if call.outside_v1 else target.base.prefix
     attempt = retried = 0
@@ -175,8 +175,8 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         try:
             head = yield send
         except TransportFailure as failure:
-            # A stale connection says nothing about the server: the next attempt opens a new one, at once. Nobody has
-            # read the request, so it is not a second one, and does not count.
+            # A stale connection says nothing about the server, so the next attempt opens a new one at once. The server
+            # has not read the request, so this does not count as a retry.
             clock.fresh = True
             stale = failure.kind == "stale"
             free = stale and not replaced
@@ -201,26 +201,26 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
 
 
 def _read_error(clock: Clock) -> Flow[bytes]:
-    """Reads what an answer that is not the wanted one says."""
+    """Reads the body of an unwanted response."""
     clock.begin_idle()
     try:
         raw = yield ReadBody(MAX_ERROR_BYTES, cut=True)
     except TransportFailure:
-        # What matters is known from the head.
+        # The head has what matters.
         return b""
     assert isinstance(raw, bytes)
     return raw
 
 
 def content_type(head: Head) -> str:
-    """The media type of an answer, in lower case and without its parameters."""
+    """The media type of a response, in lower case and without parameters."""
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     """One attempt, under an `X-Request-Id` of its own.
 
-    vLLM takes the id of the request from that header and refuses one that is still running, so an attempt that
+    vLLM takes the id of the request from that header and rejects one that is still running, so an attempt that
     may have reached the server must not come twice under the same id.
     """
     headers = {
@@ -243,12 +243,12 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
 
 
 def without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:
-    """An answer that goes into an error, without the keys that were sent: some servers repeat the request."""
+    """Masks the keys that were sent in a response that goes into an error: some servers echo the request."""
     headers: dict[str, str] = dict(head.headers)
     for name, value in send.headers:
         if _SECRET_HEADER.search(name) is None:
             continue
-        # Not "Bearer". Shorter ones, like vLLM's "EMPTY", are no secrets but may be words.
+        # Not "Bearer". Shorter ones, like vLLM's "EMPTY", are not secrets but may be ordinary words.
         for secret in _WORDS.findall(value):
             raw = raw.replace(secret.encode(), b"***")
             headers = {each: text.replace(secret, "***") for each, text in headers.items()}
@@ -262,18 +262,18 @@ def backoff(attempt: int) -> float:
 
 
 def _pause_after(head: Head, attempt: int) -> float | None:
-    """Seconds to wait as the server wishes, else by backoff; None when the wish is beyond the bound."""
+    """Seconds to wait as the server asks, else by backoff; None if the server asks for too much."""
     wish = _retry_after(head.headers)
     if wish is None:
         return backoff(attempt)
     if wish > MAX_RETRY_AFTER:
         return None
-    # A little more than asked for, at random: clients that were refused together must not return together.
+    # Plus a random bit more: clients that were rejected together must not return together.
     return wish + 0.25 * _chance()
 
 
 def _chance() -> float:
-    import random  # only here: it imports OpenSSL's hashes
+    import random  # slow: it imports OpenSSL's hashes
 
     return random.random()
 
@@ -288,13 +288,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         at = _date(text)
         if at is None:
             return None
-        # Against the server's own clock where it gives one: the two need not agree.
+        # Relative to the server's own clock if it sends one: the two clocks may differ.
         seconds = (at - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
     return None if math.isnan(seconds) else max(seconds, 0.0)
 
 
 def _date(text: str) -> datetime | None:
-    from email.utils import parsedate_to_datetime  # only here: few servers write a date
+    from email.utils import parsedate_to_datetime  # slow, and few servers send a date
 
     try:
         date = parsedate_to_datetime(text)

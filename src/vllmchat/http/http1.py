@@ -1,8 +1,8 @@
-"""HTTP/1.1 from the client's side, without IO: a request to bytes, bytes to an answer.
+"""Client-side HTTP/1.1 without I/O: a request to bytes, bytes to a response.
 
-Only what a client of one server needs. It decodes all chunks that one read of the socket brought in one go, which is
-what makes streams cheap: a vLLM server sends each event as a chunk of its own. Where a mistake could make one answer
-look like another it is strict; where servers are known to be sloppy it is lenient.
+It has only what a client of one server needs. It decodes all chunks that arrive in one read of the socket in one go,
+which makes streams cheap: a vLLM server sends each event as a chunk of its own. It is strict where a mistake could
+make one response look like another, and lenient where servers are known to be sloppy.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_HEAD_BYTES = 100 * 1024
-"""The largest head of an answer that is accepted; the same bound holds for what may follow the last chunk."""
+"""Size limit of a response's head, and of the trailers after the last chunk."""
 
 _MAX_LINE = 16 * 1024
-"""The longest line between or after chunks; some servers write remarks beside the size of one."""
+"""Length limit of a line between or after chunks; some servers add extensions to the chunk size."""
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 _TARGET = re.compile(r"[\x21-\x7e]+")
@@ -35,23 +35,23 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 def encode_request(
     method: str, target: str, host: str, headers: Iterable[tuple[str, str]], body: bytes | None
 ) -> bytes:
-    """The head of a request.
+    """Encodes the head of a request.
 
     Args:
         method: HTTP method.
         target: Path and query.
-        host: The `Host` to send, unless the headers hold one.
-        headers: Names in lower case, with their values.
+        host: The `Host` to send, unless it is among the headers.
+        headers: Names in lower case, and their values.
         body: The body that follows, or None.
 
     Raises:
-        httpcore.LocalProtocolError: Something in it would not be one request.
+        httpcore.LocalProtocolError: The result would not be exactly one request.
     """
     if not _TARGET.fullmatch(target):
-        raise httpcore.LocalProtocolError(f"the path {target!r} cannot be requested")
+        raise httpcore.LocalProtocolError(f"the path {target!r} contains characters that are not allowed")
     lines: list[str] = [f"{method} {target} HTTP/1.1", f"host: {host}"]
     for name, value in headers:
-        # Neither does a value end its line, nor a name hold what separates it from its value.
+        # A value must not end its line, nor a name contain the separator.
         if _CONTROL.search(value):
             raise httpcore.LocalProtocolError(f"the value of the header {name!r} contains control characters")
         if name == "host":
@@ -65,7 +65,7 @@ def encode_request(
 
 @lru_cache(maxsize=512)
 def _lower_name(name: str, error: type[httpcore.ProtocolError]) -> str:
-    """The name of a header in lower case. Few different ones come, and the same with each answer."""
+    """The name of a header in lower case. Few different names occur, and the same ones in each response."""
     if not _NAME.fullmatch(name):
         raise error(f"{name[:80]!r} is not a header name")
     return name.lower()
@@ -73,10 +73,10 @@ def _lower_name(name: str, error: type[httpcore.ProtocolError]) -> str:
 
 @lru_cache(maxsize=1024)
 def _chunk_size(line: bytes) -> int:
-    """What a line says about the size of its chunk.
+    """The size in a chunk's size line.
 
     Raises:
-        ValueError: It says none. (What raises is not kept in the cache, so nothing large is.)
+        ValueError: The line is not valid. (Lines that raise are not cached, so nothing large is.)
     """
     match = _SIZE.fullmatch(line)
     if match is None:
@@ -84,22 +84,23 @@ def _chunk_size(line: bytes) -> int:
     return int(match[1], 16)
 
 
-# What an answer consists of from here on: its head, so many bytes more, all until the end of the connection, chunks.
+# The framing of the rest of a response: its head, a known number of bytes, everything until the connection ends,
+# chunks.
 _HEAD, _SIZED, _ALL, _CHUNKS = range(4)
 
-# What comes next among chunks, in place of the bytes that are left of one.
+# What comes next between chunks; used in place of the number of bytes left in one.
 _SIZE_LINE, _CHUNK_END, _TRAILER = -1, -2, -3
 
 
 class AnswerReader:
-    """Reads one answer from the bytes of a connection.
+    """Reads one response from the bytes of a connection.
 
     Attributes:
-        status: HTTP status; 0 until the head has come.
-        headers: Names in lower case, of repeated ones the last.
-        ended: Whether the whole answer has come.
-        reusable: Whether the connection can take another request; known at the end.
-        failure: What is wrong with the answer after all content that was given so far. Nothing more can be read.
+        status: HTTP status; 0 until the head has arrived.
+        headers: Names in lower case, the last of repeated ones.
+        ended: Whether the response is complete.
+        reusable: Whether the connection can be reused; known at the end.
+        failure: What is wrong with the response after the content returned so far. Nothing more can be read.
     """
 
     __slots__ = (
@@ -123,16 +124,16 @@ class AnswerReader:
         self.failure: httpcore.RemoteProtocolError | None = None
         self._keeps = True
         self._form = _HEAD
-        # A head, or the beginning of a line between chunks. Content is never held.
+        # A head, or the start of a line between chunks. Content is never buffered.
         self._held = bytearray()
         self._left = 0
         self._length = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Takes bytes as they come, empty when the connection has ended; gives the content that they bring.
+        """Takes bytes as they arrive, empty at the end of the connection, and returns the content in them.
 
         Raises:
-            httpcore.RemoteProtocolError: This is no answer, or only a part of one.
+            httpcore.RemoteProtocolError: This is not a response, or only part of one.
         """
         if self.failure is not None:
             raise self.failure
@@ -157,33 +158,35 @@ class AnswerReader:
         if self._form == _ALL:
             self._end(clean=False)
         elif self._form == _HEAD:
-            raise httpcore.RemoteProtocolError("the server closed the connection without an answer")
+            raise httpcore.RemoteProtocolError("the server closed the connection without responding")
         elif not self.ended:
             told = (
-                f": {self._length - self._left} of {self._length} bytes came" if self._form == _SIZED else ""
+                f": {self._length - self._left} of {self._length} bytes arrived"
+                if self._form == _SIZED
+                else ""
             )
             raise httpcore.RemoteProtocolError(
-                f"the server closed the connection in the middle of its answer{told}"
+                f"the server closed the connection in the middle of its response{told}"
             )
         self.reusable = False
         return b""
 
     def _end(self, *, clean: bool) -> None:
-        """The answer is whole; `clean` if no byte came after it."""
+        """The response is complete; `clean` if no byte came after it."""
         self.ended = True
-        # An answer that nobody asked for: the next one on this connection could not be told from it.
+        # Those bytes would be a response to no request, and could be taken for the next one.
         self.reusable = clean and self._keeps
         self._form, self._left = _SIZED, 0
 
     def _head(self, data: bytes) -> bytes:
-        """Takes bytes of the head; gives what comes after it."""
+        """Takes bytes of the head; returns what comes after it."""
         held = self._held
         begin = max(len(held) - 2, 0)
         held += data
         while True:
             found = _BLANK_LINE.search(held, begin)
             if (found.end() if found else len(held)) > MAX_HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the head of the answer is too large")
+                raise httpcore.RemoteProtocolError("the response headers are too large")
             if found is None:
                 return b""
             head = held[: found.start()].decode("latin-1")
@@ -203,18 +206,18 @@ class AnswerReader:
         first, _, rest = head.partition("\n")
         status = _STATUS.fullmatch(first)
         if status is None or _CONTROL.search(head.replace("\n", "")):
-            raise httpcore.RemoteProtocolError(f"the answer is not HTTP/1.1; it begins with {first[:80]!r}")
+            raise httpcore.RemoteProtocolError(f"the response is not HTTP/1.1; it starts with {first[:80]!r}")
         headers: dict[str, str] = {}
         lengths: set[str] = set()
         coding: str | None = None
         keeps = status[1] != "0"
         if "\n " in rest or "\n\t" in rest:
-            # A value on several lines, as was allowed once.
+            # A header folded over several lines, which was once allowed.
             rest = _FOLD.sub(" ", rest)
         for line in rest.split("\n") if rest else ():
             name, colon, value = line.partition(":")
             if not colon:
-                raise httpcore.RemoteProtocolError(f"{line[:80]!r} is not a header")
+                raise httpcore.RemoteProtocolError(f"{line[:80]!r} is not a header line")
             name = _lower_name(name, httpcore.RemoteProtocolError)
             value = value.strip(" \t")
             headers[name] = value
@@ -225,18 +228,18 @@ class AnswerReader:
             elif name == "connection" and "close" in value.lower():
                 keeps = False
         if coding not in (None, "chunked"):
-            raise httpcore.RemoteProtocolError(f"the transfer-encoding {coding!r:.80} is unknown")
+            raise httpcore.RemoteProtocolError(f"the transfer-encoding {coding!r:.80} is not supported")
         if len(lengths) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
-            raise httpcore.RemoteProtocolError("the content-length is not a number")
+            raise httpcore.RemoteProtocolError("the content-length is invalid")
         code = int(status[2])
         if code == 101:
             raise httpcore.RemoteProtocolError(
-                "the server switches to another protocol, which was not asked for"
+                "the server switched to another protocol, which was not requested"
             )
         if code < 200:
-            return  # a remark before the answer
+            return  # an interim response
         self.status, self.headers = code, headers
-        # With a length beside chunks, somebody in between may have been misled: the connection is not used again.
+        # A length together with chunks may be request smuggling, so the connection is not reused.
         self._keeps = keeps and not (lengths and coding)
         if code in (204, 304):
             self._form = _SIZED
@@ -263,7 +266,7 @@ class AnswerReader:
                 try:
                     left = _chunk_size(data[at:end])
                 except ValueError:
-                    self._fail(f"the size of a chunk is {data[at:end][:40]!r}")
+                    self._fail(f"the chunk size is {data[at:end][:40]!r}")
                     break
                 at = end + 1
                 left = left or _TRAILER
@@ -294,10 +297,10 @@ class AnswerReader:
                     self._end(clean=end + 1 == size)
                     left = 0
                     break
-                # What a trailer says is of no interest here.
+                # Trailers are ignored.
                 self._length += end - at
                 if self._length > MAX_HEAD_BYTES:
-                    self._fail("too much follows the last chunk")
+                    self._fail("the trailers after the last chunk are too large")
                     break
                 at = end + 1
         self._left = left
@@ -314,4 +317,4 @@ class AnswerReader:
             self._fail("a line between chunks is too long")
 
     def _fail(self, reason: str) -> None:
-        self.failure = httpcore.RemoteProtocolError(f"the answer is broken: {reason}")
+        self.failure = httpcore.RemoteProtocolError(f"the response is malformed: {reason}")

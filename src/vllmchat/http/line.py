@@ -1,7 +1,7 @@
-"""One connection to a server, which serves one request after another.
+"""One connection to a server; it serves one request after another.
 
-A plain connection speaks HTTP through `http1`. What goes through a proxy is left to httpcore, and so is everything
-while somebody has replaced httpcore's way to send requests: mocks of httpx do that, such as respx.
+A plain connection speaks HTTP through `http1`. Connections through a proxy are left to httpcore, and so is everything
+while httpcore's way to send requests is patched: mocks of httpx such as respx do that.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 _READ = 64 * 1024
 _SENT_AT_ONCE = 64 * 1024
-"""Bodies up to this size are copied behind their head: two writes cost more than that."""
+"""Bodies up to this size are sent together with their head: copying is cheaper than a second write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a server is reached.
+    """How to reach a server.
 
     Attributes:
-        base: Where it is.
-        tls: Gives the TLS context; called for `https` only.
-        proxy: What stands in between, if anything.
+        base: Its URL.
+        tls: Makes the TLS context; called for `https` only.
+        proxy: The proxy, if any.
     """
 
     base: BaseURL
@@ -45,41 +45,41 @@ class Route:
 
     @property
     def host(self) -> str:
-        """What requests name as their host."""
+        """The `Host` of requests."""
         return self.base.origin.partition("://")[2]
 
     @property
     def origin(self) -> httpcore.Origin:
-        """The server for httpcore."""
+        """The server, for httpcore."""
         base = self.base
         return httpcore.Origin(base.scheme.encode(), base.host.encode("ascii"), base.port)
 
     @property
     def context(self) -> ssl.SSLContext | None:
-        """The TLS context for the server; None for a plain one."""
+        """The TLS context for the server; None for plain HTTP."""
         return self.tls() if self.base.scheme == "https" else None
 
     @property
     def tunnel_to(self) -> str | None:
-        """The host that is reached through a tunnel, if one is."""
+        """The host that is reached through a tunnel, if any."""
         tunnel = self.proxy is not None and self.proxy.is_http and self.base.scheme == "https"
         return self.base.host if tunnel else None
 
     def proxy_for_httpcore(self, proxy: Proxy) -> httpcore.Proxy:
-        """The proxy for httpcore."""
+        """The proxy, for httpcore."""
         return httpcore.Proxy(
             proxy.url, auth=proxy.credentials, ssl_context=self.tls() if proxy.is_tls else None
         )
 
 
 class SyncLine(ABC):
-    """One blocking connection.
+    """One sync connection.
 
     Attributes:
         wire: Its network.
-        status: HTTP status of the last answer.
-        headers: Headers of the last answer, names in lower case.
-        expires: Until when it may lie idle, in monotonic seconds.
+        status: HTTP status of the last response.
+        headers: Headers of the last response, names in lower case.
+        expires: Until when it may stay idle, in monotonic seconds.
         used: Whether it has served a request.
     """
 
@@ -94,11 +94,11 @@ class SyncLine(ABC):
 
     @abstractmethod
     def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its answer: `status` and `headers`."""
+        """Sends a request and waits for the head of its response: `status` and `headers`."""
 
     @abstractmethod
     def read(self) -> bytes:
-        """The next bytes of the body, as they come; empty at its end."""
+        """The next bytes of the body, as they arrive; empty at its end."""
 
     @abstractmethod
     def is_idle(self) -> bool:
@@ -106,11 +106,11 @@ class SyncLine(ABC):
 
     @abstractmethod
     def is_open(self) -> bool:
-        """Whether, being idle, it has not been closed by the server, as far as can be seen."""
+        """Whether an idle connection is still open, as far as can be seen."""
 
 
 class AsyncLine(ABC):
-    """One asynchronous connection; attributes as of `SyncLine`."""
+    """One async connection; for the attributes see `SyncLine`."""
 
     __slots__ = ("expires", "headers", "status", "used", "wire")
 
@@ -123,11 +123,11 @@ class AsyncLine(ABC):
 
     @abstractmethod
     async def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its answer: `status` and `headers`."""
+        """Sends a request and waits for the head of its response: `status` and `headers`."""
 
     @abstractmethod
     async def read(self) -> bytes:
-        """The next bytes of the body, as they come; empty at its end."""
+        """The next bytes of the body, as they arrive; empty at its end."""
 
     @abstractmethod
     def is_idle(self) -> bool:
@@ -135,15 +135,15 @@ class AsyncLine(ABC):
 
     @abstractmethod
     def is_open(self) -> bool:
-        """Whether, being idle, it has not been closed by the server, as far as can be seen."""
+        """Whether an idle connection is still open, as far as can be seen."""
 
     def left_over(self) -> AsyncIterator[bytes] | None:
-        """What must be run out after a body was left in its middle, if anything."""
+        """What must be exhausted after a body was abandoned halfway, if anything."""
         return None
 
 
 class PlainSyncLine(SyncLine):
-    """A connection to the server itself, blocking."""
+    """A direct sync connection to the server."""
 
     __slots__ = ("_answer", "_early", "_host", "_route", "_stream")
 
@@ -156,7 +156,7 @@ class PlainSyncLine(SyncLine):
         self._early = b""
 
     def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         writes = _writes(step, self._host)
         answer = self._answer = AnswerReader()
         stream = self._stream
@@ -166,7 +166,7 @@ class PlainSyncLine(SyncLine):
             for data in writes:
                 stream.write(data)
         except httpcore.WriteError:
-            # A server may answer before it has read everything, and close. Then its answer says why.
+            # A server may respond before it has read everything, and close. Then its response says why.
             pass
         early = b""
         while not answer.status:
@@ -202,12 +202,12 @@ class PlainSyncLine(SyncLine):
         return self._answer is not None and self._answer.reusable and not self._early
 
     def is_open(self) -> bool:
-        """Whether nothing came while it was idle: that would be the end, or what nobody asked for."""
+        """Whether nothing arrived while it was idle: that would be its end, or something unrequested."""
         return self._stream is not None and not self._stream.get_extra_info("is_readable")
 
 
 class PlainAsyncLine(AsyncLine):
-    """A connection to the server itself, awaiting."""
+    """A direct async connection to the server."""
 
     __slots__ = ("_answer", "_early", "_host", "_route", "_stream")
 
@@ -220,7 +220,7 @@ class PlainAsyncLine(AsyncLine):
         self._early = b""
 
     async def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         writes = _writes(step, self._host)
         answer = self._answer = AnswerReader()
         stream = self._stream
@@ -230,7 +230,7 @@ class PlainAsyncLine(AsyncLine):
             for data in writes:
                 await stream.write(data)
         except httpcore.WriteError:
-            # A server may answer before it has read everything, and close. Then its answer says why.
+            # A server may respond before it has read everything, and close. Then its response says why.
             pass
         early = b""
         while not answer.status:
@@ -266,12 +266,12 @@ class PlainAsyncLine(AsyncLine):
         return self._answer is not None and self._answer.reusable and not self._early
 
     def is_open(self) -> bool:
-        """Whether nothing came while it was idle: that would be the end, or what nobody asked for."""
+        """Whether nothing arrived while it was idle: that would be its end, or something unrequested."""
         return self._stream is not None and not self._stream.get_extra_info("is_readable")
 
 
 class HttpcoreSyncLine(SyncLine):
-    """A connection that httpcore keeps, blocking."""
+    """A sync connection kept by httpcore."""
 
     __slots__ = ("_connection", "_pieces", "_response", "_route")
 
@@ -284,7 +284,7 @@ class HttpcoreSyncLine(SyncLine):
                 route.origin, ssl_context=route.context, network_backend=self.wire
             )
         else:
-            # Only its pools speak with proxies; one connection each keeps them cheap.
+            # Only httpcore's pools support proxies; one connection per pool keeps them cheap.
             self._connection = httpcore.ConnectionPool(
                 ssl_context=route.context,
                 proxy=route.proxy_for_httpcore(route.proxy),
@@ -301,7 +301,7 @@ class HttpcoreSyncLine(SyncLine):
         return self._connection
 
     def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         response = self._response = self._connection.handle_request(_request(self._route, step, clock))
         self.status, self.headers = response.status, _headers(response)
         self._pieces = iter(cast("Iterable[bytes]", response.stream))
@@ -310,7 +310,7 @@ class HttpcoreSyncLine(SyncLine):
         """The next bytes of the body; empty at its end."""
         assert self._response is not None
         assert self._pieces is not None
-        # Mocks send empty pieces, too; they are not the end.
+        # Mocks may send empty pieces; they are not the end.
         data = next(filter(None, self._pieces), b"")
         if not data:
             self._response.close()
@@ -322,13 +322,13 @@ class HttpcoreSyncLine(SyncLine):
         return http is not None and http.is_idle()
 
     def is_open(self) -> bool:
-        """Whether it has not been closed by the server, as far as can be seen."""
+        """Whether it is still open, as far as can be seen."""
         http = self._http
         return http is not None and not http.has_expired()
 
 
 class HttpcoreAsyncLine(AsyncLine):
-    """A connection that httpcore keeps, awaiting."""
+    """An async connection kept by httpcore."""
 
     __slots__ = ("_connection", "_pieces", "_response", "_route")
 
@@ -357,7 +357,7 @@ class HttpcoreAsyncLine(AsyncLine):
         return self._connection
 
     async def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         request = _request(self._route, step, clock)
         response = self._response = await self._connection.handle_async_request(request)
         self.status, self.headers = response.status, _headers(response)
@@ -367,7 +367,7 @@ class HttpcoreAsyncLine(AsyncLine):
         """The next bytes of the body; empty at its end."""
         assert self._response is not None
         assert self._pieces is not None
-        # Mocks send empty pieces, too; they are not the end.
+        # Mocks may send empty pieces; they are not the end.
         async for data in self._pieces:
             if data:
                 return data
@@ -380,7 +380,7 @@ class HttpcoreAsyncLine(AsyncLine):
         return http is not None and http.is_idle()
 
     def is_open(self) -> bool:
-        """Whether it has not been closed by the server, as far as can be seen."""
+        """Whether it is still open, as far as can be seen."""
         http = self._http
         return http is not None and not http.has_expired()
 
@@ -400,7 +400,7 @@ def async_line(route: Route) -> AsyncLine:
 
 
 def is_mocked() -> bool:
-    """Whether httpcore's way to send requests is not its own now: mocks replace it, and expect to see all requests."""
+    """Whether httpcore's way to send requests is patched: mocks do that, and expect to see all requests."""
     return not (
         _is_own(httpcore.HTTPConnection.handle_request)
         and _is_own(httpcore.AsyncHTTPConnection.handle_async_request)
@@ -408,12 +408,12 @@ def is_mocked() -> bool:
 
 
 def _is_own(function: object) -> bool:
-    # Not compared with what it was when this was imported: that may have been under a mock.
+    # Not compared with what it was at import: a mock may have been active then.
     return str(getattr(function, "__globals__", {}).get("__name__")).startswith("httpcore.")
 
 
 def _writes(step: Send, host: str) -> tuple[bytes, ...]:
-    """What goes over the wire for a request: one piece, unless its body is large."""
+    """The bytes of a request: one piece, unless its body is large."""
     body = step.body
     head = encode_request(step.method, step.target, host, step.headers, body)
     if not body:
@@ -443,9 +443,9 @@ def _request(route: Route, step: Send, clock: Clock) -> httpcore.Request:
 
 
 class _Body:
-    """The body of a request, in one piece, to be read once, in either colour.
+    """The body of a request, in one piece, to be read once, sync or async.
 
-    httpcore's own is an asynchronous generator, which nobody ends when the request breaks off; trio complains then.
+    httpcore's own is an async generator that nobody closes if the request breaks off; trio then complains.
     """
 
     __slots__ = ("_body",)

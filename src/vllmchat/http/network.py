@@ -1,9 +1,9 @@
-"""Sockets under httpcore: each wait asks the call's clock how long it may take, and closing never waits.
+"""Sockets for httpcore: each wait asks the call's clock how long it may take, and closing never waits.
 
-httpcore fixes one read timeout when a response begins. Here the limit changes while the response runs (first token,
+httpcore fixes one read timeout when a response begins. Here the timeout changes while the response runs (first token,
 then idle, and never beyond the total), so the streams below take it from the `Clock` before each wait. On asyncio a
-protocol carries the bytes, those of plain connections through one buffer for all: no cancel scope, no timer, no poll a
-read, and no memory beyond what came.
+protocol receives the bytes, those of plain connections through one shared buffer: per read it needs no cancel scope, no
+timer and no poll, and no more memory than the bytes themselves.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _PIECE = 256 * 1024
 _A_DAY = 24 * 60 * 60.0
 _BUFFER = 64 * 1024
 _SPARE: list[memoryview] = []
-"""Buffers that nothing is being received into. One serves all connections of a thread, as a rule: it is taken and
-given back within one turn of the loop. Without it each read of the socket would allocate and free 256 kB."""
+"""Free receive buffers. Usually one serves all connections of a thread: it is taken and returned within one iteration
+of the loop. Without it, each read of the socket would allocate and free 256 kB."""
 
 _MOST_SPARE = 4
 
 _HEAD_START = 0.25
-"""Seconds that an address of a host has before the next one is tried beside it."""
+"""Seconds before the next address of a host is tried in parallel."""
 
 
 def _keep_alive_options() -> list[tuple[int, int, int]]:
-    """TCP keep-alive: a server is silent for minutes while it computes, and routers forget silent connections."""
+    """TCP keep-alive: a server is silent for minutes while it computes, and routers drop silent connections."""
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 5)):
         option = getattr(socket, name, None)
@@ -61,18 +61,18 @@ TCP_OPTIONS = _keep_alive_options()
 
 
 class _Wire:
-    """How long a wait on one connection may take: as the call's clock says, or, while it opens, as `connect` allows.
+    """How long a wait on one connection may take: as the call's clock says, or while it opens, as `connect` allows.
 
     Attributes:
-        clock: The clock of the call that the connection serves now.
+        clock: The clock of the call that the connection is serving.
     """
 
     def __init__(self, tunnel_to: str | None = None) -> None:
         """Opens nothing yet.
 
         Args:
-            tunnel_to: The host behind the proxy, when a request to the proxy and a TLS handshake with that host
-                come before the connection stands.
+            tunnel_to: The host behind the proxy, if the connection needs a request to the proxy and a TLS handshake
+                with that host first.
         """
         self.clock: Clock | None = None
         self._tunnel_to = tunnel_to
@@ -85,37 +85,37 @@ class _Wire:
         self._opening = self._tunnel_to is not None
 
     def end_opening(self, server_hostname: str | None) -> None:
-        """A TLS handshake is done; that with a proxy is not the last."""
+        """A TLS handshake is done; one with a proxy is not the last."""
         self._opening = self._opening and server_hostname != self._tunnel_to
 
     def opening_seconds(self) -> float | None:
-        """What is left for opening, at least 0."""
+        """The time left for opening, at least 0."""
         return None if self._open_until == math.inf else max(self._open_until - monotonic(), 0.0)
 
     def deadline(self) -> float:
-        """The moment at which a wait for bytes that begins now ends; may be infinite."""
+        """When a wait for bytes that starts now must end; may be infinite."""
         if self._opening:
             return self._open_until
         return math.inf if self.clock is None else self.clock.deadline()
 
     def seconds(self) -> float | None:
-        """How long a wait for bytes that begins now may take, at least 0."""
+        """How long a wait for bytes that starts now may take, at least 0."""
         deadline = self.deadline()
         return None if deadline == math.inf else max(deadline - monotonic(), 0.0)
 
     def came(self, data: bytes) -> bytes:
-        """Notes that bytes of an answer have come, if any have."""
+        """Notes that bytes of a response have arrived, if any have."""
         if data and self.clock is not None:
             self.clock.heard = True
         return data
 
     def timed_out(self, error: type[httpcore.TimeoutException]) -> httpcore.TimeoutException:
-        """The exception for a wait that was too long."""
+        """The exception for a wait that took too long."""
         return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
 
 
 class SyncWire(_Wire, httpcore.NetworkBackend):
-    """The network of one blocking connection."""
+    """The network of one sync connection."""
 
     def __init__(self, tunnel_to: str | None = None) -> None:
         super().__init__(tunnel_to)
@@ -129,9 +129,9 @@ class SyncWire(_Wire, httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
-        """Opens a connection, to one address of the host after another.
+        """Connects to the addresses of the host, one after another.
 
-        The time is shared among them: an address that does not answer leaves some for the next.
+        The time is shared among them: an address that does not respond leaves some for the next.
         """
         self.begin_opening(timeout)
         try:
@@ -155,7 +155,7 @@ class SyncWire(_Wire, httpcore.NetworkBackend):
         raise failure
 
     def replace(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
-        """The connection goes over this stream now, as after a TLS handshake."""
+        """Switches to this stream, as after a TLS handshake."""
         self._stream = stream
         return _SyncStream(self, stream)
 
@@ -170,7 +170,7 @@ _Resolved = list[tuple[Any, Any, int, str, Any]]
 
 
 def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
-    """The addresses of a host. The system's resolver knows no limit, so it is left alone when the time is over."""
+    """The addresses of a host. The system's resolver has no timeout, so it is abandoned when the time is up."""
     if timeout is None or _is_address(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     came: list[_Resolved | OSError] = []
@@ -205,7 +205,7 @@ class _SyncStream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # A socket would take 0 as "do not wait" and fail with another error.
+        # A socket would take 0 for "do not wait" and fail with another error.
         limit = self._wire.seconds()
         if limit == 0.0:
             raise self._wire.timed_out(httpcore.ReadTimeout)
@@ -215,7 +215,7 @@ class _SyncStream(httpcore.NetworkStream):
             raise self._wire.timed_out(httpcore.ReadTimeout) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # In pieces: the stream below grants each of its partial writes the whole time anew.
+        # In pieces: the stream below grants each of its partial writes the full time again.
         for start in range(0, len(buffer), _PIECE):
             limit = self._wire.seconds()
             if limit == 0.0:
@@ -243,7 +243,7 @@ class _SyncStream(httpcore.NetworkStream):
 
 
 class AsyncWire(_Wire, httpcore.AsyncNetworkBackend):
-    """The network of one asynchronous connection, on asyncio or trio."""
+    """The network of one async connection, on asyncio or trio."""
 
     def __init__(self, tunnel_to: str | None = None) -> None:
         super().__init__(tunnel_to)
@@ -258,37 +258,37 @@ class AsyncWire(_Wire, httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Opens a connection, to whichever address of the host answers first."""
+        """Connects to the first address of the host that responds."""
         self.begin_opening(timeout)
         if not on_trio():
             self._asyncio = await _connect_asyncio(self, host, port, timeout)
             return self._asyncio
-        # httpcore has a class of that name that can do nothing, for where trio is missing.
+        # Without trio, httpcore has a class of that name that does nothing.
         backend = cast("httpcore.AsyncNetworkBackend", httpcore.TrioBackend())
         options = cast("Iterable[SocketOption]", TCP_OPTIONS)
         return self.replace(await backend.connect_tcp(host, port, timeout, local_address, options))
 
     def replace(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
-        """The connection goes over this stream of trio now, as after a TLS handshake."""
+        """Switches to this trio stream, as after a TLS handshake."""
         self._trio = stream
         return _TrioStream(self, stream)
 
     def abort(self) -> None:
-        """Closes the connection at once, without awaiting; on its event loop, or after that has ended."""
+        """Closes the connection at once, without waiting; on its event loop, or after that has ended."""
         if self._asyncio is not None:
             self._asyncio.abort()
         elif self._trio is not None:
             sock = self._trio.get_extra_info("socket")
-            # RuntimeError: the loop has ended. It has closed the socket then.
+            # RuntimeError: the loop has ended, and has closed the socket.
             with contextlib.suppress(OSError, RuntimeError):
                 sock.close()
 
 
 def on_trio() -> bool:
-    """Whether the running event loop is trio's; else it is asyncio's."""
+    """Whether the running event loop is trio's; otherwise it is asyncio's."""
     if "trio" not in sys.modules:
         return False
-    # trio depends on it. Looking for a running asyncio loop would not do: trio may be its guest.
+    # sniffio comes with trio. Looking for a running asyncio loop would not do: trio may run as its guest.
     import sniffio
 
     return sniffio.current_async_library() == "trio"
@@ -299,7 +299,7 @@ class Home:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        # Held here, since a finaliser that runs at the end of the interpreter cannot import anything.
+        # Held here, since a finalizer that runs at interpreter exit cannot import anything.
         self._trio: ModuleType | None = None
         if on_trio():
             import trio
@@ -314,7 +314,7 @@ class Home:
             self._post = loop.call_soon_threadsafe
 
     def run(self, job: Callable[[], object]) -> None:
-        """Runs a job there: at once when called there, else soon; never when the loop has ended."""
+        """Runs a job on the loop: at once if called there, otherwise soon; never if the loop has ended."""
         if self._is_here():
             job()
         else:
@@ -322,14 +322,14 @@ class Home:
                 self._post(job)
 
     def start(self, job: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        """Starts a task of its own there; called on the loop."""
+        """Starts a task on the loop; must be called there."""
         if self._trio is not None:
             # RuntimeError: the loop is about to end.
             with contextlib.suppress(RuntimeError):
                 self._trio.spawn_system_task(job, *args)
             return
         task = asyncio.ensure_future(job(*args))
-        # The loop itself holds its tasks weakly.
+        # The loop keeps only weak references to its tasks.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -343,7 +343,7 @@ class Home:
 
 
 async def run_out(pieces: AsyncIterator[bytes]) -> None:
-    """Reads what a closed connection left over, so that the generators over it end, the inner ones too."""
+    """Exhausts what a closed connection left over, so that the generators over it end, the inner ones too."""
     with contextlib.suppress(Exception):
         async for _ in pieces:
             pass
@@ -367,7 +367,7 @@ class _TrioStream(httpcore.AsyncNetworkStream):
             raise self._wire.timed_out(httpcore.WriteTimeout) from error
 
     async def aclose(self) -> None:
-        # Not the stream's own aclose: a TLS stream would say goodbye and wait.
+        # Not the stream's own aclose: a TLS stream would send close_notify and wait.
         self._wire.abort()
 
     async def start_tls(
@@ -414,9 +414,9 @@ async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> l
 async def _first(
     connect: Callable[[str], Coroutine[Any, Any, _AsyncioStream]], addresses: list[str]
 ) -> _AsyncioStream:
-    """Connects to the first address that answers; the next one is tried when one fails or lets wait ("happy eyeballs").
+    """Connects to the first address that responds; the next is tried when one fails or is slow ("happy eyeballs").
 
-    asyncio can do this, uvloop cannot; and asyncio forgets a socket that is connected in the moment of a cancellation.
+    asyncio can do this, uvloop cannot; and asyncio leaks a socket that connects at the moment of a cancellation.
     """
     waiting = deque(addresses)
     tasks: list[asyncio.Task[_AsyncioStream]] = []
@@ -451,7 +451,7 @@ def _discard(task: asyncio.Task[_AsyncioStream]) -> None:
 
 
 class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
-    """One connection on an asyncio loop, as the protocol of its transport and as httpcore's stream."""
+    """One connection on an asyncio loop: both its transport's protocol and httpcore's stream."""
 
     def __init__(self, wire: AsyncWire, loop: asyncio.AbstractEventLoop) -> None:
         self._wire = wire
@@ -470,7 +470,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._timer_at = math.inf
         self._deadline = math.inf
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -500,7 +500,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._ended = True
         self._give_back()
         self._wake(self._reader)
-        # Who reads no more may have answered already, and that answer says why.
+        # A server that has stopped reading may have responded already, and its response says why.
         self._wake(self._writer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -518,12 +518,12 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._writing = True
         self._wake(self._writer)
 
-    # What httpcore calls.
+    # Called by httpcore.
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         deadline = self._wire.deadline()
         if deadline != math.inf and deadline <= monotonic():
-            # Not left to the timer, which bytes that come without end would always forestall.
+            # Not left to the timer: bytes that arrive endlessly would always forestall it.
             raise self._wire.timed_out(httpcore.ReadTimeout)
         if not self._received:
             if not self._ended:
@@ -575,7 +575,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
                     _Decrypted(self),
                     ssl_context,
                     server_hostname=server_hostname,
-                    # Only the limit above counts; the loop has one of its own otherwise.
+                    # Only the timeout above counts; otherwise the loop uses one of its own.
                     ssl_handshake_timeout=_A_DAY,
                 )
         except TimeoutError as error:
@@ -601,10 +601,10 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         names = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(names.get(info, info))
 
-    # Ours.
+    # Our own.
 
     def abort(self) -> None:
-        """Closes the connection at once. Who waits on it gets an error."""
+        """Closes the connection at once. Whoever waits on it gets an error."""
         self._stop_timer()
         if self._error is None and not self._ended:
             self._error = ConnectionAbortedError(errno.ECONNABORTED, "the connection was closed here")
@@ -617,7 +617,7 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             self._wake(self._writer)
 
     def set_options(self, options: Iterable[tuple[int, int, int]]) -> None:
-        """Sets socket options; one that the platform refuses is left."""
+        """Sets socket options; those that the platform rejects are skipped."""
         sock = cast("socket.socket | None", self.get_extra_info("socket"))
         if sock is not None:
             for option in options:
@@ -631,10 +631,10 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             self._buffer = None
 
     def _arm(self, deadline: float) -> None:
-        """Sees to it that the wait which begins now ends at its deadline.
+        """Makes sure that the wait that starts now ends at its deadline.
 
-        One timer serves many waits: deadlines move later as bytes come, and a timer that fires too early is set
-        anew then. So a stream costs a timer in minutes, not one a chunk.
+        One timer serves many waits: deadlines move later as bytes arrive, and a timer that fires too early is set
+        again then. So a stream costs one timer every few minutes, not one per chunk.
         """
         self._deadline = deadline
         if self._timer is not None:
@@ -671,10 +671,10 @@ class _AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
 
 class _Decrypted(asyncio.Protocol):
-    """What TLS has decrypted, for a stream.
+    """Receives what TLS has decrypted, for a stream.
 
-    Not received into a buffer: of what came last, asyncio hands out one buffer full and drops the rest when the server
-    closes the connection without a word.
+    Not into a buffer: when the server closes the connection without close_notify, asyncio would deliver one bufferful
+    of the last data and drop the rest.
     """
 
     def __init__(self, stream: _AsyncioStream) -> None:

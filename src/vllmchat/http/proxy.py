@@ -1,4 +1,4 @@
-"""Whether the environment says that a server is reached through a proxy."""
+"""Finds the proxy for a server in the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Proxy(NamedTuple):
         scheme: `http`, `https`, `socks5` or `socks5h`.
         host: Its host.
         port: Its port.
-        credentials: User and password for it.
+        credentials: User and password for it, or None.
     """
 
     scheme: str
@@ -31,10 +31,10 @@ class Proxy(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Proxy:
-        """Takes a proxy's URL apart. `http://` may be missing.
+        """Parses a proxy's URL. `http://` may be missing.
 
         Raises:
-            ValueError: It is none; the message does not hold the credentials.
+            ValueError: It is not valid; the message does not contain the credentials.
         """
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
@@ -43,8 +43,8 @@ class Proxy(NamedTuple):
             parts, port = urlsplit(""), None
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(
-                "the environment names a proxy (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) that cannot be used: write it "
-                "as http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, or except the server from it with "
+                "the proxy in the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) is not a valid URL: write it "
+                "as http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, or exempt the server with "
                 "NO_PROXY"
             )
         credentials = None
@@ -54,12 +54,12 @@ class Proxy(NamedTuple):
 
     @property
     def is_http(self) -> bool:
-        """Whether it speaks HTTP, with TLS or without."""
+        """Whether it is an HTTP proxy, with or without TLS."""
         return self.scheme.startswith("http")
 
     @property
     def is_tls(self) -> bool:
-        """Whether the way to it is encrypted."""
+        """Whether the connection to it is encrypted."""
         return self.scheme == "https"
 
     @property
@@ -73,14 +73,14 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(base: BaseURL) -> Proxy | None:
-    """The proxy for a server, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`; None for none.
+    """The proxy for a server, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, or None.
 
     Raises:
-        ValueError: The environment names one that cannot be used.
+        ValueError: The environment has an invalid one.
     """
     named = any(name.lower().endswith("_proxy") for name in os.environ)
     if not named and sys.platform not in ("darwin", "win32"):
-        # Spares the import below, which most processes do not need.
+        # Avoids the import below, which most processes do not need.
         return None
     from urllib.request import getproxies, proxy_bypass
 
@@ -92,7 +92,7 @@ def proxy_for(base: BaseURL) -> Proxy | None:
     parsed = Proxy.parse(proxy)
     if not parsed.is_http and not find_spec("socksio"):
         raise ValueError(
-            f"the environment names the SOCKS proxy {parsed.url}, for which a package is missing: install "
-            "httpx[socks], or except the server from it with NO_PROXY"
+            f"the SOCKS proxy {parsed.url} from the environment needs another package: install "
+            "httpx[socks], or exempt the server with NO_PROXY"
         )
     return parsed

@@ -1,4 +1,4 @@
-"""Bytes to server-sent events, without IO.
+"""Bytes to server-sent events, without I/O.
 
 The rules are those of the HTML standard's event-stream format. Lines end with LF, CR or CRLF and with nothing else:
 a vLLM server sends U+2028, U+2029 and U+0085 unescaped inside its JSON, so `str.splitlines` would tear events apart.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAX_EVENT_BYTES = 64 * 1024 * 1024
-"""The largest event that is accepted. One chunk with the logprobs of a whole vocabulary has about 20 MB."""
+"""Size limit of an event. A chunk with the logprobs of a whole vocabulary takes about 20 MB."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -18,9 +18,9 @@ class ServerSentEvent(NamedTuple):
     """One event.
 
     Attributes:
-        data: The payload, lines joined with LF.
-        event: The type, empty when the stream gives none.
-        id: The last id the stream gave, empty when none.
+        data: The payload, its lines joined with LF.
+        event: The type, empty if the stream gives none.
+        id: The last ID that the stream sent, empty if none.
     """
 
     data: bytes
@@ -29,22 +29,22 @@ class ServerSentEvent(NamedTuple):
 
 
 class EventTooLargeError(ValueError):
-    """One event is larger than the bound.
+    """An event is larger than the limit.
 
     Attributes:
-        before: The events that the same bytes had completed before it.
+        before: The events that the same bytes completed before it.
     """
 
     def __init__(self, limit: int, before: list[ServerSentEvent]) -> None:
-        super().__init__(f"one server-sent event has more than {limit:,} bytes")
+        super().__init__(f"a server-sent event has more than {limit:,} bytes")
         self.before = before
 
 
 class SSEDecoder:
-    """Takes the bytes of an event stream as they come and gives the events that they complete.
+    """Takes the bytes of an event stream as they arrive and returns the events that they complete.
 
     Attributes:
-        retry: The reconnection time the stream asked for, in milliseconds, or None.
+        retry: The reconnection time that the stream asked for, in milliseconds, or None.
     """
 
     __slots__ = ("_at_start", "_data", "_event", "_id", "_limit", "_line", "_size", "_skip_lf", "retry")
@@ -54,11 +54,11 @@ class SSEDecoder:
         self._limit = max_event_bytes
         self._at_start = True
         self._skip_lf = False
-        # The pieces of a line that has not ended: joining them only once keeps long lines linear.
+        # The pieces of an unfinished line: joining them only once keeps long lines linear.
         self._line: list[bytes] = []
-        # The data lines of an event that has not ended.
+        # The data lines of an unfinished event.
         self._data: list[bytes] = []
-        # The bytes of both, as they came: with the names of the fields and an LF for each line.
+        # The size of both as received, with the field names and an LF per line.
         self._size = 0
         self._event = ""
         self._id = ""
@@ -67,15 +67,15 @@ class SSEDecoder:
         """Takes some bytes.
 
         Raises:
-            EventTooLargeError: An event grew beyond the bound. Nothing more can be read.
+            EventTooLargeError: An event exceeds the limit. Nothing more can be read.
         """
         if data[:6] == b"data: " and self._is_whole(data):
-            # Exactly one event, which is how a server sends them that sends each when it is ready.
+            # Exactly one event: what servers send that flush each event when it is ready.
             return [ServerSentEvent(data[6:-2], "", self._id)]
         if self._at_start:
             data = self._without_bom(data)
         if self._skip_lf and data:
-            # The line ended with the CR that the bytes before ended with.
+            # The previous bytes ended with the CR of this line.
             self._skip_lf = False
             data = data.removeprefix(b"\n")
         if b"\r" in data:
@@ -114,15 +114,15 @@ class SSEDecoder:
         return events
 
     def flush(self) -> list[ServerSentEvent]:
-        """The bytes have ended: gives the event whose closing blank line never came, if any.
+        """The bytes have ended: returns the event whose closing blank line is missing, if any.
 
-        The standard drops it; servers and proxies that end a stream without the last blank line are common, and
-        what the data is worth shows when it is parsed.
+        The standard drops it; but servers and proxies that end a stream without the last blank line are common, and
+        parsing will show what the data is worth.
         """
         return self.feed(b"\n\n") if self._line or self._data else []
 
     def _is_whole(self, data: bytes) -> bool:
-        """Whether bytes that begin with a line of data are one event with nothing before or behind it."""
+        """Whether bytes that start with a data line are exactly one event."""
         size = len(data)
         if data.find(b"\n") != size - 2 or data[-1:] != b"\n" or b"\r" in data or size - 1 > self._limit:
             return False
@@ -138,10 +138,10 @@ class SSEDecoder:
         return data.removeprefix(_BOM)
 
     def _field(self, line: bytes) -> bool:
-        """Takes a line apart; says whether it belongs to the data."""
+        """Parses a field; returns whether it belongs to the data."""
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        # No name is a comment; servers and proxies send them to keep the connection alive.
+        # A line without a name is a comment; servers and proxies send them to keep the connection alive.
         if name == b"data":
             self._data.append(value)
             return True

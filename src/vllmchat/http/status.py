@@ -1,4 +1,4 @@
-"""An error that the server reports, as a status or inside a stream, to the right exception."""
+"""Maps an error that the server reports, as a status or inside a stream, to the right exception."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from vllmchat.http.call import Head
 
 MAX_ERROR_BYTES = 1024 * 1024
-"""What is read of an error's body."""
+"""How much of an error's body is read."""
 
 MAX_MESSAGE = 4_000
-"""Characters of a server's reason that go into a message; `body` has the rest."""
+"""How many characters of the server's reason go into a message; `body` has the rest."""
 
 _BY_STATUS: dict[int | None, type[APIStatusError]] = {
     cls.status: cls
@@ -47,7 +47,7 @@ _BY_STATUS: dict[int | None, type[APIStatusError]] = {
     )
 }
 
-# Every way in which vLLM from 0.8 on, and the servers most like it, say that a request does not fit. Some name the
+# Every way in which vLLM from 0.8 on, and the servers most like it, report that a request does not fit. Some name the
 # parameter, some do not. `min_tokens` and unrelated limits must not match.
 _CONTEXT = re.compile(
     r"maximum context length|longer than the (?:maximum model length|model's context length)"
@@ -61,41 +61,41 @@ _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_erro
 
 
 def error_from_reply(head: Head, raw: bytes, *, needs: str | None = None) -> APIStatusError:
-    """The exception for an answer with an error status.
+    """The exception for a response with an error status.
 
     Args:
-        head: The head of the answer.
+        head: The head of the response.
         raw: Its body.
-        needs: What a server must be to have the route, for one that has not.
+        needs: What a server needs in order to have the route, for one that lacks it.
     """
     return _make(head.status, _decoded(raw), head, "", needs)
 
 
 def error_from_event(head: Head, event: Mapping[str, object]) -> APIStatusError:
-    """The exception for an `{"error": ...}` event inside a stream that had begun with 200."""
+    """The exception for an `{"error": ...}` event inside a stream that began with status 200."""
     return _make(_status_of(event), event, head, " (inside the stream)")
 
 
 def error_despite_status(head: Head, raw: bytes) -> APIStatusError | None:
-    """The exception for a whole answer that has a good status and tells an error all the same; None for others."""
+    """The exception for a whole response that has a good status but reports an error; None for others."""
     body = _decoded(raw)
     if not isinstance(body, dict):
         return None
     fields = cast("dict[str, object]", body)
     if not fields.get("error") and fields.get("object") != "error":
         return None
-    return _make(_status_of(fields), fields, head, f" (in an answer with status {head.status})")
+    return _make(_status_of(fields), fields, head, f" (in a response with status {head.status})")
 
 
 def no_stream(head: Head, raw: bytes) -> ResponseError:
-    """The exception for a whole answer where a stream was asked for."""
+    """The exception for a whole response where a stream was expected."""
     text = raw[:8_000].decode("utf-8", "replace")[:2_000]
     kind = head.headers.get("content-type", "").partition(";")[0]
     shown = text if len(text) <= 200 else f"{text[:200]}…"
     said = f"it starts with: {shown}" if shown.strip() else "it is empty"
     return ResponseError(
-        f"a stream was asked for, and the server's answer is {kind}; {said}\nCheck base_url, and that the server "
-        "streams",
+        f"expected a stream, but the response is {kind}; {said}. Check base_url, and that the server supports "
+        "streaming",
         status_code=head.status,
         body=text,
         request_id=head.request_id,
@@ -131,7 +131,7 @@ def _decoded(raw: bytes) -> object:
 
 
 def _parts(body: object) -> tuple[str | None, str | None, str | None, int | str | None]:
-    """Message, type, param and code of any of the shapes that servers answer with."""
+    """Message, type, param and code, from any of the structures that servers use."""
     if not isinstance(body, dict):
         return None, None, None, None
     fields = cast("dict[str, object]", body)
@@ -153,7 +153,7 @@ def _parts(body: object) -> tuple[str | None, str | None, str | None, int | str 
 
 
 def _listed(detail: object) -> str:
-    """FastAPI's own list of what is wrong with a request, as text; other JSON as it is."""
+    """FastAPI's list of what is wrong with a request, as text; other JSON unchanged."""
     lines: list[str] = []
     for each in cast("list[object]", detail) if isinstance(detail, list) else []:
         problem = cast("dict[str, object]", each) if isinstance(each, dict) else {}
@@ -164,7 +164,7 @@ def _listed(detail: object) -> str:
 
 
 def _status_of(body: Mapping[str, object]) -> int:
-    """The status that an error would have had, had it come before the answer began; 500 when it does not say."""
+    """The status that the error would have had before the response began; 500 if unknown."""
     _, kind, _, code = _parts(body)
     if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
         return 400
@@ -177,8 +177,8 @@ def _is_context(message: str | None, kind: str | None, param: str | None, code: 
     if code in _CONTEXT_CODES or kind in _CONTEXT_CODES or param in _CONTEXT_PARAMS:
         return True
     if param in ("max_tokens", "max_completion_tokens") and isinstance(code, int):
-        # vLLM blames these when the reply asked for does not fit. Its codes are numbers; other servers, whose codes
-        # are words, blame them for anything.
+        # vLLM blames these if the requested reply does not fit. Its codes are numbers; other servers, whose codes are
+        # words, blame them for anything.
         return True
     return message is not None and _CONTEXT.search(message[:MAX_MESSAGE]) is not None
 
@@ -189,28 +189,27 @@ def _reason(status: int, message: str | None, body: object) -> str:
         text = _text_of_html(body)
     if text:
         return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
-    return "the server gave no reason; its log may tell" if status >= 500 else "the server gave no reason"
+    return "the server gave no reason; its log may have one" if status >= 500 else "the server gave no reason"
 
 
 def _advice(status: int, param: str | None, body: object, head: Head, needs: str | None) -> str:
     if 300 <= status < 400:
         target = head.headers.get("location", "")
         to = f" to {target.split('?', 1)[0]}" if target else ""
-        return f" - it redirects{to}. Redirects are not followed: they would carry the key away. Correct base_url."
+        return f" - it redirects{to}. Redirects are not followed, since they would leak the key. Correct base_url."
     if status == 401:
         return " - check api_key= or the environment variable it comes from."
     if _lacks_route(status, body):
-        return f" - this server has no such route. {needs or 'Check base_url.'}"
+        return f" - this server does not have the route. {needs or 'Check base_url.'}"
     if status == 404 and param == "response_id":
         return (
-            " - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 stood in its environment as it was "
-            "started."
+            " - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 was set when it was started."
         )
     if needs is not None and status == 501:
-        # Not with 403: vLLM says there itself how to open a route, and others mean something else, such as the key.
+        # Not with 403: vLLM says there itself how to enable a route, and others mean something else, such as the key.
         return f" - {needs}"
     if status == 405:
-        return " - this route does not take such requests. Check base_url."
+        return " - this route does not accept such requests. Check base_url."
     return ""
 
 
@@ -224,8 +223,8 @@ _TITLE = re.compile(r"<title\b[^<>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 
 
 def _text_of_html(text: str) -> str:
-    """What a person would read of a proxy's error page, at most 300 characters."""
-    import html  # only here: importing its table of entities takes time
+    """The visible text of a proxy's error page, at most 300 characters."""
+    import html  # slow: it has a large table of entities
 
     text = text[:8_000]
     title = _TITLE.search(text)

@@ -1,7 +1,7 @@
-"""Streams of events that a caller iterates over, blocking and awaiting.
+"""Event streams that a caller iterates over, sync and async.
 
-What the bytes mean is the reader's business; what a connection does is the exchange's. The two classes below only
-bring them together, and they are the same but for their colour.
+The reader knows what the bytes mean, the exchange knows the connection. The two stream classes below only connect
+them, and they are identical except for `await`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ R = TypeVar("R", bound="Partial")
 
 
 class EventReader(ABC, Generic[T]):
-    """Makes items of events, knows when the end is proven, and keeps what had arrived.
+    """Turns events into items, knows when the end is proven, and keeps what has arrived.
 
     Subclasses say what an event means; the rules for ends and errors are the same for all streams.
 
     Attributes:
-        done: Whether the last item has come.
+        done: Whether the last item has arrived.
         failure: What went wrong, to be raised after the items before it.
         kept_in: The attribute of the stream that holds what has arrived.
-        whole: Whether the answer is not streamed: its one event is complete when the bytes end.
+        whole: Whether the response is not streamed: then its one event is complete when the bytes end.
     """
 
     kept_in: ClassVar[str] = "completion"
@@ -55,35 +55,35 @@ class EventReader(ABC, Generic[T]):
 
     @abstractmethod
     def read_event(self, event: ServerSentEvent) -> T | None:
-        """Makes an item of an event; None when it has none. Sets `done` at the last event.
+        """Turns an event into an item; None if it has none. Sets `done` at the last event.
 
         Raises:
-            ResponseError: The event is not what this stream consists of.
+            ResponseError: The event does not belong in this stream.
             ErrorEvent: The event reports an error.
         """
 
     @abstractmethod
     def accept(self, item: T) -> None:
-        """The item is being handed out: it belongs to what has arrived."""
+        """Notes that the item is handed out: from now on it is part of what has arrived."""
 
     @abstractmethod
     def end_is_proven(self) -> bool:
-        """Whether what has been handed out is the whole answer, although no last event came."""
+        """Whether what has been handed out is the complete response although no last event arrived."""
 
     @abstractmethod
     def keep(self, error: VLLMChatError) -> None:
-        """Gives what has arrived to an error, as its `partial`."""
+        """Attaches what has arrived to an error, as its `partial`."""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Takes bytes as they come; gives the events that they complete."""
+        """Takes bytes as they arrive; returns the events that they complete."""
         try:
             return self._decoder.feed(data)
         except EventTooLargeError as error:
-            self.failure = ResponseError(f"{error}: this is not the stream that was asked for")
+            self.failure = ResponseError(f"{error}: this is not the expected stream")
             return error.before
 
     def flush(self) -> list[ServerSentEvent]:
-        """The bytes have ended properly: gives an event without its closing blank line, if there is one."""
+        """The bytes have ended properly: returns an event without its closing blank line, if there is one."""
         try:
             return self._decoder.flush()
         except EventTooLargeError as error:
@@ -97,8 +97,8 @@ class EventReader(ABC, Generic[T]):
         else:
             cause = f": {' '.join(str(failure.cause).split())}" if failure is not None else ""
             error = StreamInterruptedError(
-                f"the stream from {url} stopped before its end{cause}. What had arrived is in .partial; the server's "
-                "log, or that of a proxy in front of it, says why",
+                f"the stream from {url} ended too early{cause}. What arrived is in .partial; the server's "
+                "log, or the log of a proxy in front of it, says why",
                 request_id=request_id,
             )
         error.__cause__ = failure.cause if failure is not None else None
@@ -126,7 +126,7 @@ class ReplyReader(EventReader[T], Generic[T, R]):
 
     @abstractmethod
     def reply(self) -> R:
-        """The reply so far, also an empty one."""
+        """The reply so far; it may be empty."""
 
     def accept(self, item: T) -> None:
         """Adds the item to the reply."""
@@ -134,7 +134,7 @@ class ReplyReader(EventReader[T], Generic[T, R]):
         self.add(item)
 
     def keep(self, error: VLLMChatError) -> None:
-        """Gives the reply so far to an error, if anything came."""
+        """Attaches the reply so far to an error, if anything arrived."""
         if self._started:
             error.partial = self.reply()
 
@@ -144,14 +144,14 @@ class ChunkReader(ReplyReader[T, R]):
 
     @abstractmethod
     def decode(self, data: bytes) -> T | dict[str, object]:
-        """Makes a chunk of an event's data, or finds the body of the error that it tells.
+        """Decodes an event's data: a chunk, or the body of the error that it reports.
 
         Raises:
             ResponseError: The data is neither.
         """
 
     def read_event(self, event: ServerSentEvent) -> T | None:
-        """Makes a chunk of an event."""
+        """Turns an event into a chunk."""
         data = event.data
         if data.startswith(b"[DONE]"):
             self.done = True
@@ -178,17 +178,17 @@ class ErrorEvent(Exception):  # noqa: N818 - it never leaves this package
 
 
 class _Core(Generic[T]):
-    """What both colours keep and decide.
+    """The state and the decisions that sync and async streams share.
 
     Attributes:
         reader: What the bytes mean.
-        events: What has come and was not handed out yet. An item is made when it is asked for: those that nobody
-            keeps then die at once, and the garbage collector has nothing to look through.
+        events: What has arrived and was not handed out yet. An item is made when it is requested: items that nobody
+            keeps are then freed at once, and the garbage collector has nothing to scan.
         sent: The request.
-        clock: The call's, until the first item tells it that the answer has begun.
-        flushed: Whether what has come includes an event without its end.
+        clock: The call's, until the first item shows that the response has begun.
+        flushed: Whether what has arrived includes an unfinished event.
         closed: Whether the stream has ended, in whatever way.
-        error: What it ended with, if that was an error.
+        error: The error that it ended with, if any.
     """
 
     __slots__ = ("clock", "closed", "error", "events", "flushed", "reader", "sent")
@@ -205,8 +205,8 @@ class _Core(Generic[T]):
     def check_unused(self) -> None:
         if self.closed:
             error = StreamError(
-                "this stream has been read or closed: a stream can be iterated over once. What it brought is in "
-                f".{self.reader.kept_in}; for another one, make the call again",
+                "this stream has already been read or closed: it can be read only once. Its result is in "
+                f".{self.reader.kept_in}; to stream again, make another call",
                 request_id=self.reader.head.request_id if self.reader.head is not None else None,
             )
             self.reader.keep(error)
@@ -222,7 +222,7 @@ class _Core(Generic[T]):
             raise self.error
 
     def take(self) -> T | None:
-        """The next item of what has come; None when there is none."""
+        """The next item of what has arrived, or None."""
         reader, events = self.reader, self.events
         while events:
             event = events.popleft()
@@ -232,7 +232,7 @@ class _Core(Generic[T]):
                 failure = error
             else:
                 if reader.done:
-                    # What comes after the end does not count, whatever it is.
+                    # Whatever comes after the end does not count.
                     events.clear()
                     reader.failure = None
                 if item is None:
@@ -251,7 +251,7 @@ class _Core(Generic[T]):
         if sent is not None and head is not None:
             reader.head, data = without_secrets(sent, head, event.data)
             if data != event.data:
-                # Read again for the error that is told: without what is secret in it.
+                # Read again with the secrets masked, for the error message.
                 try:
                     reader.read_event(event._replace(data=data))
                 except (ErrorEvent, ResponseError) as masked:
@@ -260,7 +260,7 @@ class _Core(Generic[T]):
             assert reader.head is not None
             reader.failure = error_from_event(reader.head, error.body)
         elif reader.whole or not self.flushed:
-            # Of the last event of bytes that ended without its end, it would only say that it was cut.
+            # The last event is unfinished: its error would only mean that it was cut.
             reader.failure = error
 
     def close(self) -> None:
@@ -268,7 +268,7 @@ class _Core(Generic[T]):
         self.events.clear()
 
     def failed(self) -> bool:
-        """Whether, after all items, an error is to be raised."""
+        """Whether an error must be raised after all items."""
         failure = self.reader.failure
         if failure is not None and self.error is None:
             self.error = self.reader.complete_error(failure)
@@ -279,7 +279,7 @@ class _Core(Generic[T]):
         self.events.extend(self.reader.feed(data))
 
     def bytes_ended(self, failure: TransportFailure | None, url: str) -> None:
-        """No more bytes come; decides, when all items have been taken, whether that is the end."""
+        """No more bytes will come; once all items have been taken, decides whether that is the end."""
         reader = self.reader
         if failure is None and not self.flushed:
             self.flushed = True
@@ -293,10 +293,10 @@ class _Core(Generic[T]):
 
 
 class EventStream(Iterator[T]):
-    """A stream that is iterated over once, blocking.
+    """A sync stream; can be iterated over once.
 
     It opens its connection when it is first iterated over or entered. Leaving it early, through the context manager
-    or `close`, closes the connection at once, and the server stops working on it.
+    or `close`, closes the connection at once, and the server stops generating.
     """
 
     def __init__(self, reader: EventReader[T], open_exchange: Callable[[], SyncExchange]) -> None:
@@ -354,7 +354,7 @@ class EventStream(Iterator[T]):
         return self._exchange
 
     def close(self) -> None:
-        """Ends the stream. If it had not come to its end, the connection is closed and the server stops."""
+        """Ends the stream. If it was not complete, this closes the connection, and the server stops generating."""
         self._core.close()
         if self._exchange is not None:
             self._exchange.close()
@@ -375,10 +375,10 @@ class EventStream(Iterator[T]):
 
 
 class AsyncEventStream(AsyncIterator[T]):
-    """A stream that is iterated over once, awaiting.
+    """An async stream; can be iterated over once.
 
     It opens its connection when it is first iterated over or entered. Leaving it early, through the context manager
-    or `aclose`, closes the connection at once, and the server stops working on it.
+    or `aclose`, closes the connection at once, and the server stops generating.
     """
 
     def __init__(self, reader: EventReader[T], open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
@@ -436,7 +436,7 @@ class AsyncEventStream(AsyncIterator[T]):
         return self._exchange
 
     async def aclose(self) -> None:
-        """Ends the stream. If it had not come to its end, the connection is closed and the server stops."""
+        """Ends the stream. If it was not complete, this closes the connection, and the server stops generating."""
         self._core.close()
         if self._exchange is not None:
             await self._exchange.aclose()
@@ -458,7 +458,7 @@ class AsyncEventStream(AsyncIterator[T]):
 
 
 class ReplyStream(EventStream[T], Generic[T, R]):
-    """A stream of what adds up to a reply, blocking."""
+    """A sync stream of items that add up to a reply."""
 
     def __init__(self, reader: ReplyReader[T, R], open_exchange: Callable[[], SyncExchange]) -> None:
         super().__init__(reader, open_exchange)
@@ -466,12 +466,12 @@ class ReplyStream(EventStream[T], Generic[T, R]):
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None before the stream is open."""
+        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
         head = self._reader.head
         return head.request_id if head is not None else None
 
     def until_done(self) -> R:
-        """Reads the rest and gives the whole reply, also after the last item."""
+        """Reads the rest and returns the whole reply; works after the last item too."""
         if not self._core.complete:
             for _ in self:
                 pass
@@ -479,7 +479,7 @@ class ReplyStream(EventStream[T], Generic[T, R]):
 
 
 class AsyncReplyStream(AsyncEventStream[T], Generic[T, R]):
-    """A stream of what adds up to a reply, awaiting."""
+    """An async stream of items that add up to a reply."""
 
     def __init__(
         self, reader: ReplyReader[T, R], open_exchange: Callable[[], Awaitable[AsyncExchange]]
@@ -489,12 +489,12 @@ class AsyncReplyStream(AsyncEventStream[T], Generic[T, R]):
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the answer, else the one that was sent; None before the stream is open."""
+        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
         head = self._reader.head
         return head.request_id if head is not None else None
 
     async def until_done(self) -> R:
-        """Reads the rest and gives the whole reply, also after the last item."""
+        """Reads the rest and returns the whole reply; works after the last item too."""
         if not self._core.complete:
             async for _ in self:
                 pass

@@ -1,4 +1,4 @@
-"""How long a caller is willing to wait, and for what."""
+"""How long to wait, and for what."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Limit = Literal["connect", "first_token", "idle", "total"]
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """Limits on waiting, in seconds, named for what a user waits for. `None` switches a limit off.
+    """Timeouts, in seconds. `None` disables one.
 
     Attributes:
-        connect: To open a connection, TLS handshake included. For each attempt.
-        first_token: From the request until the first event of a stream, or until a whole reply begins to
-            arrive. A vLLM server is silent while a request is queued and while its prompt is processed, and a
-            reply that is not streamed begins only when it is finished: keep this one generous.
+        connect: For opening a connection, including the TLS handshake. Applies to each attempt.
+        first_token: From the request to the first event of a stream, or until a whole reply begins to arrive. A vLLM
+            server sends nothing while a request is queued and its prompt is processed, and a reply that is not
+            streamed begins only when it is finished, so keep this one generous.
         idle: Between two arrivals of bytes after that.
-        total: For the whole call: every attempt, every pause between attempts, and the stream to its end.
+        total: For the whole call: all attempts, the pauses between them, and the stream to its end.
     """
 
     connect: float | None = 5.0
@@ -41,7 +41,7 @@ class Timeout:
 
     @classmethod
     def of(cls, value: float | Timeout | None, default: Timeout) -> Timeout:
-        """What `timeout=value` means: a number sets `total` and keeps the rest of `default`, None is `default`."""
+        """Resolves `timeout=value`: a number sets `total` and keeps the rest of `default`; None means `default`."""
         if value is None:
             return default
         if isinstance(value, Timeout):

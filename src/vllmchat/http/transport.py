@@ -1,7 +1,7 @@
-"""Connection pools in which taking and returning a connection costs the same however many there are.
+"""Connection pools in which taking and returning a connection costs the same, however many there are.
 
-The idle connections of the one server that a provider talks to lie on a stack. The newest is taken first, so that
-after a burst the surplus grows old at the bottom and is dropped from there. Nothing ever looks through all of them.
+The idle connections to the provider's one server are kept on a stack. The newest is reused first, so that after a
+burst the surplus ages at the bottom and is dropped from there. Nothing ever scans all of them.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ if TYPE_CHECKING:
     from vllmchat.http.flow import Send
 
 KEEP_ALIVE_SECONDS = 4.0
-"""How long an idle connection is used again. vLLM's server closes it after 5 s; to be late is to lose a request."""
+"""How long an idle connection is reused. vLLM's server closes it after 5 s, and being late would lose a request."""
 
 
 class SyncAnswer(Protocol):
-    """An answer whose head has come."""
+    """A response whose head has arrived."""
 
     status: int
     headers: dict[str, str]
     follows_clock: bool
-    """Whether each read waits as long as the clock says then; else as long as it said when the body began."""
+    """Whether each read waits as long as the clock says then; otherwise as long as it said when the body began."""
 
     def read(self) -> bytes:
-        """The next bytes of the body, as they come; empty at the end, when the connection is free again."""
+        """The next bytes of the body, as they arrive; empty at the end, when the connection is free again."""
         ...
 
     def close(self) -> None:
-        """Ends the exchange; a body that was not read to its end costs the connection."""
+        """Ends the exchange. If the body was not read to its end, the connection is closed."""
         ...
 
 
 class AsyncAnswer(Protocol):
-    """An answer whose head has come."""
+    """A response whose head has arrived."""
 
     status: int
     headers: dict[str, str]
 
     async def read(self) -> bytes:
-        """The next bytes of the body, as they come; empty at the end, when the connection is free again."""
+        """The next bytes of the body, as they arrive; empty at the end, when the connection is free again."""
         ...
 
     async def aclose(self) -> None:
-        """Ends the exchange; a body that was not read to its end costs the connection."""
+        """Ends the exchange. If the body was not read to its end, the connection is closed."""
         ...
 
     def abort(self) -> None:
-        """The same without awaiting, as far as that is possible; for finalisers."""
+        """The same without waiting, as far as possible; for finalizers."""
         ...
 
 
@@ -81,7 +81,7 @@ class IdleLines(Generic[LineT]):
         return len(self._lines)
 
     def push(self, line: LineT) -> None:
-        """Puts a connection that has just become idle on top, and drops what has grown old at the bottom."""
+        """Puts a connection that has just become idle on top, and drops the expired ones at the bottom."""
         now = monotonic()
         line.expires = now + KEEP_ALIVE_SECONDS
         line.used = True
@@ -101,19 +101,19 @@ class IdleLines(Generic[LineT]):
         return None
 
     def clear(self) -> None:
-        """Closes all."""
+        """Closes all of them."""
         while self._lines:
             self._lines.pop().wire.abort()
 
 
 class SyncPool:
-    """The blocking connections to one server; safe to use from many threads of one process."""
+    """The sync connections to one server. Thread-safe within one process."""
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
         self._route = route
         self._max = max_connections
         self._pid = os.getpid()
-        # Reentrant, since an answer that is collected unread returns its connection from wherever that happens.
+        # Reentrant: a response that is garbage-collected unread returns its connection wherever that happens.
         self._lock = threading.RLock()
         self._idle: IdleLines[SyncLine] = IdleLines()
         self._closed = False
@@ -121,7 +121,7 @@ class SyncPool:
         self._waiting: deque[threading.Lock] = deque()
 
     def send(self, step: Send, clock: Clock) -> SyncAnswer:
-        """Sends a request and waits for the head of its answer.
+        """Sends a request and waits for the head of its response.
 
         Raises:
             httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
@@ -137,7 +137,7 @@ class SyncPool:
     def release(self, line: SyncLine, *, broken: bool = False) -> None:
         """Takes a connection back."""
         if self._pid != os.getpid():
-            # A child process lets go of what its parent uses. Whoever held the lock does not exist here.
+            # A forked child must not close what its parent uses. The thread that held the lock does not exist here.
             line.wire.abort()
             return
         with self._lock:
@@ -148,7 +148,7 @@ class SyncPool:
             self._leave()
 
     def close(self) -> None:
-        """Closes the idle connections; those in use follow when they come back. The next request opens new ones."""
+        """Closes the idle connections, and those in use when they are returned. The next request opens new ones."""
         if self._pid != os.getpid():
             self._idle.clear()
             return
@@ -182,7 +182,7 @@ class SyncPool:
             turn.acquire()
             self._waiting.append(turn)
             if self._in_use < self._max:
-                # Since it was asked, the garbage collector has found an answer that nobody held any more.
+                # In the meantime, the garbage collector has found an abandoned response.
                 self._waiting.remove(turn)
                 self._in_use += 1
                 return
@@ -198,7 +198,7 @@ class SyncPool:
                 raise httpcore.PoolTimeout("timed out")
 
     def _left_queue(self, turn: threading.Lock) -> bool:
-        """Leaves the queue; False when there is nothing to leave, because the turn has come."""
+        """Leaves the queue; False if it is too late, because the turn has come."""
         if turn in self._waiting:
             self._waiting.remove(turn)
             return True
@@ -206,14 +206,14 @@ class SyncPool:
 
     def _leave(self) -> None:
         if self._waiting:
-            # The right to a connection passes on to who has waited longest.
+            # The permission passes on to whoever has waited longest.
             self._waiting.popleft().release()
         else:
             self._in_use -= 1
 
 
 class AsyncPool:
-    """The connections to one server on one event loop."""
+    """The async connections to one server on one event loop."""
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
         self.home = Home()
@@ -226,7 +226,7 @@ class AsyncPool:
         self._waiting: deque[anyio.Event] = deque()
 
     async def send(self, step: Send, clock: Clock) -> AsyncAnswer:
-        """Sends a request and waits for the head of its answer.
+        """Sends a request and waits for the head of its response.
 
         Raises:
             httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
@@ -249,14 +249,14 @@ class AsyncPool:
         self._leave()
 
     def close(self) -> None:
-        """Closes the idle connections; those in use follow when they come back. The next request opens new ones.
+        """Closes the idle connections, and those in use when they are returned. The next request opens new ones.
 
-        It may be called from any thread.
+        May be called from any thread.
         """
         self.home.run(self._close)
 
     def end(self) -> None:
-        """Closes all connections, also those in use: their event loop ends."""
+        """Closes all connections, including those in use: their event loop is ending."""
         self._close()
         for line in list(self._busy):
             line.wire.abort()
@@ -288,7 +288,7 @@ class AsyncPool:
         turn = anyio.Event()
         self._waiting.append(turn)
         if self._max is not None and self._in_use < self._max:
-            # Since it was asked, the garbage collector has found an answer that nobody held any more.
+            # In the meantime, the garbage collector has found an abandoned response.
             self._waiting.remove(turn)
             self._in_use += 1
             return
@@ -296,7 +296,7 @@ class AsyncPool:
             with anyio.move_on_after(clock.total_seconds()):
                 await turn.wait()
         except BaseException:
-            # Cancelled. A turn that had come in the same moment goes on to the next in the queue.
+            # Cancelled. If the turn came at the same moment, it passes on to the next in the queue.
             if turn.is_set():
                 self._leave()
             else:
@@ -308,7 +308,7 @@ class AsyncPool:
 
     def _leave(self) -> None:
         if self._waiting:
-            # The right to a connection passes on to who has waited longest.
+            # The permission passes on to whoever has waited longest.
             self._waiting.popleft().set()
         else:
             self._in_use -= 1
@@ -389,7 +389,7 @@ class _AsyncAnswer:
         with anyio.CancelScope(shield=True):
             if pieces is not None:
                 await run_out(pieces)
-            # The event loop lets go of the socket in its next round: when this returns, the server can know.
+            # The event loop closes the socket in its next iteration: after this, the server can notice.
             await anyio.lowlevel.checkpoint()
 
     def abort(self) -> None:
@@ -413,12 +413,12 @@ class _AsyncAnswer:
 
 
 class _Inflater:
-    """Undoes a compression that nobody asked for, in steps, so that a small body cannot become a huge one at once."""
+    """Decompresses a body that should not be compressed, in steps, so that a small body cannot explode in memory."""
 
     _STEP = 1024 * 1024
 
     def __init__(self) -> None:
-        # 32 + 15: gzip or zlib, as the data says.
+        # 32 + 15: gzip or zlib, detected from the data.
         self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
         self._begun = False
 
@@ -439,12 +439,12 @@ class _Inflater:
     def _step(self, source: bytes) -> bytes:
         self._begun = self._begun or bool(source)
         if self._inflate.eof and (source or self._inflate.unused_data):
-            # Without end, perhaps, and no byte of it would count.
+            # It may be endless, and none of it would count.
             raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
         try:
             data = self._inflate.decompress(source, self._STEP)
         except zlib.error as error:
-            raise httpcore.RemoteProtocolError(f"the compressed body is broken: {error}") from error
+            raise httpcore.RemoteProtocolError(f"the compressed body is corrupt: {error}") from error
         if not source and not data and self._begun and not self._inflate.eof:
             raise httpcore.RemoteProtocolError("the compressed body ends too early")
         return data
@@ -457,5 +457,5 @@ def _inflater(headers: dict[str, str]) -> _Inflater | None:
     if coding in ("gzip", "x-gzip", "deflate"):
         return _Inflater()
     raise httpcore.RemoteProtocolError(
-        f"the server sent content-encoding {coding!r}, which was not asked for"
+        f"the server sent content-encoding {coding!r}, which was not requested"
     )

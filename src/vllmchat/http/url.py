@@ -1,4 +1,4 @@
-"""Where the server is."""
+"""The URL of the server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class BaseURL(NamedTuple):
-    """A base URL, taken apart.
+    """A parsed base URL.
 
     Attributes:
         scheme: `http` or `https`.
-        host: Host name or address, an IPv6 address without its brackets.
+        host: Host name or address; an IPv6 address without brackets.
         port: TCP port.
-        prefix: Path in front of every route, without a slash at its end: `/v1`, `/team-a/v1` or empty.
+        prefix: The path before every route, without a trailing slash: `/v1`, `/team-a/v1` or empty.
     """
 
     scheme: Literal["http", "https"]
@@ -25,17 +25,17 @@ class BaseURL(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, *, add_v1: bool) -> BaseURL:
-        """Takes a base URL apart.
+        """Parses a base URL.
 
         Args:
-            text: Such as `http://localhost:8000/v1`. A slash at the end is ignored.
-            add_v1: Whether `/v1` is appended to a path that does not end with it. vLLM's routes are always below
-                `/v1`; other servers put theirs elsewhere.
+            text: Such as `http://localhost:8000/v1`. A trailing slash is ignored.
+            add_v1: Whether to append `/v1` to a path that does not end with it. vLLM's routes are always below `/v1`;
+                those of other servers may be elsewhere.
 
         Raises:
-            ValueError: The text is no URL that requests can be sent to; the message says what to write.
+            ValueError: The URL cannot be used; the message says what to write.
         """
-        given = cast("object", text)  # type checkers rule the rest out, but URLs come from configurations too
+        given = cast("object", text)  # not all callers use a type checker
         if not isinstance(given, str):
             raise TypeError(f"base_url must be a str, not {type(given).__name__}")
         text = text.strip()
@@ -44,7 +44,7 @@ class BaseURL(NamedTuple):
             parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
-            # The reason may quote a password.
+            # The reason might quote a password.
             reason = "" if "@" in text else f": {error}"
             raise ValueError(f"base_url={shown!r} is not a URL{reason}") from None
         scheme = parts.scheme.lower()
@@ -55,7 +55,7 @@ class BaseURL(NamedTuple):
                 " For a unix socket, pass http_client=httpx.Client(transport=httpx.HTTPTransport(uds=PATH))."
             )
             raise ValueError(
-                f"base_url={shown!r} must begin with http:// or https://, not {scheme}://."
+                f"base_url={shown!r} must start with http:// or https://, not {scheme}://."
                 f"{hint if 'unix' in scheme else ''}"
             )
         if parts.username is not None or parts.password is not None:
@@ -67,8 +67,8 @@ class BaseURL(NamedTuple):
             raise ValueError(f"base_url={shown!r} has no host")
         if parts.query or parts.fragment:
             raise ValueError(
-                "base_url must not contain a query or a fragment, since URLs are logged: what a gateway wants to "
-                "know of each request goes into headers="
+                "base_url must not contain a query or a fragment, since URLs are logged: pass what a gateway needs in "
+                "headers="
             )
         if any(ord(char) <= 32 or ord(char) == 127 for char in text):
             raise ValueError(f"base_url={shown!r} contains white space or control characters")
@@ -76,7 +76,7 @@ class BaseURL(NamedTuple):
         for route in ("/chat/completions", "/completions", "/models"):
             if path.endswith(route):
                 raise ValueError(
-                    f"base_url={shown!r} names a route: leave {route!r} away, each verb adds its own"
+                    f"base_url={shown!r} includes a route: remove {route!r}, each method adds its own"
                 )
         if add_v1 and not path.endswith("/v1"):
             path += "/v1"
@@ -99,7 +99,7 @@ class BaseURL(NamedTuple):
 
     @property
     def root(self) -> str:
-        """The prefix without `/v1`: in front of the routes that vLLM keeps outside it."""
+        """The prefix without `/v1`, for the routes that vLLM has outside it."""
         return self.prefix.removesuffix("/v1")
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ class BaseURL(NamedTuple):
 
 
 def _shown(text: str) -> str:
-    """The text without what may be secret in it."""
+    """The text without anything that may be secret."""
     head, at, tail = text.rpartition("@")
     if at:
         scheme, sep, _ = head.rpartition("://")

@@ -1,8 +1,8 @@
-"""A caller's own httpx or httpx2 client under this library.
+"""Sends requests through the caller's own httpx or httpx2 client.
 
-Only plain data crosses: strings, bytes, dicts and numbers. So any client with these methods will do, and an httpx2
-client needs no import of httpx2 here. The client's own settings hold: proxies, TLS, limits, hooks, auth. It is never
-closed here.
+Only plain data crosses the boundary: strings, bytes, dicts and numbers. So any client with these methods will do, and
+httpx2 need not be imported here. The client's own settings apply: proxies, TLS, limits, hooks, auth. It is never closed
+here.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 USER_AGENT = f"vllmchat/{VERSION}"
-"""How this library names itself."""
+"""The user agent of this library."""
 
 
 class HTTPResponse(Protocol):
-    """What both colours need of an answer."""
+    """What sync and async responses have in common."""
 
     @property
     def status_code(self) -> int:
@@ -39,42 +39,42 @@ class HTTPResponse(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its headers, under names in any case."""
+        """The response headers, by name in any case."""
         ...
 
 
 class SyncHTTPResponse(HTTPResponse, Protocol):
-    """What a `SyncHTTPClient` gives back."""
+    """What a `SyncHTTPClient` returns."""
 
     def iter_bytes(self) -> Iterator[bytes]:
-        """The body as it comes, decompressed."""
+        """The decompressed body as it arrives."""
         ...
 
     def close(self) -> None:
-        """Ends the exchange, also in the middle of the body."""
+        """Ends the exchange, even in the middle of the body."""
         ...
 
 
 class AsyncHTTPResponse(HTTPResponse, Protocol):
-    """What an `AsyncHTTPClient` gives back."""
+    """What an `AsyncHTTPClient` returns."""
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The body as it comes, decompressed."""
+        """The decompressed body as it arrives."""
         ...
 
     async def aclose(self) -> None:
-        """Ends the exchange, also in the middle of the body."""
+        """Ends the exchange, even in the middle of the body."""
         ...
 
 
 @runtime_checkable
 class SyncHTTPClient(Protocol):
-    """What a client given as `http_client=` must offer; `httpx.Client` and `httpx2.Client` do."""
+    """What `http_client=` must provide; `httpx.Client` and `httpx2.Client` do."""
 
-    # Requests are of the client's own type: they only pass through. `*args` and `**options` of `Any` match any further
-    # parameters; one of them alone would not.
+    # Requests have the client's own type: they are only passed on. `*args` and `**options` of type `Any` match any
+    # further parameters; one of them alone would not.
     def build_request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
-        """Makes a request of `content`, `headers` and `extensions`."""
+        """Makes a request from `content`, `headers` and `extensions`."""
         ...
 
     def send(self, request: Any, *, stream: bool = False) -> SyncHTTPResponse:
@@ -84,10 +84,10 @@ class SyncHTTPClient(Protocol):
 
 @runtime_checkable
 class AsyncHTTPClient(Protocol):
-    """What a client given as `async_http_client=` must offer; `httpx.AsyncClient` and `httpx2.AsyncClient` do."""
+    """What `async_http_client=` must provide; `httpx.AsyncClient` and `httpx2.AsyncClient` do."""
 
     def build_request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
-        """Makes a request of `content`, `headers` and `extensions`."""
+        """Makes a request from `content`, `headers` and `extensions`."""
         ...
 
     async def send(self, request: Any, *, stream: bool = False) -> AsyncHTTPResponse:
@@ -96,10 +96,10 @@ class AsyncHTTPClient(Protocol):
 
 
 def check_clients(http_client: object, async_http_client: object) -> None:
-    """Tells a blocking client from an asynchronous one.
+    """Checks that each client is of the right kind.
 
     Raises:
-        TypeError: An argument is the other kind or no client at all; the message says what to pass.
+        TypeError: A client is of the other kind or not a client at all; the message says what to pass.
     """
     for name, client, want_async in (
         ("http_client", http_client, False),
@@ -107,11 +107,13 @@ def check_clients(http_client: object, async_http_client: object) -> None:
     ):
         if client is None:
             continue
-        kind = "an asynchronous client" if want_async else "a blocking client"
+        kind = "an async client" if want_async else "a sync client"
         wanted = f"{kind} such as httpx.{'AsyncClient' if want_async else 'Client'}(...)"
         given = _full_name(type(client))
         if isinstance(client, type):
-            raise TypeError(f"{name} must be {wanted}, not the class {_full_name(client)}: make an instance")
+            raise TypeError(
+                f"{name} must be {wanted}, not the class {_full_name(client)}: create an instance"
+            )
         if not callable(getattr(client, "send", None)) or not callable(
             getattr(client, "build_request", None)
         ):
@@ -127,14 +129,14 @@ def _full_name(cls: type) -> str:
 
 
 def sends_authorization(client: object) -> bool:
-    """Whether a caller's client says who it is by itself."""
+    """Whether a caller's client sets its own credentials."""
     return "authorization" in _headers(client)
 
 
 def timeout_of(client: object) -> Timeout | None:
-    """The limits that a client was made with; None when they are httpx's own defaults.
+    """The timeouts of a client; None if they are httpx's defaults.
 
-    httpx's default of 5 s for each read is made for web pages. Whoever wants it here must say so.
+    httpx's default of 5 s per read is made for web pages. Callers who want it here must set it on the `Timeout`.
     """
     limits = _own_limits(client)
     if limits is None:
@@ -151,57 +153,57 @@ def _own_limits(client: object) -> dict[str, float | None] | None:
 
 
 class UserSyncClient:
-    """Sends through a caller's blocking client."""
+    """Sends through the caller's sync client."""
 
     def __init__(self, client: SyncHTTPClient) -> None:
         self._client = client
 
     def send(self, step: Send, clock: Clock) -> UserSyncAnswer:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         sending = _Sending(self._client, step, clock)
         request = sending.request({"timeout": sending.limits, "trace": sending.trace})
         try:
             response = self._client.send(request, stream=True)
         finally:
             clock.reused = sending.reused
-        # The body's reads wait under one limit, which httpcore takes from here when the body begins.
+        # All reads of the body share one timeout, which httpcore takes from here when the body begins.
         sending.limits["read"] = clock.body_seconds()
         return UserSyncAnswer(response)
 
     def close(self) -> None:
-        """Leaves the client open: it is the caller's."""
+        """Leaves the client open: it belongs to the caller."""
 
 
 class UserAsyncClient:
-    """Sends through a caller's asynchronous client."""
+    """Sends through the caller's async client."""
 
     def __init__(self, client: AsyncHTTPClient) -> None:
-        from vllmchat.http.network import Home  # with it comes httpcore, which not every caller needs
+        from vllmchat.http.network import Home  # it imports httpcore, which not every caller needs
 
         self._client = client
         self._home = Home()
 
     async def send(self, step: Send, clock: Clock) -> UserAsyncAnswer:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         sending = _Sending(self._client, step, clock)
         request = sending.request({"timeout": sending.limits, "trace": sending.atrace})
         try:
             response = await self._client.send(request, stream=True)
         finally:
             clock.reused = sending.reused
-        # Each read of the body has a scope of its own below; the client's limit must not come before it.
+        # Each read of the body has its own scope below; the client's timeout must not fire first.
         sending.limits["read"] = None
         return UserAsyncAnswer(response, clock, self._home)
 
     def close(self) -> None:
-        """Leaves the client open: it is the caller's."""
+        """Leaves the client open: it belongs to the caller."""
 
     def end(self) -> None:
-        """Leaves the client open: it is the caller's."""
+        """Leaves the client open: it belongs to the caller."""
 
 
 class UserSyncAnswer:
-    """An answer that came through a caller's blocking client."""
+    """A response from the caller's sync client."""
 
     follows_clock = False
 
@@ -230,7 +232,7 @@ class UserSyncAnswer:
 
 
 class UserAsyncAnswer:
-    """An answer that came through a caller's asynchronous client."""
+    """A response from the caller's async client."""
 
     __slots__ = ("_clock", "_home", "_open", "_pieces", "_response", "headers", "status")
 
@@ -280,16 +282,16 @@ class UserAsyncAnswer:
 
 
 class ReadTimeout(Exception):  # noqa: N818 - the name by which transports' timeouts are known
-    """A wait for bytes ended here, not in the client."""
+    """A wait for bytes timed out here, not in the client."""
 
 
 async def _leave(response: AsyncHTTPResponse, pieces: AsyncIterator[bytes]) -> None:
-    """Closes an answer in the middle of its body."""
+    """Closes a response in the middle of its body."""
     try:
         await response.aclose()
     finally:
-        # The body is read through several generators. What one of them waits for is cancelled, and they all end; left
-        # alone, the inner ones would end when they are collected, about which trio complains.
+        # The body is read through several nested generators. Cancelling what one of them waits for ends them all; left
+        # alone, the inner ones would end when they are garbage-collected, and trio would complain.
         with anyio.CancelScope(shield=True) as scope, contextlib.suppress(Exception):
             scope.cancel()
             for _ in range(_LEFT_OVER):
@@ -301,10 +303,10 @@ _LEFT_OVER = 1000
 
 
 class _Sending:
-    """One request on its way through a caller's client.
+    """One request in progress through a caller's client.
 
     Attributes:
-        limits: What the client's waits may take, by httpcore's names. Read by the client when a wait begins.
+        limits: The timeouts of the client's waits, by httpcore's names. The client reads them when a wait begins.
     """
 
     def __init__(self, client: SyncHTTPClient | AsyncHTTPClient, step: Send, clock: Clock) -> None:
@@ -329,7 +331,7 @@ class _Sending:
             # The caller gave the client a name.
             del headers["user-agent"]
         if step.found_key and sends_authorization(self._client):
-            # The caller told the client who it is, and nobody gave another key.
+            # The caller's client has its own credentials, and no other key was passed in.
             headers.pop("authorization", None)
         return self._client.build_request(
             step.method, step.url, headers=headers, content=step.body, extensions=extensions
@@ -337,23 +339,23 @@ class _Sending:
 
     @property
     def reused(self) -> bool:
-        """Whether the request went out on a connection that had been used before, as httpcore's trace tells."""
+        """Whether the request used a connection that had been used before, according to httpcore's trace."""
         return self._sent and not self._opened
 
     def trace(self, name: str, _info: object) -> None:
-        """Takes notice of what httpcore does."""
+        """Receives httpcore's trace events."""
         if name.startswith("connection.connect"):
             self._opened = True
         elif "send_request_headers.started" in name:
             self._sent = True
 
     async def atrace(self, name: str, info: object) -> None:
-        """The same for an asynchronous client."""
+        """The same for an async client."""
         self.trace(name, info)
 
 
 def _pool_seconds(client: object, clock: Clock) -> float | None:
-    """How long the client may wait for a connection of its pool: as it was made for, and not beyond `total`."""
+    """How long the client may wait for a connection from its pool: its own timeout, but not beyond `total`."""
     own = (_own_limits(client) or {}).get("pool")
     limit = min(math.inf if own is None else own, clock.total_seconds())
     return None if limit == math.inf else limit

@@ -1,1 +1,1 @@
-"""Models that give numbers instead of text: embeddings, classes, scores."""
+"""Models that return numbers instead of text: embeddings, classes, scores."""

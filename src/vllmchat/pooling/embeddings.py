@@ -42,32 +42,32 @@ class Embedding(WireModel):
     """Always `"embedding"`."""
 
     embedding: Vector
-    """The numbers, densely packed. `tolist()` makes a list of floats of them, `numpy()` a numpy array."""
+    """The numbers, densely packed. `tolist()` converts them to a list of floats, `numpy()` to a numpy array."""
 
 
 class Embeddings(Answer):
     """The embeddings of all inputs.
 
-    However they were sent, `vectors` has them as lists and `numpy()` as an array, in the order of the inputs.
+    `vectors` returns them as lists and `numpy()` as an array, in the order of the inputs, however they were sent.
     """
 
     id: Text = ""
-    """The server's name for this answer: `embd-` and the request's id. Empty with `bytes_only`."""
+    """The response ID: `embd-` plus the request ID. Empty with `bytes_only`."""
 
     object: Text = "list"
     """Always `"list"`."""
 
     created: Whole = 0
-    """When the server made it, in seconds since 1970."""
+    """When the response was created, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     data: Items[Embedding] = Field(default_factory=list[Embedding])
     """The embeddings, in the order of the inputs."""
 
     usage: Usage | None = None
-    """How many tokens the inputs had. None with `bytes_only`."""
+    """The number of tokens in the inputs. None with `bytes_only`."""
 
     @property
     def vectors(self) -> list[list[float]]:
@@ -76,21 +76,21 @@ class Embeddings(Answer):
 
     @property
     def vector(self) -> list[float]:
-        """The first embedding as a list of floats: the one, for one input."""
+        """The first embedding as a list of floats; for a single input, the only one."""
         return self.data[0].embedding.tolist()
 
     def numpy(self) -> "NDArray[numpy.float32]":
-        """The embeddings as the rows of a numpy array of 32-bit floats, in the order of the inputs.
+        """The embeddings as a numpy array of 32-bit floats, one row per embedding, in the order of the inputs.
 
         Raises:
-            ModuleNotFoundError: numpy is not installed; `vllmchat[numpy]` brings it.
+            ModuleNotFoundError: numpy is not installed; install `vllmchat[numpy]`.
         """
         return stacked([each.embedding for each in self.data])
 
 
 _WHAT: Final = "a list of embeddings"
 _NEEDS: Final = (
-    "It exists only for models that embed: start the server with --runner pooling --convert embed "
+    "Only embedding models have it: start the server with --runner pooling --convert embed "
     "(before 0.10.1: --task embed)."
 )
 
@@ -104,14 +104,14 @@ _DIALECTS: Final = Dialects(
 
 
 def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
-    """The request for the embeddings of some inputs.
+    """The request for the embeddings of the inputs.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
     subject = judge_input(inputs, batches=True)
     form = wanted_format(params, "base64", subject.count, "bytes_only")
-    found = [*subject.problems, *judge_count(form, subject.count, "Write bytes_only or base64.")]
+    found = [*subject.problems, *judge_count(form, subject.count, "Use bytes_only or base64.")]
     checked = check_all(found, _DIALECTS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read, packing=packing, wanted=subject.wanted(checked))

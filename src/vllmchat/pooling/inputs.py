@@ -1,4 +1,4 @@
-"""What goes into a model that gives numbers: text, tokens or conversations, one or many."""
+"""The input of pooling models: text, tokens or conversations, one or many."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     )
     """A text, a list of texts, the tokens of a text, a list of these, a conversation, or a list of conversations.
 
-    A conversation becomes a text by the model's chat template. Lists of conversations: `embed` only, since vLLM 0.24.
+    The model's chat template turns a conversation into text. Lists of conversations: only for `embed`, since vLLM 0.24.
     """
-    # Written so, and not as six kinds of lists, because mypy finds the messages in a literal only among one kind of
-    # list. That the items are of one kind is checked before anything is sent.
+    # Not written as six kinds of lists, because mypy recognizes the messages in a literal only in a single kind of
+    # list. A check before sending makes sure that all items are of one kind.
 
 _WHAT: Final = "a text, a list of texts, token ids, a list of these, or a conversation"
 
@@ -38,11 +38,11 @@ _MOST_PROBLEMS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An input that has been judged.
+    """A checked input.
 
     Attributes:
-        fields: It as it is sent.
-        count: How many results it has.
+        fields: The fields to send.
+        count: The number of results.
         conversation: Whether it goes through a chat template.
         problems: What is wrong with it.
     """
@@ -53,20 +53,20 @@ class Subject:
     problems: Sequence[Problem] = ()
 
     def wanted(self, params: CheckedParams) -> int | None:
-        """How many results the answer must have; None when `extra_body` may have put another input there."""
+        """The expected number of results; None if `extra_body` may have replaced the input."""
         extra = params.extra_body or {}
         return None if "input" in extra or "messages" in extra else self.count
 
 
 class Dialects:
-    """What a verb takes, with a text and with a conversation.
+    """The parameters of a method, for text and for conversations.
 
     Args:
-        owner: The verb.
+        owner: The method.
         params: All its parameters.
-        of_texts: Those of them that it takes with a text or with tokens.
+        of_texts: Those that it accepts with text or tokens.
         between: The rules between its parameters.
-        said: Of some other names, what is wrong with them and what to write instead.
+        said: For some other names, what is wrong with them and what to write instead.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Dialects:
 
 
 _FOR_CONVERSATIONS: Final = (
-    "is for conversations, which a template makes a text of; this input has none.",
+    "is only for conversations, which go through a chat template; this input is not a conversation.",
     None,
 )
 
@@ -122,7 +122,7 @@ def judge_input(value: object, *, batches: bool) -> Subject:
         return Subject({"input": value})
     items = as_list(value)
     if items is None:
-        hint = "Write [...] around it." if _is_message(value) else None
+        hint = "Wrap it in [...]." if _is_message(value) else None
         return _wrong(not_a(value, "input", _WHAT, hint))
     if not items:
         return _wrong(Problem("input", show(value), "must not be empty."))
@@ -173,8 +173,10 @@ def _token_lists(items: Sequence[object]) -> Subject:
 
 def _conversations(items: Sequence[object], *, batches: bool) -> Subject:
     if not batches:
-        rule = "must be one conversation: this route takes no list of them."
-        return _wrong(Problem("input", f"<{kind_of(items)} of {len(items)}>", rule, "Make a call for each."))
+        rule = "must be one conversation: this route does not accept a list of conversations."
+        return _wrong(
+            Problem("input", f"<{kind_of(items)} of {len(items)}>", rule, "Make one call for each.")
+        )
     problems: list[Problem] = []
     conversations: list[list[Mapping[str, object]]] = []
     for place, item in enumerate(items):

@@ -1,4 +1,4 @@
-"""Whatever a pooling model gives, and the classes of a classifier: `/pooling` and `/classify`."""
+"""The output of pooling models, and the classes of classifiers: `/pooling` and `/classify`."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PoolingOutput(WireModel):
-    """What the model gave for one input."""
+    """The model's output for one input."""
 
     index: Whole = 0
     """Which input, from 0."""
@@ -42,43 +42,43 @@ class PoolingOutput(WireModel):
     """Always `"pooling"`."""
 
     data: Annotated[Vector | list[Vector], Field(union_mode="left_to_right")]
-    """The numbers, densely packed: one row, or with a token task a list of rows, one for each token."""
+    """The numbers, densely packed: a single row, or a list with one row per token for token tasks."""
 
     def tolist(self) -> list[float] | list[list[float]]:
-        """The numbers as a list of floats, or with a token task as a list of rows."""
+        """The numbers as a list of floats, or as a list of rows for token tasks."""
         if isinstance(self.data, Vector):
             return self.data.tolist()
         return [row.tolist() for row in self.data]
 
     def numpy(self) -> "NDArray[numpy.float32]":
-        """The numbers as a numpy array of 32-bit floats, with one dimension, or two with a token task.
+        """The numbers as a numpy array of 32-bit floats, with one dimension, or two for token tasks.
 
         Raises:
-            ModuleNotFoundError: numpy is not installed; `vllmchat[numpy]` brings it.
+            ModuleNotFoundError: numpy is not installed; install `vllmchat[numpy]`.
         """
         return self.data.numpy() if isinstance(self.data, Vector) else stacked(self.data)
 
 
 class PoolingOutputs(Answer):
-    """What the model gave for all inputs."""
+    """The model's output for all inputs."""
 
     id: Text = ""
-    """The server's name for this answer: `pooling-` and the request's id."""
+    """The response ID: `pooling-` plus the request ID."""
 
     object: Text = "list"
     """Always `"list"`."""
 
     created: Whole = 0
-    """When the server made it, in seconds since 1970."""
+    """When the response was created, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     data: Items[PoolingOutput] = Field(default_factory=list[PoolingOutput])
-    """What it gave, in the order of the inputs."""
+    """The outputs, in the order of the inputs."""
 
     usage: Usage | None = None
-    """How many tokens the inputs had."""
+    """The number of tokens in the inputs."""
 
 
 class Classification(WireModel):
@@ -88,51 +88,51 @@ class Classification(WireModel):
     """Which input, from 0."""
 
     label: str | None = None
-    """The name of the likeliest class, where the model's configuration has one."""
+    """The name of the most likely class, if the model's configuration has one."""
 
     probs: Vector = Field(default_factory=lambda: Vector("d"))
-    """The probability of each class, densely packed; with `use_activation=False` the numbers before."""
+    """The probability of each class, densely packed; with `use_activation=False`, the logits."""
 
     num_classes: Whole = 0
-    """How many classes there are."""
+    """The number of classes."""
 
 
 class Classifications(Answer):
     """The classes of all inputs."""
 
     id: Text = ""
-    """The server's name for this answer: `classify-` and the request's id."""
+    """The response ID: `classify-` plus the request ID."""
 
     object: Text = "list"
     """Always `"list"`."""
 
     created: Whole = 0
-    """When the server made it, in seconds since 1970."""
+    """When the response was created, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     data: Items[Classification] = Field(default_factory=list[Classification])
     """The classes, in the order of the inputs."""
 
     usage: Usage | None = None
-    """How many tokens the inputs had."""
+    """The number of tokens in the inputs."""
 
     @property
     def labels(self) -> list[str | None]:
-        """The names of the likeliest classes, in the order of the inputs."""
+        """The names of the most likely classes, in the order of the inputs."""
         return [each.label for each in self.data]
 
 
-_POOLED: Final = "an answer of a pooling model"
-_POOL_NEEDS: Final = "It exists only for pooling models: start the server with --runner pooling."
+_POOLED: Final = "a pooling response"
+_POOL_NEEDS: Final = "Only pooling models have it: start the server with --runner pooling."
 _POOL_DIALECTS: Final = Dialects(
     "pool",
     PoolParams,
     PoolTextParams,
     {"encoding_format": packing_needs_bytes},
     {
-        "dimensions": ("is not taken here.", "Call .embed(...) instead."),
+        "dimensions": ("is not accepted here.", "Call .embed(...) instead."),
         "normalize": ("was removed in vLLM 0.26.", "Write use_activation=... instead."),
         "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
         "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
@@ -141,8 +141,8 @@ _POOL_DIALECTS: Final = Dialects(
 
 _CLASSES: Final = "a list of classes"
 _CLASSIFY_NEEDS: Final = (
-    "It exists only for models that classify, since vLLM 0.9: start the server with --runner pooling and such a "
-    "model, or with --convert classify."
+    "Only classifiers have it, since vLLM 0.9: start the server with --runner pooling and such a model, or with "
+    "--convert classify."
 )
 _CLASSIFY_DIALECTS: Final = Dialects(
     "classify",
@@ -156,14 +156,14 @@ _CLASSIFY_DIALECTS: Final = Dialects(
 
 
 def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
-    """The request for what a pooling model gives.
+    """The request for the output of a pooling model.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
     subject = judge_input(inputs, batches=False)
     form = wanted_format(params, "float", subject.count, "bytes")
-    hint = "Write float, or make several calls."
+    hint = "Use float, or make several calls."
     found = [*subject.problems, *judge_count(form, subject.count, hint)]
     checked = check_all(found, _POOL_DIALECTS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
@@ -172,7 +172,7 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
 
 
 def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classifications]:
-    """The request for the classes of some inputs.
+    """The request for the classes of the inputs.
 
     Raises:
         InvalidRequestError: With every problem found.

@@ -1,4 +1,4 @@
-"""Answers that hold packed numbers: which form is asked for, and how it is read."""
+"""Responses with packed numbers: which format to request, and how to read it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllmchat.pooling.vector import EmbedDtype, Endianness
 
 MOST_IN_BYTES: Final = 512
-"""Inputs that `bytes` takes: its answer tells of each in a header, and there is a limit to headers."""
+"""The most inputs for `bytes`: its response describes each in a header, and headers have a size limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Chunk:
 
     Attributes:
         index: Which input.
-        data: They, in rows where they have rows.
+        data: The numbers, in rows if they have rows.
     """
 
     index: int
@@ -36,25 +36,26 @@ class Chunk:
 
 
 def wanted_format(params: Mapping[str, object], plain: str, count: int, most: str) -> object:
-    """How numbers are sent.
+    """The format in which the numbers are sent.
 
     Args:
         params: The parameters of the call, not yet checked.
-        plain: The form unless another is asked for.
-        count: How many inputs there are.
-        most: The form for more inputs than `bytes` takes.
+        plain: The default format.
+        count: The number of inputs.
+        most: The format for more inputs than `bytes` accepts.
     """
     given = params.get("encoding_format")
     if given is not None:
         return given
     if params.get("embed_dtype") in (None, "float32") and params.get("endianness") != "big":
         return plain
-    # Versions that know neither would send something else in silence, but they refuse these.
+    # Versions that do not know the type or byte order would silently send something else, but they reject these
+    # formats.
     return "bytes" if count <= MOST_IN_BYTES else most
 
 
 def settle_packing(fields: dict[str, object], encoding_format: object) -> Packing:
-    """Puts into the checked fields how numbers are sent, and says how to read them."""
+    """Adds the format to the checked fields, and returns how to read the numbers."""
     fields["encoding_format"] = encoding_format
     if encoding_format != "float":
         fields.setdefault("endianness", "little")
@@ -67,7 +68,7 @@ def settle_packing(fields: dict[str, object], encoding_format: object) -> Packin
 def packing_needs_bytes(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
-    """The rule of `encoding_format`: numbers in JSON have neither a type nor an order of bytes."""
+    """The rule of `encoding_format`: numbers in JSON have neither a type nor a byte order."""
     if fields["encoding_format"] != "float":
         return
     for name in ("embed_dtype", "endianness"):
@@ -77,34 +78,34 @@ def packing_needs_bytes(
 
 
 def judge_count(encoding_format: object, count: int, hint: str) -> list[Problem]:
-    """What is wrong with so many inputs in this form."""
+    """What is wrong with this number of inputs in this format."""
     if encoding_format != "bytes" or count <= MOST_IN_BYTES:
         return []
-    rule = f"takes at most {MOST_IN_BYTES} inputs, not {count}."
+    rule = f"accepts at most {MOST_IN_BYTES} inputs, not {count}."
     return [Problem("encoding_format", show(encoding_format), rule, hint)]
 
 
 def is_packed(reply: Reply) -> bool:
-    """Whether an answer is made of bytes, not of JSON."""
+    """Whether a response is binary, not JSON."""
     return reply.head.headers.get("content-type", "").startswith("application/octet-stream")
 
 
 def read_packed(
     reply: Reply, packing: Packing, count: int | None, what: str
 ) -> tuple[list[Chunk], dict[str, object]]:
-    """Reads an answer made of bytes.
+    """Reads a binary response.
 
     Args:
-        reply: The answer.
-        packing: What was asked for.
-        count: How many inputs there were; None when that is not known.
-        what: What the answer should be, with its article, for the error.
+        reply: The response.
+        packing: How the numbers are packed.
+        count: The number of inputs; None if unknown.
+        what: What the response should be, with its article, for the error message.
 
     Returns:
-        The numbers of each input, and what else is told.
+        The numbers of each input, and the other fields of the response.
 
     Raises:
-        ResponseError: The bytes are not what they should be.
+        ResponseError: The bytes are not as expected.
     """
     told = reply.head.headers.get("metadata")
     try:
@@ -118,13 +119,13 @@ def read_packed(
 def _with_metadata(body: bytes, told: str) -> tuple[list[Chunk], dict[str, object]]:
     metadata = as_object(from_json(told))
     if metadata is None:
-        raise ValueError("its metadata is no object")
+        raise ValueError("its metadata is not an object")
     chunks: list[Chunk] = []
     for item in cast("list[object]", metadata.pop("data")):
         each = as_object(item) or {}
         start, end = cast("int", each["start"]), cast("int", each["end"])
         if not 0 <= start <= end <= len(body):
-            raise ValueError(f"its metadata names bytes {start} to {end} of {len(body)}")
+            raise ValueError(f"its metadata refers to bytes {start} to {end} of {len(body)}")
         packing = Packing(cast("EmbedDtype", each["embed_dtype"]), cast("Endianness", each["endianness"]))
         shape = cast("list[int]", each["shape"])
         chunks.append(Chunk(cast("int", each["index"]), _shaped(body[start:end], packing, shape)))
@@ -136,7 +137,7 @@ def _shaped(data: bytes, packing: Packing, shape: list[int]) -> Vector | list[Ve
     for length in shape:
         expected *= length
     if expected != len(data):
-        raise ValueError(f"{len(data)} bytes are not of shape {shape}")
+        raise ValueError(f"{len(data)} bytes do not have the shape {shape}")
     if len(shape) != 2:
         return packing.unpack(data)
     step = shape[1] * packing.size

@@ -1,4 +1,4 @@
-"""The request parameters of embeddings, classes and scores, as TypedDicts for `**params: Unpack[...]`."""
+"""The request parameters of the pooling endpoints, as TypedDicts for `**params: Unpack[...]`."""
 
 # No `from __future__ import annotations` here: the annotations are read at run time.
 from collections.abc import Mapping
@@ -32,38 +32,38 @@ __all__ = [
 
 
 class PoolingBase(CallBase, total=False):
-    """What every endpoint of these takes. A base."""
+    """Accepted by all pooling endpoints. A base."""
 
     truncate_prompt_tokens: Annotated[int | None, Bounds(ge=-1, le=INT64_MAX), Default("no truncation")]
-    """Longest input, in tokens; what is longer is cut instead of refused.
+    """Longest input, in tokens; longer ones are truncated instead of rejected.
 
-    -1 means the model's context, on vLLM 0.9 or newer.
+    -1 means the model's context length, on vLLM 0.9 or newer.
 
     Range: between -1 and `2**63 - 1`. Default: no truncation.
     """
     truncation_side: Annotated[
-        Literal["left", "right"] | None, Default("as the tokenizer is set"), Since("0.18")
+        Literal["left", "right"] | None, Default("the tokenizer's setting"), Since("0.18")
     ]
-    """Which side `truncate_prompt_tokens` cuts off: `"left"` keeps the end of the input, `"right"` its beginning.
+    """The side that `truncate_prompt_tokens` removes: `"left"` keeps the end of the input, `"right"` its beginning.
 
-    Default: as the tokenizer is set. Since: vLLM 0.18.
+    Default: the tokenizer's setting. Since: vLLM 0.18.
     """
     padding: Annotated[
-        Literal["max_length", "do_not_pad"] | None, Default("as the tokenizer is set"), Since("0.29")
+        Literal["max_length", "do_not_pad"] | None, Default("the tokenizer's setting"), Since("0.29")
     ]
-    """Fill inputs up to the model's length, for models that were trained so, such as SigLIP.
+    """Pad inputs to the model's length, for models that were trained that way, such as SigLIP.
 
-    Default: as the tokenizer is set. Since: vLLM 0.29.
+    Default: the tokenizer's setting. Since: vLLM 0.29.
     """
     priority: Annotated[int | None, Bounds(ge=INT64_MIN, le=INT64_MAX), Default("0")]
-    """Which request runs earlier: the one with the lower number.
+    """Scheduling priority: requests with a lower number run earlier.
 
-    Servers without `--scheduling-policy priority` refuse what is not 0.
+    Servers without `--scheduling-policy priority` reject anything but 0.
 
     Range: between `-2**63` and `2**63 - 1`. Default: 0.
     """
     request_id: Annotated[str | None, Default("random"), Since("0.10.1")]
-    """The id of the request in the server's logs and, after a prefix such as `embd-`, of the answer.
+    """The request ID in the server's logs and, after a prefix such as `embd-`, the response ID.
 
     Default: random. Since: vLLM 0.10.1.
     """
@@ -75,28 +75,28 @@ class PoolingBase(CallBase, total=False):
     Needs: --trust-request-mm-kwargs (0.31 or newer).
     """
     cache_salt: Annotated[str | None, Length(1, 128), Without("@/\\\0"), Since("0.16")]
-    """Share the prefix cache only with requests that send the same salt, so that timing tells others nothing.
+    """Share the prefix cache only with requests that send the same salt, so that timing reveals nothing to others.
 
     Range: 1 to 128 characters; without `@`, `/`, backslash, NUL. Since: vLLM 0.16.
     """
     user: str | None
-    """A name for the end user. vLLM ignores it."""
+    """An identifier of the end user. vLLM ignores it."""
 
 
 class InputBase(PoolingBase, total=False):
-    """What endpoints take that have an input. A base."""
+    """Accepted by endpoints that have an input. A base."""
 
     add_special_tokens: Annotated[
-        bool | None, Default("True for text, False for conversations, whose template writes them")
+        bool | None, Default("True for text, False for conversations, whose template adds them")
     ]
-    """Add the tokenizer's special tokens, such as the beginning of the sequence.
+    """Add the tokenizer's special tokens, such as the beginning-of-sequence token.
 
-    Default: True for text, False for conversations, whose template writes them.
+    Default: True for text, False for conversations, whose template adds them.
     """
 
 
 class ConversationBase(TemplatingBase, total=False):
-    """What only conversations take. A base."""
+    """Accepted only with conversations. A base."""
 
     add_generation_prompt: Annotated[bool | None, Default("False"), Since("0.10.2")]
     """Open the assistant's turn at the end of the prompt. Only for conversations.
@@ -104,146 +104,147 @@ class ConversationBase(TemplatingBase, total=False):
     Default: False. Since: vLLM 0.10.2.
     """
     continue_final_message: Annotated[bool | None, Default("False"), Since("0.14")]
-    """Leave the last message open. Only for conversations.
+    """Leave the last message unfinished. Only for conversations.
 
     Default: False. Since: vLLM 0.14.
     """
 
 
 class ActivationBase(TypedDict, total=False):
-    """What comes after the model. A base."""
+    """The activation after the model. A base."""
 
     use_activation: Annotated[
-        bool | None, Default("as the model's pooler is set; mostly True"), Since("0.11.1")
+        bool | None, Default("the model's pooler setting, usually True"), Since("0.11.1")
     ]
-    """Apply the model's last function: for embeddings it makes the length 1, for classes and scores it makes
-    probabilities. False gives what was there before.
+    """Apply the model's activation function: it normalizes embeddings to length 1, and turns classes and scores into
+    probabilities. False returns the values before it.
 
-    Default: as the model's pooler is set; mostly True. Since: vLLM 0.11.1.
+    Default: the model's pooler setting, usually True. Since: vLLM 0.11.1.
     """
 
 
 class PackingBase(TypedDict, total=False):
-    """How numbers are sent. A base."""
+    """The format of the numbers. A base."""
 
     embed_dtype: Annotated[EmbedDtype | None, Default('`"float32"`'), Since("0.11.1")]
-    """The type that packed numbers are sent in: smaller ones are rounded, and save time on the wire.
+    """The type of packed numbers: smaller types round them, and save transfer time.
 
     Default: `"float32"`. Since: vLLM 0.11.1.
     """
     endianness: Annotated[Endianness | None, Default('`"little"`'), Since("0.11.1")]
-    """The order of the bytes of packed numbers. `"native"` is that of the server, and must then be yours.
+    """The byte order of packed numbers. `"native"` is the server's, which must then be the same as yours.
 
     Default: `"little"`. Since: vLLM 0.11.1.
     """
 
 
 class EmbedBase(PackingBase, total=False):
-    """What only embeddings take. A base."""
+    """Accepted only for embeddings. A base."""
 
     dimensions: Annotated[int | None, Bounds(ge=1), Default("the model's own")]
-    """How many numbers a vector has, for models that were trained to be cut (Matryoshka); others refuse it.
+    """The length of the vectors, for models trained to be shortened (Matryoshka); others reject it.
 
     Range: at least 1. Default: the model's own.
     """
     encoding_format: Annotated[
         Literal["float", "base64", "bytes", "bytes_only"] | None, Default('`"base64"`')
     ]
-    """How the vectors are sent; what you get is the same.
+    """How the vectors are sent; the result is the same.
 
-    `"base64"` is exact, a quarter of the size of `"float"`, and every version knows it. `"bytes"` saves another
-    quarter and takes at most 512 inputs; `"bytes_only"` takes more, and its answer has no usage and no id. Both since
-    vLLM 0.11.1. With an `embed_dtype` other than `"float32"`, or with big-endian numbers, they are the default: older
-    servers, which ignore that, refuse them. With `"base64"` the server is asked for its version.
+    `"base64"` is exact, a quarter of the size of `"float"`, and supported by all versions. `"bytes"` saves another
+    quarter and accepts at most 512 inputs; `"bytes_only"` accepts more, and its response has no usage and no ID. Both
+    since vLLM 0.11.1. They are the default with an `embed_dtype` other than `"float32"` or with big-endian numbers:
+    older servers, which ignore those, reject these formats. With `"base64"`, the server's version is looked up.
 
     Default: `"base64"`.
     """
     use_activation: Annotated[
-        bool | None, Default("as the model's pooler is set; mostly True"), Since("0.10.1")
+        bool | None, Default("the model's pooler setting, usually True"), Since("0.10.1")
     ]
-    """Normalise the vectors to length 1. It is sent as `normalize` to servers before 0.16, which call it so.
+    """Normalize the vectors to length 1. Sent as `normalize` to servers before 0.16, where it has that name.
 
-    Default: as the model's pooler is set; mostly True. Since: vLLM 0.10.1.
+    Default: the model's pooler setting, usually True. Since: vLLM 0.10.1.
     """
 
 
 class EmbedParams(InputBase, ConversationBase, EmbedBase, total=False, closed=True):
-    """What `VLLMProvider.embed` takes."""
+    """Parameters of `VLLMProvider.embed`."""
 
 
 class EmbedTextParams(InputBase, EmbedBase, total=False, closed=True):
-    """What it takes with a text or with tokens."""
+    """Its parameters with text or tokens."""
 
 
 class PoolBase(PackingBase, ActivationBase, total=False):
-    """What only pooling takes. A base."""
+    """Accepted only by `pool`. A base."""
 
     task: Annotated[
         Literal["embed", "classify", "token_embed", "token_classify", "embed&token_classify"] | None,
         Default("the server's own"),
         Since("0.11.1"),
     ]
-    """What to compute. A server does one task, or one of a few: its `--pooler-config` says which.
+    """What to compute. A server supports one task or a few, set by its `--pooler-config`.
 
     Default: the server's own. Since: vLLM 0.11.1.
     """
     encoding_format: Annotated[Literal["float", "base64", "bytes"] | None, Default('`"float"`')]
     """How the numbers are sent.
 
-    `"float"` and `"bytes"` (since vLLM 0.11.1, at most 512 inputs) keep rows apart; `"base64"` has the rows of a token
-    task end to end. With an `embed_dtype` other than `"float32"`, or with big-endian numbers, `"bytes"` is the default.
+    `"float"` and `"bytes"` (since vLLM 0.11.1, at most 512 inputs) keep rows separate; `"base64"` joins the rows of a
+    token task end to end. With an `embed_dtype` other than `"float32"`, or with big-endian numbers, `"bytes"` is the
+    default.
 
     Default: `"float"`.
     """
 
 
 class PoolParams(InputBase, ConversationBase, PoolBase, total=False, closed=True):
-    """What `VLLMProvider.pool` takes."""
+    """Parameters of `VLLMProvider.pool`."""
 
 
 class PoolTextParams(InputBase, PoolBase, total=False, closed=True):
-    """What it takes with a text or with tokens."""
+    """Its parameters with text or tokens."""
 
 
 class ClassifyParams(InputBase, ConversationBase, ActivationBase, total=False, closed=True):
-    """What `VLLMProvider.classify` takes."""
+    """Parameters of `VLLMProvider.classify`."""
 
 
 class ClassifyTextParams(InputBase, ActivationBase, total=False, closed=True):
-    """What it takes with a text or with tokens."""
+    """Its parameters with text or tokens."""
 
 
 class ScoringBase(PoolingBase, ActivationBase, total=False):
-    """What compares two things takes. A base."""
+    """Accepted by endpoints that compare inputs. A base."""
 
     max_tokens_per_query: Annotated[int | None, Bounds(ge=0), Default("0, no limit"), Since("0.20")]
-    """Longest query, in tokens; what is longer is cut.
+    """Longest query, in tokens; longer ones are truncated.
 
     Range: at least 0. Default: 0, no limit. Since: vLLM 0.20.
     """
     max_tokens_per_doc: Annotated[int | None, Bounds(ge=0), Default("0, no limit"), Since("0.20")]
-    """Longest document, in tokens; what is longer is cut.
+    """Longest document, in tokens; longer ones are truncated.
 
     Range: at least 0. Default: 0, no limit. Since: vLLM 0.20.
     """
     instruction: Annotated[str | None, Since("0.22")]
-    """What to judge by, for models whose template has an `instruction`.
+    """The criterion to judge by, for models whose template has an `instruction`.
 
     Since: vLLM 0.22.
     """
     chat_template_kwargs: Annotated[Mapping[str, object] | None, Since("0.22")]
-    """Variables for the model's score template. An `instruction` in them wins over the parameter of that name.
+    """Variables for the model's score template. An `instruction` in them takes precedence over the parameter.
 
     Since: vLLM 0.22.
     """
 
 
 class ScoreParams(ScoringBase, total=False, closed=True):
-    """What `VLLMProvider.score` takes."""
+    """Parameters of `VLLMProvider.score`."""
 
 
 class RerankParams(ScoringBase, total=False, closed=True):
-    """What `VLLMProvider.rerank` takes."""
+    """Parameters of `VLLMProvider.rerank`."""
 
     top_n: Annotated[int | None, Bounds(ge=0), Default("0, all")]
     """How many of the best documents to return.

@@ -1,4 +1,4 @@
-"""How well things go together: `/score` and `/rerank`."""
+"""How well inputs match: `/score` and `/rerank`."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -24,7 +24,7 @@ from vllmchat.wire import Items, JsonObject, Text, Whole, WireModel
 
 
 class ScoreContent(TypedDict):
-    """Something to compare that is not only text, for models that see. Since vLLM 0.10."""
+    """Content to compare that is not only text, for vision models. Since vLLM 0.10."""
 
     content: Sequence[ContentPart]
     """Its parts: text, images, video."""
@@ -35,7 +35,7 @@ Scorable: TypeAlias = str | ScoreContent
 
 
 class Score(WireModel):
-    """How well one pair goes together."""
+    """How well one pair matches."""
 
     index: Whole = 0
     """Which pair, from 0."""
@@ -44,29 +44,29 @@ class Score(WireModel):
     """Always `"score"`."""
 
     score: float
-    """The higher, the better. A cross-encoder gives a probability, an embedding model a cosine from -1 to 1."""
+    """Higher is better. A cross-encoder returns a probability, an embedding model a cosine from -1 to 1."""
 
 
 class Scores(Answer):
-    """How well all pairs go together."""
+    """How well all pairs match."""
 
     id: Text = ""
-    """The server's name for this answer: `score-` and the request's id."""
+    """The response ID: `score-` plus the request ID."""
 
     object: Text = "list"
     """Always `"list"`."""
 
     created: Whole = 0
-    """When the server made it, in seconds since 1970."""
+    """When the response was created, in seconds since 1970."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     data: Items[Score] = Field(default_factory=list[Score])
     """The scores, in the order of the pairs."""
 
     usage: Usage | None = None
-    """How many tokens all of it had."""
+    """The number of tokens in all inputs."""
 
     @property
     def scores(self) -> list[float]:
@@ -75,46 +75,46 @@ class Scores(Answer):
 
 
 class RankedDocument(WireModel):
-    """A document as the server repeats it."""
+    """A document as the server echoes it."""
 
     text: str | None = None
-    """Its text, if it is one."""
+    """Its text, if it is a text."""
 
     multi_modal: list[JsonObject] | None = None
-    """Its parts, if it is made of such."""
+    """Its parts, if it has parts."""
 
 
 class Ranked(WireModel):
     """A document and its rank."""
 
     index: Whole = 0
-    """Which of the documents that were given, from 0."""
+    """Which of the given documents, from 0."""
 
     document: RankedDocument = Field(default_factory=RankedDocument)
     """The document."""
 
     relevance_score: float
-    """How well it fits the query: the higher, the better."""
+    """Its relevance to the query: higher is better."""
 
 
 class Ranking(Answer):
-    """Documents, the most fitting first."""
+    """Documents, most relevant first."""
 
     id: Text = ""
-    """The server's name for this answer."""
+    """The response ID."""
 
     model: Text = ""
-    """The model's first served name, or the LoRA adapter's."""
+    """The model's first served name, or the LoRA adapter's name."""
 
     results: Items[Ranked] = Field(default_factory=list[Ranked])
-    """The documents, the most fitting first; `top_n` of them."""
+    """The documents, most relevant first; at most `top_n`."""
 
     usage: Usage | None = None
-    """How many tokens all of it had."""
+    """The number of tokens in all inputs."""
 
     @property
     def order(self) -> list[int]:
-        """The places that the documents had in what was given, the most fitting first."""
+        """The indices of the given documents, most relevant first."""
         return [each.index for each in self.results]
 
 
@@ -123,8 +123,8 @@ class _Side:
     """One side of the pairs.
 
     Attributes:
-        value: It as it is sent.
-        count: How many there are.
+        value: The value to send.
+        count: The number of items.
         problems: What is wrong with it.
     """
 
@@ -136,8 +136,8 @@ class _Side:
 _SCORES: Final = "a list of scores"
 _RANKING: Final = "a ranking"
 _NEEDS: Final = (
-    "It exists only for models that compare: start the server with --runner pooling and a cross-encoder, or any model "
-    "with --convert embed."
+    "Only models that compare have it: start the server with --runner pooling and a cross-encoder, or any model with "
+    "--convert embed."
 )
 _MOST_PROBLEMS: Final = 5
 
@@ -160,10 +160,10 @@ def score_request(
     left, right = _judge(data_1, "data_1"), _judge(data_2, "data_2")
     found = [*left.problems, *right.problems]
     if not found and left.count > 1 and left.count != right.count:
-        rule = f"must be one thing, or as many as data_2 ({right.count}), not {left.count}."
+        rule = f"must have one item, or as many as data_2 ({right.count}), not {left.count}."
         found = [Problem("data_1", show(data_1), rule)]
     checked = check_all(found, _SCORE.check, params)
-    # The names that every version knows.
+    # The names that all versions know.
     subject = {"text_1": left.value, "text_2": right.value}
     wanted = _unless_replaced(right.count, checked, ("text_1", "text_2"))
     return Post("/score", subject, checked, partial(_read_scores, wanted=wanted), needs=_NEEDS)
@@ -191,7 +191,7 @@ def _unless_replaced(count: int, checked: CheckedParams, names: Sequence[str]) -
 
 
 def _judge(value: object, path: str) -> _Side:
-    """One thing, or a list of them."""
+    """One item, or a list of them."""
     items = as_list(value)
     if items is None:
         return _Side(value, 1, _judge_one(value, path, "or a list of them"))
@@ -214,7 +214,7 @@ def _judge_one(value: object, path: str, more: str = "") -> list[Problem]:
         return [not_a(value, path, what)]
     if "role" in mapping:
         return [
-            Problem(path, show(value), "is a message, and messages are not compared.", "Leave out the role.")
+            Problem(path, show(value), "is a message, but messages cannot be compared.", "Remove the role.")
         ]
     if set(mapping) != {"content"}:
         return [Problem(path, show(value), "must have `content` as its only key.")]

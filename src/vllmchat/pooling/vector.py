@@ -1,4 +1,4 @@
-"""Numbers as a server sends them: packed in one of five types, or as JSON."""
+"""Numbers as a server sends them: packed, in one of five types, or as JSON."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
@@ -27,33 +27,33 @@ else:
     _Numbers = array
 
 EmbedDtype: TypeAlias = Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"]
-"""The type that numbers are sent in."""
+"""The type of packed numbers."""
 
 Endianness: TypeAlias = Literal["native", "big", "little"]
-"""The order of a number's bytes; `native` is that of the machine."""
+"""The byte order of packed numbers; `native` is the machine's."""
 
 SIZES: Final[dict[str, int]] = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1}
 """Bytes of one number."""
 
 
 class Vector(_Numbers):
-    """Numbers, densely packed: an `array.array`, so a sequence of floats that also has a buffer.
+    """Densely packed numbers: an `array.array`, so a sequence of floats that supports the buffer protocol.
 
-    `tolist()` makes a list of it and `numpy()` a numpy array. Numbers that came packed are kept as 32-bit floats,
-    into which every type that vLLM sends fits exactly; numbers that came as JSON are kept as 64-bit floats.
+    `tolist()` converts it to a list and `numpy()` to a numpy array. Packed numbers are stored as 32-bit floats, which
+    hold every type that vLLM sends exactly; numbers from JSON are stored as 64-bit floats.
     """
 
     if TYPE_CHECKING:
 
         def __new__(cls, typecode: str, numbers: bytes | Iterable[float] = ...) -> "Self":
-            """An array's own, which says that it gives plain arrays."""
+            """The array's own, which is declared to return plain arrays."""
             ...
 
     def numpy(self) -> "NDArray[numpy.float32]":
-        """A numpy array of 32-bit floats; of a packed vector it shares the memory.
+        """A numpy array of 32-bit floats; it shares the memory of a packed vector.
 
         Raises:
-            ModuleNotFoundError: numpy is not installed; `vllmchat[numpy]` brings it.
+            ModuleNotFoundError: numpy is not installed; install `vllmchat[numpy]`.
         """
         np = _numpy()
         given: NDArray[numpy.float32] = np.frombuffer(self, dtype=self.typecode)
@@ -94,10 +94,10 @@ class Vector(_Numbers):
 
 
 def vector_of(numbers: Iterable[float]) -> Vector:
-    """A vector of numbers.
+    """Makes a vector of numbers.
 
     Raises:
-        ValueError: They are no numbers.
+        ValueError: They are not numbers.
     """
     try:
         return Vector("d", numbers)
@@ -106,10 +106,10 @@ def vector_of(numbers: Iterable[float]) -> Vector:
 
 
 def stacked(vectors: Sequence[Vector]) -> "NDArray[numpy.float32]":
-    """Vectors of the same length as the rows of a numpy array.
+    """Stacks vectors of the same length into the rows of a numpy array.
 
     Raises:
-        ModuleNotFoundError: numpy is not installed; `vllmchat[numpy]` brings it.
+        ModuleNotFoundError: numpy is not installed; install `vllmchat[numpy]`.
     """
     np = _numpy()
     rows: NDArray[numpy.float32] = (
@@ -124,7 +124,7 @@ class Packing:
 
     Attributes:
         dtype: Their type.
-        endianness: The order of their bytes.
+        endianness: Their byte order.
     """
 
     dtype: EmbedDtype = "float32"
@@ -136,13 +136,13 @@ class Packing:
         return SIZES[self.dtype]
 
     def unpack(self, data: bytes | memoryview) -> Vector:
-        """The numbers in some bytes.
+        """Unpacks the numbers.
 
         Raises:
-            ValueError: The bytes are not a whole number of numbers.
+            ValueError: The length is not a multiple of the size of a number.
         """
         if len(data) % self.size:
-            raise ValueError(f"{len(data)} bytes are no {self.dtype} numbers")
+            raise ValueError(f"{len(data)} bytes cannot hold {self.dtype} numbers")
         order = sys.byteorder if self.endianness == "native" else self.endianness
         if self.dtype == "float16":
             sign = "<" if order == "little" else ">"
@@ -163,7 +163,7 @@ class Packing:
 
 
 def _from_planes(count: int, planes: dict[int, bytes]) -> Vector:
-    """32-bit floats of their bytes, each given for all numbers: 1 is the highest, 4 the lowest, 0 where it lacks."""
+    """Builds 32-bit floats from their byte planes: 1 is the highest byte, 4 the lowest, 0 if missing."""
     packed = bytearray(4 * count)
     for place, plane in planes.items():
         packed[(4 - place if sys.byteorder == "little" else place - 1) :: 4] = plane
@@ -172,14 +172,14 @@ def _from_planes(count: int, planes: dict[int, bytes]) -> Vector:
 
 @cache
 def _planes(dtype: str) -> dict[int, bytes]:
-    """For each byte of a 32-bit float, what it is for each of the 256 numbers of one byte."""
+    """For each byte of a 32-bit float, its value for each of the 256 one-byte numbers."""
     value = _e4m3 if dtype == "fp8_e4m3" else _e5m2
     floats = [struct.pack(">f", value(code)) for code in range(256)]
     return {place: bytes(packed[place - 1] for packed in floats) for place in (1, 2)}
 
 
 def _e4m3(code: int) -> float:
-    """A sign, four bits of exponent, three of mantissa; no infinity, and one NaN of each sign."""
+    """One sign bit, four exponent bits, three mantissa bits; no infinity, one NaN per sign."""
     sign = -1.0 if code & 0x80 else 1.0
     exponent, mantissa = (code >> 3) & 0xF, code & 7
     if code & 0x7F == 0x7F:

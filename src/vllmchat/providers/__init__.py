@@ -1,1 +1,1 @@
-"""The classes that a user talks to a server with."""
+"""The provider classes."""

@@ -1,4 +1,4 @@
-"""The verbs of models that hear."""
+"""The methods for speech models."""
 
 from __future__ import annotations
 
@@ -39,106 +39,107 @@ else:
 
 
 class AudioVerbs(ProviderBase):
-    """What a vLLM server does with a model that hears."""
+    """The methods for a speech model on a vLLM server."""
 
     def transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranscribeParams]
     ) -> Transcription:
-        """Writes down what is said in an audio file.
+        """Transcribes an audio file.
 
         Args:
-            file: A path, the bytes of a file, or a file opened for reading bytes; the last two also with a name before
-                them: `("speech.mp3", data)`. flac, mp3, m4a, ogg, wav and more, as the server can read.
+            file: A path, the bytes of a file, or a file opened for reading bytes; the last two optionally in a tuple
+                with a file name: `("speech.mp3", data)`. Formats: flac, mp3, m4a, ogg, wav and whatever else the server
+                can read.
             model: The model, for this call.
             **params: See `TranscribeParams`.
 
         Raises:
             InvalidRequestError: The file cannot be read or a parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not hear.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no transcription.
+            NotFoundError: The model does not accept audio.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a transcription.
         """
         return self._run(transcribe_upload(file, params).read(), model)
 
     async def atranscribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranscribeParams]
     ) -> Transcription:
-        """Writes down what is said in an audio file, awaiting. See `transcribe`."""
+        """Async version of `transcribe`."""
         return await self._arun(await transcribe_upload(file, params).aread(), model)
 
     def translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
     ) -> Transcription:
-        """Writes down what is said in an audio file in another language: with Whisper, in English. Since vLLM 0.9.2.
+        """Translates the speech in an audio file; Whisper translates to English. Since vLLM 0.9.2.
 
         Args:
-            file: A path, the bytes of a file, or a file opened for reading bytes; the last two also with a name before
-                them: `("speech.mp3", data)`.
+            file: A path, the bytes of a file, or a file opened for reading bytes; the last two optionally in a tuple
+                with a file name: `("speech.mp3", data)`.
             model: The model, for this call.
             **params: See `TranslateParams`.
 
         Raises:
             InvalidRequestError: The file cannot be read or a parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not hear.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no translation.
+            NotFoundError: The model does not accept audio.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a translation.
         """
         return self._run(translate_upload(file, params).read(), model)
 
     async def atranslate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
     ) -> Transcription:
-        """Writes down what is said in another language, awaiting. See `translate`."""
+        """Async version of `translate`."""
         return await self._arun(await translate_upload(file, params).aread(), model)
 
     def stream_transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
     ) -> TranscriptionStream:
-        """Writes down what is said in an audio file, in pieces, as they are heard.
+        """Transcribes an audio file and streams the text as it is generated.
 
-        The file is read, and sent, when the stream is iterated over or entered. The stream tells the usage at its end,
+        The file is read and sent when the stream is iterated over or entered. The stream ends with the usage,
         unless `stream_include_usage` says otherwise.
 
         Args:
-            file: As for `transcribe`.
+            file: See `transcribe`.
             model: The model, for this call.
             **params: See `StreamTranscribeParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
         return self._stream_audio(stream_transcribe_upload(file, params), model)
 
     def astream_transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
     ) -> AsyncTranscriptionStream:
-        """Writes down what is said in an audio file, in pieces, awaiting. See `stream_transcribe`."""
+        """Async version of `stream_transcribe`."""
         return self._astream_audio(stream_transcribe_upload(file, params), model)
 
     def stream_translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
     ) -> TranscriptionStream:
-        """Writes down what is said in another language, in pieces, as they are heard. Since vLLM 0.9.2.
+        """Translates the speech in an audio file and streams the text as it is generated. Since vLLM 0.9.2.
 
-        The file is read, and sent, when the stream is iterated over or entered. The stream tells the usage at its end,
+        The file is read and sent when the stream is iterated over or entered. The stream ends with the usage,
         unless `stream_include_usage` says otherwise.
 
         Args:
-            file: As for `translate`.
+            file: See `translate`.
             model: The model, for this call.
             **params: See `StreamTranslateParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
         return self._stream_audio(stream_translate_upload(file, params), model)
 
     def astream_translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
     ) -> AsyncTranscriptionStream:
-        """Writes down what is said in another language, in pieces, awaiting. See `stream_translate`."""
+        """Async version of `stream_translate`."""
         return self._astream_audio(stream_translate_upload(file, params), model)
 
     def _stream_audio(self, upload: Upload, model: str | None) -> TranscriptionStream:

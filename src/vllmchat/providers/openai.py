@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server."""
+"""The provider for any OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -21,79 +21,80 @@ if TYPE_CHECKING:
 
 
 class OpenAIProvider(OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, ModelVerbs):
-    """Chats with any OpenAI-compatible server.
+    """Client of any OpenAI-compatible server.
 
-    One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections
-    are opened when they are needed. A key, a URL or a limit given here goes before the environment.
+    One provider works sync and async, in many threads, and on one event loop after another (asyncio or trio). It opens
+    connections when they are needed. A key, URL or timeout given here takes precedence over the environment.
 
     Args:
-        model: The model that calls go to. Without one, each call must name its own.
-        base_url: Where the server's routes begin, mostly with `/v1` at the end. Else `$OPENAI_BASE_URL`, else
+        model: The default model. Without one, each call must name its own.
+        base_url: The prefix of the server's routes, usually ending with `/v1`. Default: `$OPENAI_BASE_URL`, else
             `https://api.openai.com/v1`.
-        api_key: Sent as `Authorization: Bearer ...`. Else `$OPENAI_API_KEY`; without both, no such header is sent.
-        timeout: Limits on waiting; a number of seconds sets `Timeout.total` and keeps the other defaults.
-        max_retries: How often a call is tried again where nothing can have been generated.
+        api_key: Sent as `Authorization: Bearer ...`. Default: `$OPENAI_API_KEY`; without either, the header is not
+            sent.
+        timeout: The timeouts; a number of seconds sets `Timeout.total` and keeps the other defaults.
+        max_retries: The number of retries, for calls for which nothing can have been generated.
         headers: Sent with each request.
-        http_client: An `httpx.Client` or `httpx2.Client` to send blocking calls with. Its settings hold, and it is
-            yours to close. Without it, a pool of our own is used.
-        async_http_client: The same for asynchronous calls: an `httpx.AsyncClient` or `httpx2.AsyncClient`.
-        verify: Whom to trust on `https://`: True for the usual certificates (or `$SSL_CERT_FILE`), a path to those of
-            a private CA, an `ssl.SSLContext` (also for a client certificate), or False for anybody.
-        max_connections: How many connections may be open at once, for each colour and event loop; more calls wait
-            their turn. None for no limit.
+        http_client: An `httpx.Client` or `httpx2.Client` for sync calls. Its settings apply, and closing it is up to
+            you. Without it, a built-in connection pool is used.
+        async_http_client: The same for async calls: an `httpx.AsyncClient` or `httpx2.AsyncClient`.
+        verify: TLS verification: True for the usual certificates (or `$SSL_CERT_FILE`), the path of a private CA's
+            certificates, an `ssl.SSLContext` (also for a client certificate), or False to accept any certificate.
+        max_connections: The maximum number of open connections, separately for sync calls and for each event loop;
+            further calls wait. None for no limit.
 
     Raises:
-        ValueError: The URL, the key or a header cannot be used.
-        TypeError: An argument has the wrong type, such as an asynchronous client for `http_client`.
+        ValueError: The URL, the key or a header is invalid.
+        TypeError: An argument has the wrong type, such as an async client for `http_client`.
     """
 
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> ChatCompletion:
-        """Sends a conversation and gives the whole reply. It blocks, also when an event loop runs in the thread.
+        """Sends a conversation and returns the whole reply. It blocks, even if the thread runs an event loop.
 
         Args:
-            messages: A text, or the conversation so far.
+            messages: A string, or the conversation so far.
             model: The model, for this call.
             **params: See `ChatParams`.
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion.
         """
         return self._run(_request(messages, params, stream=False), model)
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> ChatCompletion:
-        """Sends a conversation and gives the whole reply, awaiting. See `chat`."""
+        """Async version of `chat`."""
         return await self._arun(_request(messages, params, stream=False), model)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> ChatStream:
-        """Sends a conversation and gives the reply in pieces, as they are generated.
+        """Sends a conversation and streams the reply as it is generated.
 
-        Nothing is sent before the stream is iterated over or entered. Whether a stream tells the usage is the
-        server's choice unless `stream_options={"include_usage": True}` is given. Give it with `tools` and
-        `max_tokens`: some servers say only there that a tool call was cut.
+        Nothing is sent before the stream is iterated over or entered. The server decides whether the stream has a
+        usage, unless `stream_options={"include_usage": True}` is given. Set it together with `tools` and `max_tokens`:
+        with some servers, only the usage shows that a tool call was cut.
 
         Args:
-            messages: A text, or the conversation so far.
+            messages: A string, or the conversation so far.
             model: The model, for this call.
             **params: See `ChatParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
         return self._stream_chat(_request(messages, params, stream=True), model)
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncChatStream:
-        """Sends a conversation and gives the reply in pieces, awaiting. See `stream`."""
+        """Async version of `stream`."""
         return self._astream_chat(_request(messages, params, stream=True), model)
 
 

@@ -1,4 +1,4 @@
-"""The verbs of models that give numbers instead of text."""
+"""The methods for pooling models, which return numbers instead of text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ else:
 
 
 class PoolingVerbs(ProviderBase):
-    """What a vLLM server with a pooling model does."""
+    """The methods for a pooling model on a vLLM server."""
 
     def embed(
         self,
@@ -41,7 +41,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[EmbedParams],
     ) -> Embeddings:
-        """Embeds texts, tokens or conversations: a vector for each.
+        """Embeds texts, tokens or conversations: returns a vector for each.
 
         Args:
             input: A text, a list of texts, the tokens of a text, a list of these, a conversation, or a list of
@@ -51,10 +51,10 @@ class PoolingVerbs(ProviderBase):
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not embed.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of as many embeddings.
+            NotFoundError: The server's model is not an embedding model.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list with one embedding per input.
         """
         return self._run(embed_request(input, params), model)
 
@@ -65,7 +65,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[EmbedParams],
     ) -> Embeddings:
-        """Embeds texts, tokens or conversations, awaiting. See `embed`."""
+        """Async version of `embed`."""
         return await self._arun(embed_request(input, params), model)
 
     def pool(
@@ -75,7 +75,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[PoolParams],
     ) -> PoolingOutputs:
-        """Gives what the model's pooler gives for texts, tokens or a conversation: a row of numbers, or one a token.
+        """Returns the output of the model's pooler: for each input, one row of numbers, or one row per token.
 
         Args:
             input: A text, a list of texts, the tokens of a text, a list of these, or a conversation.
@@ -84,10 +84,10 @@ class PoolingVerbs(ProviderBase):
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not pool.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is something else.
+            NotFoundError: The server's model is not a pooling model.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list with one output per input.
         """
         return self._run(pool_request(input, params), model)
 
@@ -98,7 +98,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[PoolParams],
     ) -> PoolingOutputs:
-        """Gives what the model's pooler gives, awaiting. See `pool`."""
+        """Async version of `pool`."""
         return await self._arun(pool_request(input, params), model)
 
     def classify(
@@ -108,7 +108,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[ClassifyParams],
     ) -> Classifications:
-        """Classifies texts, tokens or a conversation: a label and the probability of each class. Since vLLM 0.9.
+        """Classifies texts, tokens or a conversation: returns a label and class probabilities for each. Since vLLM 0.9.
 
         Args:
             input: A text or a list of texts; since vLLM 0.15 also the tokens of a text, a list of these, or a
@@ -118,10 +118,10 @@ class PoolingVerbs(ProviderBase):
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not classify.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of as many classes.
+            NotFoundError: The server's model is not a classifier.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list with one class per input.
         """
         return self._run(classify_request(input, params), model)
 
@@ -132,7 +132,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[ClassifyParams],
     ) -> Classifications:
-        """Classifies texts, tokens or a conversation, awaiting. See `classify`."""
+        """Async version of `classify`."""
         return await self._arun(classify_request(input, params), model)
 
     def score(
@@ -143,20 +143,20 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[ScoreParams],
     ) -> Scores:
-        """Scores how well pairs go together: one thing with each of many, or two lists pair by pair.
+        """Scores how well pairs match: one item with each of many, or two lists pair by pair.
 
         Args:
-            data_1: A text, such as a query, or a list of them. Models that see also take mappings with `content`.
-            data_2: A text, such as a document, or a list of them; as many as `data_1` unless that is one.
+            data_1: A text, such as a query, or a list of them. Vision models also accept mappings with `content`.
+            data_2: A text, such as a document, or a list of them; as many as `data_1`, unless that is a single item.
             model: The model, for this call.
             **params: See `ScoreParams`.
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not compare.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of as many scores.
+            NotFoundError: The server's model does not support scoring.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list with one score per pair.
         """
         return self._run(score_request(data_1, data_2, params), model)
 
@@ -168,7 +168,7 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[ScoreParams],
     ) -> Scores:
-        """Scores how well pairs go together, awaiting. See `score`."""
+        """Async version of `score`."""
         return await self._arun(score_request(data_1, data_2, params), model)
 
     def rerank(
@@ -179,20 +179,20 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[RerankParams],
     ) -> Ranking:
-        """Ranks documents by how well they fit a query, the most fitting first.
+        """Ranks documents by their relevance to a query, most relevant first.
 
         Args:
-            query: A text; models that see also take a mapping with `content`.
+            query: A text; vision models also accept a mapping with `content`.
             documents: The documents, texts or such mappings.
             model: The model, for this call.
             **params: See `RerankParams`.
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            NotFoundError: The server's model does not compare.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no ranking.
+            NotFoundError: The server's model does not support scoring.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a ranking.
         """
         return self._run(rerank_request(query, documents, params), model)
 
@@ -204,5 +204,5 @@ class PoolingVerbs(ProviderBase):
         model: str | None = None,
         **params: Unpack[RerankParams],
     ) -> Ranking:
-        """Ranks documents by how well they fit a query, awaiting. See `rerank`."""
+        """Async version of `rerank`."""
         return await self._arun(rerank_request(query, documents, params), model)

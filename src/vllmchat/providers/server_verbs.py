@@ -1,4 +1,4 @@
-"""The verbs about the server itself."""
+"""The methods about the server itself."""
 
 from __future__ import annotations
 
@@ -23,124 +23,124 @@ else:
 
 
 class ModelVerbs(ProviderBase):
-    """What any server answers."""
+    """The methods of every server."""
 
     def models(self, *, timeout: float | Timeout | None = None) -> ModelList:
-        """Asks which models the server serves, LoRA adapters among them.
+        """Lists the models that the server serves, including LoRA adapters.
 
         Args:
-            timeout: Limits for this call; a number of seconds sets `Timeout.total`.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
 
         Raises:
-            InvalidRequestError: `timeout` is wrong.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no list of models.
+            InvalidRequestError: `timeout` is invalid.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list of models.
         """
         return self._run(ModelsRequest(timeout))
 
     async def amodels(self, *, timeout: float | Timeout | None = None) -> ModelList:
-        """Asks which models the server serves, awaiting. See `models`."""
+        """Async version of `models`."""
         return await self._arun(ModelsRequest(timeout))
 
 
 class ServerVerbs(ModelVerbs):
-    """What a vLLM server says of itself."""
+    """The methods about a vLLM server itself."""
 
     def version(self, *, timeout: float | Timeout | None = None) -> str:
-        """Asks for the server's version, such as `0.32.0`. No key is needed.
+        """Returns the server's version, such as `0.32.0`. No key is needed.
 
         Args:
-            timeout: Limits for this call; a number of seconds sets `Timeout.total`.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
 
         Raises:
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no version.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a version.
         """
         return self._run(version_request(timeout))
 
     async def aversion(self, *, timeout: float | Timeout | None = None) -> str:
-        """Asks for the server's version, awaiting. See `version`."""
+        """Async version of `version`."""
         return await self._arun(version_request(timeout))
 
     def health(self, *, timeout: float | Timeout | None = None) -> bool:
-        """Asks whether the server's engine runs. No key is needed, and nothing is generated.
+        """Checks whether the server's engine is running. No key is needed, and nothing is generated.
 
-        False is the server's own answer, 503 (500 before vLLM 0.11): its engine has died. An answer that does not
-        come is an error. A server that sleeps or is paused is healthy.
+        False means that the server itself returned 503 (500 before vLLM 0.11): its engine has died. It is an error if
+        no response arrives. A server that sleeps or is paused is healthy.
 
         Args:
-            timeout: Limits for this call; a number of seconds sets `Timeout.total`.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
 
         Raises:
-            APIConnectionError: No answer came.
-            APIStatusError: The server answered with another error.
+            APIConnectionError: No response arrived.
+            APIStatusError: The server returned another error.
         """
         return self._run(health_request(timeout))
 
     async def ahealth(self, *, timeout: float | Timeout | None = None) -> bool:
-        """Asks whether the server's engine runs, awaiting. See `health`."""
+        """Async version of `health`."""
         return await self._arun(health_request(timeout))
 
     def ready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
-        """Waits until the server is healthy and serves the model, for the start of a server or of a program.
+        """Waits until the server is healthy and serves the model, for example after starting it.
 
-        It asks `/health` and `/v1/models`, at first ten times a second, later every two seconds. A server that does
-        not answer, or that answers 429 or 5xx, is asked again. Other errors, such as a wrong key, are raised at once:
-        waiting does not cure them.
+        It polls `/health` and `/v1/models`, first ten times a second, later every two seconds. It goes on if the server
+        does not respond, or responds with 429 or 5xx. Other errors, such as a wrong key, are raised at once: waiting
+        will not fix them.
 
         Args:
             timeout: How long to wait, in seconds.
-            model: The model that must be there, in place of the provider's own. Without either, any will do.
+            model: The model to wait for instead of the provider's own. Without either, any model will do.
 
         Raises:
-            APITimeoutError: The server was not ready in time. The message tells what it said last.
-            APIStatusError: The server answered with an error that waiting does not cure.
-            ResponseError: What answers is no server of this kind.
-            InvalidRequestError: `timeout` is no positive number.
+            APITimeoutError: The server was not ready in time. The message gives its last state.
+            APIStatusError: The server returned an error that waiting will not fix.
+            ResponseError: The response is not from a server of this kind.
+            InvalidRequestError: `timeout` is not a positive number.
         """
         wait = Readiness(model or self.model, checked_seconds(timeout), self._blocking_timeout)
         self._follow(wait.flow, wait.timeout)
 
     async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
-        """Waits until the server is healthy and serves the model, awaiting. See `ready`."""
+        """Async version of `ready`."""
         wait = Readiness(model or self.model, checked_seconds(timeout), self._awaiting_timeout)
         await self._afollow(wait.flow, wait.timeout)
 
     def load(self, *, timeout: float | Timeout | None = None) -> int:
-        """Asks how many requests the server works on: those that occupy a model.
+        """Returns how many requests the server is processing.
 
-        It stays 0 unless the server was started with `--enable-server-load-tracking`; `metrics` always knows.
+        It is always 0 unless the server was started with `--enable-server-load-tracking`; `metrics` works without it.
 
         Args:
-            timeout: Limits for this call; a number of seconds sets `Timeout.total`.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
 
         Raises:
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no load.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response has no load.
         """
         return self._run(load_request(timeout))
 
     async def aload(self, *, timeout: float | Timeout | None = None) -> int:
-        """Asks how many requests the server works on, awaiting. See `load`."""
+        """Async version of `load`."""
         return await self._arun(load_request(timeout))
 
     def metrics(self, *, timeout: float | Timeout | None = None) -> Metrics:
-        """Asks for all that the server counts and measures. It needs `pip install 'vllmchat[metrics]'`.
+        """Returns the server's metrics. Needs `pip install 'vllmchat[metrics]'`.
 
         Args:
-            timeout: Limits for this call; a number of seconds sets `Timeout.total`.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
 
         Raises:
-            ImportError: The package prometheus-client is missing; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is not in Prometheus' text format.
+            ImportError: The prometheus-client package is missing; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not in the Prometheus text format.
         """
         return self._run(metrics_request(timeout))
 
     async def ametrics(self, *, timeout: float | Timeout | None = None) -> Metrics:
-        """Asks for all that the server counts and measures, awaiting. See `metrics`."""
+        """Async version of `metrics`."""
         return await self._arun(metrics_request(timeout))

@@ -1,4 +1,4 @@
-"""A vLLM server."""
+"""The provider for vLLM servers."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ class VLLMProvider(
     ServerVerbs,
     AdminVerbs,
 ):
-    """Chats with a vLLM server.
+    """Client of a vLLM server.
 
-    One provider serves both colours, many threads, and one event loop after another (asyncio or trio). Connections
-    are opened when they are needed. A key, a URL or a limit given here goes before the environment:
+    One provider works sync and async, in many threads, and on one event loop after another (asyncio or trio). It opens
+    connections when they are needed. A key, URL or timeout given here takes precedence over the environment:
 
         llm = VLLMProvider("Qwen/Qwen3-4B")
         reply = llm.chat("Why is the sky blue?", top_k=50, enable_thinking=True)
         print(reply.reasoning, reply.text)
 
     Args:
-        model: The model that calls go to. Without one, the server is asked once which model it serves.
-        base_url: The server, such as `http://localhost:8000/v1`; `/v1` is added where it is missing. Else
+        model: The default model. Without one, the server is asked once which model it serves.
+        base_url: The server, such as `http://localhost:8000/v1`; `/v1` is added if it is missing. Default:
             `$VLLM_BASE_URL`, else `http://localhost:8000/v1`.
-        api_key: Sent as `Authorization: Bearer ...`; what the server was given as `--api-key`. Else `$VLLM_API_KEY`,
-            else `EMPTY`, which any server without a key accepts.
-        timeout: Limits on waiting; a number of seconds sets `Timeout.total` and keeps the other defaults.
-        max_retries: How often a call is tried again where nothing can have been generated.
+        api_key: The server's `--api-key`, sent as `Authorization: Bearer ...`. Default: `$VLLM_API_KEY`, else `EMPTY`,
+            which servers without a key accept.
+        timeout: The timeouts; a number of seconds sets `Timeout.total` and keeps the other defaults.
+        max_retries: The number of retries, for calls for which nothing can have been generated.
         headers: Sent with each request.
-        http_client: An `httpx.Client` or `httpx2.Client` to send blocking calls with. Its settings hold, and it is
-            yours to close. Without it, a pool of our own is used.
-        async_http_client: The same for asynchronous calls: an `httpx.AsyncClient` or `httpx2.AsyncClient`.
-        verify: Whom to trust on `https://`: True for the usual certificates (or `$SSL_CERT_FILE`), a path to those of
-            a private CA, an `ssl.SSLContext` (also for a client certificate), or False for anybody.
-        max_connections: How many connections may be open at once, for each colour and event loop; more calls wait
-            their turn. None for no limit.
+        http_client: An `httpx.Client` or `httpx2.Client` for sync calls. Its settings apply, and closing it is up to
+            you. Without it, a built-in connection pool is used.
+        async_http_client: The same for async calls: an `httpx.AsyncClient` or `httpx2.AsyncClient`.
+        verify: TLS verification: True for the usual certificates (or `$SSL_CERT_FILE`), the path of a private CA's
+            certificates, an `ssl.SSLContext` (also for a client certificate), or False to accept any certificate.
+        max_connections: The maximum number of open connections, separately for sync calls and for each event loop;
+            further calls wait. None for no limit.
 
     Raises:
-        ValueError: The URL, the key or a header cannot be used.
-        TypeError: An argument has the wrong type, such as an asynchronous client for `http_client`.
+        ValueError: The URL, the key or a header is invalid.
+        TypeError: An argument has the wrong type, such as an async client for `http_client`.
     """
 
     _name = "vllm"
@@ -81,49 +81,49 @@ class VLLMProvider(
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
-        """Sends a conversation and gives the whole reply. It blocks, also when an event loop runs in the thread.
+        """Sends a conversation and returns the whole reply. It blocks, even if the thread runs an event loop.
 
         Args:
-            messages: A text, or the conversation so far.
+            messages: A string, or the conversation so far.
             model: The model, or the name of a LoRA adapter, for this call.
             **params: See `VLLMChatParams`.
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            APIStatusError: The server answered with an error.
-            APIConnectionError: No answer came.
-            ResponseError: The answer is no chat completion.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a chat completion.
         """
         return self._run(_request(messages, params, stream=False), model)
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
-        """Sends a conversation and gives the whole reply, awaiting. See `chat`."""
+        """Async version of `chat`."""
         return await self._arun(_request(messages, params, stream=False), model)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatStream:
-        """Sends a conversation and gives the reply in pieces, as they are generated.
+        """Sends a conversation and streams the reply as it is generated.
 
-        Nothing is sent before the stream is iterated over or entered. The stream tells the usage at its end, unless
+        Nothing is sent before the stream is iterated over or entered. The stream ends with the usage, unless
         `stream_options` says otherwise.
 
         Args:
-            messages: A text, or the conversation so far.
+            messages: A string, or the conversation so far.
             model: The model, or the name of a LoRA adapter, for this call.
             **params: See `VLLMChatParams`.
 
         Raises:
-            InvalidRequestError: A parameter is wrong. What else can go wrong is raised by the stream.
+            InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
         return self._stream_chat(_request(messages, params, stream=True), model)
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> AsyncChatStream:
-        """Sends a conversation and gives the reply in pieces, awaiting. See `stream`."""
+        """Async version of `stream`."""
         return self._astream_chat(_request(messages, params, stream=True), model)
 
 

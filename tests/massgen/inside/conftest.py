@@ -26,7 +26,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def installed() -> Iterator[None]:
-    """`type: vllm` means our backend for the time of the test."""
+    """MassGen uses our backend for `type: vllm` during the test."""
     install()
     yield
     uninstall()
@@ -42,7 +42,7 @@ def stage() -> Iterator[StagedVLLM]:
 
 @pytest.fixture
 def model() -> str:
-    """A model's name that no other test uses: MassGen's context sizes are known by it."""
+    """A model name that no other test uses: context sizes are cached by it."""
     return f"model-{next(_numbers)}"
 
 
@@ -54,7 +54,7 @@ def backend(stage: StagedVLLM, model: str) -> VLLMBackend:
 
 @pytest.fixture
 def agent(stage: StagedVLLM, model: str, installed: None) -> Callable[..., Any]:
-    """Makes an agent of a backend block, as MassGen does it."""
+    """Makes an agent from a backend block, as MassGen does."""
 
     def make(**block: Any) -> Any:
         full = {"type": "vllm", "model": model, "base_url": stage.base_url, **block}

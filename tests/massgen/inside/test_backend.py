@@ -1,4 +1,4 @@
-"""The backend as MassGen sees it: each thing that its own backend for vLLM gets wrong, shown right."""
+"""The backend as MassGen uses it, including everything that its own vLLM backend gets wrong."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_url_comes_from_the_block_then_the_environment(monkeypatch: pytest.M
     assert VLLMBackend(model="m", base_url="http://other/v1").config["base_url"] == "http://other/v1"
 
 
-def test_a_bad_block_is_refused_at_once() -> None:
+def test_a_bad_block_is_rejected_at_once() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         VLLMBackend(model="m", base_url="localhost:8000", topk=5)
     assert {problem.parameter for problem in caught.value.problems} == {"base_url", "topk"}
@@ -82,8 +82,8 @@ async def test_reasoning_then_a_call_whatever_the_finish_reason(
     assert message["tool_calls"] == [call]
 
 
-async def test_each_chunk_may_be_pulled_in_a_task_of_its_own(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    # So does MassGen's orchestrator. A scope that were held over a `yield` would break here.
+async def test_each_chunk_may_be_pulled_in_a_separate_task(backend: VLLMBackend, stage: StagedVLLM) -> None:
+    # So does MassGen's orchestrator. A cancel scope around a `yield` would break here.
     stage.next(says(reasoning="Six sevens.", text="42", calls=[("vote", "{}")]))
     chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
     pulled: list[str] = []
@@ -96,7 +96,7 @@ async def _pull(chunks: Any) -> Any:
     return await anext(chunks, None)
 
 
-# What must not be acted on
+# Replies that must not be acted on
 
 
 async def test_a_cut_call_is_reported_and_the_model_learns_of_it(
@@ -106,15 +106,15 @@ async def test_a_cut_call_is_reported_and_the_model_learns_of_it(
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["content", "error", "complete_message", "done"]
     error = only(chunks, "error")
-    assert error.status is None  # MassGen asks again.
+    assert error.status is None  # MassGen retries.
     assert error.error is not None
     assert "was cut" in error.error
     assert "max_tokens" in error.error
-    # MassGen shows this buffer to the model when it asks again.
+    # MassGen shows this buffer to the model when it retries.
     assert error.error in (backend._get_streaming_buffer() or "")
 
 
-async def test_a_cut_call_of_a_custom_tool_is_not_carried_out(
+async def test_a_cut_call_of_a_custom_tool_is_not_executed(
     agent: Callable[..., Any], stage: StagedVLLM
 ) -> None:
     calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
@@ -141,7 +141,7 @@ async def test_calls_of_the_workflow_are_never_run_here(agent: Callable[..., Any
 
 
 @pytest.mark.parametrize("end", ["early", "reset"])
-async def test_a_stream_without_an_end_says_so_and_keeps_the_text(
+async def test_a_stream_without_an_end_is_reported_and_keeps_the_text(
     backend: VLLMBackend, stage: StagedVLLM, end: str
 ) -> None:
     begun = events(text="Once upon a time", finish="")
@@ -151,12 +151,12 @@ async def test_a_stream_without_an_end_says_so_and_keeps_the_text(
     error = only(chunks, "error")
     assert error.status is None
     assert error.error is not None
-    assert "before the answer was whole" in error.error
+    assert "before the reply was complete" in error.error
     assert "16 characters" in error.error
     message = only(chunks, "complete_message").complete_message
     assert message == {"role": "assistant", "content": "Once upon a time"}
     assert backend._get_streaming_buffer() is not None
-    assert backend.token_usage.output_tokens > 0  # An estimate: the server told nothing.
+    assert backend.token_usage.output_tokens > 0  # An estimate: the server reported no usage.
     (timed,) = backend.get_api_call_history()
     assert timed.success is False
 
@@ -175,7 +175,7 @@ async def test_calls_of_a_broken_stream_are_dropped(backend: VLLMBackend, stage:
         (400, "min_tokens must be less than or equal to max_tokens=5, got 10.", ("min_tokens",)),
     ],
 )
-async def test_what_no_second_try_mends_ends_the_agent_at_once(
+async def test_what_a_retry_cannot_fix_ends_the_agent_at_once(
     backend: VLLMBackend, stage: StagedVLLM, status: int, message: str, parts: tuple[str, ...]
 ) -> None:
     stage.next(refusal(status, message))
@@ -200,9 +200,7 @@ async def test_an_error_inside_the_stream_is_an_error(backend: VLLMBackend, stag
     assert "EngineCore died" in (timed.error_message or "")
 
 
-async def test_an_overflow_is_compressed_and_tried_again(
-    agent: Callable[..., Any], stage: StagedVLLM
-) -> None:
+async def test_an_overflow_is_compressed_and_retried(agent: Callable[..., Any], stage: StagedVLLM) -> None:
     keyed = agent(api_key="secret", top_k=20)
     stage.next(refusal(400, OVERFLOW), says(reasoning="Shorten.", text="They greeted."), says(text="42"))
     long = [
@@ -215,14 +213,14 @@ async def test_an_overflow_is_compressed_and_tried_again(
     assert kinds(chunks) == ["compression_status", "content", "done"]
     refused, summary, retried = stage.bodies
     assert summary["messages"][0]["content"] != refused["messages"][0]["content"]
-    # The summary comes from a second backend that MassGen makes: it has the parameters and the key nevertheless.
+    # The summary comes from a second backend that MassGen makes: it gets the parameters and the key anyway.
     assert summary["top_k"] == 20
     assert {request.headers["authorization"] for request in stage.chats} == {"Bearer secret"}
     told = str(retried["messages"])
     assert "They greeted." in told
     assert "Shorten." not in told
     assert retried["messages"][0] == long[0]
-    # What the summary took counts as the agent's: two answers of 10 and 5 tokens.
+    # The summary's tokens count as the agent's: two replies of 10 and 5 tokens.
     assert (keyed.backend.token_usage.input_tokens, keyed.backend.token_usage.output_tokens) == (20, 10)
 
 
@@ -251,7 +249,7 @@ async def test_interrupt_stops_the_server_while_it_is_read(backend: VLLMBackend,
     assert kinds(await reading) == ["error"]
 
 
-async def test_interrupt_stops_a_request_that_waits_for_its_answer(
+async def test_interrupt_stops_a_request_that_waits_for_its_response(
     backend: VLLMBackend, stage: StagedVLLM
 ) -> None:
     gate = Gate()
@@ -417,7 +415,7 @@ def test_a_monitor_knows_the_size_before_the_first_request(
     del kept
 
 
-async def test_a_size_that_cannot_be_learnt_stays_unknown(model: str, installed: None) -> None:
+async def test_a_size_that_cannot_be_looked_up_stays_unknown(model: str, installed: None) -> None:
     from massgen.memory._context_monitor import ContextWindowMonitor
 
     with refusing_origin() as origin:
@@ -445,7 +443,7 @@ def test_prices_of_other_providers_are_massgens(backend: VLLMBackend) -> None:
     assert pricing.input_cost_per_1k > 0
 
 
-# Tools that are MassGen's to run
+# Tools that MassGen runs
 
 
 async def test_a_custom_tool_is_run_and_its_result_sent_back(
@@ -508,7 +506,7 @@ async def test_planning_blocks_the_tools_of_mcp_servers(
     )
     chunks = await collected(planning.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert "planning_mode_blocked" in [chunk.status for chunk in chunks]
-    assert "was not carried out" in stage.bodies[1]["messages"][-1]["content"]
+    assert "was not executed" in stage.bodies[1]["messages"][-1]["content"]
 
 
 async def test_blocked_mcp_servers_are_not_called(
@@ -526,7 +524,7 @@ async def test_blocked_mcp_servers_are_not_called(
     )
     chunks = await collected(connected.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert "mcp_blocked" in [chunk.status for chunk in chunks]
-    assert "was not carried out" in stage.bodies[1]["messages"][-1]["content"]
+    assert "was not executed" in stage.bodies[1]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -577,7 +575,7 @@ async def test_an_mcp_server_that_fails_does_not_stop_the_agent(
     assert kinds(chunks)[-2:] == ["tool_calls", "done"]
 
 
-async def test_the_answer_to_a_refused_vote_follows_the_vote(
+async def test_the_response_to_a_rejected_vote_follows_the_vote(
     agent: Callable[..., Any], stage: StagedVLLM
 ) -> None:
     voting = agent()
@@ -599,7 +597,7 @@ def test_a_workspace_is_set_up(agent: Callable[..., Any]) -> None:
     assert agent(cwd="workspace").backend.filesystem_manager is not None
 
 
-async def test_a_picture_is_sent_along(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_an_image_is_sent(agent: Callable[..., Any], stage: StagedVLLM) -> None:
     picture = {"image_path": "https://example.org/cat.png"}
     stage.next(says(text="A cat."))
     await collected(agent(upload_files=[picture]).chat(QUESTION, WORKFLOW, reset_chat=True))
@@ -609,7 +607,7 @@ async def test_a_picture_is_sent_along(agent: Callable[..., Any], stage: StagedV
     assert "upload_files" not in body
 
 
-async def test_who_calls_the_backend_directly_gets_no_reasoning_in_the_text(
+async def test_direct_callers_of_the_backend_get_no_reasoning_in_the_text(
     backend: VLLMBackend, stage: StagedVLLM
 ) -> None:
     stage.next(says(reasoning="Hm.", text="A persona."))

@@ -1,4 +1,4 @@
-"""`type: vllm` means our backend, everywhere and only after `install`."""
+"""MassGen uses our backend for `type: vllm`, everywhere and only after `install`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Mine(VLLMBackend):
-    """Somebody's own backend."""
+    """A user's own backend."""
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_a_subclass_can_be_installed() -> None:
     assert made() is VLLMBackend
 
 
-def test_for_the_time_of_a_block() -> None:
+def test_for_the_duration_of_a_block() -> None:
     with installed_for(Mine):
         assert made() is Mine
     assert made() is InferenceBackend
@@ -108,7 +108,7 @@ def test_agents_of_a_configuration_get_it() -> None:
     assert type(agents["theirs"].backend) is InferenceBackend
 
 
-def test_a_misspelt_key_is_refused_with_its_place() -> None:
+def test_a_misspelled_key_is_rejected_with_its_place() -> None:
     install()
     block: dict[str, Any] = {"type": "vllm", "model": "m", "topk": 5, "mcp_server": []}
     with pytest.raises(ConfigurationError) as caught:
@@ -119,7 +119,7 @@ def test_a_misspelt_key_is_refused_with_its_place() -> None:
     assert "Did you mean `mcp_servers`?" in text
 
 
-def test_massgens_check_of_a_file_knows_the_parameters() -> None:
+def test_massgens_validation_of_a_file_knows_the_parameters() -> None:
     blocks: list[dict[str, Any]] = [
         {"type": "vllm", "model": "m", "top_k": 5, "enable_thinking": True, "cwd": "here"},
         {

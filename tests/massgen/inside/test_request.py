@@ -1,4 +1,4 @@
-"""What the server receives: every parameter of the block, once, and nothing of MassGen's."""
+"""Requests: every parameter of the block, once, and none of MassGen's options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look_up"}}
 
 BODY_BY_PARAMETER: dict[str, tuple[Any, dict[str, Any]]] = {
-    # YAML value -> what must stand in the body; None: the same under the same name
+    # YAML value -> what the body must contain; None: the same value under the same name
     **{
         name: (value, {name: value})
         for name, value in {
@@ -95,7 +95,7 @@ BODY_BY_PARAMETER: dict[str, tuple[Any, dict[str, Any]]] = {
         {"stream_options": {"continuous_usage_stats": True, "include_usage": True}},
     ),
 }
-"""A value for each parameter, and what the server must get."""
+"""A value for each parameter, and what the server must receive."""
 
 NEEDED = {
     "top_logprobs": {"logprobs": True},
@@ -105,7 +105,7 @@ BODY_BY_PARAMETER["top_logprobs"] = (2, {"top_logprobs": 2})
 BODY_BY_PARAMETER["logprob_token_ids"] = ([1], {"logprob_token_ids": [1]})
 
 ELSEWHERE = {"extra_headers", "timeout", "tools"}
-"""Parameters that are no field of the body, or that are added to what MassGen hands over; they have tests below."""
+"""Parameters that are not fields of the body, or that are added to what MassGen passes; they have tests below."""
 
 PLAIN = {"messages", "model", "stream", "stream_options", "tools"}
 """The fields of a request without parameters."""
@@ -145,7 +145,7 @@ async def test_a_header_of_the_block_is_sent(agent: Callable[..., Any], stage: S
     assert set(request.json()) == PLAIN
 
 
-async def test_a_limit_of_the_block_holds(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_a_timeout_of_the_block_applies(agent: Callable[..., Any], stage: StagedVLLM) -> None:
     from support.scripted import never, script
 
     stage.next(script(never))
@@ -153,7 +153,7 @@ async def test_a_limit_of_the_block_holds(agent: Callable[..., Any], stage: Stag
     assert "first_token" in (only(chunks, "error").error or "")
 
 
-async def test_tools_of_the_block_come_beside_massgens(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_tools_of_the_block_are_added_to_massgens(agent: Callable[..., Any], stage: StagedVLLM) -> None:
     stage.next(says(text="42"))
     await collected(agent(tools=[TOOL]).chat(QUESTION, WORKFLOW, reset_chat=True))
     names = [tool["function"]["name"] for tool in stage.bodies[0]["tools"]]
@@ -206,7 +206,7 @@ async def test_the_block_is_not_changed(agent: Callable[..., Any], stage: Staged
     assert stage.bodies[0]["chat_template_kwargs"] == {"a": 1, "enable_thinking": True}
 
 
-# The method that people override
+# The method for subclasses to override
 
 
 def test_the_extra_body_is_what_only_vllm_knows() -> None:

@@ -40,14 +40,14 @@ def not_installed() -> Iterator[None]:
 
 @pytest.fixture
 def real() -> Iterator[ScriptedServer]:
-    """The real server, with a record of what it was asked."""
+    """The real server, with a record of its requests."""
     with recorder(SERVER) as server:
         yield server
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Runs the launcher with a configuration; gives the exit code and what was printed."""
+    """Runs the launcher with a configuration; returns the exit code and the output."""
 
     def launch(config: str, *flags: str) -> tuple[int, str, str]:
         file = tmp_path / "agents.yaml"
@@ -67,7 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 def chats(server: ScriptedServer) -> list[dict[str, Any]]:
-    """The bodies of the chat requests that a server got."""
+    """The bodies of the chat requests that a server received."""
     return [request.json() for request in server.requests if request.path.endswith("/chat/completions")]
 
 
@@ -80,7 +80,7 @@ def three_agents(base_url: str, **more: Any) -> str:
 def test_the_guides_file_runs_as_written(
     run: Any, real: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The remote agents keep MassGen's own backend, which wants some key; their servers stand in here.
+    # The remote agents keep MassGen's own backend, which needs some key; stand-ins replace their servers.
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     written = (EXAMPLES / "three_agents_vllm.yaml").read_text(encoding="utf-8")
     with ScriptedServer() as remote:
@@ -110,7 +110,7 @@ def test_the_guides_file_runs_as_written(
 
 def test_the_example_with_parameters_runs_as_written(run: Any) -> None:
     config = (EXAMPLES / "vllm_parameters.yaml").read_text(encoding="utf-8").replace("Qwen/Qwen3-4B", MODEL)
-    # The tiny model knows its script by heart, but only when it is not made to avoid repetitions or to guess.
+    # The tiny model reproduces its script only without repetition penalties and sampling.
     config = config.replace("repetition_penalty: 1.2", "repetition_penalty: 1.0\n      temperature: 0")
     config = config.replace("min_p: 0.05", "min_p: 0.05\n      temperature: 0")
     with recorder(SERVER, first=lambda body: "max_tokens" in body) as real:
@@ -137,7 +137,7 @@ def test_the_example_with_parameters_runs_as_written(run: Any) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--skip-validation",)])
-def test_a_misspelt_key_stops_the_run_before_any_request(
+def test_a_misspelled_key_stops_the_run_before_any_request(
     run: Any, real: ScriptedServer, flags: tuple[str, ...]
 ) -> None:
     config = three_agents(real.base_url, repitition_penalty=1.2)
@@ -158,11 +158,11 @@ def test_a_wrong_key_ends_the_run_with_a_failure(run: Any) -> None:
     assert code == EXIT_EXECUTION_ERROR
     assert "No agent produced an answer" in err
     for name in ("ada", "bob", "eve"):
-        assert f"{name}: The vLLM server at {stage.base_url} refused the API key" in err
+        assert f"{name}: The vLLM server at {stage.base_url} rejected the API key" in err
     assert len(stage.chats) == 3
 
 
-def test_a_server_that_is_not_there_ends_the_run_with_a_failure(run: Any) -> None:
+def test_an_unreachable_server_ends_the_run_with_a_failure(run: Any) -> None:
     with refusing_origin() as origin:
         url = f"{origin}/v1"
         code, _, err = run(three_agents(url))
@@ -216,7 +216,7 @@ def test_nothing_of_the_price_list_is_printed(run: Any, real: ScriptedServer) ->
 
 
 async def run_in_python(config: dict[str, Any]) -> dict[str, Any]:
-    """A run by MassGen's Python interface."""
+    """A run through MassGen's Python interface."""
     return await massgen.run(query=QUESTION, config_dict=config)
 
 

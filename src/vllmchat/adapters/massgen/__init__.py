@@ -1,4 +1,4 @@
-"""MassGen on vllmchat: a backend for `type: vllm`.
+"""A MassGen backend for `type: vllm`, built on vllmchat.
 
 Importing this module does not import MassGen; using one of its names does.
 """

@@ -1,4 +1,4 @@
-"""A vLLM server as a backend of MassGen's."""
+"""A MassGen backend for a vLLM server."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ DEFAULT_BASE_URL: Final = "http://localhost:8000/v1"
 _VLLM_ONLY: Final = VLLM_CHAT_NAMES - OPENAI_CHAT_NAMES
 
 _compressing: ContextVar[VLLMBackend | None] = ContextVar("_compressing", default=None)
-"""The backend whose conversation MassGen is summarizing. For that it makes a second backend of the same type, but
+"""The backend whose conversation MassGen is summarizing. MassGen makes a second backend of the same type for that, but
 without the key."""
 
 
 @cache
 def massgen_names() -> frozenset[str]:
-    """The options in a backend block that are MassGen's own, as the installed MassGen lists them."""
+    """MassGen's own options in a backend block, as the installed MassGen lists them."""
     handler = object.__new__(ChatCompletionsAPIParamsHandler)
     breaker = {f"llm_circuit_breaker_{field.name}" for field in fields(LLMCircuitBreakerConfig)}
     return frozenset({*handler.get_excluded_params(), *breaker, *settings.OWN_NAMES})
 
 
 class VLLMBackend(ChatCompletionsBackend):
-    """A MassGen backend for one vLLM server, on `VLLMProvider`.
+    """A MassGen backend for one vLLM server, built on `VLLMProvider`.
 
-    It takes MassGen's options and the parameters of `VLLMChatParams` side by side, as a `type: vllm` block of a
-    YAML file holds them, and does all that MassGen's own backend for chat completions does: MCP servers, custom
-    tools, workspaces, compression, traces, metrics.
+    It accepts MassGen's options and the parameters of `VLLMChatParams` together, as in a `type: vllm` block of a YAML
+    file, and does everything that MassGen's own chat completions backend does: MCP servers, custom tools, workspaces,
+    compression, traces, metrics.
 
-    One pool of connections serves the backend for its life and ends with the event loop.
+    The backend keeps one connection pool for its lifetime, which ends with the event loop.
 
     Args:
         api_key: The server's key; else `$VLLM_API_KEY`, else `EMPTY`.
-        **kwargs: The rest of the block. `base_url` is else `$VLLM_BASE_URL`, else `http://localhost:8000/v1`.
+        **kwargs: The rest of the block. Without `base_url`, `$VLLM_BASE_URL`, else `http://localhost:8000/v1`.
 
     Raises:
-        InvalidRequestError: An option is unknown or has a wrong value. All that are wrong are named.
+        InvalidRequestError: An option is unknown or has a wrong value. The message lists all of them.
     """
 
     parameter_names: ClassVar[frozenset[str]] = frozenset()
-    """Further keys of the block that a subclass takes; its `_build_vllm_extra_body` gets them."""
+    """Extra keys of the block that a subclass accepts; its `_build_vllm_extra_body` receives them."""
 
     def __init__(self, api_key: str | None = None, **kwargs: Any) -> None:
         origin = _compressing.get()
@@ -105,13 +105,13 @@ class VLLMBackend(ChatCompletionsBackend):
     # The request
 
     def _build_vllm_extra_body(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Takes the parameters that only vLLM has out of `kwargs` and gives them as fields of the request's body.
+        """Takes the vLLM-only parameters out of `kwargs` and returns them as fields of the request body.
 
         Override it to add fields, or to read keys of your own (name them in `parameter_names`).
 
         Args:
-            kwargs: The parameters of the request: the backend block's, overlaid by the call's. What is left in it is
-                sent as well.
+            kwargs: The parameters of the request: those of the backend block, overridden by the call's. Whatever is
+                left in it is sent as well.
         """
         extra = {name: kwargs.pop(name) for name in list(kwargs) if name in _VLLM_ONLY}
         thinking = extra.pop("enable_thinking", None)
@@ -123,14 +123,14 @@ class VLLMBackend(ChatCompletionsBackend):
     def _request(
         self, tools: list[dict[str, Any]], call: dict[str, Any], *, with_mcp: bool
     ) -> dict[str, Any]:
-        """The keyword arguments of the request, `messages` aside."""
+        """The keyword arguments of the request, except `messages`."""
         params = settings.parameters(self.config, call, own=massgen_names())
         extra = self._build_vllm_extra_body(params)
         unknown = {name: extra.pop(name) for name in list(extra) if name not in VLLM_CHAT_NAMES}
         request = settings.with_timeout({**params, **extra})
         if unknown:
             request["extra_body"] = {**(request.get("extra_body") or {}), **unknown}
-        # MassGen's metrics need the token counts, whatever else the block asks for.
+        # MassGen's metrics need the token counts, whatever the block says.
         request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
         offered = [*self._offered_tools(tools, with_mcp=with_mcp), *(request.pop("tools", None) or ())]
         if offered:
@@ -141,7 +141,7 @@ class VLLMBackend(ChatCompletionsBackend):
         return request
 
     def _offered_tools(self, tools: list[dict[str, Any]], *, with_mcp: bool) -> Iterable[dict[str, Any]]:
-        """MassGen's tools for this call, the custom ones and those of MCP servers, without what a server ignores."""
+        """MassGen's tools for this call, custom and MCP, without the fields that the server ignores."""
         handler = self.api_params_handler
         for tool in (
             *(self.formatter.format_tools(tools) if tools else ()),
@@ -160,15 +160,15 @@ class VLLMBackend(ChatCompletionsBackend):
     async def stream_with_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **kwargs: Any
     ) -> AsyncGenerator[StreamChunk]:
-        """An agent's turn: asks the model, runs the tools that are MassGen's to run, until nothing is left to run.
+        """Runs an agent's turn: calls the model and runs the tools that MassGen runs itself, until none are left.
 
         Args:
             messages: The conversation.
-            tools: The tools of the workflow, such as `new_answer` and `vote`. They are handed over, never run here.
-            **kwargs: Parameters of this call; they go before those of the backend block.
+            tools: The workflow tools, such as `new_answer` and `vote`. Their calls are handed over, never run here.
+            **kwargs: Parameters of this call; they take precedence over the backend block's.
 
         Yields:
-            What happens, in the order that MassGen's agents rely on.
+            Chunks, in the order that MassGen's agents rely on.
         """
         reply = OpenReply()
         self._open_replies.add(reply)
@@ -179,29 +179,29 @@ class VLLMBackend(ChatCompletionsBackend):
                 async for chunk in chunks:
                     yield chunk
         finally:
-            # Whoever closes this generator may not have closed those inside it.
+            # Whoever closes this generator may not have closed the ones inside it.
             self._open_replies.discard(reply)
             await reply.aclose()
 
     async def interrupt(self) -> None:
-        """Ends all replies that are being streamed, so that the server stops generating. The backend stays usable."""
+        """Ends all replies that are being streamed, so the server stops generating. The backend remains usable."""
         for reply in list(self._open_replies):
             await reply.interrupt()
 
     def _create_client(self, **kwargs: Any) -> OpenReply:
-        """What stands for a client in MassGen's machinery: the place for the open reply of this call."""
+        """Returns what MassGen uses as a client: the holder of this call's open reply."""
         reply: OpenReply = kwargs.get("_open_reply") or OpenReply()
         return reply
 
     async def _cleanup_client(self, client: OpenReply | None) -> None:
-        """Ends the call's reply, if it is still open. The connections stay for the next call."""
+        """Ends the call's reply if it is still open. The connections are kept for the next call."""
         if client is not None:
             await client.aclose()
 
     async def _stream_without_custom_and_mcp_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], client: OpenReply, **kwargs: Any
     ) -> AsyncGenerator[StreamChunk]:
-        """The turn without MCP tools: MassGen's way out when its MCP servers fail."""
+        """Runs the turn without MCP tools: MassGen's fallback when its MCP servers fail."""
         turn = self._stream_with_custom_and_mcp_tools(messages, tools, client, _with_mcp=False, **kwargs)
         async with aclosing(turn) as chunks:
             async for chunk in chunks:
@@ -217,14 +217,14 @@ class VLLMBackend(ChatCompletionsBackend):
         _with_mcp: bool = True,
         **kwargs: Any,
     ) -> AsyncGenerator[StreamChunk]:
-        """The turn: one reply after the other, as long as there are tools to run."""
+        """Runs the turn: one reply after another, as long as there are tools to run."""
         options = {**self.config, **kwargs}
         messages = await self._process_upload_files(current_messages, dict(options))
         model = str(options.get("model") or "")
         may_compress = not _compression_retry
         first = True
         while True:
-            # Callers other than agents join the content of all chunks, reasoning would get into their text.
+            # Callers other than agents join the content of all chunks, so reasoning would end up in their text.
             turn = Turn(reasoning_in_content="agent_id" in kwargs)
             try:
                 await client.wait(lambda: learn_size(self._server, model))
@@ -257,7 +257,7 @@ class VLLMBackend(ChatCompletionsBackend):
                     yield chunk
                 return
             mcp, custom, others = self._categorize_tool_calls([_flat(call) for call in turn.calls])
-            # Calls of the workflow's tools end the turn, also those of tools that do not exist: MassGen answers them.
+            # Calls of workflow tools end the turn, and so do calls of unknown tools: MassGen handles them.
             if others or not (mcp or custom):
                 for chunk in _told(turn.handed_over()):
                     yield chunk
@@ -278,7 +278,7 @@ class VLLMBackend(ChatCompletionsBackend):
         client: OpenReply,
         call: dict[str, Any],
     ) -> AsyncGenerator[StreamChunk]:
-        """One reply of the model, as chunks; `turn` takes it down."""
+        """Yields one reply of the model as chunks; `turn` records it."""
         agent_id = call.get("agent_id")
         self._interrupted_stream_messages = messages
         self._interrupted_stream_model = model
@@ -314,7 +314,7 @@ class VLLMBackend(ChatCompletionsBackend):
             self.end_api_call_timing(success=trouble is None, error=trouble)
 
     def _take_down(self, chunk: Chunk) -> None:
-        """Keeps a chunk in MassGen's buffer, from which it continues after an interruption, and in its trace."""
+        """Adds a chunk to MassGen's trace and to the buffer from which it continues after an interruption."""
         match chunk:
             case Chunk("reasoning", reasoning_delta=str(text)):
                 self._append_reasoning_to_buffer(text)
@@ -324,7 +324,7 @@ class VLLMBackend(ChatCompletionsBackend):
             case Chunk("tool_calls", tool_calls=list(calls)):
                 self._append_tool_call_to_buffer(calls)
             case Chunk("error", error=str(text)):
-                # The next attempt is shown the buffer, so the model learns what was wrong with its call.
+                # The next attempt sees the buffer, so the model learns what was wrong with its call.
                 self._append_to_streaming_buffer(f"\n\n[{text}]\n")
             case _:
                 pass
@@ -332,7 +332,7 @@ class VLLMBackend(ChatCompletionsBackend):
     async def _compressed(
         self, messages: list[dict[str, Any]]
     ) -> AsyncGenerator[StreamChunk | list[dict[str, Any]]]:
-        """Lets MassGen summarize the conversation; yields what to tell, and at last the shorter conversation."""
+        """Lets MassGen summarize the conversation; yields progress chunks, and finally the shorter conversation."""
         yield StreamChunk(
             "compression_status",
             content=f"\n📦 [Compression] The context is full - summarizing {len(messages)} messages...",
@@ -353,7 +353,7 @@ class VLLMBackend(ChatCompletionsBackend):
     async def _compress_messages_for_context_recovery(
         self, messages: list[dict[str, Any]], buffer_content: str | None = None
     ) -> list[dict[str, Any]]:
-        """MassGen's own compression, with this server's context size and this backend's key for the summary."""
+        """Runs MassGen's own compression, with this server's context size and this backend's key for the summary."""
         from vllmchat.adapters.massgen.hook import installed_for
 
         with _origin_of_summaries(self, self._server), installed_for(type(self)):
@@ -437,7 +437,7 @@ class VLLMBackend(ChatCompletionsBackend):
     def _count(
         self, turn: Turn, messages: list[dict[str, Any]], model: str, error: VLLMChatError | None = None
     ) -> None:
-        """Adds the reply to MassGen's metrics: what the server counted, else an estimate of what was generated."""
+        """Adds the reply to MassGen's metrics: the server's token counts, or an estimate if there are none."""
         completion = turn.completion or (error.partial if error is not None else None)
         usage = completion.usage if completion is not None else None
         self._stream_usage_received = True
@@ -448,7 +448,7 @@ class VLLMBackend(ChatCompletionsBackend):
             self._estimate_token_usage(messages, turn.text + turn.reasoning, model)
 
     def _update_token_usage_from_api_response(self, usage: Any, model: str) -> None:
-        """Adds what the server counted. MassGen's own method would look for the price of a local model first."""
+        """Adds the server's token counts. MassGen's own method would first look up the price of a local model."""
         counted = self.token_calculator.extract_token_breakdown(usage)
         self._last_call_input_tokens = counted["input_tokens"]
         for backend in (self, self._charged_to):
@@ -463,10 +463,10 @@ class VLLMBackend(ChatCompletionsBackend):
 
 @contextmanager
 def _origin_of_summaries(backend: VLLMBackend, server: VLLMProvider) -> Generator[None]:
-    # MassGen's compression asks a calculator of its own for the context size.
+    # MassGen's compression gets the context size from a calculator of its own.
     known = _compression_utils._get_token_calculator  # pyright: ignore[reportPrivateUsage]
     if not isinstance(getattr(known, "_instance", None), Calculator):
-        setattr(known, "_instance", Calculator())  # noqa: B010 - a function's attribute, which type checkers refuse
+        setattr(known, "_instance", Calculator())  # noqa: B010 - a function's attribute, which type checkers reject
     compressing, served = _compressing.set(backend), serving.set(server)
     try:
         yield
@@ -484,11 +484,11 @@ def _told(chunks: Iterable[Chunk]) -> Iterator[StreamChunk]:
 
 
 def _not_carried_out(call: dict[str, Any]) -> dict[str, Any]:
-    text = f"Error: the call of {call['name']} was not carried out: it is blocked, or it failed."
+    text = f"Error: the call of {call['name']} was not executed: it is blocked or failed."
     return {"role": "tool", "tool_call_id": call["call_id"], "content": text}
 
 
 def _flat(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call in the form that MassGen's tool machinery takes."""
+    """A tool call in the form that MassGen's tool code expects."""
     function = call["function"]
     return {"call_id": call["id"], "name": function["name"], "arguments": function["arguments"]}

@@ -1,7 +1,7 @@
-"""How much a model can read, told to MassGen by the server instead of guessed.
+"""The context size of a model, as the server reports it.
 
-MassGen looks sizes up in a price list and takes 128,000 tokens for a model that is not in it. Here the server's own
-`max_model_len` is used, and a local model costs nothing: no price list is asked for it.
+MassGen looks sizes up in a price list and assumes 128,000 tokens for a model that is not in it. Here the server's own
+`max_model_len` is used; a local model costs nothing, so no price list is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vllmchat.providers.vllm import VLLMProvider
 
 PROVIDER: Final = "vLLM"
-"""What the backend calls itself. In lower case it must be a backend type: MassGen makes further backends by it."""
+"""The name of the backend. In lower case it must be a backend type: MassGen uses it to make more backends."""
 
 _LIMITS = Timeout(connect=2.0, first_token=5.0, idle=5.0, total=5.0)
 
@@ -29,21 +29,21 @@ _sizes: dict[tuple[str, str], int] = {}
 """Context sizes by base URL and model."""
 
 _servers: WeakValueDictionary[str, VLLMProvider] = WeakValueDictionary()
-"""The server of a model, for those who know no more than the model's name."""
+"""The server of a model, for callers that know only the model's name."""
 
 serving: ContextVar[VLLMProvider | None] = ContextVar("serving", default=None)
-"""The server of the backend that MassGen is at work for, where MassGen's own code knows the model's name only."""
+"""The server of the backend that MassGen is working for, where MassGen's code knows only the model's name."""
 
 
 def serves(server: VLLMProvider, model: str) -> None:
-    """Says that this server is to be asked for the context size of a model."""
+    """Registers the server that reports the context size of a model."""
     _servers[model] = server
 
 
 async def learn_size(server: VLLMProvider, model: str) -> None:
-    """Asks a server for the context size of a model, once. Without an answer the size stays unknown."""
+    """Looks up the context size of a model once. If the server does not respond, the size remains unknown."""
     if (server.base_url, model) not in _sizes:
-        # The chat request that follows meets the same trouble, and reports it.
+        # The following chat request will hit the same problem, and report it.
         with suppress(VLLMChatError):
             _note(server, model, await server.with_options(max_retries=0).amodels(timeout=_LIMITS))
 
@@ -56,26 +56,26 @@ def _learn_size_now(server: VLLMProvider, model: str) -> None:
 
 def _note(server: VLLMProvider, model: str, models: ModelList) -> None:
     named = [card for card in models.data if model in (card.id, card.root) and card.max_model_len]
-    # An adapter has no size of its own: it has that of the model it adapts.
+    # An adapter has no size of its own: it has that of its base model.
     sizes = [card.max_model_len for card in named or models.data if card.max_model_len]
     if sizes:
         _sizes[server.base_url, model] = min(sizes)
 
 
 class Calculator(TokenCostCalculator):
-    """MassGen's calculator, with what the servers said."""
+    """MassGen's calculator, with what the servers report."""
 
     def __init__(self, server: VLLMProvider | None = None) -> None:
         """Makes a calculator.
 
         Args:
-            server: The server that is meant; without one, the server of the backend that MassGen is at work for.
+            server: The server; without one, the server of the backend that MassGen is working for.
         """
         super().__init__()
         self._server = server
 
     def get_model_pricing(self, provider: str, model: str) -> ModelPricing | None:
-        """Price and context size of a model."""
+        """The price and context size of a model."""
         if provider.lower() != PROVIDER.lower():
             return super().get_model_pricing(provider, model)
         server = self._server or serving.get() or _servers.get(model)
@@ -87,7 +87,7 @@ class Calculator(TokenCostCalculator):
 
 
 class AskingCalculator(Calculator):
-    """The same, for those who ask before the first request: it asks the server if need be, and waits for it."""
+    """A calculator for callers that need the size before the first request: it looks it up if necessary, blocking."""
 
     def _size(self, server: VLLMProvider, model: str) -> int | None:
         _learn_size_now(server, model)

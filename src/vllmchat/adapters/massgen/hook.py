@@ -1,4 +1,4 @@
-"""Makes `type: vllm` mean our backend in MassGen."""
+"""Makes MassGen use our backend for `type: vllm`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _backend: type[VLLMBackend] = VLLMBackend
 
 
 def install(backend: type[VLLMBackend] = VLLMBackend) -> None:
-    """Makes `type: vllm` mean our backend.
+    """Makes MassGen use our backend for `type: vllm`.
 
-    It holds for `massgen.run`, for MassGen's command line and wherever agents are made of a configuration. All other
-    types stay as they are. Calling it again is harmless.
+    This applies to `massgen.run`, to MassGen's command line, and wherever agents are created from a configuration.
+    Other types do not change. Calling it again is harmless.
 
-    MassGen's check of a configuration file learns the parameters of vLLM as well, so that a misspelt one is reported
-    with its place in the file.
+    MassGen's validation of configuration files learns vLLM's parameters too, so a misspelled one is reported with its
+    place in the file.
 
-    Child processes that MassGen starts (subagents) are not reached: there, `type: vllm` is MassGen's own backend.
+    It does not apply to child processes that MassGen starts (subagents): they use MassGen's own backend.
 
     Args:
         backend: Our backend, or a subclass of it.
@@ -48,14 +48,14 @@ def install(backend: type[VLLMBackend] = VLLMBackend) -> None:
 
 
 def uninstall() -> None:
-    """Makes `type: vllm` mean MassGen's own backend again. Agents that exist keep theirs."""
+    """Makes MassGen use its own backend for `type: vllm` again. Existing agents keep theirs."""
     while _undo:
         _undo.pop()()
 
 
 @contextmanager
 def installed_for(backend: type[VLLMBackend]) -> Generator[None]:
-    """For the time of a `with` block, `type: vllm` means this backend, whatever it meant before."""
+    """Uses this backend for `type: vllm` inside a `with` block, whatever was used before."""
     global _backend
     was_installed, before = bool(_undo), _backend
     install(backend)
@@ -78,7 +78,7 @@ _originals: dict[str, Any] = {}
 
 
 def _inference_backend(backend_type: str = "vllm", **kwargs: Any) -> Any:
-    """Stands where MassGen looks for the class of its backend for vLLM and SGLang."""
+    """Replaces MassGen's lookup of its backend class for vLLM and SGLang."""
     if backend_type.lower() != "vllm":
         return _originals["InferenceBackend"](backend_type=backend_type, **kwargs)
     try:
@@ -93,7 +93,7 @@ def _inference_backend(backend_type: str = "vllm", **kwargs: Any) -> Any:
 def _validate_backend(
     self: ConfigValidator, backend_config: object, location: str, result: ValidationResult
 ) -> None:
-    """Stands where MassGen checks one backend block of a configuration."""
+    """Replaces MassGen's validation of a backend block."""
     _originals["_validate_backend"](self, backend_config, location, result)
     block = cast("dict[str, Any]", backend_config) if isinstance(backend_config, dict) else {}
     if block.get("type") == "vllm":
@@ -105,9 +105,9 @@ def _validate_backend(
 
 
 def _create_vllm_config(cls: type[AgentConfig], /, model: str | None = None, **kwargs: Any) -> AgentConfig:
-    """Stands where MassGen makes the parameters that an agent repeats with each call.
+    """Replaces MassGen's way to make the parameters that an agent repeats with each call.
 
-    Those under whose names MassGen hands over something of its own would come twice. The backend has them anyway.
+    Parameters for whose names MassGen passes something of its own would come twice. The backend has them anyway.
     """
     kept = {name: value for name, value in kwargs.items() if name not in settings.GIVEN_BY_MASSGEN}
     config: AgentConfig = _originals["create_vllm_config"].__func__(cls, model, **kept)

@@ -1,4 +1,4 @@
-"""Which MassGen is installed, and what to install where it cannot be used."""
+"""Checks which MassGen is installed, and says what to install if it cannot be used."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLDEST_MASSGEN = (0, 1, 97)
-"""What the backend was written for. Before, MassGen was built differently inside."""
+"""The version that the backend was written for. Earlier ones have different internals."""
 
 
 def load(module: str) -> ModuleType:
-    """Imports a module of MassGen's, or one that is built on it.
+    """Imports a module of MassGen, or one that depends on it.
 
     Raises:
-        ImportError: MassGen is missing or too old, or it cannot be imported together with another package that is
-            installed. The message names the package and the command that helps.
+        ImportError: MassGen is missing or too old, or cannot be imported together with another installed package. The
+            message names the package and the command that helps.
     """
     _require_massgen()
     try:
         return import_module(module)
-    # Whatever a module raises while it is imported: a removed name is an AttributeError as often as an ImportError.
+    # Whatever a module raises on import: a removed name causes AttributeError as often as ImportError.
     except Exception as error:
         raise ImportError(_explain(error)) from error
 
@@ -44,7 +44,7 @@ def _require_massgen() -> None:
 
 
 def _explain(error: Exception) -> str:
-    """Which package is wrong, and the command that puts it right."""
+    """Names the faulty package and the command that fixes it."""
     failed = f"MassGen {version('massgen')} cannot be imported"
     distributions = packages_distributions()
     for module in _suspects(error):
@@ -55,16 +55,14 @@ def _explain(error: Exception) -> str:
             name = distributions[package][0]
             installed = version(name)
             fitting = _bound(name) or f"{name}<{installed}"
-            return (
-                f"{failed} with {name} {installed}: {error}. Install one that fits: pip install '{fitting}'"
-            )
+            return f"{failed} with {name} {installed}: {error}. Install a compatible version: pip install '{fitting}'"
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             return f"{failed}: the package {package} is missing. Install it with: pip install {package}"
-    return f"{failed}: {type(error).__name__}: {error}. Install it again with: pip install -U 'vllmchat[massgen]'"
+    return f"{failed}: {type(error).__name__}: {error}. Reinstall it with: pip install -U 'vllmchat[massgen]'"
 
 
 def _suspects(error: Exception) -> Iterator[str]:
-    """Names of modules that an error may be about, the most likely first."""
+    """Names of modules that may have caused an error, the most likely first."""
     if isinstance(error, ImportError) and error.name:
         yield error.name
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
@@ -79,7 +77,7 @@ def _modules(traceback: TracebackType | None) -> Iterator[str]:
 
 
 def _bound(name: str) -> str | None:
-    """What our extra `massgen` says of a package, such as `mcp<2`."""
+    """The requirement of our extra `massgen` for a package, such as `mcp<2`."""
     try:
         requirements = requires("vllmchat") or []
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Runs MassGen's own command line with our backend for `type: vllm`."""
+"""Runs MassGen's command line with our backend for `type: vllm`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The command line: every flag is MassGen's own.
+    """Runs the command line; all flags are MassGen's own.
 
-    It exits as MassGen does, and with MassGen's code for a failed run when no agent produced an answer, which MassGen
-    itself does not tell by its exit code.
+    It exits like MassGen. If no agent produced an answer, which MassGen's exit code does not show, it exits with
+    MassGen's code for a failed run.
     """
     try:
         for module in ("vllmchat.adapters.massgen.hook", "massgen.cli", "massgen.orchestrator"):
@@ -33,13 +33,13 @@ def main() -> None:
     with _watching() as runs:
         cli_main()
     if runs and (failure := _failure(runs[-1])) is not None:
-        print(failure, file=sys.stderr)  # noqa: T201 - a command line speaks to a person
+        print(failure, file=sys.stderr)  # noqa: T201 - output of a command line
         sys.exit(EXIT_EXECUTION_ERROR)
 
 
 @contextmanager
 def _watching() -> Generator[list[Orchestrator]]:
-    """Collects the runs that MassGen makes: it makes an orchestrator for each question."""
+    """Collects MassGen's runs: it creates an orchestrator for each question."""
     from massgen.orchestrator import Orchestrator
 
     runs: list[Orchestrator] = []
@@ -49,7 +49,7 @@ def _watching() -> Generator[list[Orchestrator]]:
         begin(self, *args, **kwargs)
         runs.append(self)
 
-    Orchestrator.__init__ = note  # type: ignore[method-assign]  # there is no other sign of a run
+    Orchestrator.__init__ = note  # type: ignore[method-assign]  # nothing else shows a run
     try:
         yield runs
     finally:
@@ -57,9 +57,9 @@ def _watching() -> Generator[list[Orchestrator]]:
 
 
 def _failure(run: Orchestrator) -> str | None:
-    """What to say when no agent produced an answer; None when one did."""
+    """The message if no agent produced an answer; None if one did."""
     states = run.agent_states
     if any(state.answer for state in states.values()):
         return None
-    lines = [f"  {agent}: {state.error_reason or 'gave no answer'}" for agent, state in states.items()]
+    lines = [f"  {agent}: {state.error_reason or 'no answer'}" for agent, state in states.items()]
     return "\n".join(["❌ No agent produced an answer.", *lines])

@@ -1,4 +1,4 @@
-"""MassGen's conversations in the form that a vLLM server reads. Knows nothing of the MassGen package."""
+"""Converts MassGen's conversations for a vLLM server. Does not depend on the MassGen package."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 Item = dict[str, Any]
-"""A message of MassGen's, or of a request: plain JSON data."""
+"""A message, of MassGen or of a request: plain JSON data."""
 
 
 def request_messages(items: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """The messages of a request.
+    """Returns the messages of a request.
 
-    What MassGen hands over is nearly that already. Three things are not: parts of pictures, sound and film have
-    MassGen's own form; a conversation may hold items of OpenAI's Responses API; and after an answer that MassGen
-    did not accept, a tool call may stand there without its result or a result without its call, which chat
-    templates render as nonsense or refuse. A call without a result is left out; a result without its call is told
-    as a user's words.
+    MassGen's messages are almost ready to send, with three exceptions: image, audio and video parts are in MassGen's
+    own format; a conversation may contain items of OpenAI's Responses API; and after an answer that MassGen did not
+    accept, a tool call may lack its result, or a result its call, which chat templates render as nonsense or reject. A
+    call without a result is dropped; a result without a call becomes a user message.
 
     Args:
-        items: MassGen's messages. They are not changed.
+        items: MassGen's messages. They are not modified.
     """
     return _paired([message for item in items for message in _converted(item)])
 
@@ -45,7 +44,7 @@ def _converted(item: Mapping[str, Any]) -> Iterable[Item]:
         case _ if isinstance(item.get("role"), str):
             yield _message(item)
         case _:
-            # A reasoning item, or another record of the Responses API that has no place in a chat.
+            # A reasoning item, or something else from the Responses API that does not belong in a chat.
             return
 
 
@@ -122,10 +121,10 @@ def _paired(messages: Sequence[Item]) -> list[Item]:
     """The messages with each tool call followed by its result, and no result without its call."""
     kept: list[Item] = []
     waiting: set[str] = set()
-    """Ids of the calls of the last assistant message that have no result yet."""
+    """IDs of calls in the last assistant message that have no result yet."""
     names: dict[str, str] = {}
     orphans: list[Item] = []
-    """What is told in words, as soon as no call waits for its result any more."""
+    """Messages in words, added once no call is waiting for its result."""
 
     def settle() -> None:
         if waiting:
@@ -148,7 +147,7 @@ def _paired(messages: Sequence[Item]) -> list[Item]:
         calls: list[Item] = message.get("tool_calls") or []
         previous = kept[-1] if kept else {}
         if calls and message.get("content") is None and "tool_calls" in previous and not orphans:
-            # The Responses API lists parallel calls one by one; in a chat they are one message's.
+            # The Responses API lists parallel calls one by one; in a chat they belong to one message.
             previous["tool_calls"].extend(calls)
         else:
             settle()
@@ -161,7 +160,7 @@ def _paired(messages: Sequence[Item]) -> list[Item]:
 
 
 def _drop_calls(kept: list[Item], unanswered: set[str]) -> None:
-    """Takes the calls without results out of the last assistant message, and the message if nothing is left."""
+    """Removes calls without results from the last assistant message, and the message if it is empty then."""
     place = max(place for place, message in enumerate(kept) if message["role"] == "assistant")
     message = kept[place]
     answered = [call for call in message.pop("tool_calls") if call["id"] not in unanswered]

@@ -1,4 +1,4 @@
-"""The reply that is being read, which another task may end. Knows nothing of the MassGen package."""
+"""The reply that is being read, which another task may end. Does not depend on the MassGen package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Interrupted(Exception):  # noqa: N818 - it tells the end of a reply that somebody asked for
+class Interrupted(Exception):  # noqa: N818 - not an error: the caller asked for it
     """The reply was ended by `VLLMBackend.interrupt`."""
 
 
 class OpenReply:
-    """The place of the reply that one call of MassGen's is reading. Another task may interrupt it at any time.
+    """Holds the reply that one MassGen call is reading. Another task may interrupt it at any time.
 
-    MassGen pulls each chunk in a task of its own, so nothing here may be tied to a task for longer than one wait.
+    MassGen pulls each chunk in a separate task, so nothing here may be tied to a task for longer than one wait.
     """
 
     def __init__(self) -> None:
@@ -30,16 +30,16 @@ class OpenReply:
         self._interrupted = False
 
     async def open(self, make: Callable[[], AsyncChatStream]) -> AsyncChatEvents:
-        """Sends the request and waits for the head of the answer."""
+        """Sends the request and waits for the head of the response."""
         stream = self._stream = make()
         await self.wait(stream.__aenter__)
         return stream.events()
 
     async def wait(self, what: Callable[[], Awaitable[T]]) -> T:
-        """Waits for something, until it comes or the reply is interrupted.
+        """Waits for something, until it is done or the reply is interrupted.
 
         Raises:
-            Interrupted: It was.
+            Interrupted: The reply was interrupted.
         """
         if self._interrupted:
             raise Interrupted
@@ -51,7 +51,7 @@ class OpenReply:
         raise Interrupted
 
     async def interrupt(self) -> None:
-        """Ends the reply: the connection is closed, the server stops generating."""
+        """Ends the reply: closes the connection, so that the server stops generating."""
         self._interrupted = True
         if self._waiting is not None:
             self._waiting.cancel()

@@ -1,7 +1,7 @@
-"""Whose is which key of a `type: vllm` backend block. Knows nothing of the MassGen package.
+"""Sorts the keys of a `type: vllm` backend block. Does not depend on the MassGen package.
 
-A block holds MassGen's own options and the request parameters of `VLLMChatParams` side by side. The parameters go to
-the server; MassGen's options never do; anything else is a mistake and is reported before the first request.
+A block has MassGen's own options and the request parameters of `VLLMChatParams`. The parameters are sent to the server;
+MassGen's options never are; anything else is a mistake and is reported before the first request.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ OWN_NAMES: Final = frozenset(
         "type",
     }
 )
-"""Options of MassGen's that it does not list among those it keeps from the server."""
+"""MassGen's options that are missing from its list of those not to send."""
 
 NOT_FOR_VLLM: Final = {
-    "enable_code_interpreter": "A vLLM server runs no code. Use `enable_mcp_command_line: true` or an MCP server.",
-    "enable_web_search": "A vLLM server searches no web. Use an MCP server for it.",
-    "engine": "It is OpenRouter's.",
-    "max_results": "It is OpenRouter's.",
-    "reasoning": "It is OpenRouter's. Write `reasoning_effort: low` or `enable_thinking: true`.",
-    "search_context_size": "It is OpenRouter's.",
-    "search_prompt": "It is OpenRouter's.",
+    "enable_code_interpreter": "A vLLM server does not run code. Use `enable_mcp_command_line: true` or an MCP server.",
+    "enable_web_search": "A vLLM server does not search the web. Use an MCP server for that.",
+    "engine": "It is an OpenRouter option.",
+    "max_results": "It is an OpenRouter option.",
+    "reasoning": "It is an OpenRouter option. Use `reasoning_effort: low` or `enable_thinking: true`.",
+    "search_context_size": "It is an OpenRouter option.",
+    "search_prompt": "It is an OpenRouter option.",
 }
-"""Options of MassGen's that only other servers have, and what to write instead."""
+"""MassGen's options that only other servers support, and what to write instead."""
 
 REPORTED_BY_MASSGEN: Final = frozenset({"enable_code_interpreter", "enable_web_search"})
-"""Those of them that MassGen's own check of a configuration file reports."""
+"""Those that MassGen's own validation of configuration files reports."""
 
 GIVEN_BY_MASSGEN: Final = frozenset({"session_id", "tools"})
-"""Parameters of vLLM under whose names MassGen hands over something of its own with each call."""
+"""Parameters of vLLM for whose names MassGen passes something of its own with each call."""
 
 
 def parameters(
     config: Mapping[str, Any], call: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES
 ) -> dict[str, Any]:
-    """The request parameters: those of the backend block, overlaid by those of one call.
+    """Returns the request parameters: those of the backend block, overridden by those of the call.
 
     Args:
-        config: The whole backend block, as the backend keeps it. Calls that MassGen makes by itself, such as for a
-            summary, bring none of it along.
-        call: The keyword arguments of the call, in which MassGen repeats the block beside options of its own.
+        config: The whole backend block, as the backend keeps it. Calls that MassGen makes itself, such as for a
+            summary, do not repeat it.
+        call: The keyword arguments of the call, in which MassGen repeats the block along with options of its own.
         own: The names of MassGen's own options.
     """
     chosen = {name: value for name, value in config.items() if _is_parameter(name, own)}
@@ -75,15 +75,15 @@ def parameters(
 
 
 def _is_parameter(name: str, own: Collection[str]) -> bool:
-    # Some names are on MassGen's list although they are vLLM's: it keeps them from OpenAI's client.
+    # MassGen lists some of vLLM's names as its own, to keep them from OpenAI's client.
     return name in VLLM_CHAT_NAMES or not (name in own or name.startswith("_"))
 
 
 def with_timeout(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with `timeout` as the library takes it: YAML has no `Timeout`, so a mapping stands for one.
+    """Converts a `timeout` mapping, as YAML has no `Timeout`.
 
     Raises:
-        InvalidRequestError: The mapping has a key that `Timeout` has not, or a value that is no number of seconds.
+        InvalidRequestError: The mapping has a key that `Timeout` lacks, or a value that is not a number of seconds.
     """
     given = params.get("timeout")
     if not isinstance(given, dict):
@@ -91,7 +91,7 @@ def with_timeout(params: dict[str, Any]) -> dict[str, Any]:
     limits = cast("dict[str, Any]", given)
     known = [field.name for field in fields(Timeout)]
     if unknown := [name for name in limits if name not in known]:
-        rule = f"has no limit {', '.join(map(repr, unknown))}: the limits are {', '.join(known)}."
+        rule = f"has no key {', '.join(map(repr, unknown))}: the keys are {', '.join(known)}."
         raise InvalidRequestError([Problem("timeout", repr(limits), rule)])
     try:
         return {**params, "timeout": Timeout(**limits)}
@@ -100,7 +100,7 @@ def with_timeout(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(config: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES) -> list[Problem]:
-    """What is wrong with a backend block: unknown names, wrong values, contradictions.
+    """Checks a backend block: unknown names, wrong values, contradictions.
 
     Args:
         config: The block.
@@ -113,11 +113,11 @@ def check(config: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES) -> lis
             problems.append(Problem(name, repr(config[name]), "is not an option of a vLLM backend.", hint))
     for name in [name for name in chosen if name not in VLLM_CHAT_NAMES]:
         if (meant := _massgen_name(name, own)) is not None:
-            problems.append(Problem(name, "", "is not an option of MassGen's.", f"Did you mean `{meant}`?"))
+            problems.append(Problem(name, "", "is not a MassGen option.", f"Did you mean `{meant}`?"))
             del chosen[name]
     problems.extend(_files(config))
     if "tool_choice" in chosen and "tools" not in chosen:
-        # The tools come with each call. Which they are is known only then.
+        # The tools come with each call, so they are not known yet.
         chosen["tools"] = [_any_tool(chosen["tool_choice"])]
     try:
         check_vllm(with_timeout(chosen), stream=True)
@@ -131,7 +131,7 @@ _PATH = re.compile(r"[.\[]")
 
 
 def _massgen_name(name: str, own: Collection[str]) -> str | None:
-    """MassGen's option that was meant, if it is nearer than every parameter of vLLM's."""
+    """MassGen's option that was meant, if it is a closer match than every parameter of vLLM."""
     meant = suggest(name, sorted({*own, *VLLM_CHAT_NAMES}))
     return meant if meant is not None and meant not in VLLM_CHAT_NAMES else None
 
@@ -145,8 +145,8 @@ def _files(config: Mapping[str, Any]) -> Iterable[Problem]:
             yield Problem(
                 f"upload_files[{place}].file_path",
                 repr(cast("dict[str, object]", entry)["file_path"]),
-                "is not for a vLLM backend: no server reads documents for it.",
-                "Name the file's folder under the orchestrator's `context_paths`, or use image_path, audio_path or "
+                "is not supported by the vLLM backend: vLLM servers do not read documents.",
+                "Add the file's directory to the orchestrator's `context_paths`, or use image_path, audio_path or  "
                 "video_path.",
             )
 
@@ -166,7 +166,7 @@ def report(problems: Iterable[Problem], path: str) -> list[str]:
 
     Args:
         problems: What `check` found.
-        path: Where the block stands, such as `agents[1].backend`.
+        path: The place of the block, such as `agents[1].backend`.
     """
     return [_line(problem, path) for problem in problems]
 
@@ -174,7 +174,7 @@ def report(problems: Iterable[Problem], path: str) -> list[str]:
 def _line(problem: Problem, path: str) -> str:
     place = f"{path}.{problem.parameter}" + (f": {problem.value}" if problem.value else "")
     said = " ".join(filter(None, (problem.rule, problem.suggestion))).replace("VLLMProvider", "vLLM")
-    # The library speaks of keyword arguments; here they are keys of a YAML file.
+    # The library refers to keyword arguments; here they are keys of a YAML file.
     return " ".join((place, _KEYWORD.sub(r"\1: ", said)))
 
 

@@ -1,4 +1,4 @@
-"""What MassGen's user reads when a request fails. Knows nothing of the MassGen package."""
+"""The error messages for MassGen's users. Does not depend on the MassGen package."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def is_fatal(error: VLLMChatError, *, first: bool) -> bool:
-    """Whether asking again is in vain, so that MassGen shall give up the agent at once.
+    """Whether retrying is pointless, so that MassGen should give up the agent at once.
 
     Args:
         error: What happened.
-        first: Whether it happened at the first request of an agent's turn. What the server refuses there, it will
-            refuse again, since MassGen only adds to the conversation; a later request holds results of tools that
-            the next attempt may not have.
+        first: Whether it happened on the first request of an agent's turn. What the server rejects there, it will
+            reject again, since MassGen only adds to the conversation; later requests have tool results that the next
+            attempt may not have.
     """
     match error:
         case APITimeoutError():
@@ -42,11 +42,11 @@ def is_fatal(error: VLLMChatError, *, first: bool) -> bool:
 
 
 def explain(error: VLLMChatError, *, base_url: str, model: str | None) -> str:
-    """The error as a sentence or two, with what to do about it where that is known."""
+    """Explains the error in a sentence or two, with what to do about it if known."""
     match error:
         case AuthenticationError():
             return (
-                f"The vLLM server at {base_url} refused the API key ({error.message}). Write the key that the server "
+                f"The vLLM server at {base_url} rejected the API key ({error.message}). Write the key that the server "
                 "was started with into the agent's backend block as `api_key:`, or set VLLM_API_KEY."
             )
         case NotFoundError() if _is_about_model(error):
@@ -56,18 +56,18 @@ def explain(error: VLLMChatError, *, base_url: str, model: str | None) -> str:
             )
         case NotFoundError():
             return (
-                f"There is no chat route at {base_url} ({error.message}). `base_url:` must lead to a vLLM server's "
+                f"There is no chat route at {base_url} ({error.message}). `base_url:` must point to a vLLM server's "
                 "/v1, such as http://localhost:8000/v1."
             )
         case BadRequestError() if "tool choice requires" in error.message:
             return (
-                f"The vLLM server at {base_url} cannot call tools ({error.message}), and MassGen works by tool calls. "
+                f"The vLLM server at {base_url} cannot call tools ({error.message}), and MassGen needs tool calls. "
                 "Start it with --enable-auto-tool-choice and the model's --tool-call-parser, such as hermes for Qwen."
             )
         case StreamError():
             arrived = len(error.partial.text) if error.partial is not None else 0
-            kept = f"{arrived} characters had arrived and are kept." if arrived else "No text had arrived."
-            return f"The stream ended before the answer was whole. {kept} {error.message}"
+            kept = f"{arrived} characters arrived and are kept." if arrived else "No text arrived."
+            return f"The stream ended before the reply was complete. {kept} {error.message}"
         case _:
             return error.message
 

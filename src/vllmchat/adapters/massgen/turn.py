@@ -1,8 +1,8 @@
-"""One reply of the model, told in MassGen's terms. Knows nothing of the MassGen package.
+"""One reply of the model, in MassGen's terms. Does not depend on the MassGen package.
 
-MassGen's agents read a stream of chunks and insist on their order: reasoning, `reasoning_done` before anything else
-follows, text, all tool calls in one chunk, the message for the history, `done`. `Turn` makes them of the events of
-a vllmchat stream.
+MassGen's agents read a stream of chunks and rely on their order: reasoning, `reasoning_done` before anything else,
+text, all tool calls in one chunk, the message for the history, `done`. `Turn` makes them from the events of a
+vllmchat stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Kind = Literal["reasoning", "reasoning_done", "content", "tool_calls", "complete
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What MassGen's `StreamChunk` is made of. Attributes that are None are not set."""
+    """The fields of MassGen's `StreamChunk`. Those that are None are not set."""
 
     type: Kind
     content: str | None = None
@@ -37,24 +37,24 @@ class Chunk:
 class Turn:
     """Translates the events of one reply.
 
-    Feed it the events as they come; then take `end`, or `broken` when an error ended the stream; and `handed_over`
-    when the agent's turn ends with this reply.
+    Feed it the events as they arrive. Then call `end`, or `broken` if an error ended the stream, and `handed_over` if
+    the agent's turn ends with this reply.
 
     Attributes:
         text: The text so far.
         reasoning: The reasoning so far.
         completion: The whole reply, once it is finished.
-        refusal: Why the reply must not be acted on, once it is finished: a tool call that was cut, or no reply at
-            all. None for a good reply.
-        calls: The tool calls to act on, in the shape of chat completions; empty when there is a `refusal`.
+        refusal: Why the reply must not be used, once it is finished: a tool call was cut, or there is no reply at all.
+            None for a good reply.
+        calls: The tool calls to act on, in the chat completions format; empty if there is a `refusal`.
     """
 
     def __init__(self, *, reasoning_in_content: bool = True) -> None:
-        """Begins a reply.
+        """Starts a reply.
 
         Args:
-            reasoning_in_content: Whether a `reasoning` chunk repeats its text as `content`, as MassGen's agents want
-                it. A caller who joins the `content` of all chunks does not want it.
+            reasoning_in_content: Whether a `reasoning` chunk repeats its text as `content`, as MassGen's agents expect.
+                Callers that join the `content` of all chunks do not want that.
         """
         self.text = ""
         self.reasoning = ""
@@ -66,7 +66,7 @@ class Turn:
         self._reasoning_in_content = reasoning_in_content
 
     def feed(self, event: Event) -> list[Chunk]:
-        """The chunks that an event gives. Only the first choice's: MassGen reads one reply."""
+        """The chunks of an event. Only of the first choice: MassGen reads a single reply."""
         match event:
             case ReasoningDelta(text=text, choice=0):
                 self.reasoning += text
@@ -92,7 +92,7 @@ class Turn:
                 return []
 
     def end(self) -> list[Chunk]:
-        """The chunks at the end of a whole reply."""
+        """The chunks at the end of a complete reply."""
         chunks = self._after_reasoning()
         if self.refusal is not None:
             chunks.append(Chunk("error", error=self.refusal))
@@ -101,17 +101,17 @@ class Turn:
         return chunks
 
     def broken(self, why: str, *, fatal: bool = False) -> list[Chunk]:
-        """The chunks at the end of a reply that an error ended.
+        """The chunks at the end of a reply that failed.
 
         Args:
             why: The error, as a sentence for the user.
-            fatal: Whether MassGen shall give up the agent instead of asking again.
+            fatal: Whether MassGen should give up the agent instead of retrying.
         """
         self.calls = []
         return [*self._after_reasoning(), Chunk("error", error=why, status="fatal" if fatal else None)]
 
     def handed_over(self) -> list[Chunk]:
-        """The last chunks of an agent's turn: what had arrived, for MassGen's history, and `done`."""
+        """The last chunks of an agent's turn: what arrived, for MassGen's history, and `done`."""
         text = self.text.strip()
         chunks = [Chunk("done")]
         if text or self.calls:
@@ -122,7 +122,7 @@ class Turn:
         return chunks
 
     def assistant_message(self) -> dict[str, Any]:
-        """The reply as a message of the next request, reasoning included, with the tool calls to act on."""
+        """The reply as a message for the next request, including its reasoning and the tool calls to act on."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
         if self.reasoning:
             message["reasoning"] = self.reasoning
@@ -140,15 +140,15 @@ class Turn:
         reason = completion.finish_reason
         if reason == "abort":
             return (
-                "The vLLM server gave up this reply (finish_reason abort): it was paused, is shutting down, or was "
-                "told to abort. What had arrived is kept; MassGen asks again."
+                "The vLLM server aborted this reply (finish_reason abort): it was paused, is shutting down, or was "
+                "asked to abort. What arrived is kept; MassGen retries."
             )
         for call in self._called:
             if not call.complete:
-                return f"{_what_is_wrong(call, completion)} It was not carried out; MassGen asks again."
+                return f"{_what_is_wrong(call, completion)} It was not executed; MassGen retries."
         if reason == "length" and not self.text and not self._called:
             thinking = ": the model was still reasoning when it was cut" if self.reasoning else ""
-            return f"The reply has no answer{thinking}. {_limit(completion)} MassGen asks again."
+            return f"The reply has no answer{thinking}. {_limit(completion)} MassGen retries."
         return None
 
 
@@ -161,12 +161,12 @@ def _what_is_wrong(call: ToolCall, completion: ChatCompletion) -> str:
         wrong = f"The call of tool {call.name!r} was truncated."
     if completion.finish_reason == "repetition":
         return f"{wrong} The model repeated itself, and repetition_detection ended the reply."
-    # Servers do not always say that it was a limit that ended the reply.
+    # Servers do not always report that a limit ended the reply.
     return f"{wrong} {_limit(completion)}" if "truncated" in wrong else wrong
 
 
 def _limit(completion: ChatCompletion) -> str:
-    """What to do when it was a limit that ended the reply."""
+    """What to do if a limit ended the reply."""
     usage = completion.usage
     length = f"It ended after {usage.completion_tokens} tokens: raise" if usage is not None else "Raise"
     return f"{length} max_tokens, or start the server with a longer --max-model-len."
@@ -175,7 +175,7 @@ def _limit(completion: ChatCompletion) -> str:
 def _wire_call(call: ToolCall) -> dict[str, Any]:
     arguments = call.arguments
     return {
-        # A tool's result names its call by this id, so there must be one.
+        # A tool result refers to its call by this ID, so there must be one.
         "id": call.id or f"call_{uuid.uuid4().hex}",
         "type": "function",
         "function": {"name": call.name, "arguments": arguments if arguments.strip() else "{}"},
