@@ -104,11 +104,13 @@ async def test_pause_and_resume(admin_server: LiveServer, llm: VLLMProvider) -> 
         assert (await alone.achat("Hello", max_tokens=1)).finish_reason == "length"
 
 
-def test_a_pause_ends_what_runs(llm: VLLMProvider) -> None:
+def test_a_pause_ends_what_runs(llm: VLLMProvider, admin_server: LiveServer) -> None:
     with llm.stream("Hello", max_tokens=1500, min_tokens=1500, ignore_eos=True) as stream:
         next(iter(stream))
         llm.pause()
-        assert stream.until_done().finish_reason == "abort"
+        reason = stream.until_done().finish_reason
+    # 0.22 may call it so, without any tool.
+    assert reason == "abort" or (reason == "tool_calls" and not admin_server.since("0.25"))
     llm.resume()
 
 

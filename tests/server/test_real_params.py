@@ -302,7 +302,7 @@ TABLE: dict[str, Try] = {
 }
 
 
-ASKS_NOTHING = {"watermarking", "mm_payload", "return_mm_kwargs"}
+ASKS_NOTHING = {"watermarking"}
 """Those whose value in the table is what every server does anyway."""
 
 

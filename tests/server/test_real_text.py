@@ -307,8 +307,11 @@ def test_a_generation_as_text(llm: VLLMProvider) -> None:
 @pytest.mark.since("0.22", "generations streamed")
 def test_a_generation_streamed_is_the_same(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     prompt = llm.render(FRANCE, temperature=0)
-    whole = llm.generate(prompt, logprobs=1, return_token_ids=True)
-    with llm.stream_generate(prompt, logprobs=1, return_token_ids=True) as stream:
+    params: Params = {"logprobs": 1}
+    if vllm_server.since("0.30"):
+        params["return_token_ids"] = True
+    whole = llm.generate(prompt, **params)
+    with llm.stream_generate(prompt, **params) as stream:
         pieces = [chunk.token_ids for chunk in stream]
     assert len(pieces) > 5
     assert [token for piece in pieces for token in piece] == whole.token_ids
