@@ -164,7 +164,7 @@ def conversation(script: Script, name: str) -> Sequence[Message]:
     return cast("list[Message]", list(script[name].messages))
 
 
-def form(reply: ChatCompletion) -> dict[str, Any]:
+def form(reply: ChatCompletion, server: LiveServer) -> dict[str, Any]:
     """The reply without what the server itself does differently in a stream."""
     dumped = comparable(reply)
     for choice in dumped["choices"]:
@@ -172,6 +172,9 @@ def form(reply: ChatCompletion) -> dict[str, Any]:
         if message["tool_calls"]:
             # "" without a stream where the call was required, else none.
             message["content"] = message["content"] or ""
+        if not server.since("0.30"):  # their streams lose line breaks next to the end of the reasoning
+            for name in ("content", "reasoning"):
+                message[name] = message[name] and message[name].strip()
     return dumped
 
 
@@ -183,13 +186,15 @@ def in_time(cases: Iterable[str]) -> list[ParameterSet]:
 
 
 @pytest.mark.parametrize("case", in_time(CASES))
-def test_a_stream_adds_up_to_the_reply(llm: VLLMProvider, script: Script, case: str) -> None:
+def test_a_stream_adds_up_to_the_reply(
+    llm: VLLMProvider, vllm_server: LiveServer, script: Script, case: str
+) -> None:
     name, params = CASES[case]
     messages = conversation(script, name)
     with ThreadPoolExecutor(2) as pool:
         plain = pool.submit(llm.chat, messages, **params)
         streamed = pool.submit(lambda: llm.stream(messages, **params).until_done())
-        assert differences(form(plain.result()), form(streamed.result())) == []
+        assert differences(form(plain.result(), vllm_server), form(streamed.result(), vllm_server)) == []
     # And the case is what it says.
     reply = plain.result()
     assert len(reply.choices) == params.get("n", 1)
@@ -207,17 +212,17 @@ def test_a_stream_adds_up_to_the_reply(llm: VLLMProvider, script: Script, case: 
 @pytest.mark.anyio
 @pytest.mark.parametrize("case", in_time(["two tools in parallel", "two choices with token ids", "length"]))
 async def test_an_asynchronous_stream_adds_up_to_the_reply(
-    allm: VLLMProvider, script: Script, case: str
+    allm: VLLMProvider, vllm_server: LiveServer, script: Script, case: str
 ) -> None:
     name, params = CASES[case]
     messages = conversation(script, name)
     plain = await allm.achat(messages, **params)
     streamed = await allm.astream(messages, **params).until_done()
-    assert differences(form(plain), form(streamed)) == []
+    assert differences(form(plain, vllm_server), form(streamed, vllm_server)) == []
 
 
 @pytest.mark.since("0.30", "a stream that continues a message")
-def test_continuing_a_message(llm: VLLMProvider) -> None:
+def test_continuing_a_message(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     messages: list[Message] = [
         {"role": "user", "content": "What is the capital of France?"},
         {"role": "assistant", "content": "The capital of France is"},
@@ -225,7 +230,10 @@ def test_continuing_a_message(llm: VLLMProvider) -> None:
     params: VLLMChatParams = {**N, "continue_final_message": True}
     reply = llm.chat(messages, **params)
     assert reply.text == " Paris."
-    assert differences(form(reply), form(llm.stream(messages, **params).until_done())) == []
+    assert (
+        differences(form(reply, vllm_server), form(llm.stream(messages, **params).until_done(), vllm_server))
+        == []
+    )
 
 
 def test_usage_on_every_chunk(llm: VLLMProvider) -> None:
@@ -288,7 +296,7 @@ def test_a_tool_call_cut_by_max_tokens_is_never_whole(
     assert call.name == "get_weather"
     assert '{"city": "Paris"}'.startswith(call.arguments)
     assert not call.complete
-    with pytest.raises(ResponseError, match="cut"):
+    with pytest.raises(ResponseError, match="truncated"):
         call.parse()
     # Without a stream this server gives the half call as text; what counts is that it hands out no whole call.
     plain = llm.chat(messages, **params)

@@ -397,7 +397,10 @@ def test_a_pooling_server_generates_nothing(
     ask: Callable[[VLLMProvider], object], pooling_server: LiveServer
 ) -> None:
     base_url = pooling_server.base_url
-    with VLLMProvider(base_url=base_url) as llm, not_served(pooling_server, "a generating model"):
+    with (
+        VLLMProvider(base_url=base_url) as llm,
+        not_served(pooling_server, "generating model|model that generates"),
+    ):
         ask(llm)
 
 
@@ -440,7 +443,7 @@ def test_a_response_is_what_a_chat_answers(llm: VLLMProvider) -> None:
     assert response.usage.input_tokens == reply.usage.prompt_tokens
 
 
-def test_a_response_streamed_is_the_same(llm: VLLMProvider) -> None:
+def test_a_response_streamed_is_the_same(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     whole = llm.respond(FRANCE, temperature=0)
     text = reasoning = ""
     with llm.stream_respond(FRANCE, temperature=0) as stream:
@@ -454,8 +457,14 @@ def test_a_response_streamed_is_the_same(llm: VLLMProvider) -> None:
                     assert state.id
                 case _:
                     pass
-    assert stream.response.text == text == whole.text
-    assert stream.response.reasoning == reasoning == whole.reasoning
+    assert (stream.response.text, stream.response.reasoning) == (text, reasoning)
+    # Streams of older servers lose line breaks next to the end of the reasoning.
+    exact = vllm_server.since("0.30")
+    assert (text if exact else text.strip()) == (whole.text if exact else whole.text.strip())
+    assert whole.reasoning is not None
+    assert (reasoning if exact else reasoning.strip()) == (
+        whole.reasoning if exact else whole.reasoning.strip()
+    )
     assert stream.response.usage is not None
     assert whole.usage is not None
     assert stream.response.usage.output_tokens == whole.usage.output_tokens
@@ -520,4 +529,4 @@ def test_a_response_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
 async def test_a_response_awaiting(allm: VLLMProvider) -> None:
     whole = await allm.arespond(FRANCE, temperature=0)
     async with allm.astream_respond(FRANCE, temperature=0) as stream:
-        assert "".join([event.text_delta async for event in stream]) == whole.text
+        assert "".join([event.text_delta async for event in stream]).strip() == whole.text.strip()
