@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydantic_core import to_json
 else:
-    to_json = later("pydantic_core", "to_json")
+    to_json = lazy("pydantic_core", "to_json")
 
 
 def encode_json(body: Mapping[str, object]) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from vllmchat.chat.templating import judge_conversation
 from vllmchat.checking.subject import check_all
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.post import Post, depends_on_version, suit
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vllmchat.http.timeout import Timeout
     from vllmchat.versions import Version
 else:
-    decode_completion = later("vllmchat.chat.completion", "decode_completion")
-    limits_of = later("vllmchat.chat.limits", "limits_of")
+    decode_completion = lazy("vllmchat.chat.completion", "decode_completion")
+    limits_of = lazy("vllmchat.chat.limits", "limits_of")
 
 NEEDS: Final = (
     "Check base_url, and that the server has a generating model: one started with --runner pooling does not."

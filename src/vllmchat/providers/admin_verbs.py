@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.later import LaterModule
+from vllmchat.lazy import LazyModule
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vllmchat.admin import PauseMode, WakeTag
     from vllmchat.http.timeout import Timeout
 else:
-    admin = LaterModule("vllmchat.admin")
+    admin = LazyModule("vllmchat.admin")
 
 
 class AdminVerbs(ProviderBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from vllmchat.audio.upload import AudioFile
     from vllmchat.http.client import AsyncExchange, SyncExchange
 else:
-    stream_transcribe_upload = later("vllmchat.audio.request", "stream_transcribe_upload")
-    stream_translate_upload = later("vllmchat.audio.request", "stream_translate_upload")
-    transcribe_upload = later("vllmchat.audio.request", "transcribe_upload")
-    translate_upload = later("vllmchat.audio.request", "translate_upload")
-    AsyncTranscriptionStream = later("vllmchat.audio.stream", "AsyncTranscriptionStream")
-    TranscriptionReader = later("vllmchat.audio.stream", "TranscriptionReader")
-    TranscriptionStream = later("vllmchat.audio.stream", "TranscriptionStream")
+    stream_transcribe_upload = lazy("vllmchat.audio.request", "stream_transcribe_upload")
+    stream_translate_upload = lazy("vllmchat.audio.request", "stream_translate_upload")
+    transcribe_upload = lazy("vllmchat.audio.request", "transcribe_upload")
+    translate_upload = lazy("vllmchat.audio.request", "translate_upload")
+    AsyncTranscriptionStream = lazy("vllmchat.audio.stream", "AsyncTranscriptionStream")
+    TranscriptionReader = lazy("vllmchat.audio.stream", "TranscriptionReader")
+    TranscriptionStream = lazy("vllmchat.audio.stream", "TranscriptionStream")
 
 
 class AudioVerbs(ProviderBase):

@@ -13,7 +13,7 @@ from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.url import BaseURL
 from vllmchat.http.user_client import USER_AGENT, timeout_of
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.request import asks_version
 from vllmchat.versions import read_version
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from vllmchat.server import version_request
     from vllmchat.versions import Version
 else:
-    AsyncChatStream = later("vllmchat.chat.stream", "AsyncChatStream")
-    ChatReader = later("vllmchat.chat.stream", "ChatReader")
-    ChatStream = later("vllmchat.chat.stream", "ChatStream")
-    models_call = later("vllmchat.models", "models_call")
-    the_only_model = later("vllmchat.models", "the_only_model")
-    version_request = later("vllmchat.server", "version_request")
+    AsyncChatStream = lazy("vllmchat.chat.stream", "AsyncChatStream")
+    ChatReader = lazy("vllmchat.chat.stream", "ChatReader")
+    ChatStream = lazy("vllmchat.chat.stream", "ChatStream")
+    models_call = lazy("vllmchat.models", "models_call")
+    the_only_model = lazy("vllmchat.models", "the_only_model")
+    version_request = lazy("vllmchat.server", "version_request")
 
 T = TypeVar("T")
 

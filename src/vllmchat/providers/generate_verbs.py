@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from vllmchat.text.params import VLLMCompletionParams
     from vllmchat.text.prompt import Prompt
 else:
-    generate_request = later("vllmchat.generate.request", "generate_request")
-    render_completion_request = later("vllmchat.generate.request", "render_completion_request")
-    render_request = later("vllmchat.generate.request", "render_request")
-    AsyncGenerationStream = later("vllmchat.generate.stream", "AsyncGenerationStream")
-    GenerationReader = later("vllmchat.generate.stream", "GenerationReader")
-    GenerationStream = later("vllmchat.generate.stream", "GenerationStream")
+    generate_request = lazy("vllmchat.generate.request", "generate_request")
+    render_completion_request = lazy("vllmchat.generate.request", "render_completion_request")
+    render_request = lazy("vllmchat.generate.request", "render_request")
+    AsyncGenerationStream = lazy("vllmchat.generate.stream", "AsyncGenerationStream")
+    GenerationReader = lazy("vllmchat.generate.stream", "GenerationReader")
+    GenerationStream = lazy("vllmchat.generate.stream", "GenerationStream")
 
 
 class GenerateVerbs(ProviderBase):

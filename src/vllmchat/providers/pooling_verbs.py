@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     )
     from vllmchat.pooling.scores import Ranking, Scorable, Scores, rerank_request, score_request
 else:
-    embed_request = later("vllmchat.pooling.embeddings", "embed_request")
-    classify_request = later("vllmchat.pooling.outputs", "classify_request")
-    pool_request = later("vllmchat.pooling.outputs", "pool_request")
-    rerank_request = later("vllmchat.pooling.scores", "rerank_request")
-    score_request = later("vllmchat.pooling.scores", "score_request")
+    embed_request = lazy("vllmchat.pooling.embeddings", "embed_request")
+    classify_request = lazy("vllmchat.pooling.outputs", "classify_request")
+    pool_request = lazy("vllmchat.pooling.outputs", "pool_request")
+    rerank_request = lazy("vllmchat.pooling.scores", "rerank_request")
+    score_request = lazy("vllmchat.pooling.scores", "score_request")
 
 
 class PoolingVerbs(ProviderBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from vllmchat.responses.response import ModelResponse
     from vllmchat.responses.stream import AsyncResponseStream, ResponseReader, ResponseStream
 else:
-    respond_request = later("vllmchat.responses.request", "respond_request")
-    AsyncResponseStream = later("vllmchat.responses.stream", "AsyncResponseStream")
-    ResponseReader = later("vllmchat.responses.stream", "ResponseReader")
-    ResponseStream = later("vllmchat.responses.stream", "ResponseStream")
+    respond_request = lazy("vllmchat.responses.request", "respond_request")
+    AsyncResponseStream = lazy("vllmchat.responses.stream", "AsyncResponseStream")
+    ResponseReader = lazy("vllmchat.responses.stream", "ResponseReader")
+    ResponseStream = lazy("vllmchat.responses.stream", "ResponseStream")
 
 
 class ResponsesVerbs(ProviderBase):

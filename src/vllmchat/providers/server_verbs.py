@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.checking.limits import checked_seconds
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from vllmchat.models import ModelList
     from vllmchat.server import ModelsRequest, Readiness, health_request, load_request, version_request
 else:
-    metrics_request = later("vllmchat.metrics", "metrics_request")
-    ModelsRequest = later("vllmchat.server", "ModelsRequest")
-    Readiness = later("vllmchat.server", "Readiness")
-    health_request = later("vllmchat.server", "health_request")
-    load_request = later("vllmchat.server", "load_request")
-    version_request = later("vllmchat.server", "version_request")
+    metrics_request = lazy("vllmchat.metrics", "metrics_request")
+    ModelsRequest = lazy("vllmchat.server", "ModelsRequest")
+    Readiness = lazy("vllmchat.server", "Readiness")
+    health_request = lazy("vllmchat.server", "health_request")
+    load_request = lazy("vllmchat.server", "load_request")
+    version_request = lazy("vllmchat.server", "version_request")
 
 
 class ModelVerbs(ProviderBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from vllmchat.text.request import complete_request
     from vllmchat.text.stream import AsyncTextStream, TextReader, TextStream
 else:
-    batch_request = later("vllmchat.batch", "batch_request")
-    check_openai = later("vllmchat.text.check", "check_openai")
-    check_vllm = later("vllmchat.text.check", "check_vllm")
-    complete_request = later("vllmchat.text.request", "complete_request")
-    AsyncTextStream = later("vllmchat.text.stream", "AsyncTextStream")
-    TextReader = later("vllmchat.text.stream", "TextReader")
-    TextStream = later("vllmchat.text.stream", "TextStream")
+    batch_request = lazy("vllmchat.batch", "batch_request")
+    check_openai = lazy("vllmchat.text.check", "check_openai")
+    check_vllm = lazy("vllmchat.text.check", "check_vllm")
+    complete_request = lazy("vllmchat.text.request", "complete_request")
+    AsyncTextStream = lazy("vllmchat.text.stream", "AsyncTextStream")
+    TextReader = lazy("vllmchat.text.stream", "TextReader")
+    TextStream = lazy("vllmchat.text.stream", "TextStream")
 
 
 class _TextStreams(ProviderBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.later import later
+from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         tokenize_request,
     )
 else:
-    count_request = later("vllmchat.tokens", "count_request")
-    detokenize_request = later("vllmchat.tokens", "detokenize_request")
-    tokenize_request = later("vllmchat.tokens", "tokenize_request")
+    count_request = lazy("vllmchat.tokens", "count_request")
+    detokenize_request = lazy("vllmchat.tokens", "detokenize_request")
+    tokenize_request = lazy("vllmchat.tokens", "tokenize_request")
 
 
 class TokenVerbs(ProviderBase):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def later(home: str, name: str) -> Callable[..., Any]:
+def lazy(home: str, name: str) -> Callable[..., Any]:
     """A function or class that is imported when it is first called.
 
     Args:
@@ -36,7 +36,7 @@ def later(home: str, name: str) -> Callable[..., Any]:
     return call
 
 
-class LaterModule:
+class LazyModule:
     """A module that is imported on first access."""
 
     def __init__(self, home: str) -> None:
