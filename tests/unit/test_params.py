@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import parameters_page
-from vllmchat.chat import params
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
 from vllmchat.checking.checkers import checker_of
 from vllmchat.checking.rules import Field, fields_of
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
@@ -62,7 +64,7 @@ def test_common_params_are_shared_by_both() -> None:
 def test_nested_values_have_the_servers_keys(ours: str, servers: str) -> None:
     keys = {key for key in SERVER[servers] if not key.startswith("_")}
     not_vllms = {"include_obfuscation"}  # rejected there, with its own message
-    assert set(fields_of(getattr(params, ours))) - not_vllms == keys
+    assert set(DESCRIBED[ours].fields) - not_vllms == keys
 
 
 @pytest.mark.parametrize("typed_dict", [ChatParams, VLLMChatParams, CommonChatParams])
@@ -94,8 +96,14 @@ def test_bounds_match_the_server() -> None:
 # Texts
 
 
-SOURCE = parameters_page.SOURCE.read_text(encoding="utf-8")
-DESCRIBED = parameters_page.described(SOURCE)
+SOURCES: dict[ModuleType, str] = {
+    module: path.read_text(encoding="utf-8") for module, path in parameters_page.SOURCES.items()
+}
+DESCRIBED = {
+    name: one
+    for module, source in SOURCES.items()
+    for name, one in parameters_page.described(source, module).items()
+}
 
 
 def texts() -> list[tuple[str, parameters_page.Text, Field]]:
@@ -105,7 +113,7 @@ def texts() -> list[tuple[str, parameters_page.Text, Field]]:
 def test_every_key_has_a_text() -> None:
     for name, one in DESCRIBED.items():
         written = {text.name for text in one.texts}
-        assert written == set(getattr(params, name).__annotations__) & written
+        assert written == set(getattr(one.module, name).__annotations__) & written
         bases = {
             text.name
             for base in (*parameters_page.COMMON, *parameters_page.VLLM)
@@ -123,7 +131,7 @@ def test_texts_match_their_annotations(owner: str, text: parameters_page.Text, f
     first = text.paragraphs[0]
     assert first[0].isupper() or first[0] == "`", f"{owner}.{text.name}: a sentence begins with a capital"
     assert first.endswith((".", ":")), f"{owner}.{text.name}: a sentence ends"
-    written = "\n".join(SOURCE.split("\n")[text.first : text.last])
+    written = "\n".join(SOURCES[DESCRIBED[owner].module].split("\n")[text.first : text.last])
     for fact in (field.default, field.since, parameters_page.allowed(field)):
         if fact:
             assert " ".join(fact.split()) in " ".join(written.split())
@@ -140,10 +148,11 @@ def test_the_script_reports_stale_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, page = tmp_path / "params.py", tmp_path / "parameters.md"
-    source.write_text(SOURCE.replace("Range: at least -1.", "Range: any."), encoding="utf-8")
+    home = DESCRIBED["VLLMSamplingBase"].module
+    source.write_text(SOURCES[home].replace("Range: at least -1.", "Range: any."), encoding="utf-8")
     page.write_text(f"# Mine\n{parameters_page.BEGIN}\n{parameters_page.END}\nmine too\n", encoding="utf-8")
     monkeypatch.setattr(parameters_page, "ROOT", tmp_path)
-    monkeypatch.setattr(parameters_page, "SOURCE", source)
+    monkeypatch.setattr(parameters_page, "SOURCES", {**parameters_page.SOURCES, home: source})
     monkeypatch.setattr(parameters_page, "PAGE", page)
     monkeypatch.setattr(parameters_page, "PAGES", ())
     monkeypatch.setattr("sys.argv", ["parameters_page.py", "--check"])
@@ -151,7 +160,7 @@ def test_the_script_reports_stale_files(
     assert "params.py is stale\nparameters.md is stale" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["parameters_page.py"])
     assert parameters_page.main() == 0
-    assert source.read_text(encoding="utf-8") == SOURCE
+    assert source.read_text(encoding="utf-8") == SOURCES[home]
     written = page.read_text(encoding="utf-8")
     assert written.startswith("# Mine\n")
     assert written.endswith("mine too\n")
@@ -179,8 +188,11 @@ def test_the_page_names_every_parameter_and_every_nested_type() -> None:
     assert linked <= headings
 
 
-def test_the_module_exports_what_it_defines() -> None:
-    tree = ast.parse(SOURCE)
-    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    assert set(params.__all__) == classes | {"ReasoningEffort", "ResponseFormat", "ServiceTier"}
-    assert sorted(params.__all__) == params.__all__
+@pytest.mark.parametrize(
+    "module", [module for module in SOURCES if hasattr(module, "__all__")], ids=lambda module: module.__name__
+)
+def test_a_module_exports_what_it_defines(module: ModuleType) -> None:
+    classes = {node.name for node in ast.parse(SOURCES[module]).body if isinstance(node, ast.ClassDef)}
+    aliases = {"ReasoningEffort", "ResponseFormat", "ServiceTier"}
+    assert set(module.__all__) - aliases == classes
+    assert sorted(module.__all__) == module.__all__
