@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionStream
     from vllmchat.audio.transcription import Transcription, TranscriptionChunk, TranscriptionSegment
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice, Delta, DeltaToolCall
-    from vllmchat.chat.completion import ChatCompletion, ChatMessage, Choice, ToolCall, Usage
+    from vllmchat.chat.completion import ChatCompletion, ChatMessage, Choice, ToolCall
     from vllmchat.chat.events import (
         Event,
         Finished,
@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from vllmchat.text.stream import AsyncTextStream, TextStream
     from vllmchat.tokens import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
+    from vllmchat.wire.usage import Usage
 
 _HOMES = {
     "vllmchat.audio.params": (
@@ -114,10 +115,27 @@ _HOMES = {
         "TranscribeParams",
         "TranslateParams",
     ),
-    "vllmchat.audio.stream": ("AsyncTranscriptionStream", "TranscriptionStream"),
-    "vllmchat.audio.transcription": ("Transcription", "TranscriptionChunk", "TranscriptionSegment"),
-    "vllmchat.chat.chunk": ("ChatCompletionChunk", "ChunkChoice", "Delta", "DeltaToolCall"),
-    "vllmchat.chat.completion": ("ChatCompletion", "ChatMessage", "Choice", "ToolCall", "Usage"),
+    "vllmchat.audio.stream": (
+        "AsyncTranscriptionStream",
+        "TranscriptionStream",
+    ),
+    "vllmchat.audio.transcription": (
+        "Transcription",
+        "TranscriptionChunk",
+        "TranscriptionSegment",
+    ),
+    "vllmchat.chat.chunk": (
+        "ChatCompletionChunk",
+        "ChunkChoice",
+        "Delta",
+        "DeltaToolCall",
+    ),
+    "vllmchat.chat.completion": (
+        "ChatCompletion",
+        "ChatMessage",
+        "Choice",
+        "ToolCall",
+    ),
     "vllmchat.chat.events": (
         "Event",
         "Finished",
@@ -136,7 +154,12 @@ _HOMES = {
         "tool_message",
         "video_part",
     ),
-    "vllmchat.chat.params": ("ChatParams", "CommonChatParams", "FunctionTool", "VLLMChatParams"),
+    "vllmchat.chat.params": (
+        "ChatParams",
+        "CommonChatParams",
+        "FunctionTool",
+        "VLLMChatParams",
+    ),
     "vllmchat.chat.run_tools": (
         "OnToolError",
         "RunEvent",
@@ -144,7 +167,10 @@ _HOMES = {
         "ToolRun",
         "Turn",
     ),
-    "vllmchat.chat.stream": ("AsyncChatStream", "ChatStream"),
+    "vllmchat.chat.stream": (
+        "AsyncChatStream",
+        "ChatStream",
+    ),
     "vllmchat.chat.structured": (
         "AsyncParseStream",
         "ParseStream",
@@ -175,30 +201,6 @@ _HOMES = {
         "UnprocessableEntityError",
         "VLLMChatError",
     ),
-    "vllmchat.http.timeout": ("Timeout",),
-    "vllmchat.metrics": ("MetricFamily", "MetricHistogram", "MetricSample", "Metrics"),
-    "vllmchat.models": ("Model", "ModelList"),
-    "vllmchat.pooling.embeddings": ("Embedding", "Embeddings"),
-    "vllmchat.pooling.outputs": ("Classification", "Classifications", "PoolingOutput", "PoolingOutputs"),
-    "vllmchat.pooling.params": ("ClassifyParams", "EmbedParams", "PoolParams", "RerankParams", "ScoreParams"),
-    "vllmchat.pooling.scores": ("Ranked", "Ranking", "Score", "Scores"),
-    "vllmchat.pooling.vector": ("Vector",),
-    "vllmchat.providers.openai": ("OpenAIProvider",),
-    "vllmchat.providers.provider": ("AsyncProvider", "Provider", "SyncProvider"),
-    "vllmchat.providers.vllm": ("VLLMProvider",),
-    "vllmchat.text.completion": (
-        "TextCompletion",
-        "TextCompletionChunk",
-    ),
-    "vllmchat.text.params": (
-        "CompletionParams",
-        "VLLMCompletionParams",
-    ),
-    "vllmchat.text.stream": (
-        "AsyncTextStream",
-        "TextStream",
-    ),
-    "vllmchat.tokens": ("CountTokensParams", "DetokenizeParams", "Tokenization", "TokenizeParams"),
     "vllmchat.generate.generation": (
         "Generation",
         "GenerationChunk",
@@ -209,6 +211,47 @@ _HOMES = {
         "AsyncGenerationStream",
         "GenerationStream",
     ),
+    "vllmchat.http.timeout": ("Timeout",),
+    "vllmchat.metrics": (
+        "MetricFamily",
+        "MetricHistogram",
+        "MetricSample",
+        "Metrics",
+    ),
+    "vllmchat.models": (
+        "Model",
+        "ModelList",
+    ),
+    "vllmchat.pooling.embeddings": (
+        "Embedding",
+        "Embeddings",
+    ),
+    "vllmchat.pooling.outputs": (
+        "Classification",
+        "Classifications",
+        "PoolingOutput",
+        "PoolingOutputs",
+    ),
+    "vllmchat.pooling.params": (
+        "ClassifyParams",
+        "EmbedParams",
+        "PoolParams",
+        "RerankParams",
+        "ScoreParams",
+    ),
+    "vllmchat.pooling.scores": (
+        "Ranked",
+        "Ranking",
+        "Score",
+        "Scores",
+    ),
+    "vllmchat.pooling.vector": ("Vector",),
+    "vllmchat.providers.openai": ("OpenAIProvider",),
+    "vllmchat.providers.provider": (
+        "AsyncProvider",
+        "Provider",
+        "SyncProvider",
+    ),
     "vllmchat.providers.run_tools": (
         "AsyncToolRunStream",
         "ToolRunStream",
@@ -217,6 +260,7 @@ _HOMES = {
         "run_tools",
         "stream_run_tools",
     ),
+    "vllmchat.providers.vllm": ("VLLMProvider",),
     "vllmchat.responses.events": (
         "ResponseArgumentsDelta",
         "ResponseEvent",
@@ -235,6 +279,25 @@ _HOMES = {
         "AsyncResponseStream",
         "ResponseStream",
     ),
+    "vllmchat.text.completion": (
+        "TextCompletion",
+        "TextCompletionChunk",
+    ),
+    "vllmchat.text.params": (
+        "CompletionParams",
+        "VLLMCompletionParams",
+    ),
+    "vllmchat.text.stream": (
+        "AsyncTextStream",
+        "TextStream",
+    ),
+    "vllmchat.tokens": (
+        "CountTokensParams",
+        "DetokenizeParams",
+        "Tokenization",
+        "TokenizeParams",
+    ),
+    "vllmchat.wire.usage": ("Usage",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

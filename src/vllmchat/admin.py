@@ -15,7 +15,7 @@ from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Reply
 from vllmchat.http.timeout import Timeout
 from vllmchat.request import PlainRequest
-from vllmchat.wire import WireModel, decode, not_this
+from vllmchat.wire.decode import WireModel, decode, not_this
 
 T = TypeVar("T")
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.answers import put_in_order
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.words import as_list, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post
+from vllmchat.wire.decode import put_in_order
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vllmchat.checking.limits import checked_timeout
 from vllmchat.request import PlainRequest
-from vllmchat.wire import not_this
+from vllmchat.wire.decode import not_this
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

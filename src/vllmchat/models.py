@@ -7,7 +7,7 @@ from pydantic import Field
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.timeout import Timeout
-from vllmchat.wire import Items, WireModel, decode
+from vllmchat.wire.decode import Items, WireModel, decode
 
 
 class Model(WireModel):

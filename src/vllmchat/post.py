@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from vllmchat.checking.since import HARMLESS
-from vllmchat.encoding import encode_json
 from vllmchat.errors import InvalidRequestError
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
 from vllmchat.versions import CHATS, fit, must_ask, needs, read_version
+from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

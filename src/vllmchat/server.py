@@ -13,7 +13,7 @@ from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
 from vllmchat.http.timeout import Timeout
 from vllmchat.models import ModelList, models_call
 from vllmchat.request import PlainRequest
-from vllmchat.wire import WireModel, decode
+from vllmchat.wire.decode import WireModel, decode
 
 _NEEDS: Final = "Every vLLM server has it: check base_url."
 

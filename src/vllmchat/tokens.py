@@ -9,7 +9,6 @@ from typing import Annotated, Final, TypeAlias, TypeVar, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from vllmchat.answers import Answer, read_answer
 from vllmchat.chat.completion import ChatMessage
 from vllmchat.chat.messages import Message, Messages
 from vllmchat.chat.params import CallBase, FunctionTool, ReasoningEffort
@@ -26,7 +25,7 @@ from vllmchat.checking.subject import check_all, judge_tokens, unknown
 from vllmchat.http.call import Reply
 from vllmchat.post import Post
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version
-from vllmchat.wire import Items, Whole, WireModel, decode
+from vllmchat.wire.decode import Answer, Items, Whole, WireModel, decode, read_answer
 
 T = TypeVar("T")
 

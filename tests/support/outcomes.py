@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vllmchat import ChatMessage, ToolCall
-    from vllmchat.chat.completion import ChoiceLogprobs, PromptLogprob
+    from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.generate.generation import GenerationChoice, GenerationLogprobs
     from vllmchat.responses.response import ResponseUsage
     from vllmchat.text.completion import TextChoice, TextLogprobs
+    from vllmchat.wire.usage import PromptLogprob
 
 Facts = dict[str, Any]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vllmchat.versions import Version, read_version
-from vllmchat.wire import as_object
+from vllmchat.wire.decode import as_object
 
 _RECORDED = Path(__file__).parents[1] / "recorded"
 

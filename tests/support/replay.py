@@ -19,7 +19,7 @@ from support.outcomes import Facts, differing_pieces, facts, failed, unread_fiel
 from support.scripted import Answer, Request, ScriptedServer, close, reply, stream
 from vllmchat import ChatCompletion, InvalidRequestError, ToolRun, VLLMChatError, VLLMProvider
 from vllmchat.versions import STRUCTURED_OUTPUTS
-from vllmchat.wire import as_object
+from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -16,7 +16,7 @@ from vllmchat.chat.chunk import (
     decode_event,
 )
 from vllmchat.errors import ResponseError
-from vllmchat.wire import find_error
+from vllmchat.wire.decode import find_error
 
 STREAMS = recordings.names("stream*")
 NOT_CHUNKS = [

@@ -17,11 +17,11 @@ from vllmchat.chat.completion import (
     Choice,
     FunctionCall,
     ToolCall,
-    Usage,
     decode_completion,
     set_request_id,
 )
 from vllmchat.errors import ResponseError
+from vllmchat.wire.usage import Usage
 
 REPLIES = recordings.names("chat*")
 

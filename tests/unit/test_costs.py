@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from support.chats import chunks, completion
-from vllmchat import VLLMProvider, wire
+from vllmchat import VLLMProvider
 from vllmchat.chat.chunk import ChatCompletionChunk
 from vllmchat.http import http1, network
+from vllmchat.wire import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +45,11 @@ def test_a_chunk_is_parsed_once(
     scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.stream(chunks(*"abcdefgh"))
-    wire.build(ChatCompletionChunk)
+    decode.build(ChatCompletionChunk)
     validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
     monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
     others: list[object] = []
-    for owner, name in ((wire, "from_json"), (json, "loads")):
+    for owner, name in ((decode, "from_json"), (json, "loads")):
         monkeypatch.setattr(owner, name, _counting(getattr(owner, name), others))
     llm = VLLMProvider("m", base_url=scripted.base_url)
     assert colour.stream(llm).texts() == list("abcdefgh")
@@ -63,7 +64,7 @@ def test_a_chunk_is_decoded_when_it_is_requested(
     # The other events of the same read wait as bytes: many models at once would keep the garbage collector busy.
     block = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks(*"abcdefgh"))
     scripted.stream([block])
-    wire.build(ChatCompletionChunk)
+    decode.build(ChatCompletionChunk)
     validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
     monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
     llm = VLLMProvider("m", base_url=scripted.base_url)

@@ -12,8 +12,8 @@ from vllmchat import InvalidRequestError, Timeout
 from vllmchat.chat.check import CheckedParams
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.request import ChatRequest
-from vllmchat.encoding import encode_json
 from vllmchat.http.call import Head, Reply
+from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

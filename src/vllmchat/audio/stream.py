@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from vllmchat.audio.transcription import AudioUsage, Transcription, decode_event
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
-from vllmchat.wire import build
+from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:
     from vllmchat.audio.transcription import TranscriptionChunk
-    from vllmchat.chat.completion import Usage
+    from vllmchat.wire.usage import Usage
 
 
 class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vllmchat.answers import Answer, read_answer, stamped
-from vllmchat.chat.completion import Usage
 from vllmchat.http.call import Reply
-from vllmchat.wire import (
+from vllmchat.wire.decode import (
+    Answer,
     Items,
     JsonObject,
     Text,
@@ -20,7 +19,10 @@ from vllmchat.wire import (
     decode,
     not_this,
     null_as,
+    read_answer,
+    stamped,
 )
+from vllmchat.wire.usage import Usage
 
 
 class AudioUsage(WireModel):

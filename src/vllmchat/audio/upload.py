@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 from vllmchat.checking.words import as_list, as_mapping, kind_of, show
-from vllmchat.encoding import encode_json
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

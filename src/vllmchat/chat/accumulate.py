@@ -13,22 +13,18 @@ from typing import TYPE_CHECKING, cast
 from pydantic import ValidationError
 
 from vllmchat.chat.calls import CallsSoFar
-from vllmchat.chat.completion import (
-    ChatCompletion,
-    CompletionTokensDetails,
-    Usage,
-    mark_cut,
-    set_request_id,
-)
-from vllmchat.wire import as_object, build
+from vllmchat.chat.completion import ChatCompletion, mark_cut, set_request_id
+from vllmchat.wire.decode import as_object, build
+from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllmchat.chat.chunk import ChatCompletionChunk
-    from vllmchat.chat.completion import ChoiceLogprobs, TokenLogprob
+    from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.chat.limits import CallLimits
-    from vllmchat.wire import JsonObject
+    from vllmchat.wire.decode import JsonObject
+    from vllmchat.wire.usage import TokenLogprob
 
 _NAMES = frozenset({"id", "type", "name", "role", "index", "object", "format", "created", "expires_at"})
 """Keys in unknown delta fields whose values are replaced, not concatenated, if they are sent again."""

@@ -11,13 +11,13 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.completion import ToolCall, is_whole, mark_cut
-from vllmchat.wire import build
+from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vllmchat.chat.chunk import DeltaToolCall
-    from vllmchat.wire import JsonObject
+    from vllmchat.wire.decode import JsonObject
 
 
 class CallSoFar:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field, ValidationError
 
-from vllmchat.chat.completion import ChoiceLogprobs, FinishReason, RequestMetrics, Usage
-from vllmchat.wire import (
+from vllmchat.chat.completion import ChoiceLogprobs
+from vllmchat.wire.decode import (
     Content,
     Items,
     JsonObject,
@@ -25,6 +25,7 @@ from vllmchat.wire import (
     not_this,
     null_as,
 )
+from vllmchat.wire.usage import FinishReason, RequestMetrics, Usage
 
 
 class DeltaFunction(WireModel):

@@ -7,14 +7,13 @@ absent are the same, missing fields have defaults, and unknown fields are kept i
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
 import json
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 from pydantic_core import from_json
 
 from vllmchat.errors import ResponseError
-from vllmchat.wire import (
+from vllmchat.wire.decode import (
     Content,
     Items,
     JsonObject,
@@ -27,26 +26,7 @@ from vllmchat.wire import (
     not_this,
     null_as,
 )
-
-FinishReason: TypeAlias = Literal[
-    "stop", "length", "tool_calls", "content_filter", "function_call", "abort", "repetition"
-]
-"""Why generation ended.
-
-- `"stop"`: the model ended its turn, or generated a stop string or stop token; also after a named tool choice.
-- `"length"`: `max_tokens` or the model's context was reached.
-- `"tool_calls"`: the model called tools. Some servers also return this if `max_tokens` truncated the call: check
-  `ToolCall.complete`.
-- `"abort"`: the server aborted the request (pause, shutdown), and the text is truncated. The HTTP status is still 200.
-- `"repetition"`: `repetition_detection` ended it. Since vLLM 0.17.
-- `"content_filter"`, `"function_call"`: servers other than vLLM.
-"""
-
-CUT_REASONS = frozenset({"length", "abort", "repetition", "content_filter"})
-"""The finish reasons that truncate a reply."""
-
-MISSING_LOGPROB = -9999.0
-"""Minus infinity on the wire, and the default for a log probability that was not sent."""
+from vllmchat.wire.usage import CUT_REASONS, FinishReason, PromptLogprob, RequestMetrics, TokenLogprob, Usage
 
 
 class FunctionCall(WireModel):
@@ -199,32 +179,6 @@ class ChatMessage(WireModel):
         return message
 
 
-# Plain dataclasses that keep only the fields below: there are six of them per token, and models took three times the
-# time and memory.
-
-
-@dataclass(slots=True)
-class TopLogprob:
-    """One of the most likely tokens at a position. Other fields are not kept."""
-
-    token: Text = ""
-    """The token as text; with `return_tokens_as_token_ids`, as `"token_id:17"`."""
-
-    logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
-    """Natural logarithm of its probability; -9999.0 means minus infinity or "not sent"."""
-
-    bytes: list[int] | None = None
-    """The token's UTF-8 bytes, 0 to 255 each. A token may be part of a character."""
-
-
-@dataclass(slots=True)
-class TokenLogprob(TopLogprob):
-    """The token generated at a position, and the most likely ones. Other fields are not kept."""
-
-    top_logprobs: Items[TopLogprob] = field(default_factory=list[TopLogprob])
-    """The most likely tokens at this position, as many as `top_logprobs` requested."""
-
-
 class ChoiceLogprobs(WireModel):
     """Log probabilities of a reply's tokens, including reasoning and tool calls."""
 
@@ -233,19 +187,6 @@ class ChoiceLogprobs(WireModel):
 
     refusal: list[TokenLogprob] | None = None
     """The same for a refusal. vLLM does not send it."""
-
-
-class PromptLogprob(WireModel):
-    """The log probability of a token at a position of the prompt."""
-
-    logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
-    """Natural logarithm of its probability; -9999.0 means minus infinity."""
-
-    rank: int | None = None
-    """Its rank among all tokens; 1 is the most likely."""
-
-    decoded_token: str | None = None
-    """The token as text."""
 
 
 class Choice(WireModel):
@@ -280,67 +221,6 @@ class Choice(WireModel):
         if self.finish_reason in CUT_REASONS and self.message.tool_calls:
             mark_cut(self.message.tool_calls[-1])
         return self
-
-
-class PromptTokensDetails(WireModel):
-    """Details of the prompt tokens. Only from servers started with `--enable-prompt-tokens-details`."""
-
-    cached_tokens: int | None = None
-    """Tokens found in the prefix cache."""
-
-    created_cache_tokens: int | None = None
-    """Tokens added to the prefix cache. Since vLLM 0.26."""
-
-    multimodal_tokens: dict[str, int] | None = None
-    """Tokens for images, audio and video, by modality. Since vLLM 0.24."""
-
-
-class CompletionTokensDetails(WireModel):
-    """Details of the generated tokens. Only from servers with a reasoning parser, since vLLM 0.28."""
-
-    reasoning_tokens: int | None = None
-    """Tokens of reasoning."""
-
-
-class Usage(WireModel):
-    """The token usage of a request."""
-
-    prompt_tokens: Whole = 0
-    """Tokens in the prompt."""
-
-    completion_tokens: Whole = 0
-    """Generated tokens in all choices, including reasoning."""
-
-    total_tokens: Whole = 0
-    """The sum of both."""
-
-    prompt_tokens_details: PromptTokensDetails | None = None
-    """Details of the prompt tokens."""
-
-    completion_tokens_details: CompletionTokensDetails | None = None
-    """Details of the generated tokens."""
-
-
-class RequestMetrics(WireModel):
-    """Timings measured by the server. Since vLLM 0.25, with `--enable-per-request-metrics` and `n=1`."""
-
-    time_to_first_token_ms: float | None = None
-    """Time from arrival to the first token, in milliseconds."""
-
-    generation_time_ms: float | None = None
-    """Time from the first to the last token, in milliseconds."""
-
-    queue_time_ms: float | None = None
-    """Time spent in the queue, in milliseconds."""
-
-    mean_itl_ms: float | None = None
-    """Mean inter-token latency, in milliseconds."""
-
-    tokens_per_second: float | None = None
-    """Generated tokens per second."""
-
-    speculative_decoding: JsonObject | None = None
-    """Statistics such as accepted draft tokens, if the server uses speculative decoding. Since vLLM 0.29."""
 
 
 class ChatCompletion(WireModel):

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.chat.calls import CallsSoFar
-from vllmchat.chat.completion import CUT_REASONS
+from vllmchat.wire.usage import CUT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vllmchat.chat.calls import CallSoFar
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice
-    from vllmchat.chat.completion import ChatCompletion, FinishReason, ToolCall, Usage
+    from vllmchat.chat.completion import ChatCompletion, ToolCall
     from vllmchat.chat.limits import CallLimits
+    from vllmchat.wire.usage import FinishReason, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.chat.completion import CUT_REASONS, mark_cut
+from vllmchat.chat.completion import mark_cut
 from vllmchat.checking.words import as_list, as_mapping
 from vllmchat.post import replies_wanted
+from vllmchat.wire.usage import CUT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vllmchat.chat.completion import ChatCompletion, ToolCall, Usage
+    from vllmchat.chat.completion import ChatCompletion, ToolCall
     from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.wire.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

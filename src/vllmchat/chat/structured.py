@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, g
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from vllmchat.chat.completion import CUT_REASONS
 from vllmchat.chat.schema import (
     SchemaError,
     adapter_of,
@@ -25,7 +24,8 @@ from vllmchat.chat.schema import (
 )
 from vllmchat.checking.words import as_list, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
-from vllmchat.wire import as_object, first_problem
+from vllmchat.wire.decode import as_object, first_problem
+from vllmchat.wire.usage import CUT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict, get_type_hints
 from vllmchat.chat import docstrings
 from vllmchat.checking.words import as_mapping, kind_of
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.wire import as_object
+from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

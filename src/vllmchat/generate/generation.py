@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from vllmchat.chat.completion import MISSING_LOGPROB, FinishReason, PromptLogprob, RequestMetrics, Usage
-from vllmchat.wire import (
+from vllmchat.wire.decode import (
     Items,
     JsonObject,
     Text,
@@ -20,6 +19,7 @@ from vllmchat.wire import (
     not_this,
     null_as,
 )
+from vllmchat.wire.usage import MISSING_LOGPROB, FinishReason, PromptLogprob, RequestMetrics, Usage
 
 
 class TokenChance(WireModel):

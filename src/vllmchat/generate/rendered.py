@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from vllmchat.checking.words import as_list
-from vllmchat.wire import (
+from vllmchat.wire.decode import (
     Items,
     JsonObject,
     Text,

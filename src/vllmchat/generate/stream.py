@@ -10,7 +10,7 @@ from vllmchat.http.flow import content_type
 from vllmchat.http.sse import MAX_EVENT_BYTES, ServerSentEvent
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
 from vllmchat.text.accumulate import Pieces
-from vllmchat.wire import build
+from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from vllmchat.answers import Answer, put_in_order, read_answer, stamped
-from vllmchat.chat.completion import Usage
 from vllmchat.checking.subject import check_all
 from vllmchat.http.call import Reply
 from vllmchat.pooling.inputs import Dialects, judge_input
@@ -23,7 +21,18 @@ from vllmchat.pooling.packed import (
 from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.post import Post
-from vllmchat.wire import Items, Text, Whole, WireModel, build
+from vllmchat.wire.decode import (
+    Answer,
+    Items,
+    Text,
+    Whole,
+    WireModel,
+    build,
+    put_in_order,
+    read_answer,
+    stamped,
+)
+from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
     import numpy

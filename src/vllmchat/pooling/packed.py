@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from vllmchat.checking.words import show
 from vllmchat.errors import Problem
 from vllmchat.pooling.vector import Packing, Vector
-from vllmchat.wire import as_object, not_this
+from vllmchat.wire.decode import as_object, not_this
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,8 +10,6 @@ from typing import Final, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from vllmchat.answers import Answer, put_in_order, read_answer
-from vllmchat.chat.completion import Usage
 from vllmchat.chat.parts import ContentPart
 from vllmchat.checking.dialect import CheckedParams, Dialect
 from vllmchat.checking.subject import check_all, unknown
@@ -20,7 +18,8 @@ from vllmchat.errors import Problem
 from vllmchat.http.call import Reply
 from vllmchat.pooling.params import RerankParams, ScoreParams
 from vllmchat.post import Post
-from vllmchat.wire import Items, JsonObject, Text, Whole, WireModel
+from vllmchat.wire.decode import Answer, Items, JsonObject, Text, Whole, WireModel, put_in_order, read_answer
+from vllmchat.wire.usage import Usage
 
 
 class ScoreContent(TypedDict):

@@ -15,7 +15,7 @@ from vllmchat.responses.events import (
     ResponseTextDelta,
 )
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire import build
+from vllmchat.wire.decode import build
 
 
 class ResponseSoFar:

@@ -9,9 +9,9 @@ objects, with their fields in `model_extra`.
 from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
-from vllmchat.chat.completion import TokenLogprob
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire import JsonText, Text, Whole, WireModel, as_object, build, first_problem, not_this
+from vllmchat.wire.decode import JsonText, Text, Whole, WireModel, as_object, build, first_problem, not_this
+from vllmchat.wire.usage import TokenLogprob
 
 
 class ResponseEvent(WireModel):

@@ -10,8 +10,19 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, PrivateAttr
 
-from vllmchat.chat.completion import FunctionCall, RequestMetrics, TokenLogprob, ToolCall, mark_cut
-from vllmchat.wire import Items, JsonObject, JsonText, Text, Whole, WireModel, decode, not_this, null_as
+from vllmchat.chat.completion import FunctionCall, ToolCall, mark_cut
+from vllmchat.wire.decode import (
+    Items,
+    JsonObject,
+    JsonText,
+    Text,
+    Whole,
+    WireModel,
+    decode,
+    not_this,
+    null_as,
+)
+from vllmchat.wire.usage import RequestMetrics, TokenLogprob
 
 ResponseStatus: TypeAlias = Literal["completed", "incomplete", "in_progress", "failed", "cancelled", "queued"]
 """The status of a response or an item.

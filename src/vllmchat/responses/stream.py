@@ -9,7 +9,7 @@ from vllmchat.http.stream import AsyncReplyStream, ErrorEvent, ReplyReader, Repl
 from vllmchat.responses.accumulate import ResponseSoFar
 from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
 from vllmchat.responses.response import set_request_id
-from vllmchat.wire import as_object, find_error
+from vllmchat.wire.decode import as_object, find_error
 
 if TYPE_CHECKING:
     from vllmchat.http.sse import ServerSentEvent

@@ -8,14 +8,14 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING, Any, cast
 
-from vllmchat.chat.completion import Usage
+from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import BaseModel
 
-    from vllmchat.wire import JsonObject
+    from vllmchat.wire.decode import JsonObject
 
 
 class Pieces:

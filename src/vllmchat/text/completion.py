@@ -10,8 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from vllmchat.chat.completion import FinishReason, PromptLogprob, RequestMetrics, Usage
-from vllmchat.wire import (
+from vllmchat.wire.decode import (
     Items,
     JsonObject,
     Text,
@@ -24,6 +23,7 @@ from vllmchat.wire import (
     not_this,
     null_as,
 )
+from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage
 
 
 class TextLogprobs(WireModel):

@@ -9,7 +9,7 @@ from vllmchat.post import replies_wanted
 from vllmchat.text.accumulate import Pieces
 from vllmchat.text.completion import TextCompletion, decode_event, set_request_id
 from vllmchat.text.request import choices_wanted
-from vllmchat.wire import build
+from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:
     from vllmchat.post import Post

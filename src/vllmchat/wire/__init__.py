@@ -1,0 +1,1 @@
+"""JSON as servers read and send it."""
