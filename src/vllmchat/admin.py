@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
-from vllmchat.checking.dialect import Dialect
-from vllmchat.checking.limits import Limits, checked_timeout
+from vllmchat.checking.call_params import Limits, checked_timeout
 from vllmchat.checking.rules import Bounds, Length, NotBlank
+from vllmchat.checking.validator import Dialect
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Reply
 from vllmchat.http.timeout import Timeout

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.words import as_list, kind_of, show
+from vllmchat.checking.describe import as_list, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post
 from vllmchat.wire.decode import put_in_order
@@ -21,7 +21,7 @@ from vllmchat.wire.decode import put_in_order
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
-    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.checking.validator import CheckedParams
     from vllmchat.http.call import Reply
 
 NEEDS: Final = "Batches of chats need vLLM 0.19 or newer, and a model that generates."

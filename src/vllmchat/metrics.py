@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from vllmchat.checking.limits import checked_timeout
+from vllmchat.checking.call_params import checked_timeout
 from vllmchat.request import PlainRequest
 from vllmchat.wire.decode import not_this
 

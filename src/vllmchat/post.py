@@ -16,7 +16,7 @@ from vllmchat.wire.encode import encode_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.checking.validator import CheckedParams
     from vllmchat.http.call import Reply
     from vllmchat.versions import Version
 

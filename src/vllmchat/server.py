@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from vllmchat.checking.limits import checked_timeout
+from vllmchat.checking.call_params import checked_timeout
 from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.clock import Clock

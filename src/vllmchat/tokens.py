@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from vllmchat.chat.completion import ChatMessage
 from vllmchat.chat.messages import Message, Messages
-from vllmchat.chat.params import CallBase, FunctionTool, ReasoningEffort
+from vllmchat.chat.params import FunctionTool, ReasoningEffort
 from vllmchat.chat.templating import (
     TEMPLATE_RULES,
     TemplatingBase,
@@ -19,9 +19,9 @@ from vllmchat.chat.templating import (
     fold_template,
     judge_conversation,
 )
-from vllmchat.checking.dialect import CheckedParams, Dialect
+from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
-from vllmchat.checking.subject import check_all, judge_tokens, unknown
+from vllmchat.checking.validator import CheckedParams, Dialect, check_all, judge_tokens, unknown
 from vllmchat.http.call import Reply
 from vllmchat.post import Post
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version

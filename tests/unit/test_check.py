@@ -27,7 +27,7 @@ from vllmchat.chat.check import (
     check_vllm,
     suggest,
 )
-from vllmchat.checking.words import show
+from vllmchat.checking.describe import show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.timeout import Timeout
 

@@ -13,9 +13,8 @@ from vllmchat.audio.params import (
 )
 from vllmchat.audio.transcription import read_transcription
 from vllmchat.audio.upload import form_fields, judge_file, multipart
-from vllmchat.checking.dialect import Dialect
-from vllmchat.checking.subject import check_all, unknown
-from vllmchat.checking.words import show
+from vllmchat.checking.describe import show
+from vllmchat.checking.validator import Dialect, check_all, unknown
 from vllmchat.errors import Problem
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile, File
-    from vllmchat.checking.dialect import Between, CheckedParams
+    from vllmchat.checking.validator import Between, CheckedParams
     from vllmchat.versions import Version
 
 

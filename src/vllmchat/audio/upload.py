@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, cast, runtime_checkable
 
-from vllmchat.checking.words import as_list, as_mapping, kind_of, show
+from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.encode import encode_json
 

@@ -13,9 +13,9 @@ from typing import Final, cast
 
 from vllmchat.chat.params import ChatParams, VLLMChatParams
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
-from vllmchat.checking.dialect import Between, CheckedParams, Convert, Dialect
+from vllmchat.checking.describe import as_mapping, show, suggest
 from vllmchat.checking.rules import fields_of
-from vllmchat.checking.words import as_mapping, show, suggest
+from vllmchat.checking.validator import Between, CheckedParams, Convert, Dialect
 from vllmchat.errors import Problem
 
 __all__ = [

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.checking.words import show, suggest
+from vllmchat.checking.describe import show, suggest
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:

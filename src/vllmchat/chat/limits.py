@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vllmchat.chat.completion import mark_cut
-from vllmchat.checking.words import as_list, as_mapping
+from vllmchat.checking.describe import as_list, as_mapping
 from vllmchat.post import replies_wanted
 from vllmchat.wire.usage import CUT_REASONS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vllmchat.chat.completion import ChatCompletion, ToolCall
-    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.checking.validator import CheckedParams
     from vllmchat.wire.usage import Usage
 
 

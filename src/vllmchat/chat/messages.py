@@ -27,7 +27,7 @@ from vllmchat.chat.parts import (
     text_part,
     video_part,
 )
-from vllmchat.checking.words import kind_of
+from vllmchat.checking.describe import kind_of
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:

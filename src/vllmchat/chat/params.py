@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, Required, TypeAlias
 
 from typing_extensions import TypedDict, TypeForm
 
+from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import (
     Bounds,
     Default,
@@ -39,14 +40,12 @@ from vllmchat.checking.rules import (
     TokenIds,
     Without,
 )
-from vllmchat.http.timeout import Timeout
 
 __all__ = [
     "AllowedTools",
     "AllowedToolsChoice",
     "ApproximateLocation",
     "AudioOutput",
-    "CallBase",
     "ChatParams",
     "ChatParamsBase",
     "CommonChatParams",
@@ -523,23 +522,6 @@ class WebSearchOptions(TypedDict, total=False, closed=True):
 
 
 # The parameters
-
-
-class CallBase(TypedDict, total=False):
-    """Parameters of every method that sends a request to a model. A base class."""
-
-    extra_body: Mapping[str, object] | None
-    """Additional fields for the request body, sent unchecked, for parameters that this library does not know.
-
-    Merged last; they override everything else.
-    """
-    extra_headers: Mapping[str, str] | None
-    """Headers for this request. They override the provider's."""
-    timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
-    """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds.
-
-    Range: greater than 0.
-    """
 
 
 class SamplingBase(TypedDict, total=False):

@@ -17,7 +17,7 @@ from typing import Final, Literal, NotRequired, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
-from vllmchat.checking.words import kind_of
+from vllmchat.checking.describe import kind_of
 from vllmchat.errors import InvalidRequestError, Problem
 
 __all__ = [

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from vllmchat.chat.templating import judge_conversation
-from vllmchat.checking.subject import check_all
+from vllmchat.checking.validator import check_all
 from vllmchat.lazy import lazy
 from vllmchat.post import Post, depends_on_version, suit
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion, decode_completion
     from vllmchat.chat.limits import CallLimits, limits_of
     from vllmchat.chat.messages import Messages
-    from vllmchat.checking.dialect import CheckedParams, Dialect
+    from vllmchat.checking.validator import CheckedParams, Dialect
     from vllmchat.errors import Problem
     from vllmchat.http.call import Call, Reply
     from vllmchat.http.timeout import Timeout

@@ -13,7 +13,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypeAliasType
 
-from vllmchat.checking.words import as_mapping
+from vllmchat.checking.describe import as_mapping
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from vllmchat.chat.schema import (
     shown,
     unaliased,
 )
-from vllmchat.checking.words import as_list, kind_of, show
+from vllmchat.checking.describe import as_list, kind_of, show
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
 from vllmchat.wire.decode import as_object, first_problem
 from vllmchat.wire.usage import CUT_REASONS

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 from typing_extensions import TypedDict
 
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.dialect import Between
+from vllmchat.checking.describe import as_list, show
 from vllmchat.checking.rules import Default, Needs, Since
-from vllmchat.checking.words import as_list, show
+from vllmchat.checking.validator import Between
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:

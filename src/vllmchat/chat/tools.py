@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json, to_jsonable_python
 from typing_extensions import TypedDict, get_type_hints
 
 from vllmchat.chat import docstrings
-from vllmchat.checking.words import as_mapping, kind_of
+from vllmchat.checking.describe import as_mapping, kind_of
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.decode import as_object
 

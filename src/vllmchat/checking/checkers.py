@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
+from vllmchat.checking.describe import either, not_a, one_of, plural, show, suggest
 from vllmchat.checking.rules import (
     Bounds,
     ExactlyOne,
@@ -34,7 +35,6 @@ from vllmchat.checking.rules import (
     members,
     unwrap,
 )
-from vllmchat.checking.words import either, not_a, one_of, plural, show, suggest
 from vllmchat.errors import Problem
 from vllmchat.http.timeout import Timeout
 

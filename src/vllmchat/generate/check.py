@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.chat.check import CONSTRAINT_CONVERT, GENERATION_RULES, VLLM_CHAT_NAMES
-from vllmchat.checking.dialect import Between, CheckedParams, Dialect
-from vllmchat.checking.words import show, suggest
+from vllmchat.checking.describe import show, suggest
+from vllmchat.checking.validator import Between, CheckedParams, Dialect
 from vllmchat.errors import Problem
 from vllmchat.generate.params import GenerateParams
 

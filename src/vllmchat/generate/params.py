@@ -6,14 +6,8 @@ from typing import Annotated, Literal
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import (
-    CallBase,
-    SamplingBase,
-    SeveralBase,
-    TopPBase,
-    VLLMDecodingBase,
-    VLLMSamplingBase,
-)
+from vllmchat.chat.params import SamplingBase, SeveralBase, TopPBase, VLLMDecodingBase, VLLMSamplingBase
+from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Since
 
 __all__ = ["GenerateBase", "GenerateParams"]

@@ -9,7 +9,7 @@ from typing import cast
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from vllmchat.checking.words import as_list
+from vllmchat.checking.describe import as_list
 from vllmchat.wire.decode import (
     Items,
     JsonObject,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.check import VLLM_CHAT
 from vllmchat.chat.templating import judge_conversation
-from vllmchat.checking.subject import check_all, judged
-from vllmchat.checking.words import as_list, not_a, show
+from vllmchat.checking.describe import as_list, not_a, show
+from vllmchat.checking.validator import check_all, judged
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.check import check_generate
 from vllmchat.generate.generation import decode_generation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
-from vllmchat.checking.subject import check_all
+from vllmchat.checking.validator import check_all
 from vllmchat.http.call import Reply
 from vllmchat.pooling.inputs import Dialects, judge_input
 from vllmchat.pooling.packed import (

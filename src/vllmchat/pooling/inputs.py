@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.templating import TEMPLATE_RULES, fold_template, judge_conversation
-from vllmchat.checking.dialect import Dialect
-from vllmchat.checking.subject import judge_tokens, unknown
-from vllmchat.checking.words import as_list, kind_of, not_a, show
+from vllmchat.checking.describe import as_list, kind_of, not_a, show
+from vllmchat.checking.validator import Dialect, judge_tokens, unknown
 from vllmchat.errors import Problem
 from vllmchat.pooling.params import ConversationBase
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.completion import ChatMessage
     from vllmchat.chat.messages import Message
-    from vllmchat.checking.dialect import Between, CheckedParams
+    from vllmchat.checking.validator import Between, CheckedParams
 
     Inputs: TypeAlias = (
         str | Sequence[str | int | Message | ChatMessage | Sequence[int | Message | ChatMessage]]

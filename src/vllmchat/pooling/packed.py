@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from pydantic_core import from_json
 
-from vllmchat.checking.words import show
+from vllmchat.checking.describe import show
 from vllmchat.errors import Problem
 from vllmchat.pooling.vector import Packing, Vector
 from vllmchat.wire.decode import as_object, not_this

@@ -11,9 +11,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vllmchat.chat.parts import ContentPart
-from vllmchat.checking.dialect import CheckedParams, Dialect
-from vllmchat.checking.subject import check_all, unknown
-from vllmchat.checking.words import as_list, as_mapping, kind_of, not_a, show
+from vllmchat.checking.describe import as_list, as_mapping, kind_of, not_a, show
+from vllmchat.checking.validator import CheckedParams, Dialect, check_all, unknown
 from vllmchat.errors import Problem
 from vllmchat.http.call import Reply
 from vllmchat.pooling.params import RerankParams, ScoreParams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.checking.limits import checked_seconds
+from vllmchat.checking.call_params import checked_seconds
 from vllmchat.lazy import lazy
 from vllmchat.providers.base import ProviderBase
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.chat.check import CONSTRAINT_CONVERT, VLLM_CHAT_NAMES
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
-from vllmchat.checking.dialect import Dialect
-from vllmchat.checking.words import as_list, as_mapping, show, suggest
+from vllmchat.checking.describe import as_list, as_mapping, show, suggest
+from vllmchat.checking.validator import Dialect
 from vllmchat.errors import Problem
 from vllmchat.responses.params import ResponseParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from vllmchat.checking.dialect import CheckedParams
+    from vllmchat.checking.validator import CheckedParams
 
 NAMES: Final = ResponseParams.__required_keys__ | ResponseParams.__optional_keys__
 """The names of all parameters."""

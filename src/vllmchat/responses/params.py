@@ -6,14 +6,8 @@ from typing import Annotated, Literal, Required, TypeAlias
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import (
-    CallBase,
-    ReasoningEffort,
-    SamplingBase,
-    TopPBase,
-    VLLMRenderingBase,
-    VLLMSamplingBase,
-)
+from vllmchat.chat.params import ReasoningEffort, SamplingBase, TopPBase, VLLMRenderingBase, VLLMSamplingBase
+from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since
 
 __all__ = [

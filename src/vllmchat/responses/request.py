@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.checking.subject import check_all, judged
-from vllmchat.checking.words import as_list, as_mapping, kind_of, show
+from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
+from vllmchat.checking.validator import check_all, judged
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post
 from vllmchat.responses.check import check_respond

@@ -12,9 +12,9 @@ from vllmchat.chat.check import (
     VLLM_CHAT_NAMES,
     judge_stream_options,
 )
-from vllmchat.checking.dialect import Between, CheckedParams, Dialect
+from vllmchat.checking.describe import show
 from vllmchat.checking.rules import fields_of
-from vllmchat.checking.words import show
+from vllmchat.checking.validator import Between, CheckedParams, Dialect
 from vllmchat.errors import Problem
 from vllmchat.text.params import CompletionParams, VLLMCompletionParams
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from typing_extensions import TypedDict, TypeForm
 
 from vllmchat.chat.params import (
-    CallBase,
     ResponseFormat,
     SamplingBase,
     SeveralBase,
@@ -17,6 +16,7 @@ from vllmchat.chat.params import (
     VLLMRenderingBase,
     VLLMSamplingBase,
 )
+from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since
 
 __all__ = ["CompletionBase", "CompletionParams", "VLLMCompletionParams"]

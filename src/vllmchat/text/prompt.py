@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
-from vllmchat.checking.words import as_list, kind_of, not_a, show
+from vllmchat.checking.describe import as_list, kind_of, not_a, show
 from vllmchat.errors import InvalidRequestError, Problem
 
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.request import NEEDS
-from vllmchat.checking.subject import check_all, judged
-from vllmchat.checking.words import as_mapping
+from vllmchat.checking.describe import as_mapping
+from vllmchat.checking.validator import check_all, judged
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.post import Post, replies_wanted
 from vllmchat.text.completion import decode_completion
@@ -15,8 +15,7 @@ from vllmchat.text.prompt import count_prompts, encode_prompt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vllmchat.checking.dialect import CheckedParams
-    from vllmchat.checking.subject import Check
+    from vllmchat.checking.validator import Check, CheckedParams
     from vllmchat.http.call import Reply
     from vllmchat.text.completion import TextCompletion
     from vllmchat.text.prompt import Prompt

@@ -1,23 +1,27 @@
-"""Validation of `timeout`, for methods that have no other parameter."""
+"""What every call accepts besides the parameters of its endpoint: the timeout, extra headers, extra body."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: the annotations are read at run time.
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, cast
 
 from typing_extensions import TypedDict
 
-from vllmchat.checking.dialect import Dialect
 from vllmchat.checking.rules import Bounds
+from vllmchat.checking.validator import Dialect
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.http.timeout import Timeout  # noqa: TC001 - the checkers read the annotations
+from vllmchat.http.timeout import Timeout
 
 
 class Limits(TypedDict, total=False):
     """The parameters of methods that accept only a timeout."""
 
     timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
-    """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds."""
+    """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds.
+
+    Range: greater than 0.
+    """
 
 
 class _Seconds(TypedDict):
@@ -46,3 +50,20 @@ def checked_seconds(timeout: float) -> float:
         raise InvalidRequestError([Problem("timeout", "None", "must be a number of seconds.")])
     _dialect("this method", _Seconds).check({"timeout": timeout})
     return timeout
+
+
+class CallBase(TypedDict, total=False):
+    """Parameters of every method that sends a request to a model. A base class."""
+
+    extra_body: Mapping[str, object] | None
+    """Additional fields for the request body, sent unchecked, for parameters that this library does not know.
+
+    Merged last; they override everything else.
+    """
+    extra_headers: Mapping[str, str] | None
+    """Headers for this request. They override the provider's."""
+    timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
+    """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds.
+
+    Range: greater than 0.
+    """
