@@ -42,6 +42,7 @@ from vllmchat.checking.rules import (
 )
 from vllmchat.checking.since import SINCE
 from vllmchat.http.timeout import Timeout
+from vllmchat.schemas import tool_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +62,7 @@ def file_of(module: ModuleType) -> Path:
     return ROOT / "src" / Path(*module.__name__.split(".")).with_suffix(".py")
 
 
-HOMES: tuple[ModuleType, ...] = (params, call_params)
+HOMES: tuple[ModuleType, ...] = (tool_params, params, call_params)
 """Where the parameters of chats are written, in the order of the page."""
 
 SOURCES: dict[ModuleType, Path] = {module: file_of(module) for module in HOMES}

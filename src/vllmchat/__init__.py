@@ -38,11 +38,10 @@ if TYPE_CHECKING:
         tool_message,
         video_part,
     )
-    from vllmchat.chat.params import ChatParams, CommonChatParams, FunctionTool, VLLMChatParams
+    from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
     from vllmchat.chat.run_tools import OnToolError, RunEvent, ToolResult, ToolRun, Turn
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.chat.structured import AsyncParseStream, Parsed, ParseStream, PartialValue
-    from vllmchat.chat.tools import Tool
     from vllmchat.errors import (
         APIConnectionError,
         APIStatusError,
@@ -101,6 +100,8 @@ if TYPE_CHECKING:
     from vllmchat.responses.params import ResponseParams
     from vllmchat.responses.response import ModelResponse, ResponseItem
     from vllmchat.responses.stream import AsyncResponseStream, ResponseStream
+    from vllmchat.schemas.functions import Tool
+    from vllmchat.schemas.tool_params import FunctionTool
     from vllmchat.text.completion import TextCompletion, TextCompletionChunk
     from vllmchat.text.params import CompletionParams, VLLMCompletionParams
     from vllmchat.text.stream import AsyncTextStream, TextStream
@@ -157,7 +158,6 @@ _HOMES = {
     "vllmchat.chat.params": (
         "ChatParams",
         "CommonChatParams",
-        "FunctionTool",
         "VLLMChatParams",
     ),
     "vllmchat.chat.run_tools": (
@@ -177,7 +177,6 @@ _HOMES = {
         "Parsed",
         "PartialValue",
     ),
-    "vllmchat.chat.tools": ("Tool",),
     "vllmchat.errors": (
         "APIConnectionError",
         "APIStatusError",
@@ -279,6 +278,8 @@ _HOMES = {
         "AsyncResponseStream",
         "ResponseStream",
     ),
+    "vllmchat.schemas.functions": ("Tool",),
+    "vllmchat.schemas.tool_params": ("FunctionTool",),
     "vllmchat.text.completion": (
         "TextCompletion",
         "TextCompletionChunk",

@@ -10,6 +10,7 @@ import pytest
 from vllm_releases import DEFAULT
 from vllmchat.chat import params
 from vllmchat.checking.rules import Bounds, Field, fields_of, members
+from vllmchat.schemas import tool_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +29,10 @@ NESTED: dict[str, type] = {
     "StructuredOutputsParams": params.StructuredOutputs,
     "StreamOptions": params.StreamOptions,
     "RepetitionDetectionParams": params.RepetitionDetection,
-    "ChatCompletionToolsParam": params.FunctionTool,
-    "FunctionDefinition": params.FunctionDefinition,
-    "ChatCompletionNamedToolChoiceParam": params.NamedToolChoice,
-    "ChatCompletionNamedFunction": params.FunctionName,
+    "ChatCompletionToolsParam": tool_params.FunctionTool,
+    "FunctionDefinition": tool_params.FunctionDefinition,
+    "ChatCompletionNamedToolChoiceParam": tool_params.NamedToolChoice,
+    "ChatCompletionNamedFunction": tool_params.FunctionName,
     "JsonSchemaResponseFormat": params.JSONSchema,
 }
 """The server's nested models, and ours."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tiny_model.dialogues import Script
     from vllmchat import ChatMessage, Message, VLLMProvider
-    from vllmchat.chat.params import FunctionTool
+    from vllmchat.schemas.tool_params import FunctionTool
 
     History = list[Message | ChatMessage]
     Ask = Callable[[VLLMProvider, History, VLLMChatParams], ChatCompletion]

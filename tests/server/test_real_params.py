@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from support.vllm import LiveServer
     from vllmchat import Message, VLLMProvider
-    from vllmchat.chat.params import FunctionTool
+    from vllmchat.schemas.tool_params import FunctionTool
 
 Check = Callable[[ChatCompletion], bool]
 

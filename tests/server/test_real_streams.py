@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from support.vllm import LiveServer
     from tiny_model.dialogues import Script
     from vllmchat import ChatCompletion, Message, VLLMProvider
-    from vllmchat.chat.params import FunctionTool, NamedToolChoice
+    from vllmchat.schemas.tool_params import FunctionTool, NamedToolChoice
 
 WEATHER: FunctionTool = {
     "type": "function",

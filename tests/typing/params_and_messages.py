@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         ChatParams,
         ChatParamsBase,
         CommonChatParams,
-        FunctionTool,
         ResponseFormat,
         StructuredOutputs,
         VLLMChatParams,
     )
     from vllmchat.chat.parts import ContentPart
+    from vllmchat.schemas.tool_params import FunctionTool
 
 
 class Chats(Protocol):

@@ -27,6 +27,7 @@ FLOORS: dict[str, int] = {
     "wire": 2,
     "models": 3,
     "post": 3,
+    "schemas": 3,
     "server": 5,
     "admin": 5,
     "metrics": 5,

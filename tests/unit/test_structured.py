@@ -29,8 +29,8 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.chat.check import check_openai, check_vllm
-from vllmchat.chat.schema import SchemaError, adapter_of, is_type, name_of
 from vllmchat.chat.structured import Options, PartialReader, Shape
+from vllmchat.schemas.types import SchemaError, adapter_of, is_type, name_of
 
 if TYPE_CHECKING:
     from support.colours import Colour

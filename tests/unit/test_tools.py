@@ -16,8 +16,8 @@ from typing_extensions import Doc
 
 from vllmchat import FunctionTool, InvalidRequestError, Tool
 from vllmchat.chat.check import check_openai, check_vllm
-from vllmchat.chat.docstrings import parse
-from vllmchat.chat.tools import text_of
+from vllmchat.schemas.docstrings import parse
+from vllmchat.schemas.functions import text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

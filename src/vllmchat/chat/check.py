@@ -277,7 +277,7 @@ _BETWEEN_ALL: Final[dict[str, Between]] = {
 def _convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     if as_mapping(value) is not None:
         return value, ()
-    from vllmchat.chat.schema import convert_response_format  # needed only for types
+    from vllmchat.schemas.types import convert_response_format  # needed only for types
 
     return convert_response_format(value, path)
 
@@ -286,7 +286,7 @@ def _convert_structured_outputs(value: object, path: str) -> tuple[object, Seque
     kind = (as_mapping(value) or {}).get("json")
     if kind is None or isinstance(kind, str) or as_mapping(kind) is not None:
         return value, ()
-    from vllmchat.chat.schema import convert_structured_outputs
+    from vllmchat.schemas.types import convert_structured_outputs
 
     return convert_structured_outputs(value, path)
 

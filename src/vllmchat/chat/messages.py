@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, cas
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import FunctionTool
 from vllmchat.chat.parts import (
     ContentPart,
     OutputTextPart,
@@ -29,6 +28,7 @@ from vllmchat.chat.parts import (
 )
 from vllmchat.checking.describe import kind_of
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.schemas.tool_params import FunctionTool
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatMessage

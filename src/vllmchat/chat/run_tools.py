@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from vllmchat.chat.completion import ChatMessage, ToolCall
 from vllmchat.chat.events import Event
 from vllmchat.chat.messages import encode_messages, tool_message
-from vllmchat.chat.tools import Tool, as_tool, text_of
 from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
+from vllmchat.schemas.functions import Tool, as_tool, text_of
 from vllmchat.wire.decode import build
 from vllmchat.wire.usage import Usage
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, g
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from vllmchat.chat.schema import (
+from vllmchat.checking.describe import as_list, kind_of, show
+from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
+from vllmchat.schemas.types import (
     SchemaError,
     adapter_of,
     is_type,
@@ -22,8 +24,6 @@ from vllmchat.chat.schema import (
     shown,
     unaliased,
 )
-from vllmchat.checking.describe import as_list, kind_of, show
-from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
 from vllmchat.wire.decode import as_object, first_problem
 from vllmchat.wire.usage import CUT_REASONS
 

@@ -117,7 +117,7 @@ def convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     tools = as_list(value)
     if tools is None or not any(map(callable, tools)):
         return value, ()
-    from vllmchat.chat import tools as functions  # needed only for functions
+    from vllmchat.schemas import functions as functions  # needed only for functions
 
     return functions.convert_tools(tools, path)
 

@@ -16,15 +16,15 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json, to_jsonable_python
 from typing_extensions import TypedDict, get_type_hints
 
-from vllmchat.chat import docstrings
 from vllmchat.checking.describe import as_mapping, kind_of
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.schemas import docstrings
 from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from vllmchat.chat.params import FunctionTool
+    from vllmchat.schemas.tool_params import FunctionTool
 
 _EMPTY: Final = inspect.Parameter.empty
 
