@@ -42,6 +42,8 @@ from vllmchat.checking.rules import (
 )
 from vllmchat.checking.since import SINCE
 from vllmchat.http.timeout import Timeout
+from vllmchat.sampling import formats
+from vllmchat.sampling import params as sampling_params
 from vllmchat.schemas import tool_params
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def file_of(module: ModuleType) -> Path:
     return ROOT / "src" / Path(*module.__name__.split(".")).with_suffix(".py")
 
 
-HOMES: tuple[ModuleType, ...] = (tool_params, params, call_params)
+HOMES: tuple[ModuleType, ...] = (formats, tool_params, sampling_params, params, call_params)
 """Where the parameters of chats are written, in the order of the page."""
 
 SOURCES: dict[ModuleType, Path] = {module: file_of(module) for module in HOMES}

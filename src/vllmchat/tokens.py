@@ -11,7 +11,6 @@ from typing_extensions import TypedDict
 
 from vllmchat.chat.completion import ChatMessage
 from vllmchat.chat.messages import Message, Messages
-from vllmchat.chat.params import ReasoningEffort
 from vllmchat.chat.templating import (
     TEMPLATE_RULES,
     TemplatingBase,
@@ -24,6 +23,7 @@ from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.validator import CheckedParams, Dialect, check_all, judge_tokens, unknown
 from vllmchat.http.call import Reply
 from vllmchat.post import Post
+from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version
 from vllmchat.wire.decode import Answer, Items, Whole, WireModel, decode, read_answer

@@ -10,6 +10,8 @@ import pytest
 from vllm_releases import DEFAULT
 from vllmchat.chat import params
 from vllmchat.checking.rules import Bounds, Field, fields_of, members
+from vllmchat.sampling import formats
+from vllmchat.sampling import params as sampling_params
 from vllmchat.schemas import tool_params
 
 if TYPE_CHECKING:
@@ -26,14 +28,14 @@ OURS = {"enable_thinking", "extra_body", "extra_headers", "timeout"}
 """What goes elsewhere than into the request's own fields."""
 
 NESTED: dict[str, type] = {
-    "StructuredOutputsParams": params.StructuredOutputs,
-    "StreamOptions": params.StreamOptions,
-    "RepetitionDetectionParams": params.RepetitionDetection,
+    "StructuredOutputsParams": formats.StructuredOutputs,
+    "StreamOptions": sampling_params.StreamOptions,
+    "RepetitionDetectionParams": sampling_params.RepetitionDetection,
     "ChatCompletionToolsParam": tool_params.FunctionTool,
     "FunctionDefinition": tool_params.FunctionDefinition,
     "ChatCompletionNamedToolChoiceParam": tool_params.NamedToolChoice,
     "ChatCompletionNamedFunction": tool_params.FunctionName,
-    "JsonSchemaResponseFormat": params.JSONSchema,
+    "JsonSchemaResponseFormat": formats.JSONSchema,
 }
 """The server's nested models, and ours."""
 

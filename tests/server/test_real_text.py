@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
     from support.vllm import LiveServer
-    from vllmchat.chat.params import StructuredOutputs
     from vllmchat.responses.request import ResponseInput
     from vllmchat.responses.response import ModelResponse
+    from vllmchat.sampling.formats import StructuredOutputs
 
 Params = dict[str, Any]
 

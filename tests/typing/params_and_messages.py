@@ -28,15 +28,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.completion import ChatCompletion, ChatMessage
-    from vllmchat.chat.params import (
-        ChatParams,
-        ChatParamsBase,
-        CommonChatParams,
-        ResponseFormat,
-        StructuredOutputs,
-        VLLMChatParams,
-    )
+    from vllmchat.chat.params import ChatParams, ChatParamsBase, CommonChatParams, VLLMChatParams
     from vllmchat.chat.parts import ContentPart
+    from vllmchat.sampling.formats import ResponseFormat, StructuredOutputs
     from vllmchat.schemas.tool_params import FunctionTool
 
 

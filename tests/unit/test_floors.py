@@ -28,6 +28,7 @@ FLOORS: dict[str, int] = {
     "models": 3,
     "post": 3,
     "schemas": 3,
+    "sampling": 4,
     "server": 5,
     "admin": 5,
     "metrics": 5,

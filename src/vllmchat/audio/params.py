@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import INT64_MAX, INT64_MIN
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Length, Since
+from vllmchat.sampling.params import INT64_MAX, INT64_MIN
 
 __all__ = [
     "AudioBase",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import CONSTRAINT_CONVERT, GENERATION_RULES, VLLM_CHAT_NAMES
+from vllmchat.chat.check import VLLM_CHAT_NAMES
 from vllmchat.checking.describe import show, suggest
 from vllmchat.checking.validator import Between, CheckedParams, Dialect
 from vllmchat.errors import Problem
 from vllmchat.generate.params import GenerateParams
+from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import SamplingBase, SeveralBase, TopPBase, VLLMDecodingBase, VLLMSamplingBase
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Since
+from vllmchat.sampling.params import SamplingBase, SeveralBase, TopPBase, VLLMDecodingBase, VLLMSamplingBase
 
 __all__ = ["GenerateBase", "GenerateParams"]
 

@@ -9,7 +9,7 @@ from vllmchat.generate.generation import Generation, decode_event
 from vllmchat.http.flow import content_type
 from vllmchat.http.sse import MAX_EVENT_BYTES, ServerSentEvent
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
-from vllmchat.text.accumulate import Pieces
+from vllmchat.sampling.accumulate import Pieces
 from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:

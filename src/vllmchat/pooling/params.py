@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import INT64_MAX, INT64_MIN
 from vllmchat.chat.templating import TemplatingBase
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since, Without
 from vllmchat.pooling.vector import EmbedDtype, Endianness
+from vllmchat.sampling.params import INT64_MAX, INT64_MIN
 
 __all__ = [
     "ActivationBase",

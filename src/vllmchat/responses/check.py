@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import CONSTRAINT_CONVERT, VLLM_CHAT_NAMES
+from vllmchat.chat.check import VLLM_CHAT_NAMES
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
 from vllmchat.checking.describe import as_list, as_mapping, show, suggest
 from vllmchat.checking.validator import Dialect
 from vllmchat.errors import Problem
 from vllmchat.responses.params import ResponseParams
+from vllmchat.sampling.rules import CONSTRAINT_CONVERT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

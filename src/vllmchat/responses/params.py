@@ -6,9 +6,15 @@ from typing import Annotated, Literal, Required, TypeAlias
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.params import ReasoningEffort, SamplingBase, TopPBase, VLLMRenderingBase, VLLMSamplingBase
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since
+from vllmchat.sampling.params import (
+    ReasoningEffort,
+    SamplingBase,
+    TopPBase,
+    VLLMRenderingBase,
+    VLLMSamplingBase,
+)
 
 __all__ = [
     "ResponseCodeInterpreter",

@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import (
-    CONSTRAINT_CONVERT,
-    GENERATION_RULES,
-    OPENAI_CHAT_NAMES,
-    VLLM_CHAT_NAMES,
-    judge_stream_options,
-)
+from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.checking.describe import show
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.validator import Between, CheckedParams, Dialect
 from vllmchat.errors import Problem
+from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, judge_stream_options
 from vllmchat.text.params import CompletionParams, VLLMCompletionParams
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict, TypeForm
 
-from vllmchat.chat.params import (
-    ResponseFormat,
+from vllmchat.checking.call_params import CallBase
+from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since
+from vllmchat.sampling.formats import ResponseFormat
+from vllmchat.sampling.params import (
     SamplingBase,
     SeveralBase,
     TopPBase,
@@ -16,8 +18,6 @@ from vllmchat.chat.params import (
     VLLMRenderingBase,
     VLLMSamplingBase,
 )
-from vllmchat.checking.call_params import CallBase
-from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since
 
 __all__ = ["CompletionBase", "CompletionParams", "VLLMCompletionParams"]
 

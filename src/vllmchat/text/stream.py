@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
 from vllmchat.post import replies_wanted
-from vllmchat.text.accumulate import Pieces
+from vllmchat.sampling.accumulate import Pieces
 from vllmchat.text.completion import TextCompletion, decode_event, set_request_id
 from vllmchat.text.request import choices_wanted
 from vllmchat.wire.decode import build

@@ -1,0 +1,134 @@
+"""Rules between the parameters that all generating endpoints share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from vllmchat.checking.describe import as_mapping, show
+from vllmchat.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from vllmchat.checking.validator import Between, Convert
+
+
+def _forced(fields: Mapping[str, object], wrong: frozenset[str]) -> bool:
+    """Whether the reply must be a tool call."""
+    choice = fields.get("tool_choice", "auto")
+    return choice not in ("auto", "none") and "tool_choice" not in wrong
+
+
+def _greedy(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    # Only 0 itself is greedy: vLLM raises values just above it to 0.01.
+    greedy = fields.get("temperature") == 0 and fields.get("use_beam_search") is not True
+    if greedy and cast("int", fields["n"]) > 1:
+        rule = "must be 1 with temperature=0: greedy decoding makes all replies identical."
+        yield Problem("n", show(fields["n"]), rule)
+
+
+def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    wanted = cast("Mapping[str, object]", fields["response_format"])
+    if wanted["type"] != "text" and _forced(fields, wrong):
+        yield Problem("response_format", show(wanted), _OR_A_CALL, "Keep one of them.")
+    if wanted["type"] != "json_schema":
+        return
+    if cast("Mapping[str, object]", wanted["json_schema"]).get("schema") is None:
+        hint = 'For any JSON object, write {"type": "json_object"}.'
+        yield Problem("response_format.json_schema.schema", "", "is required.", hint)
+
+
+def _structured_outputs(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    shown = show(fields["structured_outputs"])
+    wanted = cast("Mapping[str, object]", fields.get("response_format", {})).get("type", "text")
+    if wanted != "text":
+        rule = f'cannot be combined with a response_format of type "{wanted}": both constrain the reply.'
+        yield Problem("structured_outputs", shown, rule, "Keep one of them.")
+    if _forced(fields, wrong):
+        yield Problem("structured_outputs", shown, _OR_A_CALL, "Keep one of them.")
+
+
+_OR_A_CALL: Final = (
+    "cannot be combined with a tool_choice that forces a call: vLLM would silently ignore the constraint."
+)
+
+_NOT_FOR_BEAMS: Final = (
+    "structured_outputs",
+    "response_format",
+    "stop",
+    "stop_token_ids",
+    "bad_words",
+    "allowed_token_ids",
+    "logit_bias",
+    "min_tokens",
+    "repetition_detection",
+)
+"""Parameters that decide which tokens may be generated and where a reply ends."""
+
+
+def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if fields["use_beam_search"] is not True:
+        return
+    for name in _NOT_FOR_BEAMS:
+        given = fields.get(name)
+        if given and given != {"type": "text"}:
+            rule = "cannot be combined with use_beam_search=True: beam search silently ignores it."
+            yield Problem(name, show(given), rule, "Leave one of them out.")
+
+
+def _repetition_detection(
+    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
+) -> Iterable[Problem]:
+    given = cast("Mapping[str, int]", fields["repetition_detection"])
+    most, least = given.get("max_pattern_size", 0), given.get("min_pattern_size", 0)
+    if least > most:
+        rule = f"must be at most max_pattern_size={most}."
+        yield Problem("repetition_detection.min_pattern_size", show(least), rule)
+    if most > 0 and given.get("min_count", 0) < 2:
+        rule = "must be at least 2 if max_pattern_size is greater than 0."
+        yield Problem("repetition_detection.min_count", show(given.get("min_count", 0)), rule)
+
+
+def judge_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
+    """Rejects stream options that vLLM would ignore."""
+    obfuscation = given.get("include_obfuscation")
+    if obfuscation is not None:
+        rule = "is an option of OpenAI's own server; vLLM silently ignores it."
+        yield Problem("stream_options.include_obfuscation", show(obfuscation), rule, "Leave it out.")
+    if given.get("continuous_usage_stats") is True and given.get("include_usage") is False:
+        rule = "has no effect with include_usage=False."
+        yield Problem("stream_options.continuous_usage_stats", "True", rule, "Leave include_usage out.")
+
+
+def _convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+    if as_mapping(value) is not None:
+        return value, ()
+    from vllmchat.schemas.types import convert_response_format  # needed only for types
+
+    return convert_response_format(value, path)
+
+
+def _convert_structured_outputs(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+    kind = (as_mapping(value) or {}).get("json")
+    if kind is None or isinstance(kind, str) or as_mapping(kind) is not None:
+        return value, ()
+    from vllmchat.schemas.types import convert_structured_outputs
+
+    return convert_structured_outputs(value, path)
+
+
+CONSTRAINT_CONVERT: Final[dict[str, Convert]] = {
+    "response_format": _convert_response_format,
+    "structured_outputs": _convert_structured_outputs,
+}
+"""Converters for parameters that accept a type as a constraint: they turn it into a JSON schema."""
+GENERATION_RULES: Final[dict[str, Between]] = {
+    "n": _greedy,
+    "response_format": _response_format,
+    "structured_outputs": _structured_outputs,
+    "repetition_detection": _repetition_detection,
+    "use_beam_search": _beam_search,
+}
+"""Rules for every endpoint that generates text, not only chats."""
