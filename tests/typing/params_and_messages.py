@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, assert_type
 
+from vllmchat.chat.content import ImagePart
 from vllmchat.chat.messages import (
     Message,
     Messages,
@@ -21,15 +22,14 @@ from vllmchat.chat.messages import (
     tool_message,
     video_part,
 )
-from vllmchat.chat.parts import ImagePart
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.completion import ChatCompletion, ChatMessage
+    from vllmchat.chat.content import ContentPart
     from vllmchat.chat.params import ChatParams, ChatParamsBase, CommonChatParams, VLLMChatParams
-    from vllmchat.chat.parts import ContentPart
     from vllmchat.sampling.formats import ResponseFormat, StructuredOutputs
     from vllmchat.schemas.tool_params import FunctionTool
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from support import recordings
 from support.replies import Streamed, streamed_replies
-from vllmchat.chat import calls as calls_module
 from vllmchat.chat import events as module
+from vllmchat.chat import tool_calls as calls_module
 from vllmchat.chat.accumulate import Accumulator
-from vllmchat.chat.calls import CallSoFar
 from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
 from vllmchat.chat.completion import ChatCompletion, FunctionCall, ToolCall
 from vllmchat.chat.events import (
@@ -27,6 +26,7 @@ from vllmchat.chat.events import (
     ToolCallDone,
     ToolCallStart,
 )
+from vllmchat.chat.tool_calls import CallSoFar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

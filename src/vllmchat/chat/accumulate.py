@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
-from vllmchat.chat.calls import CallsSoFar
 from vllmchat.chat.completion import ChatCompletion, mark_cut, set_request_id
+from vllmchat.chat.tool_calls import CallsSoFar
 from vllmchat.wire.decode import as_object, build
 from vllmchat.wire.usage import CompletionTokensDetails, Usage
 

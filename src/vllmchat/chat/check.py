@@ -73,7 +73,7 @@ def _as_sent(fields: dict[str, object]) -> None:
 
 def _unknown(provider: str, params: type, others: type) -> Callable[[str, object], Problem]:
     def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.elsewhere import elsewhere  # needed only for invalid requests
+        from vllmchat.chat.unknown_names import elsewhere  # needed only for invalid requests
 
         return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
 

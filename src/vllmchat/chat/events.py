@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from vllmchat.chat.calls import CallsSoFar
+from vllmchat.chat.tool_calls import CallsSoFar
 from vllmchat.wire.usage import CUT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vllmchat.chat.calls import CallSoFar
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice
     from vllmchat.chat.completion import ChatCompletion, ToolCall
     from vllmchat.chat.limits import CallLimits
+    from vllmchat.chat.tool_calls import CallSoFar
     from vllmchat.wire.usage import FinishReason, Usage
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, cas
 
 from typing_extensions import TypedDict
 
-from vllmchat.chat.parts import (
+from vllmchat.chat.content import (
     ContentPart,
     OutputTextPart,
     RefusalPart,

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from vllmchat.chat.parts import ContentPart
+from vllmchat.chat.content import ContentPart
 from vllmchat.checking.describe import as_list, as_mapping, kind_of, not_a, show
 from vllmchat.checking.validator import CheckedParams, Dialect, check_all, unknown
 from vllmchat.errors import Problem

@@ -42,7 +42,7 @@ def _unknown(
     provider: str, params: type, others: type, chat: frozenset[str]
 ) -> Callable[[str, object], Problem]:
     def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.elsewhere import elsewhere  # needed only for invalid requests
+        from vllmchat.chat.unknown_names import elsewhere  # needed only for invalid requests
 
         if name == "stream":
             rule = "is not a parameter: the method decides whether to stream."
