@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         video_part,
     )
     from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
+    from vllmchat.chat.protocols import AsyncProvider, Provider, SyncProvider
     from vllmchat.chat.run_tools import OnToolError, RunEvent, ToolResult, ToolRun, Turn
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.chat.structured import AsyncParseStream, Parsed, ParseStream, PartialValue
+    from vllmchat.client.discovery import Model, ModelList
     from vllmchat.errors import (
         APIConnectionError,
         APIStatusError,
@@ -71,14 +73,12 @@ if TYPE_CHECKING:
     from vllmchat.generate.stream import AsyncGenerationStream, GenerationStream
     from vllmchat.http.timeout import Timeout
     from vllmchat.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
-    from vllmchat.models import Model, ModelList
     from vllmchat.pooling.embeddings import Embedding, Embeddings
     from vllmchat.pooling.outputs import Classification, Classifications, PoolingOutput, PoolingOutputs
     from vllmchat.pooling.params import ClassifyParams, EmbedParams, PoolParams, RerankParams, ScoreParams
     from vllmchat.pooling.scores import Ranked, Ranking, Score, Scores
     from vllmchat.pooling.vector import Vector
     from vllmchat.providers.openai import OpenAIProvider
-    from vllmchat.providers.provider import AsyncProvider, Provider, SyncProvider
     from vllmchat.providers.run_tools import (
         AsyncToolRunStream,
         ToolRunStream,
@@ -217,7 +217,7 @@ _HOMES = {
         "MetricSample",
         "Metrics",
     ),
-    "vllmchat.models": (
+    "vllmchat.client.discovery": (
         "Model",
         "ModelList",
     ),
@@ -246,7 +246,7 @@ _HOMES = {
     ),
     "vllmchat.pooling.vector": ("Vector",),
     "vllmchat.providers.openai": ("OpenAIProvider",),
-    "vllmchat.providers.provider": (
+    "vllmchat.chat.protocols": (
         "AsyncProvider",
         "Provider",
         "SyncProvider",

@@ -11,10 +11,10 @@ from pydantic_core import to_json
 from vllmchat.checking.call_params import Limits, checked_timeout
 from vllmchat.checking.rules import Bounds, Length, NotBlank
 from vllmchat.checking.validator import Dialect
+from vllmchat.client.request import PlainRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Reply
 from vllmchat.http.timeout import Timeout
-from vllmchat.request import PlainRequest
 from vllmchat.wire.decode import WireModel, decode, not_this
 
 T = TypeVar("T")

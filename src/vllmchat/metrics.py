@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vllmchat.checking.call_params import checked_timeout
-from vllmchat.request import PlainRequest
+from vllmchat.client.request import PlainRequest
 from vllmchat.wire.decode import not_this
 
 if TYPE_CHECKING:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from vllmchat.checking.call_params import checked_timeout
+from vllmchat.client.discovery import NEEDS, ModelList, models_call
+from vllmchat.client.request import PlainRequest
 from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
 from vllmchat.http.timeout import Timeout
-from vllmchat.models import ModelList, models_call
-from vllmchat.request import PlainRequest
 from vllmchat.wire.decode import WireModel, decode
-
-_NEEDS: Final = "Every vLLM server has it: check base_url."
 
 _ILL: Final = frozenset({500, 503})
 """The statuses of a server whose engine has died: 500 before vLLM 0.11."""
@@ -27,10 +25,6 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _LONGEST_WAIT: Final = 10.0
 """Timeout of a single poll, in seconds. A ready server responds faster, and one that hangs is polled again."""
-
-
-class _Version(WireModel):
-    version: str
 
 
 class _Load(WireModel):
@@ -50,23 +44,14 @@ class ModelsRequest:
         return models_call(Timeout.of(checked_timeout(self.timeout), timeout))
 
 
-def version_request(timeout: float | Timeout | None = None) -> PlainRequest[str]:
-    """The request for a server's version."""
-    return PlainRequest("/version", _read_version, checked_timeout(timeout), needs=_NEEDS)
-
-
 def health_request(timeout: float | Timeout | None = None) -> PlainRequest[bool]:
     """The request for a server's health."""
-    return PlainRequest("/health", _read_health, checked_timeout(timeout), needs=_NEEDS, answers=_ILL)
+    return PlainRequest("/health", _read_health, checked_timeout(timeout), needs=NEEDS, answers=_ILL)
 
 
 def load_request(timeout: float | Timeout | None = None) -> PlainRequest[int]:
     """The request for a server's load."""
-    return PlainRequest("/load", _read_load, checked_timeout(timeout), needs=_NEEDS)
-
-
-def _read_version(reply: Reply) -> str:
-    return decode(_Version, reply.body, "a version").version
+    return PlainRequest("/load", _read_load, checked_timeout(timeout), needs=NEEDS)
 
 
 def _read_health(reply: Reply) -> bool:
@@ -152,7 +137,7 @@ class Readiness:
             method="GET",
             outside_v1=True,
             max_retries=0,
-            needs=_NEEDS,
+            needs=NEEDS,
             answers=_ILL,
         )
         if not (yield from reply_flow(target, health, clock)):

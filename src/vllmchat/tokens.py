@@ -21,8 +21,8 @@ from vllmchat.chat.templating import (
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.validator import CheckedParams, Dialect, check_all, judge_tokens, unknown
+from vllmchat.client.request import Post
 from vllmchat.http.call import Reply
-from vllmchat.post import Post
 from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version

@@ -10,7 +10,7 @@ import pytest
 from support import recordings
 from support.scripted import ScriptedServer, reply
 from vllmchat import InvalidRequestError, NotFoundError, ResponseError, VLLMProvider
-from vllmchat.batch import batch_request
+from vllmchat.chat.batch import batch_request
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:

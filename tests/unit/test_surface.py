@@ -34,7 +34,7 @@ from vllmchat import (
     ToolRunStream,
     VLLMProvider,
 )
-from vllmchat.providers.provider import AsyncChunks, SyncChunks
+from vllmchat.chat.protocols import AsyncChunks, SyncChunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,7 +255,7 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
         "adapters",
         "admin",
         "audio",
-        "batch",
+        "chat.batch",
         "chat.completion",
         "chat.stream",
         "chat.structured",

@@ -32,7 +32,7 @@ from vllmchat.text.stream import TextReader
 
 if TYPE_CHECKING:
     from support.colours import Colour
-    from vllmchat.post import Post
+    from vllmchat.client.request import Post
 
 Object = dict[str, Any]
 

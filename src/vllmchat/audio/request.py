@@ -15,10 +15,10 @@ from vllmchat.audio.transcription import read_transcription
 from vllmchat.audio.upload import form_fields, judge_file, multipart
 from vllmchat.checking.describe import show
 from vllmchat.checking.validator import Dialect, check_all, unknown
+from vllmchat.client.request import depends_on_version, suit
 from vllmchat.errors import Problem
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
-from vllmchat.post import depends_on_version, suit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

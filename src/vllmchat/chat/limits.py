@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from vllmchat.chat.completion import mark_cut
 from vllmchat.checking.describe import as_list, as_mapping
-from vllmchat.post import replies_wanted
+from vllmchat.client.request import replies_wanted
 from vllmchat.wire.usage import CUT_REASONS
 
 if TYPE_CHECKING:

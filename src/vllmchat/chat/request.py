@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from vllmchat.chat.templating import judge_conversation
 from vllmchat.checking.validator import check_all
+from vllmchat.client.request import Post, depends_on_version, suit
 from vllmchat.lazy import lazy
-from vllmchat.post import Post, depends_on_version, suit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,11 +10,11 @@ from vllmchat.chat.check import VLLM_CHAT
 from vllmchat.chat.templating import judge_conversation
 from vllmchat.checking.describe import as_list, not_a, show
 from vllmchat.checking.validator import check_all, judged
+from vllmchat.client.request import Post
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.check import check_generate
 from vllmchat.generate.generation import decode_generation
 from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
-from vllmchat.post import Post
 from vllmchat.text.check import check_vllm as check_completion
 from vllmchat.text.prompt import token_problems
 from vllmchat.text.request import completion_subject

@@ -15,8 +15,8 @@ from vllmchat.wire.decode import build
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vllmchat.client.request import Post
     from vllmchat.generate.generation import GenerationChunk
-    from vllmchat.post import Post
 
 _GROWING = frozenset({"token_ids", "text", "logprobs", "sampling_mask"})
 _HEAD = frozenset({"request_id", "output_mode", "prompt_token_ids", "mm_placeholders", "metrics"})

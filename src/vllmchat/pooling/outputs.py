@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import Field
 
 from vllmchat.checking.validator import check_all
+from vllmchat.client.request import Post
 from vllmchat.http.call import Reply
 from vllmchat.pooling.inputs import Dialects, judge_input
 from vllmchat.pooling.packed import (
@@ -20,7 +21,6 @@ from vllmchat.pooling.packed import (
 )
 from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
-from vllmchat.post import Post
 from vllmchat.wire.decode import (
     Answer,
     Items,

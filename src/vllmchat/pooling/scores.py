@@ -13,10 +13,10 @@ from typing_extensions import TypedDict
 from vllmchat.chat.content import ContentPart
 from vllmchat.checking.describe import as_list, as_mapping, kind_of, not_a, show
 from vllmchat.checking.validator import CheckedParams, Dialect, check_all, unknown
+from vllmchat.client.request import Post
 from vllmchat.errors import Problem
 from vllmchat.http.call import Reply
 from vllmchat.pooling.params import RerankParams, ScoreParams
-from vllmchat.post import Post
 from vllmchat.wire.decode import Answer, Items, JsonObject, Text, Whole, WireModel, put_in_order, read_answer
 from vllmchat.wire.usage import Usage
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import LazyModule
-from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

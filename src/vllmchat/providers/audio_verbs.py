@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import lazy
-from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from vllmchat.chat.events import Event
     from vllmchat.chat.messages import Message, Messages
     from vllmchat.chat.params import CommonChatParams
+    from vllmchat.chat.protocols import AsyncChunks, AsyncProvider, SyncChunks, SyncProvider
     from vllmchat.chat.run_tools import Action, Answer, OnToolError, RunFlow, Step, ToolRun
-    from vllmchat.providers.provider import AsyncChunks, AsyncProvider, SyncChunks, SyncProvider
 
 
 def run_tools(

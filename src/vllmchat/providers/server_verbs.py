@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.checking.call_params import checked_seconds
+from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import lazy
-from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
+    from vllmchat.client.discovery import ModelList, version_request
     from vllmchat.http.timeout import Timeout
     from vllmchat.metrics import Metrics, metrics_request
-    from vllmchat.models import ModelList
-    from vllmchat.server import ModelsRequest, Readiness, health_request, load_request, version_request
+    from vllmchat.server import ModelsRequest, Readiness, health_request, load_request
 else:
     metrics_request = lazy("vllmchat.metrics", "metrics_request")
     ModelsRequest = lazy("vllmchat.server", "ModelsRequest")
     Readiness = lazy("vllmchat.server", "Readiness")
     health_request = lazy("vllmchat.server", "health_request")
     load_request = lazy("vllmchat.server", "load_request")
-    version_request = lazy("vllmchat.server", "version_request")
+    version_request = lazy("vllmchat.client.discovery", "version_request")
 
 
 class ModelVerbs(ProviderBase):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
+from vllmchat.chat.methods import ChatStreams
 from vllmchat.chat.request import ChatRequest
-from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=str)
 
 
-class StructuredVerbs(ProviderBase):
+class StructuredVerbs(ChatStreams):
     """Parsed replies from a vLLM server, which supports any JSON schema."""
 
     def parse(
@@ -212,7 +212,7 @@ class StructuredVerbs(ProviderBase):
         return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
 
 
-class OpenAIStructuredVerbs(ProviderBase):
+class OpenAIStructuredVerbs(ChatStreams):
     """Parsed replies from any OpenAI-compatible server.
 
     OpenAI's own server accepts only object schemas. Other types are wrapped in an object with the key `value`.

@@ -1,23 +1,17 @@
-"""Methods for completions, and for batches of conversations."""
+"""Methods for completions."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import lazy
-from vllmchat.providers.base import ProviderBase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from typing_extensions import Unpack
 
-    from vllmchat.batch import batch_request
-    from vllmchat.chat.completion import ChatCompletion
-    from vllmchat.chat.messages import Messages
-    from vllmchat.chat.params import VLLMChatParams
-    from vllmchat.post import Post
+    from vllmchat.client.request import Post
     from vllmchat.text.check import check_openai, check_vllm
     from vllmchat.text.completion import TextCompletion
     from vllmchat.text.params import CompletionParams, VLLMCompletionParams
@@ -25,7 +19,6 @@ if TYPE_CHECKING:
     from vllmchat.text.request import complete_request
     from vllmchat.text.stream import AsyncTextStream, TextReader, TextStream
 else:
-    batch_request = lazy("vllmchat.batch", "batch_request")
     check_openai = lazy("vllmchat.text.check", "check_openai")
     check_vllm = lazy("vllmchat.text.check", "check_vllm")
     complete_request = lazy("vllmchat.text.request", "complete_request")
@@ -112,37 +105,6 @@ class TextVerbs(_TextStreams):
         """Async version of `stream_complete`."""
         request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
         return self._astream_text(request, model)
-
-    def chat_batch(
-        self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
-    ) -> ChatCompletion:
-        """Sends many conversations in one request, and returns one reply for each. Needs vLLM 0.19 or newer.
-
-        The replies come together, when the last one is complete, as the choices of one completion:
-        `reply.choices[i].message` replies to `conversations[i]`. If one conversation fails, all of them fail.
-
-        Args:
-            conversations: The conversations, each as for `chat`.
-            model: The model or LoRA adapter for this call.
-            **params: See `VLLMChatParams`; they apply to all conversations. Tools, several replies (`n`), beam search,
-                transfers between servers, and parameters whose results the server would not return
-                (`prompt_logprobs`, `return_prompt_text`, `routed_experts_prompt_start`) raise. `return_token_ids`
-                returns the tokens of the replies, but not of the prompts.
-
-        Raises:
-            InvalidRequestError: A conversation or a parameter is invalid; nothing was sent.
-            NotFoundError: The server is older than vLLM 0.19.
-            APIStatusError: The server returned another error.
-            APIConnectionError: No response arrived.
-            ResponseError: The response is not a chat completion, or does not have one reply for each conversation.
-        """
-        return self._run(batch_request(conversations, params), model)
-
-    async def achat_batch(
-        self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
-    ) -> ChatCompletion:
-        """Async version of `chat_batch`."""
-        return await self._arun(batch_request(conversations, params), model)
 
 
 class OpenAITextVerbs(_TextStreams):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from vllmchat.providers.base import ProviderBase
+from vllmchat.client.base import ProviderBase
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
+    from vllmchat.chat.protocols import Provider
     from vllmchat.chat.run_tools import OnToolError, ToolRun
-    from vllmchat.providers.provider import Provider
     from vllmchat.providers.run_tools import AsyncToolRunStream, ToolRunStream
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vllmchat.chat.check import VLLM_CHAT
-from vllmchat.chat.request import ChatRequest
+from vllmchat.chat.methods import ChatVerbs
 from vllmchat.providers.admin_verbs import AdminVerbs
 from vllmchat.providers.audio_verbs import AudioVerbs
 from vllmchat.providers.generate_verbs import GenerateVerbs
@@ -17,16 +14,9 @@ from vllmchat.providers.text_verbs import TextVerbs
 from vllmchat.providers.token_verbs import TokenVerbs
 from vllmchat.providers.tool_verbs import ToolVerbs
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from vllmchat.chat.completion import ChatCompletion
-    from vllmchat.chat.messages import Messages
-    from vllmchat.chat.params import VLLMChatParams
-    from vllmchat.chat.stream import AsyncChatStream, ChatStream
-
 
 class VLLMProvider(
+    ChatVerbs,
     StructuredVerbs,
     ToolVerbs,
     TextVerbs,
@@ -77,55 +67,3 @@ class VLLMProvider(
     _routes_below_v1 = True
     _asks_for_model = True
     _has_version = True
-
-    def chat(
-        self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
-    ) -> ChatCompletion:
-        """Sends a conversation and returns the whole reply. It blocks, even if the thread runs an event loop.
-
-        Args:
-            messages: A string, or the conversation so far.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`.
-
-        Raises:
-            InvalidRequestError: A parameter is wrong; nothing was sent.
-            APIStatusError: The server returned an error.
-            APIConnectionError: No response arrived.
-            ResponseError: The response is not a chat completion.
-        """
-        return self._run(_request(messages, params, stream=False), model)
-
-    async def achat(
-        self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
-    ) -> ChatCompletion:
-        """Async version of `chat`."""
-        return await self._arun(_request(messages, params, stream=False), model)
-
-    def stream(
-        self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
-    ) -> ChatStream:
-        """Sends a conversation and streams the reply as it is generated.
-
-        Nothing is sent before the stream is iterated over or entered. The stream ends with the usage, unless
-        `stream_options` says otherwise.
-
-        Args:
-            messages: A string, or the conversation so far.
-            model: The model, or the name of a LoRA adapter, for this call.
-            **params: See `VLLMChatParams`.
-
-        Raises:
-            InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
-        """
-        return self._stream_chat(_request(messages, params, stream=True), model)
-
-    def astream(
-        self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
-    ) -> AsyncChatStream:
-        """Async version of `stream`."""
-        return self._astream_chat(_request(messages, params, stream=True), model)
-
-
-def _request(messages: Messages, params: VLLMChatParams, *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, VLLM_CHAT, params, stream=stream, ask_usage=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
 from vllmchat.checking.validator import check_all, judged
+from vllmchat.client.request import Post
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.post import Post
 from vllmchat.responses.check import check_respond
 from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 from vllmchat.chat.request import NEEDS
 from vllmchat.checking.describe import as_mapping
 from vllmchat.checking.validator import check_all, judged
+from vllmchat.client.request import Post, replies_wanted
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.post import Post, replies_wanted
 from vllmchat.text.completion import decode_completion
 from vllmchat.text.prompt import count_prompts, encode_prompt
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllmchat.client.request import replies_wanted
 from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
-from vllmchat.post import replies_wanted
 from vllmchat.sampling.accumulate import Pieces
 from vllmchat.text.completion import TextCompletion, decode_event, set_request_id
 from vllmchat.text.request import choices_wanted
 from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:
-    from vllmchat.post import Post
+    from vllmchat.client.request import Post
     from vllmchat.text.completion import TextCompletionChunk
 
 _GROWING = frozenset({"text", "logprobs", "token_ids"})

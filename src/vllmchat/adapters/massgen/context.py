@@ -17,7 +17,7 @@ from vllmchat.errors import VLLMChatError
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
-    from vllmchat.models import ModelList
+    from vllmchat.client.discovery import ModelList
     from vllmchat.providers.vllm import VLLMProvider
 
 PROVIDER: Final = "vLLM"

@@ -1,9 +1,13 @@
-"""The models that a server offers: `/v1/models`."""
+"""What a provider finds out about its server: which models it serves, and which version it is."""
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
+from typing import Final
+
 from pydantic import Field
 
+from vllmchat.checking.call_params import checked_timeout
+from vllmchat.client.request import PlainRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.timeout import Timeout
@@ -69,3 +73,19 @@ def the_only_model(models: ModelList) -> str:
 
 def _read(reply: Reply) -> ModelList:
     return decode(ModelList, reply.body, "a list of models")
+
+
+NEEDS: Final = "Every vLLM server has it: check base_url."
+
+
+class _Version(WireModel):
+    version: str
+
+
+def version_request(timeout: float | Timeout | None = None) -> PlainRequest[str]:
+    """The request for a server's version."""
+    return PlainRequest("/version", _read_version, checked_timeout(timeout), needs=NEEDS)
+
+
+def _read_version(reply: Reply) -> str:
+    return decode(_Version, reply.body, "a version").version

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from vllmchat.client.options import authorization, check_cap, checked_headers, checked_model, checked_retries
+from vllmchat.client.request import asks_version
 from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, ResponseError
 from vllmchat.http.connections import Connections
 from vllmchat.http.flow import Target
@@ -14,32 +15,25 @@ from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.url import BaseURL
 from vllmchat.http.user_client import USER_AGENT, timeout_of
 from vllmchat.lazy import lazy
-from vllmchat.request import asks_version
 from vllmchat.versions import read_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.chat.request import ChatRequest
-    from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
+    from vllmchat.client.discovery import models_call, the_only_model, version_request
+    from vllmchat.client.request import Request
     from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
     from vllmchat.http.flow import Flow
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
-    from vllmchat.models import models_call, the_only_model
-    from vllmchat.request import Request
-    from vllmchat.server import version_request
     from vllmchat.versions import Version
 else:
-    AsyncChatStream = lazy("vllmchat.chat.stream", "AsyncChatStream")
-    ChatReader = lazy("vllmchat.chat.stream", "ChatReader")
-    ChatStream = lazy("vllmchat.chat.stream", "ChatStream")
-    models_call = lazy("vllmchat.models", "models_call")
-    the_only_model = lazy("vllmchat.models", "the_only_model")
-    version_request = lazy("vllmchat.server", "version_request")
+    models_call = lazy("vllmchat.client.discovery", "models_call")
+    the_only_model = lazy("vllmchat.client.discovery", "the_only_model")
+    version_request = lazy("vllmchat.client.discovery", "version_request")
 
 T = TypeVar("T")
 
@@ -73,13 +67,13 @@ class ProviderBase:
         url = base_url or os.environ.get(self._base_url_variable) or self._base_url_default
         key = api_key or os.environ.get(self._api_key_variable) or self._api_key_default
         base = BaseURL.parse(url, add_v1=self._routes_below_v1)
-        self._model = _checked_model(model)
+        self._model = checked_model(model)
         self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)
-        own_headers = {} if headers is None else _checked_headers(headers)
-        all_headers = {"user-agent": USER_AGENT, **(_authorization(key) if key else {}), **own_headers}
+        own_headers = {} if headers is None else checked_headers(headers)
+        all_headers = {"user-agent": USER_AGENT, **(authorization(key) if key else {}), **own_headers}
         found_key = not api_key and "authorization" not in own_headers
-        self._target = Target(base, all_headers, _checked_retries(max_retries), found_key)
-        _check_cap(max_connections)
+        self._target = Target(base, all_headers, checked_retries(max_retries), found_key)
+        check_cap(max_connections)
         self._connections = Connections(
             base,
             verify=verify,
@@ -145,14 +139,14 @@ class ProviderBase:
         copy.__dict__.update(self.__dict__)
         copy._owner = False
         if model is not None:
-            copy._model = _checked_model(model)
+            copy._model = checked_model(model)
         if timeout is not None:
             copy._timeout = copy._blocking_timeout = Timeout.of(timeout, self._blocking_timeout)
             copy._awaiting_timeout = Timeout.of(timeout, self._awaiting_timeout)
-        given = {} if api_key is None else _authorization(api_key)
+        given = {} if api_key is None else authorization(api_key)
         if headers is not None:
-            given.update(_checked_headers(headers))
-        retries = self._target.max_retries if max_retries is None else _checked_retries(max_retries)
+            given.update(checked_headers(headers))
+        retries = self._target.max_retries if max_retries is None else checked_retries(max_retries)
         found_key = self._target.found_key and "authorization" not in given
         copy._target = Target(self._target.base, {**self._target.headers, **given}, retries, found_key)
         return copy
@@ -179,12 +173,6 @@ class ProviderBase:
         model = await self._amodel_for(request, model)
         call = (await self._asuited(request)).call(model, self._awaiting_timeout)
         return await self._connections.awaiting.open(self._target, call)
-
-    def _stream_chat(self, request: ChatRequest, model: str | None) -> ChatStream:
-        return ChatStream(ChatReader(request.limits), partial(self._open, request, model))
-
-    def _astream_chat(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
-        return AsyncChatStream(ChatReader(request.limits), partial(self._aopen, request, model))
 
     def _follow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
         return self._connections.blocking.follow(partial(flow, self._target), timeout)
@@ -221,7 +209,7 @@ class ProviderBase:
         return await (await shared.awaiting.state()).model.once(lambda: shared.model, ask)
 
     def _known_model(self, model: str | None) -> str | None:
-        known = _checked_model(model) or self.model
+        known = checked_model(model) or self.model
         if known is None and not self._asks_for_model:
             raise InvalidRequestError(
                 [
@@ -308,54 +296,3 @@ def _no_version(error: APIStatusError | ResponseError) -> str:
     if isinstance(error, APIStatusError) and error.status_code >= 500:
         raise error  # it may be vLLM, but unhealthy
     return ""
-
-
-def _check_cap(max_connections: object) -> None:
-    if max_connections is None:
-        return
-    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
-        raise ValueError(f"max_connections must be at least 1 or None, not {max_connections!r}")
-
-
-def _checked_model(model: object) -> str | None:
-    if model is not None and not isinstance(model, str):
-        raise TypeError(f"model must be a str or None, not {type(model).__name__}")
-    return model or None
-
-
-def _checked_retries(max_retries: object) -> int:
-    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-        raise ValueError(f"max_retries must be an integer of at least 0, not {max_retries!r}")
-    return max_retries
-
-
-def _authorization(key: object) -> dict[str, str]:
-    if not isinstance(key, str):
-        raise TypeError(f"api_key must be a str, not {type(key).__name__}")
-    if not key.isprintable() or not key.isascii():
-        # Do not show the key in the message.
-        raise ValueError("api_key contains a line break or another character that is not printable ASCII")
-    return {"authorization": f"Bearer {key}"}
-
-
-def _checked_headers(headers: object) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        raise TypeError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
-    checked: dict[str, str] = {}
-    for name, value in cast("Mapping[object, object]", headers).items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers must map str to str; {name!r} does not")
-        # Do not show the value in the message: it may be a key.
-        if not name or not name.isascii() or not name.isprintable() or set(name) & set(' ()<>@,;:\\"/[]?={}'):
-            raise ValueError(f"headers: {name!r} is not a valid header name")
-        if any((ord(char) < 32 and char != "\t") or not char < "\x7f" for char in value):
-            raise ValueError(
-                f"headers: the value of {name!r} contains characters that are not printable ASCII"
-            )
-        if name.lower() in _OURS:
-            raise ValueError(f"headers: {name!r} is computed from the request and cannot be set")
-        checked[name.lower()] = value.strip()
-    return checked
-
-
-_OURS = frozenset({"content-length", "transfer-encoding"})

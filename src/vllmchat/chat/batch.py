@@ -14,8 +14,8 @@ from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.describe import as_list, kind_of, show
+from vllmchat.client.request import Post
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.post import Post
 from vllmchat.wire.decode import put_in_order
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""How any request is sent: no endpoint is known here."""

@@ -1,0 +1,62 @@
+"""The settings of a provider, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+
+def check_cap(max_connections: object) -> None:
+    """Check `max_connections`."""
+    if max_connections is None:
+        return
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+        raise ValueError(f"max_connections must be at least 1 or None, not {max_connections!r}")
+
+
+def checked_model(model: object) -> str | None:
+    """The name of a model; None for an empty one."""
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model must be a str or None, not {type(model).__name__}")
+    return model or None
+
+
+def checked_retries(max_retries: object) -> int:
+    """`max_retries`."""
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        raise ValueError(f"max_retries must be an integer of at least 0, not {max_retries!r}")
+    return max_retries
+
+
+def authorization(key: object) -> dict[str, str]:
+    """The header that carries a key."""
+    if not isinstance(key, str):
+        raise TypeError(f"api_key must be a str, not {type(key).__name__}")
+    if not key.isprintable() or not key.isascii():
+        # Do not show the key in the message.
+        raise ValueError("api_key contains a line break or another character that is not printable ASCII")
+    return {"authorization": f"Bearer {key}"}
+
+
+def checked_headers(headers: object) -> dict[str, str]:
+    """A caller's headers, names in lower case."""
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
+    checked: dict[str, str] = {}
+    for name, value in cast("Mapping[object, object]", headers).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"headers must map str to str; {name!r} does not")
+        # Do not show the value in the message: it may be a key.
+        if not name or not name.isascii() or not name.isprintable() or set(name) & set(' ()<>@,;:\\"/[]?={}'):
+            raise ValueError(f"headers: {name!r} is not a valid header name")
+        if any((ord(char) < 32 and char != "\t") or not char < "\x7f" for char in value):
+            raise ValueError(
+                f"headers: the value of {name!r} contains characters that are not printable ASCII"
+            )
+        if name.lower() in _OURS:
+            raise ValueError(f"headers: {name!r} is computed from the request and cannot be set")
+        checked[name.lower()] = value.strip()
+    return checked
+
+
+_OURS = frozenset({"content-length", "transfer-encoding"})
