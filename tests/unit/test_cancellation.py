@@ -26,7 +26,7 @@ from support.scripted import (
 )
 from support.tls import Authority
 from vllmchat import VLLMProvider
-from vllmchat.http import client, network
+from vllmchat.http import client, exchange, network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,7 +210,7 @@ async def test_cancelled_in_a_tls_handshake(
 @pytest.mark.anyio
 async def test_cancelled_in_the_drain(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content is complete, but the formal end of the response does not arrive."""
-    monkeypatch.setattr(client, "_DRAIN_SECONDS", 50)
+    monkeypatch.setattr(exchange, "_DRAIN_SECONDS", 50)
     scripted.stream([*chunks("a"), DONE, gate := Gate()], done=False)
     async with VLLMProvider("m", base_url=scripted.base_url) as llm:
         async with anyio.create_task_group() as group:

@@ -14,7 +14,7 @@ import pytest
 from vllmchat import APIConnectionError, APITimeoutError, Timeout
 from vllmchat.http import clock as clock_module
 from vllmchat.http.clock import Clock
-from vllmchat.http.failure import Kind, TransportFailure, classify
+from vllmchat.http.transport_errors import Kind, TransportFailure, classify
 
 URL = "http://localhost:8000/v1/chat/completions"
 

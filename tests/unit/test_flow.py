@@ -25,8 +25,8 @@ from vllmchat.http import clock as clock_module
 from vllmchat.http import flow as flow_module
 from vllmchat.http.call import Call, Head, Reply
 from vllmchat.http.clock import Clock
-from vllmchat.http.failure import Kind, TransportFailure
 from vllmchat.http.flow import ReadBody, Send, Sleep, Target, backoff, open_flow, reply_flow
+from vllmchat.http.transport_errors import Kind, TransportFailure
 from vllmchat.http.url import BaseURL
 
 if TYPE_CHECKING:

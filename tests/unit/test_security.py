@@ -36,8 +36,8 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.http import flow, transport
+from vllmchat.http.api_errors import MAX_ERROR_BYTES
 from vllmchat.http.flow import ReadBody
-from vllmchat.http.status import MAX_ERROR_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path

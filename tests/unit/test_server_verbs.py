@@ -25,8 +25,8 @@ from vllmchat import (
 from vllmchat.http import clock as clock_module
 from vllmchat.http.call import Head
 from vllmchat.http.clock import Clock
-from vllmchat.http.failure import TransportFailure
 from vllmchat.http.flow import Send, Sleep, Target
+from vllmchat.http.transport_errors import TransportFailure
 from vllmchat.http.url import BaseURL
 from vllmchat.server import Readiness
 

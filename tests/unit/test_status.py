@@ -19,8 +19,8 @@ from vllmchat import (
     ServiceUnavailableError,
     UnprocessableEntityError,
 )
+from vllmchat.http.api_errors import error_despite_status, error_from_event, error_from_reply, no_stream
 from vllmchat.http.call import Head
-from vllmchat.http.status import error_despite_status, error_from_event, error_from_reply, no_stream
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 

@@ -42,8 +42,8 @@ from vllmchat import (
     VLLMChatError,
     VLLMProvider,
 )
-from vllmchat.http import stream as stream_module
-from vllmchat.http.client import SyncExchange
+from vllmchat.http import reader as reader_module
+from vllmchat.http.exchange import SyncExchange
 from vllmchat.http.sse import SSEDecoder
 
 if TYPE_CHECKING:
@@ -526,7 +526,7 @@ def test_events_that_are_not_chunks(scripted: ScriptedServer, stream: Make, even
 def test_an_event_that_is_too_large(
     scripted: ScriptedServer, stream: Make, monkeypatch: pytest.MonkeyPatch, flushed: bool
 ) -> None:
-    monkeypatch.setattr(stream_module, "SSEDecoder", lambda: SSEDecoder(1000))
+    monkeypatch.setattr(reader_module, "SSEDecoder", lambda: SSEDecoder(1000))
     small = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
     scripted.stream(
         [small + b"data: " + b"x" * (994 if flushed else 2000), *([] if flushed else [never])], done=False

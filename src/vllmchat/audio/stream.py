@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from vllmchat.audio.transcription import AudioUsage, Transcription, decode_event
-from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
+from vllmchat.http.reader import ChunkReader
+from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import decode_event
 from vllmchat.chat.events import EventMaker
-from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
+from vllmchat.http.reader import ChunkReader
+from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.events import Event
     from vllmchat.chat.limits import CallLimits
-    from vllmchat.http.client import AsyncExchange, SyncExchange
-    from vllmchat.http.stream import ReplyReader
+    from vllmchat.http.exchange import AsyncExchange, SyncExchange
+    from vllmchat.http.reader import ReplyReader
 
 
 class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from vllmchat.client.discovery import models_call, the_only_model, version_request
     from vllmchat.client.request import Request
-    from vllmchat.http.client import AsyncExchange, SyncExchange
     from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
+    from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Flow
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
     from vllmchat.versions import Version

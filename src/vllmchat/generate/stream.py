@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 from vllmchat.errors import ResponseError
 from vllmchat.generate.generation import Generation, decode_event
 from vllmchat.http.flow import content_type
+from vllmchat.http.reader import ChunkReader
 from vllmchat.http.sse import MAX_EVENT_BYTES, ServerSentEvent
-from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
+from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.sampling.accumulate import Pieces
 from vllmchat.wire.decode import build
 

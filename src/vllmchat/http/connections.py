@@ -13,7 +13,7 @@ from vllmchat.http.user_client import UserAsyncClient, UserSyncClient, check_cli
 if TYPE_CHECKING:
     import ssl
 
-    from vllmchat.http.client import AsyncSender, SyncSender
+    from vllmchat.http.exchange import AsyncSender, SyncSender
     from vllmchat.http.proxy import Proxy
     from vllmchat.http.url import BaseURL
     from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient

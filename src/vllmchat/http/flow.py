@@ -1,7 +1,7 @@
 """The policy of a call: send, wait, try again, give up. No I/O, and the same for sync and async.
 
 A flow is a generator. It yields what is to be done, receives the outcome, and returns the result; the drivers in
-`client.py` do the waiting. Sync and async run the same flow.
+`exchange.py` do the waiting. Sync and async run the same flow.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from vllmchat.errors import ResponseError
+from vllmchat.http.api_errors import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
 from vllmchat.http.call import Call, Head, Reply
-from vllmchat.http.failure import TransportFailure
-from vllmchat.http.status import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
+from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

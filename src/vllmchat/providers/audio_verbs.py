@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionReader, TranscriptionStream
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile
-    from vllmchat.http.client import AsyncExchange, SyncExchange
+    from vllmchat.http.exchange import AsyncExchange, SyncExchange
 else:
     stream_transcribe_upload = lazy("vllmchat.audio.request", "stream_transcribe_upload")
     stream_translate_upload = lazy("vllmchat.audio.request", "stream_translate_upload")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.stream import AsyncReplyStream, ErrorEvent, ReplyReader, ReplyStream
+from vllmchat.http.reader import ErrorEvent, ReplyReader
+from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.responses.accumulate import ResponseSoFar
 from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
 from vllmchat.responses.response import set_request_id

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.client.request import replies_wanted
-from vllmchat.http.stream import AsyncReplyStream, ChunkReader, ReplyStream
+from vllmchat.http.reader import ChunkReader
+from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.sampling.accumulate import Pieces
 from vllmchat.text.completion import TextCompletion, decode_event, set_request_id
 from vllmchat.text.request import choices_wanted
