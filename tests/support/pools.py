@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
     from vllmchat import VLLMProvider
-    from vllmchat.http.line import AsyncLine, SyncLine
-    from vllmchat.http.transport import AsyncPool, SyncPool
+    from vllmchat.http.transport.connection import AsyncLine, SyncLine
+    from vllmchat.http.transport.pool import AsyncPool, SyncPool
 
 
 class Held(NamedTuple):

@@ -26,7 +26,8 @@ from support.scripted import (
 )
 from support.tls import Authority
 from vllmchat import VLLMProvider
-from vllmchat.http import client, exchange, network
+from vllmchat.http import client, exchange
+from vllmchat.http.transport import sync_backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -348,8 +349,12 @@ def test_keyboard_interrupt_at_every_step(
 
         return call
 
-    stream_class: Any = getattr(network, "_SyncStream")  # noqa: B009 - it is private
-    for owner, name in ((network.SyncWire, "connect_tcp"), (stream_class, "read"), (stream_class, "write")):
+    stream_class: Any = getattr(sync_backend, "_SyncStream")  # noqa: B009 - it is private
+    for owner, name in (
+        (sync_backend.SyncWire, "connect_tcp"),
+        (stream_class, "read"),
+        (stream_class, "write"),
+    ):
         monkeypatch.setattr(owner, name, interrupting(getattr(owner, name)))
     monkeypatch.setattr(client, "time", SimpleNamespace(sleep=interrupting(_no_sleep)))
     with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:

@@ -11,7 +11,7 @@ import pytest
 from support.chats import chunks, completion
 from vllmchat import VLLMProvider
 from vllmchat.chat.chunk import ChatCompletionChunk
-from vllmchat.http import http1, network
+from vllmchat.http.transport import async_backend, asyncio_stream, http1, sync_backend
 from vllmchat.wire import decode
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ def test_a_chunk_is_decoded_when_it_is_requested(
 async def test_connections_share_a_receive_buffer(scripted: ScriptedServer) -> None:
     for _ in range(20):
         scripted.reply(completion())
-    before = len(network._SPARE)  # pyright: ignore[reportPrivateUsage] - what is counted is hidden
+    before = len(asyncio_stream._SPARE)  # pyright: ignore[reportPrivateUsage] - what is counted is hidden
     async with VLLMProvider("m", base_url=scripted.base_url) as llm, anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(llm.achat, "Hello")
     assert scripted.connections > 1
-    assert len(network._SPARE) <= before + 1  # pyright: ignore[reportPrivateUsage]
+    assert len(asyncio_stream._SPARE) <= before + 1  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("size", [1, 300_000])
@@ -92,8 +92,13 @@ def test_a_request_is_one_write(
     size: int, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes: list[object] = []
-    for name in ("_SyncStream", "_AsyncioStream", "_TrioStream"):
-        stream: Any = getattr(network, name)
+    streams: tuple[tuple[object, str], ...] = (
+        (sync_backend, "_SyncStream"),
+        (asyncio_stream, "AsyncioStream"),
+        (async_backend, "_TrioStream"),
+    )
+    for home, name in streams:
+        stream: Any = getattr(home, name)
         monkeypatch.setattr(stream, "write", _counting(stream.write, writes))
     llm = VLLMProvider("m", base_url=scripted.base_url)
     for _ in range(3):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vllmchat.http.http1 import MAX_HEAD_BYTES, AnswerReader, encode_request
+from vllmchat.http.transport.http1 import MAX_HEAD_BYTES, AnswerReader, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -42,8 +42,8 @@ from vllmchat import (
     Timeout,
     VLLMProvider,
 )
-from vllmchat.http import network
 from vllmchat.http.clock import Clock
+from vllmchat.http.transport import async_backend, asyncio_stream, backend, event_loop, sync_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,7 +315,7 @@ def test_an_address_that_hangs_leaves_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripted.always(answer_any)
-    monkeypatch.setattr(network, "_HEAD_START", 0.01)
+    monkeypatch.setattr(asyncio_stream, "_HEAD_START", 0.01)
     with unanswering_at("127.0.0.2", scripted.port):
         name_service("127.0.0.2", "127.0.0.1")
         llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
@@ -326,7 +326,7 @@ def test_an_address_that_hangs_leaves_time_for_the_next(
 def test_an_address_that_hangs_and_one_that_refuses(
     colour: Colour, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_HEAD_START", 0.01)
+    monkeypatch.setattr(asyncio_stream, "_HEAD_START", 0.01)
     with refusing_origin() as origin:
         port = int(origin.rpartition(":")[2])
         with unanswering_at("127.0.0.2", port):
@@ -361,7 +361,7 @@ def test_an_unknown_host(colour: Colour, name_service: Callable[..., None]) -> N
 async def test_cancelled_while_several_addresses_are_tried(
     scripted: ScriptedServer, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_HEAD_START", 0.01)
+    monkeypatch.setattr(asyncio_stream, "_HEAD_START", 0.01)
     with unanswering_at("127.0.0.2", scripted.port), unanswering_at("127.0.0.3", scripted.port):
         name_service("127.0.0.2", "127.0.0.3")
         llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
@@ -376,7 +376,7 @@ def test_the_loser_of_a_race_is_closed(
 ) -> None:
     """Two addresses that both respond: one connection is used, the other does not stay open."""
     scripted.always(answer_any)
-    monkeypatch.setattr(network, "_HEAD_START", 0.0)
+    monkeypatch.setattr(asyncio_stream, "_HEAD_START", 0.0)
     name_service("127.0.0.1", "127.0.0.1")
 
     async def main() -> None:
@@ -392,7 +392,7 @@ def test_the_loser_of_a_race_is_closed(
 
 
 def test_two_addresses_that_respond_at_the_same_time() -> None:
-    first: Any = getattr(network, "_first")  # noqa: B009 - it is private
+    first: Any = getattr(asyncio_stream, "_first")  # noqa: B009 - it is private
     aborted: list[str] = []
 
     async def main() -> str:
@@ -413,7 +413,7 @@ def test_two_addresses_that_respond_at_the_same_time() -> None:
 
 def test_without_trio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trio", raising=False)
-    assert not network.on_trio()
+    assert not event_loop.on_trio()
 
 
 def test_refused(colour: Colour) -> None:
@@ -530,7 +530,7 @@ def test_the_stream_of_asyncio_alone(scripted: ScriptedServer) -> None:
     scripted.script(b"x" * 1000, gate, b"y", close)
 
     async def main() -> None:
-        wire = network.AsyncWire()
+        wire = async_backend.AsyncWire()
         stream = await wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
         await stream.write(b"GET / HTTP/1.1\r\n\r\n")
         assert await stream.read(10) == b"x" * 10
@@ -555,7 +555,7 @@ def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
     scripted.script(never)
 
     async def main() -> None:
-        wire = network.AsyncWire()
+        wire = async_backend.AsyncWire()
         wire.abort()
         stream = await wire.connect_tcp("127.0.0.1", scripted.port)
         reading = asyncio.ensure_future(stream.read(10))
@@ -575,7 +575,7 @@ def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
 def test_timeouts_of_the_sync_stream_alone(scripted: ScriptedServer) -> None:
     """A timeout that has expired before the wait begins. A socket would take 0 s for "do not wait"."""
     scripted.always(script(never))
-    wire = network.SyncWire()
+    wire = sync_backend.SyncWire()
     wire.abort()
     opened = wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
     wire.clock = Clock(Timeout(total=1e-9))
@@ -599,7 +599,7 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
         async def start_tls(*_: object, **__: object) -> None:
             return None
 
-        wire = network.AsyncWire()
+        wire = async_backend.AsyncWire()
         opened = await wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
         monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
         with pytest.raises(httpcore.ConnectError, match="closed the connection during the TLS handshake"):
@@ -612,10 +612,10 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
 
 def test_a_stream_before_its_connection() -> None:
     async def main() -> None:
-        stream_class: Any = getattr(network, "_AsyncioStream")  # noqa: B009 - it is private
-        unconnected = stream_class(network.AsyncWire(), asyncio.get_running_loop())
+        stream_class: Any = getattr(asyncio_stream, "AsyncioStream")  # noqa: B009 - it is private
+        unconnected = stream_class(async_backend.AsyncWire(), asyncio.get_running_loop())
         assert unconnected.get_extra_info("socket") is None
-        unconnected.set_options(network.TCP_OPTIONS)
+        unconnected.set_options(backend.TCP_OPTIONS)
         with pytest.raises(httpcore.WriteError):
             await unconnected.write(b"x")
 
@@ -623,7 +623,7 @@ def test_a_stream_before_its_connection() -> None:
 
 
 def test_socket_options_that_the_platform_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    options: Any = getattr(network, "_keep_alive_options")  # noqa: B009 - it is private
+    options: Any = getattr(backend, "_keep_alive_options")  # noqa: B009 - it is private
     assert len(options()) > 2
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
         monkeypatch.delattr(socket, name, raising=False)

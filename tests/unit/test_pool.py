@@ -17,11 +17,11 @@ from support.chats import answer_any, chunk, completion
 from support.pools import async_pool, held, hold_locks, idle_lines, pool_of, sync_pool, wait_until
 from support.scripted import Answer, Gate, ScriptedServer, close, head, in_thread, never, reply, script
 from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeout, VLLMProvider
-from vllmchat.http import transport
 from vllmchat.http.clock import Clock, monotonic
 from vllmchat.http.flow import Send
-from vllmchat.http.line import PlainAsyncLine, PlainSyncLine
-from vllmchat.http.transport import KEEP_ALIVE_SECONDS, SyncPool
+from vllmchat.http.transport import pool
+from vllmchat.http.transport.connection import PlainAsyncLine, PlainSyncLine
+from vllmchat.http.transport.pool import KEEP_ALIVE_SECONDS, SyncPool
 from vllmchat.http.url import BaseURL
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Time:
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """The pools' clock."""
     time = Time()
-    monkeypatch.setattr(transport, "monotonic", time)
+    monkeypatch.setattr(pool, "monotonic", time)
     return time
 
 
@@ -395,7 +395,7 @@ class _Interrupted:
 def _queue_with(lock: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the pool's next caller wait for this lock."""
     module = SimpleNamespace(Lock=lambda: lock, TIMEOUT_MAX=threading.TIMEOUT_MAX)
-    monkeypatch.setattr(transport, "threading", module)
+    monkeypatch.setattr(pool, "threading", module)
 
 
 def test_a_turn_that_comes_as_the_wait_ends_is_used(
@@ -427,8 +427,8 @@ def test_a_connection_that_cannot_be_made(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(transport, "sync_line", fail)
-        patched.setattr(transport, "async_line", fail)
+        patched.setattr(pool, "sync_line", fail)
+        patched.setattr(pool, "async_line", fail)
         with pytest.raises(MemoryError):
             colour.chat(llm)
     assert held(pool_of(colour, llm)) == (0, 0, 0)
@@ -500,7 +500,7 @@ def test_a_response_is_garbage_collected_while_a_caller_joins_the_queue(
     scripted.reply(completion("next"))
     with monkeypatch.context() as patched:
         module = SimpleNamespace(Lock=collecting(threading.Lock), TIMEOUT_MAX=threading.TIMEOUT_MAX)
-        patched.setattr(transport, "threading", module)
+        patched.setattr(pool, "threading", module)
         patched.setattr(anyio, "Event", collecting(anyio.Event))
         assert colour.chat(llm, timeout=5).text == "next"
     colour.close(llm)

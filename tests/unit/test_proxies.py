@@ -13,8 +13,8 @@ from support.proxy import ForwardProxy
 from support.scripted import ScriptedServer, close, never, refusing_origin, unanswering_origin
 from support.tls import Authority
 from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
-from vllmchat.http import proxy as proxy_module
-from vllmchat.http.proxy import Proxy, proxy_for
+from vllmchat.http.transport import proxy as proxy_module
+from vllmchat.http.transport.proxy import Proxy, proxy_for
 from vllmchat.http.url import BaseURL
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from vllmchat import (
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import Send
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
+from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient, UserAsyncClient
 from vllmchat.http.url import BaseURL
-from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient, UserAsyncClient
 from vllmchat.version import VERSION
 
 if TYPE_CHECKING:

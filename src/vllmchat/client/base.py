@@ -12,8 +12,8 @@ from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, Respon
 from vllmchat.http.connections import Connections
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
+from vllmchat.http.transport.httpx_client import USER_AGENT, timeout_of
 from vllmchat.http.url import BaseURL
-from vllmchat.http.user_client import USER_AGENT, timeout_of
 from vllmchat.lazy import lazy
 from vllmchat.versions import read_version
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vllmchat.http.connections import Verify
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Flow
-    from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
+    from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
     from vllmchat.versions import Version
 else:
     models_call = lazy("vllmchat.client.discovery", "models_call")

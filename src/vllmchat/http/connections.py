@@ -7,16 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from vllmchat.http.client import AsyncClient, SyncClient
-from vllmchat.http.proxy import proxy_for
-from vllmchat.http.user_client import UserAsyncClient, UserSyncClient, check_clients
+from vllmchat.http.transport.httpx_client import UserAsyncClient, UserSyncClient, check_clients
+from vllmchat.http.transport.proxy import proxy_for
 
 if TYPE_CHECKING:
     import ssl
 
     from vllmchat.http.exchange import AsyncSender, SyncSender
-    from vllmchat.http.proxy import Proxy
+    from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
+    from vllmchat.http.transport.proxy import Proxy
     from vllmchat.http.url import BaseURL
-    from vllmchat.http.user_client import AsyncHTTPClient, SyncHTTPClient
 
 
 Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
@@ -110,15 +110,15 @@ class _TLS:
 
 
 def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncSender:
-    from vllmchat.http.line import Route
-    from vllmchat.http.transport import SyncPool
+    from vllmchat.http.transport.connection import Route
+    from vllmchat.http.transport.pool import SyncPool
 
     return SyncPool(Route(base, tls, proxy), max_connections)
 
 
 def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> AsyncSender:
-    from vllmchat.http.line import Route
-    from vllmchat.http.transport import AsyncPool
+    from vllmchat.http.transport.connection import Route
+    from vllmchat.http.transport.pool import AsyncPool
 
     return AsyncPool(Route(base, tls, proxy), max_connections)
 

@@ -15,7 +15,6 @@ from vllmchat.http.transport_errors import TransportFailure, classify
 if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Outcome, Sleep
-    from vllmchat.http.transport import AsyncAnswer, SyncAnswer
 
 
 T = TypeVar("T")
@@ -265,3 +264,39 @@ def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None, se
         body=begin.decode("utf-8", "replace"),
         request_id=head.request_id if head else None,
     )
+
+
+class SyncAnswer(Protocol):
+    """A response whose head has arrived."""
+
+    status: int
+    headers: dict[str, str]
+    follows_clock: bool
+    """Whether each read waits as long as the clock says then; otherwise as long as it said when the body began."""
+
+    def read(self) -> bytes:
+        """The next bytes of the body, as they arrive; empty at the end, when the connection is free again."""
+        ...
+
+    def close(self) -> None:
+        """Ends the exchange. If the body was not read to its end, the connection is closed."""
+        ...
+
+
+class AsyncAnswer(Protocol):
+    """A response whose head has arrived."""
+
+    status: int
+    headers: dict[str, str]
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, as they arrive; empty at the end, when the connection is free again."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends the exchange. If the body was not read to its end, the connection is closed."""
+        ...
+
+    def abort(self) -> None:
+        """The same without waiting, as far as possible; for finalizers."""
+        ...

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
-    from vllmchat.http.network import Home
+    from vllmchat.http.transport.event_loop import Home
 
 
 USER_AGENT = f"vllmchat/{VERSION}"
@@ -178,7 +178,9 @@ class UserAsyncClient:
     """Sends through the caller's async client."""
 
     def __init__(self, client: AsyncHTTPClient) -> None:
-        from vllmchat.http.network import Home  # it imports httpcore, which not every caller needs
+        from vllmchat.http.transport.event_loop import (
+            Home,  # it imports httpcore, which not every caller needs
+        )
 
         self._client = client
         self._home = Home()

@@ -8,62 +8,26 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.line import AsyncLine, Route, SyncLine, async_line, is_mocked, sync_line
-from vllmchat.http.network import Home, run_out
+from vllmchat.http.transport.connection import AsyncLine, PlainAsyncLine, PlainSyncLine, Route, SyncLine
+from vllmchat.http.transport.decompress import inflater
+from vllmchat.http.transport.event_loop import Home, run_out
+from vllmchat.http.transport.httpcore_connection import HttpcoreAsyncLine, HttpcoreSyncLine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from vllmchat.http.clock import Clock
+    from vllmchat.http.exchange import AsyncAnswer, SyncAnswer
     from vllmchat.http.flow import Send
 
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is reused. vLLM's server closes it after 5 s, and being late would lose a request."""
-
-
-class SyncAnswer(Protocol):
-    """A response whose head has arrived."""
-
-    status: int
-    headers: dict[str, str]
-    follows_clock: bool
-    """Whether each read waits as long as the clock says then; otherwise as long as it said when the body began."""
-
-    def read(self) -> bytes:
-        """The next bytes of the body, as they arrive; empty at the end, when the connection is free again."""
-        ...
-
-    def close(self) -> None:
-        """Ends the exchange. If the body was not read to its end, the connection is closed."""
-        ...
-
-
-class AsyncAnswer(Protocol):
-    """A response whose head has arrived."""
-
-    status: int
-    headers: dict[str, str]
-
-    async def read(self) -> bytes:
-        """The next bytes of the body, as they arrive; empty at the end, when the connection is free again."""
-        ...
-
-    async def aclose(self) -> None:
-        """Ends the exchange. If the body was not read to its end, the connection is closed."""
-        ...
-
-    def abort(self) -> None:
-        """The same without waiting, as far as possible; for finalizers."""
-        ...
 
 
 LineT = TypeVar("LineT", SyncLine, AsyncLine)
@@ -324,7 +288,7 @@ class _SyncAnswer:
         self.headers = line.headers
         self._pool = pool
         self._line = line
-        self._inflate = _inflater(line.headers)
+        self._inflate = inflater(line.headers)
         self._open = True
 
     def read(self) -> bytes:
@@ -362,7 +326,7 @@ class _AsyncAnswer:
         self.headers = line.headers
         self._pool = pool
         self._line = line
-        self._inflate = _inflater(line.headers)
+        self._inflate = inflater(line.headers)
         self._open = True
 
     async def read(self) -> bytes:
@@ -412,50 +376,24 @@ class _AsyncAnswer:
             self.abort()
 
 
-class _Inflater:
-    """Decompresses a body that should not be compressed, in steps, so that a small body cannot explode in memory."""
-
-    _STEP = 1024 * 1024
-
-    def __init__(self) -> None:
-        # 32 + 15: gzip or zlib, detected from the data.
-        self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
-        self._begun = False
-
-    def next_piece(self, read: Callable[[], bytes]) -> bytes:
-        while True:
-            source = self._inflate.unconsumed_tail or read()
-            data = self._step(source)
-            if data or not source:
-                return data
-
-    async def next_piece_async(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
-        while True:
-            source = self._inflate.unconsumed_tail or await read()
-            data = self._step(source)
-            if data or not source:
-                return data
-
-    def _step(self, source: bytes) -> bytes:
-        self._begun = self._begun or bool(source)
-        if self._inflate.eof and (source or self._inflate.unused_data):
-            # It may be endless, and none of it would count.
-            raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
-        try:
-            data = self._inflate.decompress(source, self._STEP)
-        except zlib.error as error:
-            raise httpcore.RemoteProtocolError(f"the compressed body is corrupt: {error}") from error
-        if not source and not data and self._begun and not self._inflate.eof:
-            raise httpcore.RemoteProtocolError("the compressed body ends too early")
-        return data
+def sync_line(route: Route) -> SyncLine:
+    """A new connection, which opens with its first request."""
+    return PlainSyncLine(route) if route.proxy is None and not is_mocked() else HttpcoreSyncLine(route)
 
 
-def _inflater(headers: dict[str, str]) -> _Inflater | None:
-    coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding in ("identity", ""):
-        return None
-    if coding in ("gzip", "x-gzip", "deflate"):
-        return _Inflater()
-    raise httpcore.RemoteProtocolError(
-        f"the server sent content-encoding {coding!r}, which was not requested"
+def async_line(route: Route) -> AsyncLine:
+    """A new connection, which opens with its first request."""
+    return PlainAsyncLine(route) if route.proxy is None and not is_mocked() else HttpcoreAsyncLine(route)
+
+
+def is_mocked() -> bool:
+    """Whether httpcore's way to send requests is patched: mocks do that, and expect to see all requests."""
+    return not (
+        _is_own(httpcore.HTTPConnection.handle_request)
+        and _is_own(httpcore.AsyncHTTPConnection.handle_async_request)
     )
+
+
+def _is_own(function: object) -> bool:
+    # Not compared with what it was at import: a mock may have been active then.
+    return str(getattr(function, "__globals__", {}).get("__name__")).startswith("httpcore.")

@@ -1,0 +1,358 @@
+"""Connections on asyncio: a protocol that carries the bytes, those of plain connections through one buffer for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+import socket
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import httpcore
+
+from vllmchat.http.clock import monotonic
+from vllmchat.http.transport.backend import TCP_OPTIONS, Wire, is_address, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+
+_HIGH_WATER = 256 * 1024
+_LOW_WATER = 64 * 1024
+_A_DAY = 24 * 60 * 60.0
+_BUFFER = 64 * 1024
+_SPARE: list[memoryview] = []
+"""Free receive buffers. Usually one serves all connections of a thread: it is taken and returned within one iteration
+of the loop. Without it, each read of the socket would allocate and free 256 kB."""
+
+_MOST_SPARE = 4
+
+_HEAD_START = 0.25
+"""Seconds before the next address of a host is tried in parallel."""
+
+
+async def connect_asyncio(wire: Wire, host: str, port: int, timeout: float | None) -> AsyncioStream:
+    """Opens a connection, to whichever address of the host answers first."""
+    loop = asyncio.get_running_loop()
+
+    async def connect(address: str) -> AsyncioStream:
+        _, stream = await loop.create_connection(lambda: AsyncioStream(wire, loop), address, port)
+        stream.set_options(TCP_OPTIONS)
+        return stream
+
+    try:
+        async with asyncio.timeout(timeout):
+            addresses = await _addresses(loop, host, port)
+            return await (connect(host) if len(addresses) < 2 else _first(connect, addresses))
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout("timed out") from error
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
+
+
+async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:
+    if is_address(host):
+        return [host]
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(info[4][0]) for info in found]
+
+
+async def _first(
+    connect: Callable[[str], Coroutine[Any, Any, AsyncioStream]], addresses: list[str]
+) -> AsyncioStream:
+    """Connects to the first address that responds; the next is tried when one fails or is slow ("happy eyeballs").
+
+    asyncio can do this, uvloop cannot; and asyncio leaks a socket that connects at the moment of a cancellation.
+    """
+    waiting = deque(addresses)
+    tasks: list[asyncio.Task[AsyncioStream]] = []
+    running: set[asyncio.Task[AsyncioStream]] = set()
+    failure: BaseException | None = None
+    chosen: asyncio.Task[AsyncioStream] | None = None
+    try:
+        while waiting or running:
+            if waiting:
+                tasks.append(asyncio.ensure_future(connect(waiting.popleft())))
+                running.add(tasks[-1])
+            done, running = await asyncio.wait(
+                running, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                failure = task.exception()
+                if failure is None:
+                    chosen = task
+                    return task.result()
+        assert failure is not None
+        raise failure
+    finally:
+        for task in tasks:
+            if task is not chosen:
+                task.cancel()
+                task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[AsyncioStream]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()
+
+
+class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
+    """One connection on an asyncio loop: both its transport's protocol and httpcore's stream."""
+
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+        self._wire = wire
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._buffer: memoryview | None = None
+        self._received: deque[bytes] = deque()
+        self._buffered = 0
+        self._reading = True
+        self._writing = True
+        self._ended = False
+        self._error: BaseException | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._deadline = math.inf
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        if self._buffer is None:
+            try:
+                self._buffer = _SPARE.pop()
+            except IndexError:
+                self._buffer = memoryview(bytearray(_BUFFER))
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        assert self._buffer is not None
+        self.take(bytes(self._buffer[:nbytes]))
+        self._give_back()
+
+    def take(self, data: bytes) -> None:
+        """Bytes have come: notes it and keeps them."""
+        self._received.append(data)
+        self._buffered += len(data)
+        if self._buffered > _HIGH_WATER and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake(self._reader)
+
+    def eof_received(self) -> None:
+        """The server sends no more."""
+        self._ended = True
+        self._give_back()
+        self._wake(self._reader)
+        # A server that has stopped reading may have responded already, and its response says why.
+        self._wake(self._writer)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended."""
+        self._ended = True
+        self._error = self._error or exc
+        self._give_back()
+        self._stop_timer()
+        self._wake(self._reader)
+        self._wake(self._writer)
+
+    def pause_writing(self) -> None:
+        """The transport holds enough."""
+        self._writing = False
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        self._writing = True
+        self._wake(self._writer)
+
+    # Called by httpcore.
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes; empty at the end."""
+        deadline = self._wire.deadline()
+        if deadline != math.inf and deadline <= monotonic():
+            # Not left to the timer: bytes that arrive endlessly would always forestall it.
+            raise self._wire.timed_out(httpcore.ReadTimeout)
+        if not self._received:
+            if not self._ended:
+                self._reader = self._loop.create_future()
+                self._arm(deadline)
+                try:
+                    await self._reader
+                finally:
+                    self._reader = None
+            if not self._received:
+                if self._error is not None:
+                    raise httpcore.ReadError(reason(self._error)) from self._error
+                return b""
+        data = self._received.popleft()
+        if len(data) > max_bytes:
+            self._received.appendleft(data[max_bytes:])
+            data = data[:max_bytes]
+        self._buffered -= len(data)
+        if not self._reading and self._buffered < _LOW_WATER and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+        return self._wire.came(data)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Sends bytes."""
+        if self._transport is None or self._ended or self._transport.is_closing():
+            raise httpcore.WriteError(reason(self._error)) from self._error
+        self._transport.write(buffer)
+        if not self._writing:
+            self._writer = self._loop.create_future()
+            self._arm(self._wire.deadline())
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+            if self._ended:
+                raise httpcore.WriteError(reason(self._error)) from self._error
+
+    async def aclose(self) -> None:
+        """Closes the connection at once."""
+        self.abort()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        """Goes on under TLS."""
+        assert self._transport is not None
+        try:
+            async with asyncio.timeout(self._wire.opening_seconds()):
+                transport = await self._loop.start_tls(
+                    self._transport,
+                    _Decrypted(self),
+                    ssl_context,
+                    server_hostname=server_hostname,
+                    # Only the timeout above counts; otherwise the loop uses one of its own.
+                    ssl_handshake_timeout=_A_DAY,
+                )
+        except TimeoutError as error:
+            self.abort()
+            raise httpcore.ConnectTimeout("timed out") from error
+        except (OSError, ssl.SSLError) as error:
+            self.abort()
+            raise httpcore.ConnectError(reason(error)) from error
+        except BaseException:
+            self.abort()
+            raise
+        if transport is None:
+            raise httpcore.ConnectError("the server closed the connection during the TLS handshake")
+        self._transport = transport
+        self._wire.end_opening(server_hostname)
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore asks of a connection."""
+        if info == "is_readable":
+            return self._ended or bool(self._received)
+        if self._transport is None:
+            return None
+        names = {"client_addr": "sockname", "server_addr": "peername"}
+        return self._transport.get_extra_info(names.get(info, info))
+
+    # Our own.
+
+    def abort(self) -> None:
+        """Closes the connection at once. Whoever waits on it gets an error."""
+        self._stop_timer()
+        if self._error is None and not self._ended:
+            self._error = ConnectionAbortedError(errno.ECONNABORTED, "the connection was closed here")
+        self._ended = True
+        self._received.clear()
+        self._buffered = 0
+        if self._transport is not None and not self._loop.is_closed():
+            self._transport.abort()
+            self._wake(self._reader)
+            self._wake(self._writer)
+
+    def set_options(self, options: Iterable[tuple[int, int, int]]) -> None:
+        """Sets socket options; those that the platform rejects are skipped."""
+        sock = cast("socket.socket | None", self.get_extra_info("socket"))
+        if sock is not None:
+            for option in options:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(*option)
+
+    def _give_back(self) -> None:
+        if self._buffer is not None:
+            if len(_SPARE) < _MOST_SPARE:
+                _SPARE.append(self._buffer)
+            self._buffer = None
+
+    def _arm(self, deadline: float) -> None:
+        """Makes sure that the wait that starts now ends at its deadline.
+
+        One timer serves many waits: deadlines move later as bytes arrive, and a timer that fires too early is set
+        again then. So a stream costs one timer every few minutes, not one per chunk.
+        """
+        self._deadline = deadline
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._stop_timer()
+        if deadline != math.inf:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer_at = self._deadline
+        self._timer = self._loop.call_later(max(self._deadline - monotonic(), 0.0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        waiter = self._reader or self._writer
+        if waiter is None or waiter.done() or self._deadline == math.inf:
+            return
+        if self._deadline > monotonic():
+            self._set_timer()
+            return
+        error = httpcore.ReadTimeout if waiter is self._reader else httpcore.WriteTimeout
+        waiter.set_exception(self._wire.timed_out(error))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @staticmethod
+    def _wake(waiter: asyncio.Future[None] | None) -> None:
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class _Decrypted(asyncio.Protocol):
+    """Receives what TLS has decrypted, for a stream.
+
+    Not into a buffer: when the server closes the connection without close_notify, asyncio would deliver one bufferful
+    of the last data and drop the rest.
+    """
+
+    def __init__(self, stream: AsyncioStream) -> None:
+        self._stream = stream
+
+    def data_received(self, data: bytes) -> None:
+        self._stream.take(data)
+
+    def eof_received(self) -> None:
+        self._stream.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stream.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stream.resume_writing()

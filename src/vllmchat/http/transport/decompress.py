@@ -1,0 +1,63 @@
+"""Bodies that a server, or a proxy before it, has compressed."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import httpcore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class Inflater:
+    """Decompresses a body that should not be compressed, in steps, so that a small body cannot explode in memory."""
+
+    _STEP = 1024 * 1024
+
+    def __init__(self) -> None:
+        # 32 + 15: gzip or zlib, detected from the data.
+        self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._begun = False
+
+    def next_piece(self, read: Callable[[], bytes]) -> bytes:
+        """The next bytes; empty at the end."""
+        while True:
+            source = self._inflate.unconsumed_tail or read()
+            data = self._step(source)
+            if data or not source:
+                return data
+
+    async def next_piece_async(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The next bytes; empty at the end."""
+        while True:
+            source = self._inflate.unconsumed_tail or await read()
+            data = self._step(source)
+            if data or not source:
+                return data
+
+    def _step(self, source: bytes) -> bytes:
+        self._begun = self._begun or bool(source)
+        if self._inflate.eof and (source or self._inflate.unused_data):
+            # It may be endless, and none of it would count.
+            raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
+        try:
+            data = self._inflate.decompress(source, self._STEP)
+        except zlib.error as error:
+            raise httpcore.RemoteProtocolError(f"the compressed body is corrupt: {error}") from error
+        if not source and not data and self._begun and not self._inflate.eof:
+            raise httpcore.RemoteProtocolError("the compressed body ends too early")
+        return data
+
+
+def inflater(headers: dict[str, str]) -> Inflater | None:
+    """What undoes the compression of a body, if it has one."""
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("identity", ""):
+        return None
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return Inflater()
+    raise httpcore.RemoteProtocolError(
+        f"the server sent content-encoding {coding!r}, which was not requested"
+    )
