@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from typing_extensions import TypeForm, is_typeddict
 
+import vllmchat.completions.params
 import vllmchat.generate.params
 import vllmchat.responses.params
-import vllmchat.text.params
 from vllmchat.chat import params
 from vllmchat.checking import call_params
 from vllmchat.checking.rules import (
@@ -91,7 +91,11 @@ class Page:
 
 
 PAGES = (
-    Page(vllmchat.text.params, ROOT / "docs" / "completions.md", ("CompletionBase", "VLLMCompletionParams")),
+    Page(
+        vllmchat.completions.params,
+        ROOT / "docs" / "completions.md",
+        ("CompletionBase", "VLLMCompletionParams"),
+    ),
     Page(vllmchat.generate.params, ROOT / "docs" / "tokens-in-out.md", ("GenerateBase", "GenerateParams")),
     Page(vllmchat.responses.params, ROOT / "docs" / "responses.md", ("ResponseParams",)),
 )

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.chat.structured import AsyncParseStream, Parsed, ParseStream, PartialValue
     from vllmchat.client.discovery import Model, ModelList
+    from vllmchat.completions.completion import TextCompletion, TextCompletionChunk
+    from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
+    from vllmchat.completions.stream import AsyncTextStream, TextStream
     from vllmchat.errors import (
         APIConnectionError,
         APIStatusError,
@@ -72,7 +75,6 @@ if TYPE_CHECKING:
     from vllmchat.generate.rendered import RenderedPrompt
     from vllmchat.generate.stream import AsyncGenerationStream, GenerationStream
     from vllmchat.http.timeout import Timeout
-    from vllmchat.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
     from vllmchat.pooling.embeddings import Embedding, Embeddings
     from vllmchat.pooling.outputs import Classification, Classifications, PoolingOutput, PoolingOutputs
     from vllmchat.pooling.params import ClassifyParams, EmbedParams, PoolParams, RerankParams, ScoreParams
@@ -102,10 +104,8 @@ if TYPE_CHECKING:
     from vllmchat.responses.stream import AsyncResponseStream, ResponseStream
     from vllmchat.schemas.functions import Tool
     from vllmchat.schemas.tool_params import FunctionTool
-    from vllmchat.text.completion import TextCompletion, TextCompletionChunk
-    from vllmchat.text.params import CompletionParams, VLLMCompletionParams
-    from vllmchat.text.stream import AsyncTextStream, TextStream
-    from vllmchat.tokens import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
+    from vllmchat.server.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
+    from vllmchat.tokens.tokenize import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
     from vllmchat.wire.usage import Usage
 
@@ -211,7 +211,7 @@ _HOMES = {
         "GenerationStream",
     ),
     "vllmchat.http.timeout": ("Timeout",),
-    "vllmchat.metrics": (
+    "vllmchat.server.metrics": (
         "MetricFamily",
         "MetricHistogram",
         "MetricSample",
@@ -280,19 +280,19 @@ _HOMES = {
     ),
     "vllmchat.schemas.functions": ("Tool",),
     "vllmchat.schemas.tool_params": ("FunctionTool",),
-    "vllmchat.text.completion": (
+    "vllmchat.completions.completion": (
         "TextCompletion",
         "TextCompletionChunk",
     ),
-    "vllmchat.text.params": (
+    "vllmchat.completions.params": (
         "CompletionParams",
         "VLLMCompletionParams",
     ),
-    "vllmchat.text.stream": (
+    "vllmchat.completions.stream": (
         "AsyncTextStream",
         "TextStream",
     ),
-    "vllmchat.tokens": (
+    "vllmchat.tokens.tokenize": (
         "CountTokensParams",
         "DetokenizeParams",
         "Tokenization",

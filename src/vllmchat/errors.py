@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from vllmchat.audio.transcription import Transcription
     from vllmchat.chat.completion import ChatCompletion, ChatMessage
     from vllmchat.chat.messages import Message
+    from vllmchat.completions.completion import TextCompletion
     from vllmchat.generate.generation import Generation
     from vllmchat.responses.response import ModelResponse
-    from vllmchat.text.completion import TextCompletion
 
     Partial: TypeAlias = ChatCompletion | TextCompletion | Generation | ModelResponse | Transcription
     """What a stream adds up to. All of these have a `text`."""

@@ -5,9 +5,9 @@ longer than everything those programs need. So each module of methods imports it
 and uses a stand-in at run time:
 
     if TYPE_CHECKING:
-        from vllmchat.tokens import count_request
+        from vllmchat.tokens.tokenize import count_request
     else:
-        count_request = later("vllmchat.tokens", "count_request")
+        count_request = later("vllmchat.tokens.tokenize", "count_request")
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from vllm_server import environment
 from vllmchat.audio import params as audio
 from vllmchat.chat.params import VLLMChatParams
 from vllmchat.checking.rules import fields_of
+from vllmchat.completions.params import VLLMCompletionParams
 from vllmchat.generate.params import GenerateParams
 from vllmchat.pooling import params as pooling
 from vllmchat.responses.params import ResponseParams
-from vllmchat.text.params import VLLMCompletionParams
-from vllmchat.tokens import DetokenizeParams, TokenizeParams
+from vllmchat.tokens.tokenize import DetokenizeParams, TokenizeParams
 
 if TYPE_CHECKING:
     from support.vllm import LiveServer

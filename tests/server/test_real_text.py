@@ -20,9 +20,9 @@ from vllmchat import (
     StreamInterruptedError,
     VLLMProvider,
 )
+from vllmchat.completions.check import check_vllm
 from vllmchat.generate.check import check_generate
 from vllmchat.responses.check import check_respond
-from vllmchat.text.check import check_vllm
 from vllmchat.versions import fit
 
 if TYPE_CHECKING:

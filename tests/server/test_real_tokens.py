@@ -10,7 +10,7 @@ from vllmchat import BadRequestError
 
 if TYPE_CHECKING:
     from vllmchat import VLLMChatParams, VLLMProvider
-    from vllmchat.tokens import CountTokensParams
+    from vllmchat.tokens.tokenize import CountTokensParams
 
 TEXTS = ["Hello world", "", "Grüße, 世界 🌍 \u2028", "<|im_start|>user\n"]
 

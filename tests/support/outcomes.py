@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from vllmchat import ChatMessage, ToolCall
     from vllmchat.chat.completion import ChoiceLogprobs
+    from vllmchat.completions.completion import TextChoice, TextLogprobs
     from vllmchat.generate.generation import GenerationChoice, GenerationLogprobs
     from vllmchat.responses.response import ResponseUsage
-    from vllmchat.text.completion import TextChoice, TextLogprobs
     from vllmchat.wire.usage import PromptLogprob
 
 Facts = dict[str, Any]

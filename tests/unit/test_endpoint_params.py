@@ -10,11 +10,11 @@ import pytest
 from typing_extensions import is_typeddict
 
 from parameters_page import facts
-from vllmchat import tokens
 from vllmchat.audio import params as audio
 from vllmchat.chat import templating
 from vllmchat.checking.rules import fields_of
 from vllmchat.pooling import params as pooling
+from vllmchat.tokens import tokenize
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,7 +36,7 @@ def texts(module: ModuleType) -> list[tuple[str, str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize("module", [tokens, templating, pooling, audio], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [tokenize, templating, pooling, audio], ids=lambda module: module.__name__)
 def test_texts_match_their_annotations(module: ModuleType) -> None:
     found = texts(module)
     assert len(found) >= 4

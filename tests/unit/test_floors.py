@@ -28,13 +28,11 @@ FLOORS: dict[str, int] = {
     "sampling": 4,
     "client": 4,
     "server": 5,
-    "admin": 5,
-    "metrics": 5,
     "chat": 6,
     "audio": 7,
+    "completions": 7,
     "pooling": 7,
     "responses": 7,
-    "text": 7,
     "tokens": 7,
     "generate": 8,
     "providers": 9,
@@ -43,7 +41,9 @@ FLOORS: dict[str, int] = {
 """Each part of the package and its floor. A part imports lower floors and itself, never its neighbours."""
 
 TYPES_ONLY = {
-    (low, high) for low in ("errors", "http") for high in ("chat", "text", "generate", "responses", "audio")
+    (low, high)
+    for low in ("errors", "http")
+    for high in ("chat", "completions", "generate", "responses", "audio")
 }
 """What may be named upward for type checkers: what an error has in its `partial`."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from support import recordings
 from vllmchat import Metrics, MetricSample, ResponseError
-from vllmchat.metrics import read_metrics
+from vllmchat.server.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

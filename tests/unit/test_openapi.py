@@ -18,8 +18,8 @@ from support import recordings
 from support.routes import ASKED
 from vllmchat.chat.params import VLLMChatParams
 from vllmchat.checking.rules import fields_of
+from vllmchat.completions.params import VLLMCompletionParams
 from vllmchat.pooling.params import ClassifyTextParams, EmbedTextParams, PoolTextParams
-from vllmchat.text.params import VLLMCompletionParams
 from vllmchat.versions import read_version
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from vllmchat.http.clock import Clock
 from vllmchat.http.flow import Send, Sleep, Target
 from vllmchat.http.transport_errors import TransportFailure
 from vllmchat.http.url import BaseURL
-from vllmchat.server import Readiness
+from vllmchat.server.status import Readiness
 
 if TYPE_CHECKING:
     from support.colours import Colour

@@ -15,6 +15,7 @@ from vllmchat.audio.params import StreamTranslateParams, TranscribeParams, Trans
 from vllmchat.chat.params import VLLMChatParams
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.since import SINCE
+from vllmchat.completions.params import VLLMCompletionParams
 from vllmchat.generate.check import OUTSIDE
 from vllmchat.generate.params import GenerateParams
 from vllmchat.pooling.params import (
@@ -26,7 +27,6 @@ from vllmchat.pooling.params import (
     ScoreParams,
 )
 from vllmchat.responses.params import ResponseParams
-from vllmchat.text.params import VLLMCompletionParams
 from vllmchat.versions import Version, read_version
 
 RELEASES: dict[str, dict[str, str]] = json.loads(

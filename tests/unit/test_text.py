@@ -21,14 +21,14 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.checking.rules import fields_of
+from vllmchat.completions import check
+from vllmchat.completions.completion import decode_completion, decode_event
+from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
+from vllmchat.completions.prompt import encode_prompt
+from vllmchat.completions.request import choices_wanted, complete_request
+from vllmchat.completions.stream import TextReader
 from vllmchat.http.sse import ServerSentEvent
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
-from vllmchat.text import check
-from vllmchat.text.completion import decode_completion, decode_event
-from vllmchat.text.params import CompletionParams, VLLMCompletionParams
-from vllmchat.text.prompt import encode_prompt
-from vllmchat.text.request import choices_wanted, complete_request
-from vllmchat.text.stream import TextReader
 
 if TYPE_CHECKING:
     from support.colours import Colour

@@ -11,19 +11,19 @@ from vllmchat.chat.templating import judge_conversation
 from vllmchat.checking.describe import as_list, not_a, show
 from vllmchat.checking.validator import check_all, judged
 from vllmchat.client.request import Post
+from vllmchat.completions.check import check_vllm as check_completion
+from vllmchat.completions.prompt import token_problems
+from vllmchat.completions.request import completion_subject
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.check import check_generate
 from vllmchat.generate.generation import decode_generation
 from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
-from vllmchat.text.check import check_vllm as check_completion
-from vllmchat.text.prompt import token_problems
-from vllmchat.text.request import completion_subject
 
 if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
+    from vllmchat.completions.prompt import Prompt
     from vllmchat.generate.generation import Generation
     from vllmchat.http.call import Reply
-    from vllmchat.text.prompt import Prompt
 
 NEEDS: Final = (
     "Rendering (vLLM 0.15 or newer) and generating from tokens (0.11.1 or newer) need a generating model. "

@@ -10,8 +10,7 @@ from pydantic import Field
 from vllmchat.checking.validator import check_all
 from vllmchat.client.request import Post
 from vllmchat.http.call import Reply
-from vllmchat.pooling.inputs import Dialects, judge_input
-from vllmchat.pooling.packed import (
+from vllmchat.pooling.binary import (
     is_packed,
     judge_count,
     packing_needs_bytes,
@@ -19,6 +18,7 @@ from vllmchat.pooling.packed import (
     settle_packing,
     wanted_format,
 )
+from vllmchat.pooling.inputs import Dialects, judge_input
 from vllmchat.pooling.params import EmbedParams, EmbedTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (

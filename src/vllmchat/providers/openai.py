@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vllmchat.chat.methods import OpenAIChatVerbs
-from vllmchat.providers.server_verbs import ModelVerbs
+from vllmchat.completions.methods import OpenAITextVerbs
 from vllmchat.providers.structured_verbs import OpenAIStructuredVerbs
-from vllmchat.providers.text_verbs import OpenAITextVerbs
 from vllmchat.providers.tool_verbs import OpenAIToolVerbs
+from vllmchat.server.methods import ModelVerbs
 
 
 class OpenAIProvider(OpenAIChatVerbs, OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, ModelVerbs):

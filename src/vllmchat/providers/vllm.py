@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from vllmchat.audio.methods import AudioVerbs
 from vllmchat.chat.methods import ChatVerbs
-from vllmchat.providers.admin_verbs import AdminVerbs
-from vllmchat.providers.audio_verbs import AudioVerbs
-from vllmchat.providers.generate_verbs import GenerateVerbs
-from vllmchat.providers.pooling_verbs import PoolingVerbs
-from vllmchat.providers.responses_verbs import ResponsesVerbs
-from vllmchat.providers.server_verbs import ServerVerbs
+from vllmchat.completions.methods import TextVerbs
+from vllmchat.generate.methods import GenerateVerbs
+from vllmchat.pooling.methods import PoolingVerbs
 from vllmchat.providers.structured_verbs import StructuredVerbs
-from vllmchat.providers.text_verbs import TextVerbs
-from vllmchat.providers.token_verbs import TokenVerbs
 from vllmchat.providers.tool_verbs import ToolVerbs
+from vllmchat.responses.methods import ResponsesVerbs
+from vllmchat.server.admin_methods import AdminVerbs
+from vllmchat.server.methods import ServerVerbs
+from vllmchat.tokens.methods import TokenVerbs
 
 
 class VLLMProvider(

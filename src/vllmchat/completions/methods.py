@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.client.request import Post
-    from vllmchat.text.check import check_openai, check_vllm
-    from vllmchat.text.completion import TextCompletion
-    from vllmchat.text.params import CompletionParams, VLLMCompletionParams
-    from vllmchat.text.prompt import Prompt
-    from vllmchat.text.request import complete_request
-    from vllmchat.text.stream import AsyncTextStream, TextReader, TextStream
+    from vllmchat.completions.check import check_openai, check_vllm
+    from vllmchat.completions.completion import TextCompletion
+    from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
+    from vllmchat.completions.prompt import Prompt
+    from vllmchat.completions.request import complete_request
+    from vllmchat.completions.stream import AsyncTextStream, TextReader, TextStream
 else:
-    check_openai = lazy("vllmchat.text.check", "check_openai")
-    check_vllm = lazy("vllmchat.text.check", "check_vllm")
-    complete_request = lazy("vllmchat.text.request", "complete_request")
-    AsyncTextStream = lazy("vllmchat.text.stream", "AsyncTextStream")
-    TextReader = lazy("vllmchat.text.stream", "TextReader")
-    TextStream = lazy("vllmchat.text.stream", "TextStream")
+    check_openai = lazy("vllmchat.completions.check", "check_openai")
+    check_vllm = lazy("vllmchat.completions.check", "check_vllm")
+    complete_request = lazy("vllmchat.completions.request", "complete_request")
+    AsyncTextStream = lazy("vllmchat.completions.stream", "AsyncTextStream")
+    TextReader = lazy("vllmchat.completions.stream", "TextReader")
+    TextStream = lazy("vllmchat.completions.stream", "TextStream")
 
 
 class _TextStreams(ProviderBase):

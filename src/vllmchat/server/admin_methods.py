@@ -10,11 +10,11 @@ from vllmchat.lazy import LazyModule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vllmchat import admin
-    from vllmchat.admin import PauseMode, WakeTag
     from vllmchat.http.timeout import Timeout
+    from vllmchat.server import admin
+    from vllmchat.server.admin import PauseMode, WakeTag
 else:
-    admin = LazyModule("vllmchat.admin")
+    admin = LazyModule("vllmchat.server.admin")
 
 
 class AdminVerbs(ProviderBase):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.client.request import replies_wanted
+from vllmchat.completions.completion import TextCompletion, decode_event, set_request_id
+from vllmchat.completions.request import choices_wanted
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.sampling.accumulate import Pieces
-from vllmchat.text.completion import TextCompletion, decode_event, set_request_id
-from vllmchat.text.request import choices_wanted
 from vllmchat.wire.decode import build
 
 if TYPE_CHECKING:
     from vllmchat.client.request import Post
-    from vllmchat.text.completion import TextCompletionChunk
+    from vllmchat.completions.completion import TextCompletionChunk
 
 _GROWING = frozenset({"text", "logprobs", "token_ids"})
 _HEAD = frozenset({"id", "created", "model", "system_fingerprint", "metrics"})

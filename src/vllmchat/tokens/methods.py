@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.messages import Messages
-    from vllmchat.tokens import (
+    from vllmchat.tokens.tokenize import (
         CountTokensParams,
         DetokenizeParams,
         Tokenizable,
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         tokenize_request,
     )
 else:
-    count_request = lazy("vllmchat.tokens", "count_request")
-    detokenize_request = lazy("vllmchat.tokens", "detokenize_request")
-    tokenize_request = lazy("vllmchat.tokens", "tokenize_request")
+    count_request = lazy("vllmchat.tokens.tokenize", "count_request")
+    detokenize_request = lazy("vllmchat.tokens.tokenize", "detokenize_request")
+    tokenize_request = lazy("vllmchat.tokens.tokenize", "tokenize_request")
 
 
 class TokenVerbs(ProviderBase):

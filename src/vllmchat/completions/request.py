@@ -8,17 +8,17 @@ from vllmchat.chat.request import NEEDS
 from vllmchat.checking.describe import as_mapping
 from vllmchat.checking.validator import check_all, judged
 from vllmchat.client.request import Post, replies_wanted
+from vllmchat.completions.completion import decode_completion
+from vllmchat.completions.prompt import count_prompts, encode_prompt
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.text.completion import decode_completion
-from vllmchat.text.prompt import count_prompts, encode_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vllmchat.checking.validator import Check, CheckedParams
+    from vllmchat.completions.completion import TextCompletion
+    from vllmchat.completions.prompt import Prompt
     from vllmchat.http.call import Reply
-    from vllmchat.text.completion import TextCompletion
-    from vllmchat.text.prompt import Prompt
 
 PATH = "/completions"
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import VLLMChatParams
+    from vllmchat.completions.params import VLLMCompletionParams
+    from vllmchat.completions.prompt import Prompt
     from vllmchat.generate.generation import Generation
     from vllmchat.generate.params import GenerateParams
     from vllmchat.generate.rendered import RenderedPrompt
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
         render_request,
     )
     from vllmchat.generate.stream import AsyncGenerationStream, GenerationReader, GenerationStream
-    from vllmchat.text.params import VLLMCompletionParams
-    from vllmchat.text.prompt import Prompt
 else:
     generate_request = lazy("vllmchat.generate.request", "generate_request")
     render_completion_request = lazy("vllmchat.generate.request", "render_completion_request")

@@ -9,9 +9,9 @@ from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.checking.describe import show
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.validator import Between, CheckedParams, Dialect
+from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.errors import Problem
 from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, judge_stream_options
-from vllmchat.text.params import CompletionParams, VLLMCompletionParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

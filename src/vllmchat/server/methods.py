@@ -11,14 +11,14 @@ from vllmchat.lazy import lazy
 if TYPE_CHECKING:
     from vllmchat.client.discovery import ModelList, version_request
     from vllmchat.http.timeout import Timeout
-    from vllmchat.metrics import Metrics, metrics_request
-    from vllmchat.server import ModelsRequest, Readiness, health_request, load_request
+    from vllmchat.server.metrics import Metrics, metrics_request
+    from vllmchat.server.status import ModelsRequest, Readiness, health_request, load_request
 else:
-    metrics_request = lazy("vllmchat.metrics", "metrics_request")
-    ModelsRequest = lazy("vllmchat.server", "ModelsRequest")
-    Readiness = lazy("vllmchat.server", "Readiness")
-    health_request = lazy("vllmchat.server", "health_request")
-    load_request = lazy("vllmchat.server", "load_request")
+    metrics_request = lazy("vllmchat.server.metrics", "metrics_request")
+    ModelsRequest = lazy("vllmchat.server.status", "ModelsRequest")
+    Readiness = lazy("vllmchat.server.status", "Readiness")
+    health_request = lazy("vllmchat.server.status", "health_request")
+    load_request = lazy("vllmchat.server.status", "load_request")
     version_request = lazy("vllmchat.client.discovery", "version_request")
 
 

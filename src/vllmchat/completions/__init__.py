@@ -1,0 +1,1 @@
+"""Completions: a prompt as it is, without a chat template."""

@@ -1,0 +1,1 @@
+"""The server itself: its state, its numbers, its administration."""

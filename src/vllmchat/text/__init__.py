@@ -1,1 +1,0 @@
-"""Completions: the model continues a prompt, without messages or a chat template."""
