@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from vllmchat.chat.protocols import AsyncProvider, Provider, SyncProvider
     from vllmchat.chat.run_tools import OnToolError, RunEvent, ToolResult, ToolRun, Turn
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
-    from vllmchat.chat.structured import AsyncParseStream, Parsed, ParseStream, PartialValue
     from vllmchat.client.discovery import Model, ModelList
     from vllmchat.completions.completion import TextCompletion, TextCompletionChunk
     from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
@@ -105,6 +104,8 @@ if TYPE_CHECKING:
     from vllmchat.schemas.functions import Tool
     from vllmchat.schemas.tool_params import FunctionTool
     from vllmchat.server.metrics import MetricFamily, MetricHistogram, Metrics, MetricSample
+    from vllmchat.structured.output_type import Parsed
+    from vllmchat.structured.stream import AsyncParseStream, ParseStream, PartialValue
     from vllmchat.tokens.tokenize import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
     from vllmchat.wire.usage import Usage
@@ -160,6 +161,11 @@ _HOMES = {
         "CommonChatParams",
         "VLLMChatParams",
     ),
+    "vllmchat.chat.protocols": (
+        "AsyncProvider",
+        "Provider",
+        "SyncProvider",
+    ),
     "vllmchat.chat.run_tools": (
         "OnToolError",
         "RunEvent",
@@ -171,11 +177,21 @@ _HOMES = {
         "AsyncChatStream",
         "ChatStream",
     ),
-    "vllmchat.chat.structured": (
-        "AsyncParseStream",
-        "ParseStream",
-        "Parsed",
-        "PartialValue",
+    "vllmchat.client.discovery": (
+        "Model",
+        "ModelList",
+    ),
+    "vllmchat.completions.completion": (
+        "TextCompletion",
+        "TextCompletionChunk",
+    ),
+    "vllmchat.completions.params": (
+        "CompletionParams",
+        "VLLMCompletionParams",
+    ),
+    "vllmchat.completions.stream": (
+        "AsyncTextStream",
+        "TextStream",
     ),
     "vllmchat.errors": (
         "APIConnectionError",
@@ -211,16 +227,6 @@ _HOMES = {
         "GenerationStream",
     ),
     "vllmchat.http.timeout": ("Timeout",),
-    "vllmchat.server.metrics": (
-        "MetricFamily",
-        "MetricHistogram",
-        "MetricSample",
-        "Metrics",
-    ),
-    "vllmchat.client.discovery": (
-        "Model",
-        "ModelList",
-    ),
     "vllmchat.pooling.embeddings": (
         "Embedding",
         "Embeddings",
@@ -246,11 +252,6 @@ _HOMES = {
     ),
     "vllmchat.pooling.vector": ("Vector",),
     "vllmchat.providers.openai": ("OpenAIProvider",),
-    "vllmchat.chat.protocols": (
-        "AsyncProvider",
-        "Provider",
-        "SyncProvider",
-    ),
     "vllmchat.providers.run_tools": (
         "AsyncToolRunStream",
         "ToolRunStream",
@@ -280,17 +281,17 @@ _HOMES = {
     ),
     "vllmchat.schemas.functions": ("Tool",),
     "vllmchat.schemas.tool_params": ("FunctionTool",),
-    "vllmchat.completions.completion": (
-        "TextCompletion",
-        "TextCompletionChunk",
+    "vllmchat.server.metrics": (
+        "MetricFamily",
+        "MetricHistogram",
+        "MetricSample",
+        "Metrics",
     ),
-    "vllmchat.completions.params": (
-        "CompletionParams",
-        "VLLMCompletionParams",
-    ),
-    "vllmchat.completions.stream": (
-        "AsyncTextStream",
-        "TextStream",
+    "vllmchat.structured.output_type": ("Parsed",),
+    "vllmchat.structured.stream": (
+        "AsyncParseStream",
+        "ParseStream",
+        "PartialValue",
     ),
     "vllmchat.tokens.tokenize": (
         "CountTokensParams",

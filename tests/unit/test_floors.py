@@ -34,6 +34,7 @@ FLOORS: dict[str, int] = {
     "pooling": 7,
     "responses": 7,
     "tokens": 7,
+    "structured": 7,
     "generate": 8,
     "providers": 9,
     "adapters": 11,

@@ -29,8 +29,10 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.chat.check import check_openai, check_vllm
-from vllmchat.chat.structured import Options, PartialReader, Shape
 from vllmchat.schemas.types import SchemaError, adapter_of, is_type, name_of
+from vllmchat.structured.choices import Options
+from vllmchat.structured.output_type import Shape
+from vllmchat.structured.stream import PartialReader
 
 if TYPE_CHECKING:
     from support.colours import Colour

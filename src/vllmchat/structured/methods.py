@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
-    from vllmchat.chat.structured import AsyncParseStream, Options, Parsed, ParseStream, Shape
     from vllmchat.errors import Problem
+    from vllmchat.structured.choices import Options
+    from vllmchat.structured.output_type import Parsed, Shape
+    from vllmchat.structured.stream import AsyncParseStream, ParseStream
 
     Params: TypeAlias = Mapping[str, object]
 
@@ -89,7 +91,7 @@ class StructuredVerbs(ChatStreams):
             InvalidRequestError: The type has no JSON schema, or a parameter is invalid. Other errors are raised
                 by the stream.
         """
-        from vllmchat.chat.structured import ParseStream
+        from vllmchat.structured.stream import ParseStream
 
         shape = _shape(kind, wrap=False)
         return ParseStream(shape, self._stream_chat(_vllm(messages, shape.asked, params, stream=True), model))
@@ -103,7 +105,7 @@ class StructuredVerbs(ChatStreams):
         **params: Unpack[VLLMChatParams],
     ) -> AsyncParseStream[T]:
         """Async version of `stream_parse`."""
-        from vllmchat.chat.structured import AsyncParseStream
+        from vllmchat.structured.stream import AsyncParseStream
 
         shape = _shape(kind, wrap=False)
         return AsyncParseStream(
@@ -264,7 +266,7 @@ class OpenAIStructuredVerbs(ChatStreams):
             InvalidRequestError: The type has no JSON schema, or a parameter is invalid. Other errors are raised
                 by the stream.
         """
-        from vllmchat.chat.structured import ParseStream
+        from vllmchat.structured.stream import ParseStream
 
         shape = _shape(kind, wrap=True)
         return ParseStream(
@@ -275,7 +277,7 @@ class OpenAIStructuredVerbs(ChatStreams):
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncParseStream[T]:
         """Async version of `stream_parse`."""
-        from vllmchat.chat.structured import AsyncParseStream
+        from vllmchat.structured.stream import AsyncParseStream
 
         shape = _shape(kind, wrap=True)
         return AsyncParseStream(
@@ -398,20 +400,20 @@ def _openai(messages: Messages, asked: Params, params: Params, *, stream: bool) 
 
 
 def _shape(kind: TypeForm[T], *, wrap: bool) -> Shape[T]:
-    from vllmchat.chat.structured import Shape
+    from vllmchat.structured.output_type import Shape
 
     return Shape(kind, wrap=wrap)
 
 
 def _options(options: type[S] | Sequence[S] | TypeForm[S]) -> Options[S]:
-    from vllmchat.chat.structured import Options
+    from vllmchat.structured.choices import Options
 
     return Options(options)
 
 
 def _judged(params: Params) -> tuple[Params, list[Problem]]:
     """Returns the parameters that a parsing method can have, and the problems of the others."""
-    from vllmchat.chat.structured import judge_single
+    from vllmchat.structured.output_type import judge_single
 
     found = judge_single(params)
     wrong = {problem.parameter for problem in found}

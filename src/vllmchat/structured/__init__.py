@@ -1,0 +1,1 @@
+"""Replies as Python values."""
