@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     )
     from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
     from vllmchat.chat.protocols import AsyncProvider, Provider, SyncProvider
-    from vllmchat.chat.run_tools import OnToolError, RunEvent, ToolResult, ToolRun, Turn
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.client.discovery import Model, ModelList
     from vllmchat.completions.completion import TextCompletion, TextCompletionChunk
@@ -80,14 +79,6 @@ if TYPE_CHECKING:
     from vllmchat.pooling.scores import Ranked, Ranking, Score, Scores
     from vllmchat.pooling.vector import Vector
     from vllmchat.providers.openai import OpenAIProvider
-    from vllmchat.providers.run_tools import (
-        AsyncToolRunStream,
-        ToolRunStream,
-        arun_tools,
-        astream_run_tools,
-        run_tools,
-        stream_run_tools,
-    )
     from vllmchat.providers.vllm import VLLMProvider
     from vllmchat.responses.events import (
         ResponseArgumentsDelta,
@@ -107,6 +98,9 @@ if TYPE_CHECKING:
     from vllmchat.structured.output_type import Parsed
     from vllmchat.structured.stream import AsyncParseStream, ParseStream, PartialValue
     from vllmchat.tokens.tokenize import CountTokensParams, DetokenizeParams, Tokenization, TokenizeParams
+    from vllmchat.tools.flow import OnToolError, RunEvent, ToolResult, ToolRun, Turn
+    from vllmchat.tools.run import arun_tools, run_tools
+    from vllmchat.tools.stream import AsyncToolRunStream, ToolRunStream, astream_run_tools, stream_run_tools
     from vllmchat.version import VERSION as __version__  # noqa: N811 - the usual name
     from vllmchat.wire.usage import Usage
 
@@ -165,13 +159,6 @@ _HOMES = {
         "AsyncProvider",
         "Provider",
         "SyncProvider",
-    ),
-    "vllmchat.chat.run_tools": (
-        "OnToolError",
-        "RunEvent",
-        "ToolResult",
-        "ToolRun",
-        "Turn",
     ),
     "vllmchat.chat.stream": (
         "AsyncChatStream",
@@ -252,14 +239,6 @@ _HOMES = {
     ),
     "vllmchat.pooling.vector": ("Vector",),
     "vllmchat.providers.openai": ("OpenAIProvider",),
-    "vllmchat.providers.run_tools": (
-        "AsyncToolRunStream",
-        "ToolRunStream",
-        "arun_tools",
-        "astream_run_tools",
-        "run_tools",
-        "stream_run_tools",
-    ),
     "vllmchat.providers.vllm": ("VLLMProvider",),
     "vllmchat.responses.events": (
         "ResponseArgumentsDelta",
@@ -298,6 +277,23 @@ _HOMES = {
         "DetokenizeParams",
         "Tokenization",
         "TokenizeParams",
+    ),
+    "vllmchat.tools.flow": (
+        "OnToolError",
+        "RunEvent",
+        "ToolResult",
+        "ToolRun",
+        "Turn",
+    ),
+    "vllmchat.tools.run": (
+        "arun_tools",
+        "run_tools",
+    ),
+    "vllmchat.tools.stream": (
+        "AsyncToolRunStream",
+        "ToolRunStream",
+        "astream_run_tools",
+        "stream_run_tools",
     ),
     "vllmchat.wire.usage": ("Usage",),
 }

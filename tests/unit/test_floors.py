@@ -35,6 +35,7 @@ FLOORS: dict[str, int] = {
     "responses": 7,
     "tokens": 7,
     "structured": 7,
+    "tools": 7,
     "generate": 8,
     "providers": 9,
     "adapters": 11,

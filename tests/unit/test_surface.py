@@ -266,6 +266,7 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
         "server",
         "structured",
         "tokens",
+        "tools",
         "wire.decode",
         "wire.usage",
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vllmchat.chat.methods import OpenAIChatVerbs
 from vllmchat.completions.methods import OpenAITextVerbs
-from vllmchat.providers.tool_verbs import OpenAIToolVerbs
 from vllmchat.server.methods import ModelVerbs
 from vllmchat.structured.methods import OpenAIStructuredVerbs
+from vllmchat.tools.methods import OpenAIToolVerbs
 
 
 class OpenAIProvider(OpenAIChatVerbs, OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, ModelVerbs):

@@ -7,12 +7,12 @@ from vllmchat.chat.methods import ChatVerbs
 from vllmchat.completions.methods import TextVerbs
 from vllmchat.generate.methods import GenerateVerbs
 from vllmchat.pooling.methods import PoolingVerbs
-from vllmchat.providers.tool_verbs import ToolVerbs
 from vllmchat.responses.methods import ResponsesVerbs
 from vllmchat.server.admin_methods import AdminVerbs
 from vllmchat.server.methods import ServerVerbs
 from vllmchat.structured.methods import StructuredVerbs
 from vllmchat.tokens.methods import TokenVerbs
+from vllmchat.tools.methods import ToolVerbs
 
 
 class VLLMProvider(

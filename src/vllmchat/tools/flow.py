@@ -1,7 +1,7 @@
 """The logic of tool runs, without I/O.
 
 `run_flow` is a generator that yields the next step and is sent its result. Sync, async and streaming drivers are in
-`providers/run_tools.py`.
+`tools/run.py`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
     from vllmchat.chat.protocols import Provider
-    from vllmchat.chat.run_tools import OnToolError, ToolRun
-    from vllmchat.providers.run_tools import AsyncToolRunStream, ToolRunStream
+    from vllmchat.tools.flow import OnToolError, ToolRun
+    from vllmchat.tools.stream import AsyncToolRunStream, ToolRunStream
 
 
 class ToolVerbs(ProviderBase):
@@ -48,7 +48,7 @@ class ToolVerbs(ProviderBase):
             MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
-        from vllmchat.providers.run_tools import run_tools
+        from vllmchat.tools.run import run_tools
 
         return run_tools(
             _provider(self),
@@ -73,7 +73,7 @@ class ToolVerbs(ProviderBase):
         The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
         Cancelling the run cancels async functions and waits for functions in threads.
         """
-        from vllmchat.providers.run_tools import arun_tools
+        from vllmchat.tools.run import arun_tools
 
         return await arun_tools(
             _provider(self),
@@ -111,7 +111,7 @@ class ToolVerbs(ProviderBase):
             InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
                 stream.
         """
-        from vllmchat.providers.run_tools import stream_run_tools
+        from vllmchat.tools.stream import stream_run_tools
 
         return stream_run_tools(
             _provider(self),
@@ -132,7 +132,7 @@ class ToolVerbs(ProviderBase):
         **params: Unpack[VLLMChatParams],
     ) -> AsyncToolRunStream:
         """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-        from vllmchat.providers.run_tools import astream_run_tools
+        from vllmchat.tools.stream import astream_run_tools
 
         return astream_run_tools(
             _provider(self),
@@ -176,7 +176,7 @@ class OpenAIToolVerbs(ProviderBase):
             MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
-        from vllmchat.providers.run_tools import run_tools
+        from vllmchat.tools.run import run_tools
 
         return run_tools(
             _provider(self),
@@ -201,7 +201,7 @@ class OpenAIToolVerbs(ProviderBase):
         The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
         Cancelling the run cancels async functions and waits for functions in threads.
         """
-        from vllmchat.providers.run_tools import arun_tools
+        from vllmchat.tools.run import arun_tools
 
         return await arun_tools(
             _provider(self),
@@ -239,7 +239,7 @@ class OpenAIToolVerbs(ProviderBase):
             InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
                 stream.
         """
-        from vllmchat.providers.run_tools import stream_run_tools
+        from vllmchat.tools.stream import stream_run_tools
 
         return stream_run_tools(
             _provider(self),
@@ -260,7 +260,7 @@ class OpenAIToolVerbs(ProviderBase):
         **params: Unpack[ChatParams],
     ) -> AsyncToolRunStream:
         """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-        from vllmchat.providers.run_tools import astream_run_tools
+        from vllmchat.tools.stream import astream_run_tools
 
         return astream_run_tools(
             _provider(self),

@@ -1,0 +1,1 @@
+"""Conversations with tools, run to their answer."""

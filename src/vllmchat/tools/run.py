@@ -1,0 +1,207 @@
+"""Tool runs on any provider: sync, async and streaming drivers of `vllmchat.tools.flow`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.to_thread
+
+from vllmchat.errors import StreamError
+from vllmchat.tools.flow import (
+    MAX_TURNS,
+    Ask,
+    Execute,
+    Outcome,
+    Toolbox,
+    check_run,
+    first,
+    history_of,
+    later,
+    run_flow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from typing_extensions import Unpack
+
+    from vllmchat.chat.completion import ChatMessage
+    from vllmchat.chat.messages import Message, Messages
+    from vllmchat.chat.params import CommonChatParams
+    from vllmchat.chat.protocols import AsyncProvider, SyncProvider
+    from vllmchat.tools.flow import Action, Answer, OnToolError, RunFlow, Step, ToolRun
+
+
+def run_tools(
+    provider: SyncProvider,
+    messages: Messages,
+    *,
+    model: str | None = None,
+    max_turns: int = MAX_TURNS,
+    on_tool_error: OnToolError | None = None,
+    **params: Unpack[CommonChatParams],
+) -> ToolRun:
+    """Sends a conversation and calls the functions that the model requests, until it replies without a call.
+
+    Errors in calls are sent to the model, which usually tries again: a function that raises, invalid arguments, an
+    unknown tool, a truncated call. A truncated call is never executed. A `tool_choice` other than `"none"` applies
+    only to the first reply.
+
+    Args:
+        provider: Any provider.
+        messages: The conversation so far; a string is one user message. If it ends with tool calls, they are executed
+            first.
+        model: The model for all replies.
+        max_turns: Maximum number of replies.
+        on_tool_error: Called with the call and the exception if a function raises. Text that it returns is sent to the
+            model instead of the error; an exception that it raises ends the run.
+        **params: Those of `chat`, for each reply. `tools` are the functions; see `Tool`.
+
+    Raises:
+        InvalidRequestError: A tool is not a function, a function is async, or a parameter is invalid.
+        MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
+        VLLMChatError: A reply failed; see `VLLMProvider.chat`.
+    """
+    run = Run(messages, max_turns, on_tool_error, params)
+    run.tools.check_blocking(on_tool_error)
+    step = run.begin()
+    while step is not None:
+        if isinstance(step, Ask):
+            step = run.go_on(provider.chat(step.messages, model=model, **run.params(step)))
+        else:
+            step = run.go_on(call_all(step.actions) if isinstance(step, Execute) else None)
+    return run.result
+
+
+async def arun_tools(
+    provider: AsyncProvider,
+    messages: Messages,
+    *,
+    model: str | None = None,
+    max_turns: int = MAX_TURNS,
+    on_tool_error: OnToolError | None = None,
+    **params: Unpack[CommonChatParams],
+) -> ToolRun:
+    """Async version of `run_tools`.
+
+    The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
+    Cancelling the run cancels async functions and waits for functions in threads.
+    """
+    run = Run(messages, max_turns, on_tool_error, params)
+    step = run.begin()
+    while step is not None:
+        if isinstance(step, Ask):
+            step = run.go_on(await provider.achat(step.messages, model=model, **run.params(step)))
+        else:
+            step = run.go_on(await acall_all(step.actions) if isinstance(step, Execute) else None)
+    return run.result
+
+
+class Run:
+    """Drives a flow.
+
+    Attributes:
+        history: The conversation so far.
+        tools: The functions.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        max_turns: int,
+        on_tool_error: OnToolError | None,
+        params: CommonChatParams,
+    ) -> None:
+        check_run(max_turns, params)
+        self.tools = Toolbox(params.get("tools"))
+        self.history: list[Message | ChatMessage] = history_of(messages)
+        sent = {**params, "tools": self.tools.definitions}
+        self._first = cast("CommonChatParams", first(sent))
+        self._later = cast("CommonChatParams", later(sent))
+        self._flow: RunFlow = run_flow(
+            self.history, self.tools, max_turns=max_turns, on_tool_error=on_tool_error
+        )
+        self._result: ToolRun | None = None
+
+    def begin(self) -> Step | None:
+        """Starts the flow and returns the first step."""
+        return next(self._flow)
+
+    def go_on(self, answer: Answer) -> Step | None:
+        """Sends the result of the last step and returns the next step, or None at the end."""
+        try:
+            return self._flow.send(answer)
+        except StopIteration as stop:
+            self._result = stop.value
+            return None
+
+    def params(self, step: Ask) -> CommonChatParams:
+        """Returns the parameters of a request."""
+        return self._first if step.first else self._later
+
+    def close(self) -> None:
+        """Ends the flow."""
+        self._flow.close()
+
+    @property
+    def result(self) -> ToolRun:
+        """The result of the run.
+
+        Raises:
+            StreamError: The run has not ended with a reply.
+        """
+        if self._result is None:
+            raise StreamError("this run was closed or failed before it was complete")
+        return self._result
+
+
+# Calling functions
+
+
+def call_all(actions: Sequence[Action]) -> list[Outcome]:
+    """Calls functions, one after the other."""
+    return [_call(action) for action in actions]
+
+
+def _call(action: Action) -> Outcome:
+    try:
+        value = action.run()
+    except Exception as error:  # any error is sent to the model
+        return Outcome(error=error)
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError(
+            "a tool or on_tool_error returned an awaitable, which a sync run cannot await; call arun_tools"
+        )
+    return Outcome(value)
+
+
+async def acall_all(actions: Sequence[Action]) -> list[Outcome]:
+    """Calls functions, all at once."""
+    if len(actions) == 1:
+        return [await _acall(actions[0])]
+    outcomes: dict[int, Outcome] = {}
+
+    async def call(place: int, action: Action) -> None:
+        outcomes[place] = await _acall(action)
+
+    async with anyio.create_task_group() as group:
+        for place, action in enumerate(actions):
+            group.start_soon(call, place, action)
+    return [outcomes[place] for place in range(len(actions))]
+
+
+async def _acall(action: Action) -> Outcome:
+    try:
+        if action.is_async:
+            value = action.run()
+        else:
+            # A sync function may block, so it must not run on the event loop. Its result is wrapped in a tuple,
+            # because trio raises if a thread returns a coroutine.
+            (value,) = await anyio.to_thread.run_sync(lambda: (action.run(),))
+        return Outcome(await cast("Awaitable[object]", value) if inspect.isawaitable(value) else value)
+    except Exception as error:  # any error is sent to the model
+        return Outcome(error=error)
