@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllmchat.adapters.massgen.trouble import explain, is_fatal
+from vllmchat.adapters.massgen.explain import explain, is_fatal
 from vllmchat.chat.completion import ChatCompletion
 from vllmchat.errors import (
     APIConnectionError,

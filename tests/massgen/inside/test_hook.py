@@ -13,7 +13,7 @@ from massgen.cli.backends import ConfigurationError, create_agents_from_config
 from massgen.config_validator import ConfigValidator
 
 from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
-from vllmchat.adapters.massgen.hook import installed_for
+from vllmchat.adapters.massgen.patch import installed_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from support.stage import QUESTION, WORKFLOW, StagedVLLM, collected, kinds, only, says
 from vllmchat.adapters.massgen import VLLMBackend
-from vllmchat.adapters.massgen.backend import massgen_names
+from vllmchat.adapters.massgen.patch import massgen_names
 from vllmchat.chat.check import VLLM_CHAT_NAMES
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from vllmchat.adapters.massgen import installed
 
 if TYPE_CHECKING:
     from vllmchat.adapters.massgen.backend import VLLMBackend
-    from vllmchat.adapters.massgen.hook import install, uninstall
+    from vllmchat.adapters.massgen.hook import install
+    from vllmchat.adapters.massgen.patch import uninstall
 
 __all__ = ["VLLMBackend", "install", "uninstall"]
 
-_HOME_OF = {"VLLMBackend": "backend", "install": "hook", "uninstall": "hook"}
+_HOME_OF = {"VLLMBackend": "backend", "install": "hook", "uninstall": "patch"}
 
 
 def __getattr__(name: str) -> object:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, fields
-from functools import cache
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from massgen.api_params_handler import ChatCompletionsAPIParamsHandler
 from massgen.backend import _compression_utils
 from massgen.backend.base import StreamChunk
 from massgen.backend.base_with_custom_tool_and_mcp import ToolExecutionConfig
 from massgen.backend.chat_completions import ChatCompletionsBackend
-from massgen.backend.llm_circuit_breaker import LLMCircuitBreakerConfig
 from massgen.logger_config import logger
 from massgen.structured_logging import trace_llm_api_call
 
 from vllmchat.adapters.massgen import settings
 from vllmchat.adapters.massgen.context import PROVIDER, Calculator, learn_size, serves, serving
+from vllmchat.adapters.massgen.explain import explain, is_fatal
 from vllmchat.adapters.massgen.messages import request_messages
+from vllmchat.adapters.massgen.patch import massgen_names
 from vllmchat.adapters.massgen.reply import Interrupted, OpenReply
-from vllmchat.adapters.massgen.trouble import explain, is_fatal
 from vllmchat.adapters.massgen.turn import Chunk, Turn
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.errors import ContextWindowExceededError, InvalidRequestError, Problem, VLLMChatError
@@ -41,14 +39,6 @@ _VLLM_ONLY: Final = VLLM_CHAT_NAMES - OPENAI_CHAT_NAMES
 _compressing: ContextVar[VLLMBackend | None] = ContextVar("_compressing", default=None)
 """The backend whose conversation MassGen is summarizing. MassGen makes a second backend of the same type for that, but
 without the key."""
-
-
-@cache
-def massgen_names() -> frozenset[str]:
-    """MassGen's own options in a backend block, as the installed MassGen lists them."""
-    handler = object.__new__(ChatCompletionsAPIParamsHandler)
-    breaker = {f"llm_circuit_breaker_{field.name}" for field in fields(LLMCircuitBreakerConfig)}
-    return frozenset({*handler.get_excluded_params(), *breaker, *settings.OWN_NAMES})
 
 
 class VLLMBackend(ChatCompletionsBackend):
@@ -354,7 +344,7 @@ class VLLMBackend(ChatCompletionsBackend):
         self, messages: list[dict[str, Any]], buffer_content: str | None = None
     ) -> list[dict[str, Any]]:
         """Runs MassGen's own compression, with this server's context size and this backend's key for the summary."""
-        from vllmchat.adapters.massgen.hook import installed_for
+        from vllmchat.adapters.massgen.patch import installed_for
 
         with _origin_of_summaries(self, self._server), installed_for(type(self)):
             return await super()._compress_messages_for_context_recovery(messages, buffer_content)
