@@ -38,6 +38,7 @@ FLOORS: dict[str, int] = {
     "tools": 7,
     "generate": 8,
     "providers": 9,
+    "types": 10,
     "adapters": 11,
 }
 """Each part of the package and its floor. A part imports lower floors and itself, never its neighbours."""

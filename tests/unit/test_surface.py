@@ -267,6 +267,7 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
         "structured",
         "tokens",
         "tools",
+        "types",
         "wire.decode",
         "wire.usage",
     )
