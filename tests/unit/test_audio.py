@@ -312,7 +312,7 @@ def test_what_is_not_a_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -
 def test_a_file_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(SOUND)
-    file, problems = upload.judge_file(path)
+    file, problems = upload.check_file(path)
     assert not problems
     path.unlink()
     with pytest.raises(InvalidRequestError, match="cannot be read: No such file"):

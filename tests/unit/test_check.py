@@ -27,7 +27,7 @@ from vllmchat.chat.check import (
     check_vllm,
     suggest,
 )
-from vllmchat.checking.describe import show
+from vllmchat.checking.describe import format_value
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.timeout import Timeout
 
@@ -615,7 +615,7 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("guided_json", SCHEMA, f'structured_outputs={{"json": {show(SCHEMA)}}}'),
+        ("guided_json", SCHEMA, f'structured_outputs={{"json": {format_value(SCHEMA)}}}'),
         ("guided_regex", r"\d+", r"""structured_outputs={"regex": '\\d+'}"""),
         ("guided_choice", ["yes", "no"], """structured_outputs={"choice": ['yes', 'no']}"""),
         ("guided_grammar", "root ::= a", """structured_outputs={"grammar": 'root ::= a'}"""),

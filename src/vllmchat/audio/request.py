@@ -12,9 +12,9 @@ from vllmchat.audio.params import (
     TranslateParams,
 )
 from vllmchat.audio.transcription import read_transcription
-from vllmchat.audio.upload import form_fields, judge_file, multipart
-from vllmchat.checking.describe import show
-from vllmchat.checking.validator import Dialect, check_all, unknown
+from vllmchat.audio.upload import check_file, form_fields, multipart
+from vllmchat.checking.describe import format_value
+from vllmchat.checking.validator import Validator, check_request, unknown
 from vllmchat.client.request import depends_on_version, suit
 from vllmchat.errors import Problem
 from vllmchat.http.call import Call
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile, File
-    from vllmchat.checking.validator import Between, CheckedParams
+    from vllmchat.checking.validator import CheckedParams, CrossFieldRule
     from vllmchat.versions import Version
 
 
@@ -168,10 +168,10 @@ def stream_translate_upload(file: AudioFile, params: StreamTranslateParams) -> U
 
 
 def _upload(
-    path: str, file: AudioFile, params: Mapping[str, object], dialect: Dialect, *, stream: bool
+    path: str, file: AudioFile, params: Mapping[str, object], validator: Validator, *, stream: bool
 ) -> Upload:
-    judged, found = judge_file(file)
-    return Upload(path, judged, check_all(found, dialect.check, params, stream=stream), stream)
+    judged, found = check_file(file)
+    return Upload(path, judged, check_request(found, validator.check, params, stream=stream), stream)
 
 
 # Rules between parameters, each under the name that triggers it
@@ -180,16 +180,16 @@ def _upload(
 def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields.get("response_format") != "verbose_json" and "response_format" not in wrong:
         rule = 'needs response_format="verbose_json".'
-        yield Problem("timestamp_granularities", show(fields["timestamp_granularities"]), rule)
+        yield Problem("timestamp_granularities", format_value(fields["timestamp_granularities"]), rule)
     if "word" in cast("Sequence[str]", fields["timestamp_granularities"]):
         rule = "is not supported by vLLM, which returns only segment timestamps."
         yield Problem("timestamp_granularities", '"word"', rule, 'Write ["segment"].')
 
 
-def _beam_only(name: str) -> Between:
+def _beam_only(name: str) -> CrossFieldRule:
     def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
         if fields.get("use_beam_search") is not True and "use_beam_search" not in wrong:
-            yield Problem(name, show(fields[name]), "has no effect without use_beam_search=True.")
+            yield Problem(name, format_value(fields[name]), "has no effect without use_beam_search=True.")
 
     return rule
 
@@ -223,16 +223,18 @@ _ONLY_STREAMS: Final = {
 }
 
 
-def _dialect(
+def _validator(
     owner: str,
     params: type,
     said: Mapping[str, tuple[str, str | None]],
-    between: Mapping[str, Between],
-) -> Dialect:
-    return Dialect(owner, params, between, unknown=unknown(owner, params, said), finish=_in_brackets)
+    cross_field_rules: Mapping[str, CrossFieldRule],
+) -> Validator:
+    return Validator(
+        owner, params, cross_field_rules, unknown=unknown(owner, params, said), finish=_in_brackets
+    )
 
 
-_TRANSCRIPTIONS: Final = _dialect(
+_TRANSCRIPTIONS: Final = _validator(
     "transcribe",
     TranscribeParams,
     {
@@ -244,7 +246,7 @@ _TRANSCRIPTIONS: Final = _dialect(
     },
     {**_BEAM, "timestamp_granularities": _granularities},
 )
-_TRANSLATIONS: Final = _dialect(
+_TRANSLATIONS: Final = _validator(
     "translate",
     TranslateParams,
     {
@@ -256,13 +258,13 @@ _TRANSLATIONS: Final = _dialect(
     },
     _BEAM,
 )
-_TRANSCRIPTION_STREAMS: Final = _dialect(
+_TRANSCRIPTION_STREAMS: Final = _validator(
     "stream_transcribe",
     StreamTranscribeParams,
     _ONLY_WHOLE,
     {"stream_continuous_usage_stats": _continuous},
 )
-_TRANSLATION_STREAMS: Final = _dialect(
+_TRANSLATION_STREAMS: Final = _validator(
     "stream_translate",
     StreamTranslateParams,
     _ONLY_WHOLE,

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, cast, runtime_checkable
 
-from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
+from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.encode import encode_json
 
@@ -74,15 +74,17 @@ class File:
             # ValueError: the file has been closed.
             raise _unreadable(source, error) from error
         if not isinstance(data, (bytes, bytearray)):
-            rule = f"must be read as bytes, not as {kind_of(data)}."
-            raise InvalidRequestError([Problem("file", show(source), rule, 'Open it with mode "rb".')])
-        found = _judge_size(len(data), source)
+            rule = f"must be read as bytes, not as {type_name(data)}."
+            raise InvalidRequestError(
+                [Problem("file", format_value(source), rule, 'Open it with mode "rb".')]
+            )
+        found = _check_size(len(data), source)
         if found:
             raise InvalidRequestError(found)
         return bytes(data)
 
 
-def judge_file(value: object) -> tuple[File, Sequence[Problem]]:
+def check_file(value: object) -> tuple[File, Sequence[Problem]]:
     """A file to send, and what is wrong with it."""
     nothing = File(b"", "")
     name: str | None = None
@@ -92,48 +94,50 @@ def judge_file(value: object) -> tuple[File, Sequence[Problem]]:
             return nothing, [_no_file(value)]
         name, value = pair[0], pair[1]
     if isinstance(value, (bytes, bytearray)):
-        return File(bytes(value), name or "audio"), _judge_size(len(value), value)
+        return File(bytes(value), name or "audio"), _check_size(len(value), value)
     if pair is None and isinstance(value, (str, os.PathLike)):
-        return _judge_path(os.fsdecode(cast("str | os.PathLike[str]", value)))
+        return _check_path(os.fsdecode(cast("str | os.PathLike[str]", value)))
     if isinstance(value, _Readable):
         own = getattr(value, "name", None)
         return File(value, name or (os.path.basename(own) if isinstance(own, str) else "") or "audio"), ()
     return nothing, [_no_file(value)]
 
 
-def _judge_path(path: str) -> tuple[File, Sequence[Problem]]:
+def _check_path(path: str) -> tuple[File, Sequence[Problem]]:
     file = File(path, os.path.basename(path) or "audio")
     if path.startswith(("http://", "https://", "data:")):
         return file, [
-            Problem("file", show(path), "must be a file, not a URL.", "Download it and pass its bytes.")
+            Problem(
+                "file", format_value(path), "must be a file, not a URL.", "Download it and pass its bytes."
+            )
         ]
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         return file, _unreadable(path, error).problems
     if stat.S_ISDIR(status.st_mode):
-        return file, [Problem("file", show(path), "must be a file, not a folder.")]
+        return file, [Problem("file", format_value(path), "must be a file, not a folder.")]
     # Pipes have no size.
-    return file, _judge_size(status.st_size, path) if stat.S_ISREG(status.st_mode) else ()
+    return file, _check_size(status.st_size, path) if stat.S_ISREG(status.st_mode) else ()
 
 
-def _judge_size(size: int, value: object) -> list[Problem]:
+def _check_size(size: int, value: object) -> list[Problem]:
     if size == 0:
-        return [Problem("file", show(value), "must not be empty.")]
+        return [Problem("file", format_value(value), "must not be empty.")]
     if size > MAX_FILE_BYTES:
         rule = f"must not be larger than {MAX_FILE_BYTES // 1024**2} MB."
-        return [Problem("file", show(value), rule)]
+        return [Problem("file", format_value(value), rule)]
     return []
 
 
 def _no_file(value: object) -> Problem:
     what = "a path, bytes, a file opened for reading bytes, or a tuple of a file name and one of the last two"
-    return Problem("file", show(value), f"must be {what}, not {kind_of(value)}.")
+    return Problem("file", format_value(value), f"must be {what}, not {type_name(value)}.")
 
 
 def _unreadable(value: object, error: Exception) -> InvalidRequestError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InvalidRequestError([Problem("file", show(value), f"cannot be read: {reason}.")])
+    return InvalidRequestError([Problem("file", format_value(value), f"cannot be read: {reason}.")])
 
 
 def form_fields(fields: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -160,13 +164,13 @@ def _text(name: str, value: object) -> str:
         return encode_json(cast("Mapping[str, object]", mapping)).decode()
     if not isinstance(value, str):
         raise InvalidRequestError(
-            [Problem(name, show(value), f"cannot be sent in a form: {kind_of(value)}.")]
+            [Problem(name, format_value(value), f"cannot be sent in a form: {type_name(value)}.")]
         )
     try:
         value.encode()
     except UnicodeEncodeError as error:
         rule = f"cannot be encoded ({error.reason})."
-        raise InvalidRequestError([Problem(name, show(value), rule)]) from error
+        raise InvalidRequestError([Problem(name, format_value(value), rule)]) from error
     return value
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.describe import as_list, kind_of, show
+from vllmchat.checking.describe import as_list, format_value, type_name
 from vllmchat.client.request import Post
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.decode import put_in_order
@@ -64,7 +64,7 @@ def batch_request(conversations: Sequence[Messages], params: Mapping[str, object
 def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], list[Problem]]:
     items = as_list(conversations)
     if items is None:
-        rule = f"must be a list of conversations, not {kind_of(conversations)}."
+        rule = f"must be a list of conversations, not {type_name(conversations)}."
         return [], [Problem("conversations", "", rule, "For one conversation, call .chat(...).")]
     encoded: list[list[Mapping[str, object]]] = []
     problems: list[Problem] = []
@@ -97,7 +97,7 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
     problems: list[Problem] = []
 
     def refuse(name: str, rule: str, hint: str = _ONE_BY_ONE) -> None:
-        problems.append(Problem(name, show(params[name]), rule, hint))
+        problems.append(Problem(name, format_value(params[name]), rule, hint))
 
     if params.get("tools") is not None:
         refuse("tools", _TOOLS)

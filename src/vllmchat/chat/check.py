@@ -13,11 +13,11 @@ from typing import Final, cast
 
 from vllmchat.chat.params import ChatParams, VLLMChatParams
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
-from vllmchat.checking.describe import show, suggest
+from vllmchat.checking.describe import format_value, suggest
 from vllmchat.checking.rules import fields_of
-from vllmchat.checking.validator import Between, CheckedParams, Convert, Dialect
+from vllmchat.checking.validator import CheckedParams, Convert, CrossFieldRule, Validator
 from vllmchat.errors import Problem
-from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, judge_stream_options
+from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, check_stream_options
 
 __all__ = [
     "OPENAI_CHAT",
@@ -73,9 +73,11 @@ def _as_sent(fields: dict[str, object]) -> None:
 
 def _unknown(provider: str, params: type, others: type) -> Callable[[str, object], Problem]:
     def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.unknown_names import elsewhere  # needed only for invalid requests
+        from vllmchat.chat.unknown_names import explain_unknown  # needed only for invalid requests
 
-        return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
+        return explain_unknown(
+            name, value, provider=provider, known=fields_of(params), others=fields_of(others)
+        )
 
     return problem
 
@@ -105,7 +107,7 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
 
 def _top_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["top_logprobs"] != 0 and fields.get("logprobs") is not True and "logprobs" not in wrong:
-        yield Problem("top_logprobs", show(fields["top_logprobs"]), "needs logprobs=True.")
+        yield Problem("top_logprobs", format_value(fields["top_logprobs"]), "needs logprobs=True.")
 
 
 def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -113,7 +115,7 @@ def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     if choice == "none" or "tools" in wrong:
         return
     if "tools" not in fields:
-        yield Problem("tool_choice", show(choice), "needs `tools`.")
+        yield Problem("tool_choice", format_value(choice), "needs `tools`.")
         return
     name = _chosen(choice)
     if name is None:
@@ -122,7 +124,7 @@ def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     if name not in names:
         meant = suggest(name, names)
         hint = f'Did you mean "{meant}"?' if meant else f"The tools are: {', '.join(names)}."
-        yield Problem("tool_choice", show(choice), "must name one of the `tools`.", hint)
+        yield Problem("tool_choice", format_value(choice), "must name one of the `tools`.", hint)
 
 
 def _chosen(choice: object) -> str | None:
@@ -141,7 +143,10 @@ def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset
     if not stream and fields["stream_options"]:
         rule = "requires streaming."
         yield Problem(
-            "stream_options", show(fields["stream_options"]), rule, "Call .stream(...) or .astream(...)."
+            "stream_options",
+            format_value(fields["stream_options"]),
+            rule,
+            "Call .stream(...) or .astream(...).",
         )
 
 
@@ -149,14 +154,17 @@ def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
     name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
     most = cast("int | None", fields.get(name))
     if most is not None and cast("int", fields["min_tokens"]) > most:
-        yield Problem("min_tokens", show(fields["min_tokens"]), f"must be at most {name}={most}.")
+        yield Problem("min_tokens", format_value(fields["min_tokens"]), f"must be at most {name}={most}.")
 
 
 def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and fields["prompt_logprobs"] != 0:
         rule = "is not supported when streaming."
         yield Problem(
-            "prompt_logprobs", show(fields["prompt_logprobs"]), rule, "Call .chat(...) or .achat(...)."
+            "prompt_logprobs",
+            format_value(fields["prompt_logprobs"]),
+            rule,
+            "Call .chat(...) or .achat(...).",
         )
 
 
@@ -165,7 +173,7 @@ def _logprob_token_ids(
 ) -> Iterable[Problem]:
     if not fields["logprob_token_ids"]:
         return
-    shown = show(fields["logprob_token_ids"])
+    shown = format_value(fields["logprob_token_ids"])
     if fields.get("logprobs") is not True and "logprobs" not in wrong:
         yield Problem("logprob_token_ids", shown, "needs logprobs=True.")
     if fields.get("use_beam_search") is True:
@@ -176,10 +184,10 @@ def _vllm_stream_options(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
     yield from _stream_options(fields, stream, wrong)
-    yield from judge_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
+    yield from check_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
 
 
-_BETWEEN_ALL: Final[dict[str, Between]] = {
+_CHAT_RULES: Final[dict[str, CrossFieldRule]] = {
     "top_logprobs": _top_logprobs,
     "tool_choice": _tool_choice,
     "stream_options": _stream_options,
@@ -189,10 +197,10 @@ _BETWEEN_ALL: Final[dict[str, Between]] = {
 _CONVERT: Final[dict[str, Convert]] = {"tools": convert_tools, **CONSTRAINT_CONVERT}
 
 
-OPENAI_CHAT: Final = Dialect(
+OPENAI_CHAT: Final = Validator(
     "OpenAIProvider",
     ChatParams,
-    _BETWEEN_ALL,
+    _CHAT_RULES,
     unknown=_unknown("OpenAIProvider", ChatParams, VLLMChatParams),
     hint=_with_hint,
     finish=_as_sent,
@@ -200,11 +208,11 @@ OPENAI_CHAT: Final = Dialect(
 )
 """Validates chats with any OpenAI-compatible server."""
 
-VLLM_CHAT: Final = Dialect(
+VLLM_CHAT: Final = Validator(
     "VLLMProvider",
     VLLMChatParams,
     {
-        **_BETWEEN_ALL,
+        **_CHAT_RULES,
         **TEMPLATE_RULES,
         "stream_options": _vllm_stream_options,
         **GENERATION_RULES,

@@ -17,7 +17,7 @@ from typing import Final, Literal, NotRequired, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
-from vllmchat.checking.describe import kind_of
+from vllmchat.checking.describe import type_name
 from vllmchat.errors import InvalidRequestError, Problem
 
 __all__ = [
@@ -421,7 +421,7 @@ def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, s
         name = os.fspath(cast("str | os.PathLike[str]", given))
         data = _read_file(name)
     else:
-        rule = f"must be a URL, a path or bytes, not {kind_of(given)}."
+        rule = f"must be a URL, a path or bytes, not {type_name(given)}."
         raise InvalidRequestError([Problem("source", "", rule)])
     shown = repr(name) if name else f"<{len(data)} bytes>"
     if not data:

@@ -26,7 +26,7 @@ from vllmchat.chat.content import (
     text_part,
     video_part,
 )
-from vllmchat.checking.describe import kind_of
+from vllmchat.checking.describe import type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.schemas.tool_params import FunctionTool
 
@@ -187,7 +187,7 @@ def tool_message(call: str | HasId, content: str | Sequence[TextPart | ToolRefer
         raise InvalidRequestError([Problem("call", "", "has no id, so a result cannot refer to it.")])
     given = cast("object", content)  # type checkers rule the rest out, but results come from everywhere
     if not isinstance(given, str | list | tuple):
-        rule = f"must be text or a list of parts, not {kind_of(given)}."
+        rule = f"must be text or a list of parts, not {type_name(given)}."
         raise InvalidRequestError([Problem("content", "", rule, "Wrap it in json.dumps(...).")])
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
@@ -244,7 +244,7 @@ def _is_list(messages: object) -> bool:
 def _items(messages: object) -> Sequence[object]:
     if _is_list(messages):
         return cast("Sequence[object]", messages)
-    kind = kind_of(messages)
+    kind = type_name(messages)
     hint = None
     if isinstance(messages, Mapping) or hasattr(messages, "to_request"):
         hint = "Wrap it in [...]."
@@ -257,7 +257,7 @@ def _items(messages: object) -> Sequence[object]:
 def _no_role(message: Mapping[str, object], index: int) -> Problem:
     path = f"messages[{index}].role"
     if message.get("role") is not None:
-        return Problem(path, "", f"must be a string, not {kind_of(message['role'])}.")
+        return Problem(path, "", f"must be a string, not {type_name(message['role'])}.")
     hint = 'Common roles are "user", "assistant", "system" and "tool".'
     if message.get("type") is not None:
         hint = 'This is a content part: wrap it in {"role": "user", "content": [...]}.'
@@ -272,5 +272,5 @@ def _no_message(message: object, index: int) -> Problem:
         hint = "Use its .message."
     elif hasattr(message, "model_dump"):
         hint = "Call .model_dump(exclude_none=True) on it."
-    kind = kind_of(message)
+    kind = type_name(message)
     return Problem(f"messages[{index}]", "", f"must be a message, not {kind}.", hint)

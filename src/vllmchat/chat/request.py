@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from vllmchat.chat.templating import judge_conversation
-from vllmchat.checking.validator import check_all
+from vllmchat.chat.templating import check_conversation
+from vllmchat.checking.validator import check_request
 from vllmchat.client.request import Post, depends_on_version, suit
 from vllmchat.lazy import lazy
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion, decode_completion
     from vllmchat.chat.limits import CallLimits, limits_of
     from vllmchat.chat.messages import Messages
-    from vllmchat.checking.validator import CheckedParams, Dialect
+    from vllmchat.checking.validator import CheckedParams, Validator
     from vllmchat.errors import Problem
     from vllmchat.http.call import Call, Reply
     from vllmchat.http.timeout import Timeout
@@ -54,7 +54,7 @@ class ChatRequest:
     def make(
         cls,
         messages: Messages,
-        dialect: Dialect,
+        validator: Validator,
         params: Mapping[str, object],
         *,
         stream: bool,
@@ -65,7 +65,7 @@ class ChatRequest:
 
         Args:
             messages: The conversation so far; a string is one user message.
-            dialect: Validates the parameters.
+            validator: Validates the parameters.
             params: The keyword arguments of the call.
             stream: See the class.
             ask_usage: See the class.
@@ -74,8 +74,8 @@ class ChatRequest:
         Raises:
             InvalidRequestError: With every problem found.
         """
-        encoded, wrong = judge_conversation(messages, "messages")
-        checked = check_all([*wrong, *found], dialect.check, params, stream=stream)
+        encoded, wrong = check_conversation(messages, "messages")
+        checked = check_request([*wrong, *found], validator.check, params, stream=stream)
         return cls(encoded, checked, stream, ask_usage)
 
     @property

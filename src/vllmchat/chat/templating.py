@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 from typing_extensions import TypedDict
 
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.describe import as_list, show
+from vllmchat.checking.describe import as_list, format_value
 from vllmchat.checking.rules import Default, Needs, Since
-from vllmchat.checking.validator import Between
+from vllmchat.checking.validator import CrossFieldRule
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class TemplatingBase(TypedDict, total=False):
     """
 
 
-def judge_conversation(messages: object, path: str) -> tuple[list[Mapping[str, object]], Sequence[Problem]]:
+def check_conversation(messages: object, path: str) -> tuple[list[Mapping[str, object]], Sequence[Problem]]:
     """Returns the messages as they are sent, and their problems.
 
     Args:
@@ -84,23 +84,23 @@ def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozense
     if "chat_template" in given:
         rule = "is rejected by the server."
         hint = "Use the parameter `chat_template` instead."
-        yield Problem("chat_template_kwargs.chat_template", show(given["chat_template"]), rule, hint)
+        yield Problem("chat_template_kwargs.chat_template", format_value(given["chat_template"]), rule, hint)
     if "tokenize" in given:
         rule = "is rejected by the server, which always tokenizes."
-        yield Problem("chat_template_kwargs.tokenize", show(given["tokenize"]), rule, "Leave it out.")
+        yield Problem("chat_template_kwargs.tokenize", format_value(given["tokenize"]), rule, "Leave it out.")
     for name in ("add_generation_prompt", "continue_final_message"):
         if name in given:
             rule = "has no effect: the parameter of the same name overrides it."
             hint = f"Use the parameter `{name}` instead."
-            yield Problem(f"chat_template_kwargs.{name}", show(given[name]), rule, hint)
+            yield Problem(f"chat_template_kwargs.{name}", format_value(given[name]), rule, hint)
 
 
 def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     thinking = fields["enable_thinking"]
     given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
     if given is not None and given is not thinking:
-        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {show(given)}}}.'
-        yield Problem("enable_thinking", show(thinking), rule, "Keep one of them.")
+        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {format_value(given)}}}.'
+        yield Problem("enable_thinking", format_value(thinking), rule, "Keep one of them.")
     extra = cast("Mapping[str, object]", fields.get("extra_body", {})).get("chat_template_kwargs")
     same = (
         isinstance(extra, Mapping) and cast("Mapping[str, object]", extra).get("enable_thinking") is thinking
@@ -108,7 +108,10 @@ def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozense
     if extra is not None and not same:
         rule = 'would be lost: extra_body["chat_template_kwargs"] overrides it.'
         yield Problem(
-            "enable_thinking", show(thinking), rule, "Use the parameter `chat_template_kwargs` instead."
+            "enable_thinking",
+            format_value(thinking),
+            rule,
+            "Use the parameter `chat_template_kwargs` instead.",
         )
 
 
@@ -122,7 +125,7 @@ def convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     return functions.convert_tools(tools, path)
 
 
-TEMPLATE_RULES: Final[dict[str, Between]] = {
+TEMPLATE_RULES: Final[dict[str, CrossFieldRule]] = {
     "continue_final_message": _continue,
     "chat_template_kwargs": _template_kwargs,
     "enable_thinking": _enable_thinking,

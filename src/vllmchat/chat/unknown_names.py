@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.checking.describe import show, suggest
+from vllmchat.checking.describe import format_value, suggest
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ _START_OPTIONS: Final = frozenset(
 )
 
 
-def elsewhere(
+def explain_unknown(
     name: str,
     value: object,
     *,
@@ -322,7 +322,7 @@ def elsewhere(
         others: The other provider's parameters.
         written: The name as it was written, if `name` is a correction of it.
     """
-    shown = "" if _SECRET.search(name) or _SECRET.search(written) else show(value)
+    shown = "" if _SECRET.search(name) or _SECRET.search(written) else format_value(value)
     belongs = _PLACES.get(name)
     instead = ""
     if belongs is not None:
@@ -339,7 +339,7 @@ def elsewhere(
     if name in others:
         if provider == OPENAI:
             rule = "is a parameter of vLLM, not of OpenAI's API."
-            return Problem(name, shown, rule, f"Use VLLMProvider, or write {_door(name, shown)}.")
+            return Problem(name, shown, rule, f"Use VLLMProvider, or write {_escape_hatch(name, shown)}.")
         rule = "is a parameter of OpenAI's own server; vLLM silently ignores it."
         return Problem(name, shown, rule, _OPENAI_ONLY.get(name, "Leave it out."))
     if belongs is not None:  # known, but only vLLM has an equivalent
@@ -353,13 +353,13 @@ def elsewhere(
     if meant in known:
         return Problem(name, shown, f"is not a parameter of {provider}.", f"Did you mean `{meant}`?")
     if meant is not None:
-        right = elsewhere(meant, value, provider=provider, known=known, others=others, written=name)
+        right = explain_unknown(meant, value, provider=provider, known=known, others=others, written=name)
         return replace(right, parameter=name, rule=f"is probably `{meant}`, which {right.rule}")
     rule = _NOT_VLLM if provider == VLLM else _NOT_OPENAI
-    return Problem(name, shown, rule, f"If your server accepts it, write {_door(name, shown)}.")
+    return Problem(name, shown, rule, f"If your server accepts it, write {_escape_hatch(name, shown)}.")
 
 
-def _door(name: str, shown: str) -> str:
+def _escape_hatch(name: str, shown: str) -> str:
     if name == "enable_thinking":  # only ours: servers expect it among the template variables
         return f'extra_body={{"chat_template_kwargs": {{"enable_thinking": {shown}}}}}'
     return f'extra_body={{"{name}": {shown or "..."}}}'

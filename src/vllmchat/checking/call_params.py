@@ -9,12 +9,12 @@ from typing import Annotated, cast
 from typing_extensions import TypedDict
 
 from vllmchat.checking.rules import Bounds
-from vllmchat.checking.validator import Dialect
+from vllmchat.checking.validator import Validator
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.timeout import Timeout
 
 
-class Limits(TypedDict, total=False):
+class TimeoutParams(TypedDict, total=False):
     """The parameters of methods that accept only a timeout."""
 
     timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
@@ -28,7 +28,7 @@ class _Seconds(TypedDict):
     timeout: Annotated[float, Bounds(gt=0)]
 
 
-_dialect = cache(Dialect)
+_validator = cache(Validator)
 
 
 def checked_timeout(timeout: float | Timeout | None) -> float | Timeout | None:
@@ -37,7 +37,7 @@ def checked_timeout(timeout: float | Timeout | None) -> float | Timeout | None:
     Raises:
         InvalidRequestError: It is not a positive number or a `Timeout`.
     """
-    return _dialect("this method", Limits).check({"timeout": timeout}).timeout
+    return _validator("this method", TimeoutParams).check({"timeout": timeout}).timeout
 
 
 def checked_seconds(timeout: float) -> float:
@@ -48,7 +48,7 @@ def checked_seconds(timeout: float) -> float:
     """
     if cast("object", timeout) is None:
         raise InvalidRequestError([Problem("timeout", "None", "must be a number of seconds.")])
-    _dialect("this method", _Seconds).check({"timeout": timeout})
+    _validator("this method", _Seconds).check({"timeout": timeout})
     return timeout
 
 

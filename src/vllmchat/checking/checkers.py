@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from vllmchat.checking.describe import either, not_a, one_of, plural, show, suggest
+from vllmchat.checking.describe import describe_union, format_value, one_of, plural, suggest, wrong_type
 from vllmchat.checking.rules import (
     Bounds,
     ExactlyOne,
@@ -62,7 +62,7 @@ def typed_dict_checker(typed_dict: type) -> Checker:
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not isinstance(value, Mapping):
-            return (not_a(value, path, "a mapping", f"Valid keys: {names}."),)
+            return (wrong_type(value, path, "a mapping", f"Valid keys: {names}."),)
         mapping = cast("Mapping[object, object]", value)
         problems: list[Problem] = []
         for key, item in mapping.items():
@@ -70,8 +70,10 @@ def typed_dict_checker(typed_dict: type) -> Checker:
             if known is None:
                 meant = suggest(key, fields) if isinstance(key, str) else None
                 hint = f"Did you mean `{meant}`?" if meant else f"Valid keys: {names}."
-                written = key if isinstance(key, str) and len(key) <= _LONGEST_KEY else show(key)
-                problems.append(Problem(f"{path}.{written}", show(item), f"`{path}` has no such key.", hint))
+                written = key if isinstance(key, str) and len(key) <= _LONGEST_KEY else format_value(key)
+                problems.append(
+                    Problem(f"{path}.{written}", format_value(item), f"`{path}` has no such key.", hint)
+                )
             elif item is None:
                 if not known[1]:
                     problems.append(Problem(f"{path}.{key}", "None", "must not be None.", "Leave it out."))
@@ -133,7 +135,7 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
     by_shape: dict[str, Checker] = {}
     tagged: list[type] = []
     words: list[object] = []
-    what = either(kinds)
+    what = describe_union(kinds)
     for kind in kinds:
         bare, _ = unwrap(kind)
         if is_typeddict(bare):
@@ -153,7 +155,7 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
 
     def check(value: object, path: str) -> Sequence[Problem]:
         judge = by_shape.get(_shape(value))
-        return judge(value, path) if judge is not None else (not_a(value, path, what),)
+        return judge(value, path) if judge is not None else (wrong_type(value, path, what),)
 
     return check
 
@@ -189,7 +191,7 @@ def _is_list(value: object) -> bool:
 
 
 def _boolean(value: object, path: str) -> Sequence[Problem]:
-    return OK if value is True or value is False else (not_a(value, path, "True or False"),)
+    return OK if value is True or value is False else (wrong_type(value, path, "True or False"),)
 
 
 def _integer(rules: tuple[Rule, ...]) -> Checker:
@@ -199,8 +201,8 @@ def _integer(rules: tuple[Rule, ...]) -> Checker:
         if type(value) is int or (isinstance(value, int) and not isinstance(value, bool)):
             if low <= value <= high:
                 return OK
-            return (Problem(path, show(value), f"must be {bounds}."),)
-        return (not_a(value, path, "an integer"),)
+            return (Problem(path, format_value(value), f"must be {bounds}."),)
+        return (wrong_type(value, path, "an integer"),)
 
     return check
 
@@ -216,9 +218,11 @@ def _real(rules: tuple[Rule, ...]) -> Checker:
                 return OK
             finite = -_LARGEST <= value <= _LARGEST
             return (
-                Problem(path, show(value), f"must be {bounds}." if finite else "must be a finite number."),
+                Problem(
+                    path, format_value(value), f"must be {bounds}." if finite else "must be a finite number."
+                ),
             )
-        return (not_a(value, path, "a number"),)
+        return (wrong_type(value, path, "a number"),)
 
     return check
 
@@ -249,16 +253,18 @@ def _string(rules: tuple[Rule, ...]) -> Checker:
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not isinstance(value, str):
-            return (not_a(value, path, "a string"),)
+            return (wrong_type(value, path, "a string"),)
         if len(value) < least:
-            return (Problem(path, show(value), "must not be empty."),)
+            return (Problem(path, format_value(value), "must not be empty."),)
         if len(value) > most:
-            return (Problem(path, show(value), f"must have at most {most} characters, not {len(value)}."),)
+            return (
+                Problem(path, format_value(value), f"must have at most {most} characters, not {len(value)}."),
+            )
         if forbidden and any(character in value for character in forbidden):
             named = " ".join("NUL" if character == "\0" else character for character in forbidden)
-            return (Problem(path, show(value), f"must not contain any of: {named}"),)
+            return (Problem(path, format_value(value), f"must not contain any of: {named}"),)
         if not blank and not value.strip():
-            return (Problem(path, show(value), "must not be blank."),)
+            return (Problem(path, format_value(value), "must not be blank."),)
         return OK
 
     return check
@@ -273,12 +279,14 @@ def _literal(words: tuple[object, ...], what: str | None = None) -> Checker:
             if value is word or (type(value) is type(word) and value == word):
                 return OK
         if not isinstance(value, str):
-            return (not_a(value, path, what),)
+            return (wrong_type(value, path, what),)
         if value in names:  # an enum whose members are strings
             return OK
         meant = suggest(value, names)
         return (
-            Problem(path, show(value), f"must be {what}.", f'Did you mean "{meant}"?' if meant else None),
+            Problem(
+                path, format_value(value), f"must be {what}.", f'Did you mean "{meant}"?' if meant else None
+            ),
         )
 
     return check
@@ -286,7 +294,7 @@ def _literal(words: tuple[object, ...], what: str | None = None) -> Checker:
 
 def _instance(kind: type, what: str) -> Checker:
     def check(value: object, path: str) -> Sequence[Problem]:
-        return OK if isinstance(value, kind) else (not_a(value, path, what),)
+        return OK if isinstance(value, kind) else (wrong_type(value, path, what),)
 
     return check
 
@@ -302,12 +310,12 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not _is_list(value):
-            return (not_a(value, path, what),)
+            return (wrong_type(value, path, what),)
         items = cast("Sequence[object]", value)
         if len(items) < least:
-            return (Problem(path, show(value), "must not be empty.", "Leave it out instead."),)
+            return (Problem(path, format_value(value), "must not be empty.", "Leave it out instead."),)
         if len(items) > most:
-            return (Problem(path, show(value), f"must have at most {most} items, not {len(items)}."),)
+            return (Problem(path, format_value(value), f"must have at most {most} items, not {len(items)}."),)
         if bare is int and set(map(type, items)) == {int}:  # fast path for thousands of token ids
             ids = cast("Sequence[int]", items)
             if low <= min(ids) and max(ids) <= high:
@@ -333,13 +341,13 @@ def _mapping(item: object) -> Checker:
 
     def check(value: object, path: str) -> Sequence[Problem]:
         if not isinstance(value, Mapping):
-            return (not_a(value, path, what),)
+            return (wrong_type(value, path, what),)
         if judge is None:
             return OK
         problems: list[Problem] = []
         for key, each in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
-                problems.append(Problem(path, show(key), "must have strings as keys."))
+                problems.append(Problem(path, format_value(key), "must have strings as keys."))
             else:
                 problems.extend(judge(each, f"{path}.{key}"))
             if len(problems) >= _MOST_IN_A_LIST:
@@ -366,7 +374,7 @@ def _tagged(kinds: list[type]) -> Checker:
                 return (Problem(f"{path}.type", "", f"is required: {tags}."),)
             meant = suggest(tag, tuple(variants)) if isinstance(tag, str) else None
             hint = f'Did you mean "{meant}"?' if meant else None
-            return (Problem(f"{path}.type", show(tag), f"must be {tags}.", hint),)
+            return (Problem(f"{path}.type", format_value(tag), f"must be {tags}.", hint),)
         best = max(found, key=lambda kind: sum(key in mapping for key in fields_of(kind)))
         return typed_dict_checker(best)(mapping, path)
 
@@ -383,7 +391,7 @@ def _exactly_one(check: Checker, keys: tuple[str, ...]) -> Checker:
         if len(given) == 1 or (not given and problems):
             return problems
         rule = f"needs exactly one of {names}, but has {' and '.join(given) if given else 'none of them'}."
-        return (*problems, Problem(path, show(value), rule))
+        return (*problems, Problem(path, format_value(value), rule))
 
     return checked
 
@@ -397,16 +405,18 @@ def _given(value: object, keys: tuple[str, ...]) -> list[str]:
 
 def _token_biases(value: object, path: str) -> Sequence[Problem]:
     if not isinstance(value, Mapping):
-        return (not_a(value, path, "a mapping of token ids to numbers"),)
+        return (wrong_type(value, path, "a mapping of token ids to numbers"),)
     problems: list[Problem] = []
     for key, bias in cast("Mapping[object, object]", value).items():
         is_id = (isinstance(key, int) and not isinstance(key, bool) and key >= 0) or (
             isinstance(key, str) and key.isascii() and key.isdigit()
         )
         if not is_id:
-            problems.append(Problem(path, show(key), "must have token ids as keys: integers of at least 0."))
+            problems.append(
+                Problem(path, format_value(key), "must have token ids as keys: integers of at least 0.")
+            )
         else:
-            problems.extend(_bias(bias, f"{path}[{show(key)}]"))
+            problems.extend(_bias(bias, f"{path}[{format_value(key)}]"))
         if len(problems) >= _MOST_IN_A_LIST:
             break
     return problems

@@ -17,7 +17,7 @@ _LONGEST = 200
 _LONGEST_NAME = 60
 
 
-def show(value: object) -> str:
+def format_value(value: object) -> str:
     """Formats a value for an error message: its `repr`, shortened. Large values are not formatted in full."""
     if isinstance(value, (bytes, bytearray)):
         return f"<{len(value)} bytes>"
@@ -47,9 +47,11 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     return by_flat[close[0]] if close else None
 
 
-def not_a(value: object, path: str, what: str, hint: str | None = None) -> Problem:
+def wrong_type(value: object, path: str, what: str, hint: str | None = None) -> Problem:
     """Returns the problem for a value of the wrong type."""
-    return Problem(path, show(value), f"must be {what}, not {kind_of(value)}.", _hint(value, what) or hint)
+    return Problem(
+        path, format_value(value), f"must be {what}, not {type_name(value)}.", _hint(value, what) or hint
+    )
 
 
 def one_of(words: Sequence[object]) -> str:
@@ -58,7 +60,7 @@ def one_of(words: Sequence[object]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
-def either(kinds: Sequence[object]) -> str:
+def describe_union(kinds: Sequence[object]) -> str:
     """Describes the members of a union."""
     words: list[object] = []
     names: list[str] = []
@@ -112,7 +114,7 @@ def as_list(value: object) -> Sequence[object] | None:
     return cast("Sequence[object]", value)
 
 
-def kind_of(value: object) -> str:
+def type_name(value: object) -> str:
     """Describes a value's type for an error message, with its article: "an int"."""
     if value is None:
         return "None"

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.checkers import OK, Checker, checker_of
-from vllmchat.checking.describe import kind_of, not_a, show, suggest
+from vllmchat.checking.describe import format_value, suggest, type_name, wrong_type
 from vllmchat.checking.rules import Bounds, Field, fields_of
 from vllmchat.checking.since import OLDEST
 from vllmchat.errors import InvalidRequestError, Problem
@@ -17,7 +17,7 @@ from vllmchat.errors import InvalidRequestError, Problem
 if TYPE_CHECKING:
     from vllmchat.http.timeout import Timeout
 
-Between: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
+CrossFieldRule: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
 """A rule across parameters. It gets the valid ones, whether the call streams, and the names of the invalid ones."""
 
 Convert: TypeAlias = "Callable[[object, str], tuple[object, Sequence[Problem]]]"
@@ -45,13 +45,13 @@ class CheckedParams:
     newer: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-class Dialect:
+class Validator:
     """Validates one set of parameters, and the rules across them.
 
     Args:
         owner: What accepts the parameters, for messages, such as `VLLMProvider`.
         params: The TypedDict of the parameters.
-        between: The rules across parameters, keyed by the parameter that triggers them.
+        cross_field_rules: The rules across parameters, keyed by the parameter that triggers them.
         unknown: Returns the problem for an unknown name.
         hint: Improves the problem of a parameter, given its name and value.
         finish: Converts the validated fields, in place, to what the server accepts.
@@ -62,7 +62,7 @@ class Dialect:
         self,
         owner: str,
         params: type,
-        between: Mapping[str, Between] | None = None,
+        cross_field_rules: Mapping[str, CrossFieldRule] | None = None,
         *,
         unknown: Callable[[str, object], Problem] | None = None,
         hint: Callable[[Problem, str, object], Problem] | None = None,
@@ -71,7 +71,7 @@ class Dialect:
     ) -> None:
         self.owner = owner
         self.params = params
-        self._between = between or {}
+        self._cross_field_rules = cross_field_rules or {}
         self._unknown = unknown or self._not_a_parameter
         self._hint = hint
         self._finish = finish
@@ -86,9 +86,9 @@ class Dialect:
             known = fields_of(self.params)
             checkers = {name: checker_of(each) for name, each in known.items()}
             self._later = {name: each for name, each in known.items() if each.since is not None}
-            for name, door in (("extra_body", _extra_body), ("extra_headers", _extra_headers)):
+            for name, hatch in (("extra_body", _extra_body), ("extra_headers", _extra_headers)):
                 if name in checkers:
-                    checkers[name] = door
+                    checkers[name] = hatch
             self._checkers = checkers
         return self._checkers
 
@@ -103,11 +103,11 @@ class Dialect:
             InvalidRequestError: With every problem found.
         """
         checkers = self.checkers
-        between, convert, later = self._between, self._convert, self._later
+        cross_field_rules, convert, later = self._cross_field_rules, self._convert, self._later
         newer: dict[str, str] = {}
         fields: dict[str, object] = {}
         problems: list[Problem] = []
-        rules: list[Between] = []
+        rules: list[CrossFieldRule] = []
         for name, value in params.items():
             checker = checkers.get(name)
             if checker is None:
@@ -123,8 +123,8 @@ class Dialect:
             fields[name] = sent
             if name in later and later[name].too_new_for_some(sent):
                 newer[name] = later[name].since or OLDEST
-            if name in between:
-                rules.append(between[name])
+            if name in cross_field_rules:
+                rules.append(cross_field_rules[name])
         if rules:
             wrong = frozenset(_top(problem.parameter) for problem in problems)
             for rule in rules:
@@ -147,7 +147,7 @@ class Dialect:
         meant = suggest(name, self.checkers)
         return Problem(
             name,
-            show(value),
+            format_value(value),
             f"is not a parameter of {self.owner}.",
             f"Did you mean `{meant}`?" if meant else None,
         )
@@ -162,13 +162,15 @@ def _top(path: str) -> str:
 
 def _extra_body(value: object, path: str) -> Sequence[Problem]:
     if not isinstance(value, Mapping):
-        return (not_a(value, path, "a mapping of field names to values"),)
+        return (wrong_type(value, path, "a mapping of field names to values"),)
     body = cast("Mapping[object, object]", value)
     if not all(isinstance(name, str) for name in body):
         return (Problem(path, "", "must have strings as keys."),)
     if "stream" in body:
         rule = "is not allowed: the method decides whether to stream."
-        return (Problem(f"{path}.stream", show(body["stream"]), rule, "Call .chat(...) or .stream(...)."),)
+        return (
+            Problem(f"{path}.stream", format_value(body["stream"]), rule, "Call .chat(...) or .stream(...)."),
+        )
     return OK
 
 
@@ -178,15 +180,15 @@ _HEADER_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
 
 def _extra_headers(value: object, path: str) -> Sequence[Problem]:
     if not isinstance(value, Mapping):
-        return (Problem(path, "", f"must be a mapping of header names to strings, not {kind_of(value)}."),)
+        return (Problem(path, "", f"must be a mapping of header names to strings, not {type_name(value)}."),)
     problems: list[Problem] = []
     for name, text in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            problems.append(Problem(path, "", f"{show(name)} is not a valid header name."))
+            problems.append(Problem(path, "", f"{format_value(name)} is not a valid header name."))
         elif name.lower() in ("content-length", "transfer-encoding"):
             problems.append(Problem(f"{path}[{name!r}]", "", "is computed from the body and cannot be set."))
         elif not isinstance(text, str):
-            problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {kind_of(text)}."))
+            problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {type_name(text)}."))
         elif not _HEADER_VALUE.fullmatch(text):
             rule = "must be printable ASCII without line breaks or surrounding white space."
             problems.append(Problem(f"{path}[{name!r}]", "", rule))
@@ -198,14 +200,14 @@ F = TypeVar("F")
 
 
 class Check(Protocol):
-    """Validates the parameters of a call, as `Dialect.check` does."""
+    """Validates the parameters of a call, as `Validator.check` does."""
 
     def __call__(self, params: Mapping[str, object], *, stream: bool) -> CheckedParams:
         """Raises one `InvalidRequestError` with every problem."""
         ...
 
 
-def check_all(
+def check_request(
     found: Sequence[Problem], check: Check, params: Mapping[str, object], *, stream: bool = False
 ) -> CheckedParams:
     """Validates the parameters of a call whose subject has been validated.
@@ -230,7 +232,7 @@ def check_all(
     return checked
 
 
-def judged(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem]]:
+def collect(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem]]:
     """Returns a subject as it is sent, and its problems.
 
     Args:
@@ -246,7 +248,7 @@ def judged(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem]
 def unknown(
     owner: str, params: type, said: Mapping[str, tuple[str, str | None]]
 ) -> Callable[[str, object], Problem]:
-    """Returns what a `Dialect` needs to explain unknown names.
+    """Returns what a `Validator` needs to explain unknown names.
 
     Args:
         owner: What accepts the parameters, such as `embed`.
@@ -256,15 +258,15 @@ def unknown(
 
     def problem(name: str, value: object) -> Problem:
         if name in said:
-            return Problem(name, show(value), *said[name])
+            return Problem(name, format_value(value), *said[name])
         meant = suggest(name, fields_of(params))
         hint = f"Did you mean `{meant}`?" if meant else None
-        return Problem(name, show(value), f"is not a parameter of {owner}.", hint)
+        return Problem(name, format_value(value), f"is not a parameter of {owner}.", hint)
 
     return problem
 
 
-def judge_tokens(value: object, path: str) -> Sequence[Problem]:
+def check_tokens(value: object, path: str) -> Sequence[Problem]:
     """Returns the first few problems of a list of token ids."""
     return _tokens()(value, path)
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
-from vllmchat.checking.describe import show
+from vllmchat.checking.describe import format_value
 from vllmchat.checking.rules import fields_of
-from vllmchat.checking.validator import Between, CheckedParams, Dialect
+from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Validator
 from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.errors import Problem
-from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, judge_stream_options
+from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, check_stream_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,27 +42,29 @@ def _unknown(
     provider: str, params: type, others: type, chat: frozenset[str]
 ) -> Callable[[str, object], Problem]:
     def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.unknown_names import elsewhere  # needed only for invalid requests
+        from vllmchat.chat.unknown_names import explain_unknown  # needed only for invalid requests
 
         if name == "stream":
             rule = "is not a parameter: the method decides whether to stream."
             hint = "Call .stream_complete(...) to stream, .complete(...) for the whole completion."
-            return Problem(name, show(value), rule, hint)
+            return Problem(name, format_value(value), rule, hint)
         if name in ("messages", "input"):
             rule = "is not a parameter: the prompt is the first argument."
             return Problem(
-                name, show(value), rule, "Write complete(prompt, ...), or call .chat(messages, ...)."
+                name, format_value(value), rule, "Write complete(prompt, ...), or call .chat(messages, ...)."
             )
         if name == "max_completion_tokens":
             rule = "has a different name here."
-            return Problem(name, show(value), rule, f"Write `max_tokens={show(value)}`.")
+            return Problem(name, format_value(value), rule, f"Write `max_tokens={format_value(value)}`.")
         if name == "top_logprobs":
             rule = "has a different name here."
-            return Problem(name, show(value), rule, f"Write `logprobs={show(value)}`.")
+            return Problem(name, format_value(value), rule, f"Write `logprobs={format_value(value)}`.")
         if name in chat:
             rule = "is a parameter of chats: completions do not use messages or a chat template."
-            return Problem(name, show(value), rule, "Call .chat(...), or leave it out.")
-        return elsewhere(name, value, provider=provider, known=fields_of(params), others=fields_of(others))
+            return Problem(name, format_value(value), rule, "Call .chat(...), or leave it out.")
+        return explain_unknown(
+            name, value, provider=provider, known=fields_of(params), others=fields_of(others)
+        )
 
     return problem
 
@@ -93,11 +95,13 @@ def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
     if "max_tokens" in wrong or cast("int", fields["min_tokens"]) <= most:
         return
     hint = None if "max_tokens" in fields else "Set `max_tokens` too: it defaults to 16 in completions."
-    yield Problem("min_tokens", show(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint)
+    yield Problem(
+        "min_tokens", format_value(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint
+    )
 
 
 def _suffix(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    shown = show(fields["suffix"])
+    shown = format_value(fields["suffix"])
     if fields.get("echo") is True:
         yield Problem("suffix", shown, "cannot be combined with echo=True.")
     for name in ("prompt_embeds", "truncate_prompt_tokens"):
@@ -128,7 +132,7 @@ def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
 
 
 def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    shown = show(fields["prompt_logprobs"])
+    shown = format_value(fields["prompt_logprobs"])
     if stream and fields["prompt_logprobs"] != 0:
         hint = "Call .complete(...) or .acomplete(...)."
         yield Problem("prompt_logprobs", shown, "is not supported when streaming.", hint)
@@ -141,7 +145,7 @@ def _logprob_token_ids(
 ) -> Iterable[Problem]:
     if not fields["logprob_token_ids"]:
         return
-    shown = show(fields["logprob_token_ids"])
+    shown = format_value(fields["logprob_token_ids"])
     if "logprobs" not in fields and "logprobs" not in wrong:
         yield Problem("logprob_token_ids", shown, "needs `logprobs`.", "Add logprobs=0.")
     if fields.get("use_beam_search") is True:
@@ -154,22 +158,22 @@ def _logprob_token_ids(
 def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if not stream and fields["stream_options"]:
         hint = "Call .stream_complete(...) or .astream_complete(...)."
-        yield Problem("stream_options", show(fields["stream_options"]), "requires streaming.", hint)
+        yield Problem("stream_options", format_value(fields["stream_options"]), "requires streaming.", hint)
 
 
 def _vllm_stream_options(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
     yield from _stream_options(fields, stream, wrong)
-    yield from judge_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
+    yield from check_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
 
 
 def _best_of(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and cast("int", fields["best_of"]) > 1:
-        yield Problem("best_of", show(fields["best_of"]), "is not supported when streaming.")
+        yield Problem("best_of", format_value(fields["best_of"]), "is not supported when streaming.")
     n = fields.get("n", 1)
     if cast("int", fields["best_of"]) < cast("int", n) and "n" not in wrong:
-        yield Problem("best_of", show(fields["best_of"]), f"must be at least n={n}.")
+        yield Problem("best_of", format_value(fields["best_of"]), f"must be at least n={n}.")
 
 
 def _as_sent(fields: dict[str, object]) -> None:
@@ -179,13 +183,13 @@ def _as_sent(fields: dict[str, object]) -> None:
         fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
 
 
-_OF_ALL: Final[dict[str, Between]] = {
+_OF_ALL: Final[dict[str, CrossFieldRule]] = {
     "max_tokens": _max_tokens,
     "suffix": _suffix,
     "stream_options": _stream_options,
 }
 
-_OPENAI: Final = Dialect(
+_OPENAI: Final = Validator(
     "OpenAIProvider.complete",
     CompletionParams,
     {**_OF_ALL, "best_of": _best_of},
@@ -193,7 +197,7 @@ _OPENAI: Final = Dialect(
     hint=_with_hint,
     finish=_as_sent,
 )
-_VLLM: Final = Dialect(
+_VLLM: Final = Validator(
     "VLLMProvider.complete",
     VLLMCompletionParams,
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
-from vllmchat.checking.describe import as_list, kind_of, not_a, show
+from vllmchat.checking.describe import as_list, format_value, type_name, wrong_type
 from vllmchat.errors import InvalidRequestError, Problem
 
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
@@ -27,16 +27,16 @@ def encode_prompt(prompt: Prompt) -> str | Sequence[object]:
     items = _items(prompt, "prompt")
     problems: list[Problem] = []
     if not items:
-        problems.append(Problem("prompt", show(prompt), "must not be empty."))
+        problems.append(Problem("prompt", format_value(prompt), "must not be empty."))
     elif isinstance(items[0], str):
         for place, item in enumerate(items):
             if not isinstance(item, str):
-                problems.append(not_a(item, f"prompt[{place}]", "a string, like the first prompt"))
+                problems.append(wrong_type(item, f"prompt[{place}]", "a string, like the first prompt"))
     elif as_list(items[0]) is not None:
         for place, item in enumerate(items):
             path, ids = f"prompt[{place}]", as_list(item)
             if ids is None:
-                problems.append(not_a(item, path, "a list of token ids, like the first prompt"))
+                problems.append(wrong_type(item, path, "a list of token ids, like the first prompt"))
             elif not ids:
                 problems.append(Problem(path, "[]", "must not be empty."))
             else:
@@ -64,9 +64,9 @@ def token_problems(ids: Sequence[object], path: str) -> list[Problem]:
     problems: list[Problem] = []
     for place, each in enumerate(ids):
         if isinstance(each, bool) or not isinstance(each, int):
-            problems.append(not_a(each, f"{path}[{place}]", "a token id (an integer)"))
+            problems.append(wrong_type(each, f"{path}[{place}]", "a token id (an integer)"))
         elif each < 0:
-            problems.append(Problem(f"{path}[{place}]", show(each), "must be at least 0."))
+            problems.append(Problem(f"{path}[{place}]", format_value(each), "must be at least 0."))
         if len(problems) >= _MOST_PROBLEMS:
             break
     return problems
@@ -77,6 +77,6 @@ def _items(value: object, path: str) -> Sequence[object]:
     if items is None:
         what = "a string, a list of token ids, or a list of prompts"
         if hasattr(value, "tolist"):
-            raise InvalidRequestError([not_a(value, path, what)])
-        raise InvalidRequestError([Problem(path, "", f"must be {what}, not {kind_of(value)}.")])
+            raise InvalidRequestError([wrong_type(value, path, what)])
+        raise InvalidRequestError([Problem(path, "", f"must be {what}, not {type_name(value)}.")])
     return items

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.request import NEEDS
 from vllmchat.checking.describe import as_mapping
-from vllmchat.checking.validator import check_all, judged
+from vllmchat.checking.validator import check_request, collect
 from vllmchat.client.request import Post, replies_wanted
 from vllmchat.completions.completion import decode_completion
 from vllmchat.completions.prompt import count_prompts, encode_prompt
@@ -55,8 +55,8 @@ def completion_subject(
     Raises:
         InvalidRequestError: With every problem found.
     """
-    subject, found = judged(lambda: _subject(prompt, params), dict[str, object]())
-    return subject, check_all(found, check, params, stream=stream)
+    subject, found = collect(lambda: _subject(prompt, params), dict[str, object]())
+    return subject, check_request(found, check, params, stream=stream)
 
 
 def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, object]:

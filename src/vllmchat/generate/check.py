@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.chat.check import VLLM_CHAT_NAMES
-from vllmchat.checking.describe import show, suggest
-from vllmchat.checking.validator import Between, CheckedParams, Dialect
+from vllmchat.checking.describe import format_value, suggest
+from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Validator
 from vllmchat.errors import Problem
 from vllmchat.generate.params import GenerateParams
 from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES
@@ -46,11 +46,11 @@ def check_generate(params: Mapping[str, object], *, stream: bool) -> CheckedPara
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _DIALECT.check(params, stream=stream)
+    return _VALIDATOR.check(params, stream=stream)
 
 
 def _unknown(name: str, value: object) -> Problem:
-    shown = show(value)
+    shown = format_value(value)
     if name == "stream":
         rule = "is not a parameter: the method decides whether to stream."
         hint = "Call .stream_generate(...) to stream, .generate(...) for the whole generation."
@@ -85,7 +85,7 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
 def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if not stream and fields["stream_options"]:
         hint = "Call .stream_generate(...) or .astream_generate(...)."
-        yield Problem("stream_options", show(fields["stream_options"]), "requires streaming.", hint)
+        yield Problem("stream_options", format_value(fields["stream_options"]), "requires streaming.", hint)
 
 
 def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -96,14 +96,19 @@ def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
     most = cast("int", fields.get("max_tokens", 16))
     if cast("int", fields["min_tokens"]) > most:
         hint = None if "max_tokens" in fields else "Set `max_tokens` too."
-        yield Problem("min_tokens", show(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint)
+        yield Problem(
+            "min_tokens", format_value(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint
+        )
 
 
 def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and fields["prompt_logprobs"] != 0:
         hint = "Call .generate(...) or .agenerate(...)."
         yield Problem(
-            "prompt_logprobs", show(fields["prompt_logprobs"]), "is not supported when streaming.", hint
+            "prompt_logprobs",
+            format_value(fields["prompt_logprobs"]),
+            "is not supported when streaming.",
+            hint,
         )
 
 
@@ -126,7 +131,9 @@ def _logprob_token_ids(
     wanted = len(cast("Sequence[int]", fields["logprob_token_ids"]))
     if wanted and fields.get("logprobs", wanted) != wanted:
         rule = f"cannot be combined with logprobs={fields['logprobs']}: these tokens replace the most likely ones."
-        yield Problem("logprob_token_ids", show(fields["logprob_token_ids"]), rule, "Leave `logprobs` out.")
+        yield Problem(
+            "logprob_token_ids", format_value(fields["logprob_token_ids"]), rule, "Leave `logprobs` out."
+        )
 
 
 def _as_sent(fields: dict[str, object]) -> None:
@@ -144,11 +151,11 @@ def _as_sent(fields: dict[str, object]) -> None:
     fields["sampling_params"] = sampling
 
 
-_DIALECT: Final = Dialect(
+_VALIDATOR: Final = Validator(
     "VLLMProvider.generate",
     GenerateParams,
     cast(
-        "dict[str, Between]",
+        "dict[str, CrossFieldRule]",
         {
             **{name: rule for name, rule in GENERATION_RULES.items() if name != "response_format"},
             "stream_options": _stream_options,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.check import VLLM_CHAT
-from vllmchat.chat.templating import judge_conversation
-from vllmchat.checking.describe import as_list, not_a, show
-from vllmchat.checking.validator import check_all, judged
+from vllmchat.chat.templating import check_conversation
+from vllmchat.checking.describe import as_list, format_value, wrong_type
+from vllmchat.checking.validator import check_request, collect
 from vllmchat.client.request import Post
 from vllmchat.completions.check import check_vllm as check_completion
 from vllmchat.completions.prompt import token_problems
@@ -40,8 +40,8 @@ def render_request(messages: Messages, params: Mapping[str, object]) -> Post[Ren
     Raises:
         InvalidRequestError: With every problem found.
     """
-    encoded, found = judge_conversation(messages, "messages")
-    checked = check_all(found, VLLM_CHAT.check, params)
+    encoded, found = check_conversation(messages, "messages")
+    checked = check_request(found, VLLM_CHAT.check, params)
     return Post("/chat/completions/render", {"messages": encoded}, checked, _read_rendered, needs=NEEDS)
 
 
@@ -68,8 +68,8 @@ def generate_request(prompt: TokenPrompt, params: Mapping[str, object], *, strea
     Raises:
         InvalidRequestError: With every problem found.
     """
-    subject, found = judged(lambda: _encoded(prompt), dict[str, object]())
-    checked = check_all(found, check_generate, params, stream=stream)
+    subject, found = collect(lambda: _encoded(prompt), dict[str, object]())
+    checked = check_request(found, check_generate, params, stream=stream)
     sampling = {
         **cast("Mapping[str, object]", subject["sampling_params"]),
         **cast("Mapping[str, object]", checked.fields["sampling_params"]),
@@ -101,10 +101,12 @@ def _ids(value: object) -> Sequence[object]:
     what = "a list of token ids or a RenderedPrompt"
     if isinstance(value, str):
         hint = "Call .complete(...), or convert it with .tokenize(...) or .render_completion(...)."
-        raise InvalidRequestError([Problem("prompt", show(value), f"must be {what}, not a string.", hint)])
+        raise InvalidRequestError(
+            [Problem("prompt", format_value(value), f"must be {what}, not a string.", hint)]
+        )
     ids = as_list(value)
     if ids is None:
-        raise InvalidRequestError([not_a(value, "prompt", what)])
+        raise InvalidRequestError([wrong_type(value, "prompt", what)])
     return ids
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from pydantic_core import from_json
 
-from vllmchat.checking.describe import show
+from vllmchat.checking.describe import format_value
 from vllmchat.errors import Problem
 from vllmchat.pooling.vector import Packing, Vector
 from vllmchat.wire.decode import as_object, not_this
@@ -74,15 +74,15 @@ def packing_needs_bytes(
     for name in ("embed_dtype", "endianness"):
         if name in fields:
             rule = 'has no effect with encoding_format="float".'
-            yield Problem(name, show(fields[name]), rule, "Leave one of them out.")
+            yield Problem(name, format_value(fields[name]), rule, "Leave one of them out.")
 
 
-def judge_count(encoding_format: object, count: int, hint: str) -> list[Problem]:
+def check_count(encoding_format: object, count: int, hint: str) -> list[Problem]:
     """What is wrong with this number of inputs in this format."""
     if encoding_format != "bytes" or count <= MOST_IN_BYTES:
         return []
     rule = f"accepts at most {MOST_IN_BYTES} inputs, not {count}."
-    return [Problem("encoding_format", show(encoding_format), rule, hint)]
+    return [Problem("encoding_format", format_value(encoding_format), rule, hint)]
 
 
 def is_packed(reply: Reply) -> bool:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
-from vllmchat.checking.validator import check_all
+from vllmchat.checking.validator import check_request
 from vllmchat.client.request import Post
 from vllmchat.http.call import Reply
 from vllmchat.pooling.binary import (
+    check_count,
     is_packed,
-    judge_count,
     packing_needs_bytes,
     read_packed,
     settle_packing,
     wanted_format,
 )
-from vllmchat.pooling.inputs import Dialects, judge_input
+from vllmchat.pooling.inputs import Validators, check_input
 from vllmchat.pooling.params import EmbedParams, EmbedTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (
@@ -103,7 +103,7 @@ _NEEDS: Final = (
     "(before 0.10.1: --task embed)."
 )
 
-_DIALECTS: Final = Dialects(
+_VALIDATORS: Final = Validators(
     "embed",
     EmbedParams,
     EmbedTextParams,
@@ -118,10 +118,10 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
     Raises:
         InvalidRequestError: With every problem found.
     """
-    subject = judge_input(inputs, batches=True)
+    subject = check_input(inputs, batches=True)
     form = wanted_format(params, "base64", subject.count, "bytes_only")
-    found = [*subject.problems, *judge_count(form, subject.count, "Use bytes_only or base64.")]
-    checked = check_all(found, _DIALECTS.of(subject).check, params)
+    found = [*subject.problems, *check_count(form, subject.count, "Use bytes_only or base64.")]
+    checked = check_request(found, _VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read, packing=packing, wanted=subject.wanted(checked))
     return Post("/embeddings", subject.fields, checked, read, needs=_NEEDS)

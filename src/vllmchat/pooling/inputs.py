@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.chat.templating import TEMPLATE_RULES, fold_template, judge_conversation
-from vllmchat.checking.describe import as_list, kind_of, not_a, show
-from vllmchat.checking.validator import Dialect, judge_tokens, unknown
+from vllmchat.chat.templating import TEMPLATE_RULES, check_conversation, fold_template
+from vllmchat.checking.describe import as_list, format_value, type_name, wrong_type
+from vllmchat.checking.validator import Validator, check_tokens, unknown
 from vllmchat.errors import Problem
 from vllmchat.pooling.params import ConversationBase
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.completion import ChatMessage
     from vllmchat.chat.messages import Message
-    from vllmchat.checking.validator import Between, CheckedParams
+    from vllmchat.checking.validator import CheckedParams, CrossFieldRule
 
     Inputs: TypeAlias = (
         str | Sequence[str | int | Message | ChatMessage | Sequence[int | Message | ChatMessage]]
@@ -57,14 +57,14 @@ class Subject:
         return None if "input" in extra or "messages" in extra else self.count
 
 
-class Dialects:
+class Validators:
     """The parameters of a method, for text and for conversations.
 
     Args:
         owner: The method.
         params: All its parameters.
         of_texts: Those that it accepts with text or tokens.
-        between: The rules between its parameters.
+        cross_field_rules: The rules between its parameters.
         said: For some other names, what is wrong with them and what to write instead.
     """
 
@@ -73,13 +73,13 @@ class Dialects:
         owner: str,
         params: type,
         of_texts: type,
-        between: Mapping[str, Between] | None = None,
+        cross_field_rules: Mapping[str, CrossFieldRule] | None = None,
         said: Mapping[str, tuple[str, str | None]] | None = None,
     ) -> None:
-        self._make: Callable[[bool], Dialect] = lambda conversation: Dialect(
+        self._make: Callable[[bool], Validator] = lambda conversation: Validator(
             owner,
             params if conversation else of_texts,
-            {**(between or {}), **(TEMPLATE_RULES if conversation else {})},
+            {**(cross_field_rules or {}), **(TEMPLATE_RULES if conversation else {})},
             unknown=unknown(
                 owner,
                 params,
@@ -94,9 +94,9 @@ class Dialects:
             ),
             finish=fold_template if conversation else None,
         )
-        self._made: dict[bool, Dialect] = {}
+        self._made: dict[bool, Validator] = {}
 
-    def of(self, subject: Subject) -> Dialect:
+    def of(self, subject: Subject) -> Validator:
         """The one for an input."""
         kind = subject.conversation
         if kind not in self._made:
@@ -110,7 +110,7 @@ _FOR_CONVERSATIONS: Final = (
 )
 
 
-def judge_input(value: object, *, batches: bool) -> Subject:
+def check_input(value: object, *, batches: bool) -> Subject:
     """An input as it is sent, and what is wrong with it.
 
     Args:
@@ -122,18 +122,18 @@ def judge_input(value: object, *, batches: bool) -> Subject:
     items = as_list(value)
     if items is None:
         hint = "Wrap it in [...]." if _is_message(value) else None
-        return _wrong(not_a(value, "input", _WHAT, hint))
+        return _wrong(wrong_type(value, "input", _WHAT, hint))
     if not items:
-        return _wrong(Problem("input", show(value), "must not be empty."))
+        return _wrong(Problem("input", format_value(value), "must not be empty."))
     first = items[0]
     if isinstance(first, str):
         return _texts(items)
     if _is_message(first):
-        messages, found = judge_conversation(items, "input")
+        messages, found = check_conversation(items, "input")
         return Subject({"messages": messages}, 1, True, found)
     inner = as_list(first)
     if inner is None:
-        return Subject({"input": items}, 1, False, judge_tokens(items, "input"))
+        return Subject({"input": items}, 1, False, check_tokens(items, "input"))
     if inner and _is_message(inner[0]):
         return _conversations(items, batches=batches)
     return _token_lists(items)
@@ -152,7 +152,7 @@ def _texts(items: Sequence[object]) -> Subject:
     if not all(isinstance(item, str) for item in items):
         wrong = [(place, item) for place, item in enumerate(items) if not isinstance(item, str)]
         problems = [
-            not_a(item, f"input[{place}]", "a string like the first one")
+            wrong_type(item, f"input[{place}]", "a string like the first one")
             for place, item in wrong[:_MOST_PROBLEMS]
         ]
     return Subject({"input": items}, len(items), problems=problems)
@@ -162,9 +162,9 @@ def _token_lists(items: Sequence[object]) -> Subject:
     problems: list[Problem] = []
     for place, item in enumerate(items):
         path = f"input[{place}]"
-        problems.extend(judge_tokens(item, path))
+        problems.extend(check_tokens(item, path))
         if not problems and not cast("Sequence[object]", item):
-            problems.append(Problem(path, show(item), "must not be empty."))
+            problems.append(Problem(path, format_value(item), "must not be empty."))
         if len(problems) >= _MOST_PROBLEMS:
             break
     return Subject({"input": items}, len(items), problems=problems)
@@ -174,19 +174,19 @@ def _conversations(items: Sequence[object], *, batches: bool) -> Subject:
     if not batches:
         rule = "must be one conversation: this route does not accept a list of conversations."
         return _wrong(
-            Problem("input", f"<{kind_of(items)} of {len(items)}>", rule, "Make one call for each.")
+            Problem("input", f"<{type_name(items)} of {len(items)}>", rule, "Make one call for each.")
         )
     problems: list[Problem] = []
     conversations: list[list[Mapping[str, object]]] = []
     for place, item in enumerate(items):
         path = f"input[{place}]"
         if isinstance(item, str):
-            problems.append(not_a(item, path, "a list of messages like the first one"))
+            problems.append(wrong_type(item, path, "a list of messages like the first one"))
         else:
-            messages, found = judge_conversation(item, path)
+            messages, found = check_conversation(item, path)
             problems.extend(found)
             if not found and not messages:
-                problems.append(Problem(path, show(item), "must not be empty."))
+                problems.append(Problem(path, format_value(item), "must not be empty."))
             conversations.append(messages)
         if len(problems) >= _MOST_PROBLEMS:
             break

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from vllmchat.checking.validator import check_all
+from vllmchat.checking.validator import check_request
 from vllmchat.client.request import Post
 from vllmchat.http.call import Reply
 from vllmchat.pooling.binary import (
+    check_count,
     is_packed,
-    judge_count,
     packing_needs_bytes,
     read_packed,
     settle_packing,
     wanted_format,
 )
-from vllmchat.pooling.inputs import Dialects, judge_input
+from vllmchat.pooling.inputs import Validators, check_input
 from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (
@@ -135,7 +135,7 @@ class Classifications(Answer):
 
 _POOLED: Final = "a pooling response"
 _POOL_NEEDS: Final = "Only pooling models have it: start the server with --runner pooling."
-_POOL_DIALECTS: Final = Dialects(
+_POOL_VALIDATORS: Final = Validators(
     "pool",
     PoolParams,
     PoolTextParams,
@@ -153,7 +153,7 @@ _CLASSIFY_NEEDS: Final = (
     "Only classifiers have it, since vLLM 0.9: start the server with --runner pooling and such a model, or with "
     "--convert classify."
 )
-_CLASSIFY_DIALECTS: Final = Dialects(
+_CLASSIFY_VALIDATORS: Final = Validators(
     "classify",
     ClassifyParams,
     ClassifyTextParams,
@@ -170,11 +170,11 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
     Raises:
         InvalidRequestError: With every problem found.
     """
-    subject = judge_input(inputs, batches=False)
+    subject = check_input(inputs, batches=False)
     form = wanted_format(params, "float", subject.count, "bytes")
     hint = "Use float, or make several calls."
-    found = [*subject.problems, *judge_count(form, subject.count, hint)]
-    checked = check_all(found, _POOL_DIALECTS.of(subject).check, params)
+    found = [*subject.problems, *check_count(form, subject.count, hint)]
+    checked = check_request(found, _POOL_VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read_pooled, packing=packing, wanted=subject.wanted(checked))
     return Post("/pooling", subject.fields, checked, read, outside_v1=True, needs=_POOL_NEEDS)
@@ -186,8 +186,8 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classific
     Raises:
         InvalidRequestError: With every problem found.
     """
-    subject = judge_input(inputs, batches=False)
-    checked = check_all(subject.problems, _CLASSIFY_DIALECTS.of(subject).check, params)
+    subject = check_input(inputs, batches=False)
+    checked = check_request(subject.problems, _CLASSIFY_VALIDATORS.of(subject).check, params)
     read = partial(_read_classes, wanted=subject.wanted(checked))
     return Post("/classify", subject.fields, checked, read, outside_v1=True, needs=_CLASSIFY_NEEDS)
 

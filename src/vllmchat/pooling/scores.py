@@ -11,8 +11,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vllmchat.chat.content import ContentPart
-from vllmchat.checking.describe import as_list, as_mapping, kind_of, not_a, show
-from vllmchat.checking.validator import CheckedParams, Dialect, check_all, unknown
+from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name, wrong_type
+from vllmchat.checking.validator import CheckedParams, Validator, check_request, unknown
 from vllmchat.client.request import Post
 from vllmchat.errors import Problem
 from vllmchat.http.call import Reply
@@ -143,8 +143,8 @@ _RENAMED: Final[dict[str, tuple[str, str | None]]] = {
     "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
     "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
 }
-_SCORE: Final = Dialect("score", ScoreParams, unknown=unknown("score", ScoreParams, _RENAMED))
-_RERANK: Final = Dialect("rerank", RerankParams, unknown=unknown("rerank", RerankParams, _RENAMED))
+_SCORE: Final = Validator("score", ScoreParams, unknown=unknown("score", ScoreParams, _RENAMED))
+_RERANK: Final = Validator("rerank", RerankParams, unknown=unknown("rerank", RerankParams, _RENAMED))
 
 
 def score_request(
@@ -155,12 +155,12 @@ def score_request(
     Raises:
         InvalidRequestError: With every problem found.
     """
-    left, right = _judge(data_1, "data_1"), _judge(data_2, "data_2")
+    left, right = _check(data_1, "data_1"), _check(data_2, "data_2")
     found = [*left.problems, *right.problems]
     if not found and left.count > 1 and left.count != right.count:
         rule = f"must have one item, or as many as data_2 ({right.count}), not {left.count}."
-        found = [Problem("data_1", show(data_1), rule)]
-    checked = check_all(found, _SCORE.check, params)
+        found = [Problem("data_1", format_value(data_1), rule)]
+    checked = check_request(found, _SCORE.check, params)
     # The names that all versions know.
     subject = {"text_1": left.value, "text_2": right.value}
     wanted = _unless_replaced(right.count, checked, ("text_1", "text_2"))
@@ -173,13 +173,13 @@ def rerank_request(query: Scorable, documents: Sequence[Scorable], params: Reran
     Raises:
         InvalidRequestError: With every problem found.
     """
-    found = _judge_one(query, "query")
+    found = _check_one(query, "query")
     several = as_list(documents)
     if several is None:
-        found = [*found, not_a(documents, "documents", "a list of texts or of mappings with `content`")]
+        found = [*found, wrong_type(documents, "documents", "a list of texts or of mappings with `content`")]
     else:
-        found = [*found, *_judge(documents, "documents").problems]
-    checked = check_all(found, _RERANK.check, params)
+        found = [*found, *_check(documents, "documents").problems]
+    checked = check_request(found, _RERANK.check, params)
     return Post("/rerank", {"query": query, "documents": several}, checked, _read_ranking, needs=_NEEDS)
 
 
@@ -188,39 +188,44 @@ def _unless_replaced(count: int, checked: CheckedParams, names: Sequence[str]) -
     return None if any(name in extra for name in names) else count
 
 
-def _judge(value: object, path: str) -> _Side:
+def _check(value: object, path: str) -> _Side:
     """One item, or a list of them."""
     items = as_list(value)
     if items is None:
-        return _Side(value, 1, _judge_one(value, path, "or a list of them"))
+        return _Side(value, 1, _check_one(value, path, "or a list of them"))
     if not items:
-        return _Side(value, 0, [Problem(path, show(value), "must not be empty.")])
+        return _Side(value, 0, [Problem(path, format_value(value), "must not be empty.")])
     problems: list[Problem] = []
     for place, item in enumerate(items):
-        problems.extend(_judge_one(item, f"{path}[{place}]"))
+        problems.extend(_check_one(item, f"{path}[{place}]"))
         if len(problems) >= _MOST_PROBLEMS:
             break
     return _Side(items, len(items), problems)
 
 
-def _judge_one(value: object, path: str, more: str = "") -> list[Problem]:
+def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
     if isinstance(value, str):
         return []
     mapping = as_mapping(value)
     if mapping is None:
         what = f"a text or a mapping with `content`{', ' if more else ''}{more}"
-        return [not_a(value, path, what)]
+        return [wrong_type(value, path, what)]
     if "role" in mapping:
         return [
-            Problem(path, show(value), "is a message, but messages cannot be compared.", "Remove the role.")
+            Problem(
+                path,
+                format_value(value),
+                "is a message, but messages cannot be compared.",
+                "Remove the role.",
+            )
         ]
     if set(mapping) != {"content"}:
-        return [Problem(path, show(value), "must have `content` as its only key.")]
+        return [Problem(path, format_value(value), "must have `content` as its only key.")]
     content = mapping["content"]
     if as_list(content) is None:
         hint = "Write the text itself." if isinstance(content, str) else None
-        rule = f"must be a list of parts, not {kind_of(content)}."
-        return [Problem(f"{path}.content", show(content), rule, hint)]
+        rule = f"must be a list of parts, not {type_name(content)}."
+        return [Problem(f"{path}.content", format_value(content), rule, hint)]
     return []
 
 

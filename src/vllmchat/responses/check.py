@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.chat.check import VLLM_CHAT_NAMES
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
-from vllmchat.checking.describe import as_list, as_mapping, show, suggest
-from vllmchat.checking.validator import Dialect
+from vllmchat.checking.describe import as_list, as_mapping, format_value, suggest
+from vllmchat.checking.validator import Validator
 from vllmchat.errors import Problem
 from vllmchat.responses.params import ResponseParams
 from vllmchat.sampling.rules import CONSTRAINT_CONVERT
@@ -30,7 +30,7 @@ def check_respond(params: Mapping[str, object], *, stream: bool) -> CheckedParam
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _DIALECT.check(params, stream=stream)
+    return _VALIDATOR.check(params, stream=stream)
 
 
 _RENDERING: Final = "has an effect only when rendering, and responses cannot be rendered."
@@ -69,7 +69,7 @@ _PLACES: Final[dict[str, tuple[str, str]]] = {
 
 
 def _unknown(name: str, value: object) -> Problem:
-    shown = show(value)
+    shown = format_value(value)
     if name in _PLACES:
         rule, hint = _PLACES[name]
         return Problem(name, shown, rule, hint.format(value=shown))
@@ -122,7 +122,7 @@ def _structured_outputs(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
     if cast("Mapping[str, object]", fields.get("text", {})).get("format") is not None:
-        shown = show(fields["structured_outputs"])
+        shown = format_value(fields["structured_outputs"])
         rule = 'cannot be combined with text={"format": ...}: both constrain the reply.'
         yield Problem("structured_outputs", shown, rule, "Keep one of them.")
 
@@ -130,7 +130,7 @@ def _structured_outputs(
 def _top_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     included = cast("Sequence[str]", fields.get("include", ()))
     if fields["top_logprobs"] != 0 and _LOGPROBS not in included and "include" not in wrong:
-        yield Problem("top_logprobs", show(fields["top_logprobs"]), f'needs include=["{_LOGPROBS}"].')
+        yield Problem("top_logprobs", format_value(fields["top_logprobs"]), f'needs include=["{_LOGPROBS}"].')
 
 
 def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -138,7 +138,7 @@ def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     if choice in ("none", "auto") or "tools" in wrong:
         return
     if "tools" not in fields:
-        yield Problem("tool_choice", show(choice), "needs `tools`.")
+        yield Problem("tool_choice", format_value(choice), "needs `tools`.")
         return
     named = as_mapping(choice)
     if named is not None:
@@ -147,12 +147,12 @@ def _tool_choice(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
         names = [str(tool["name"]) for tool in tools if "name" in tool]
         if name not in names:
             hint = f"The tools are: {', '.join(names)}." if names else None
-            yield Problem("tool_choice", show(choice), "must name one of the `tools`.", hint)
+            yield Problem("tool_choice", format_value(choice), "must name one of the `tools`.", hint)
 
 
 def _previous(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if "previous_response_id" in fields:
-        shown = show(fields["previous_input_messages"])
+        shown = format_value(fields["previous_input_messages"])
         yield Problem("previous_input_messages", shown, "cannot be combined with `previous_response_id`.")
 
 
@@ -164,7 +164,7 @@ def _as_sent(fields: dict[str, object]) -> None:
         fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
 
 
-_DIALECT: Final = Dialect(
+_VALIDATOR: Final = Validator(
     "VLLMProvider.respond",
     ResponseParams,
     {

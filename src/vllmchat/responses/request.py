@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
-from vllmchat.checking.validator import check_all, judged
+from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
+from vllmchat.checking.validator import check_request, collect
 from vllmchat.client.request import Post
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.responses.check import check_respond
@@ -38,8 +38,8 @@ def respond_request(
     Raises:
         InvalidRequestError: With every problem found.
     """
-    encoded, found = judged(lambda: encode_input(given), "")
-    checked = check_all(found, check_respond, params, stream=stream)
+    encoded, found = collect(lambda: encode_input(given), "")
+    checked = check_request(found, check_respond, params, stream=stream)
     return Post("/responses", {"input": encoded}, checked, _read, stream, needs=NEEDS)
 
 
@@ -54,7 +54,7 @@ def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:
     items = as_list(given)
     if items is None:
         hint = "Wrap it in [...]." if isinstance(given, Mapping | ResponseItem) else None
-        rule = f"must be a string or a list of items, not {kind_of(given)}."
+        rule = f"must be a string or a list of items, not {type_name(given)}."
         raise InvalidRequestError([Problem("input", "", rule, hint)])
     encoded: list[Mapping[str, object]] = []
     problems: list[Problem] = []
@@ -65,14 +65,14 @@ def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:
         elif (mapping := as_mapping(item)) is not None:
             encoded.append(cast("Mapping[str, object]", mapping))
             if "role" not in mapping and "type" not in mapping:
-                problems.append(Problem(path, show(mapping), 'needs a "role" or a "type".'))
+                problems.append(Problem(path, format_value(mapping), 'needs a "role" or a "type".'))
         elif isinstance(item, ModelResponse):
             problems.append(
                 Problem(path, "", "must be an item, not a response.", "Add its .output to the list.")
             )
         else:
-            rule = f"must be a mapping or an item of a response, not {kind_of(item)}."
-            problems.append(Problem(path, show(item), rule))
+            rule = f"must be a mapping or an item of a response, not {type_name(item)}."
+            problems.append(Problem(path, format_value(item), rule))
     if not encoded and not problems:
         problems.append(Problem("input", "[]", "must not be empty."))
     if problems:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.checking.describe import as_mapping, show
+from vllmchat.checking.describe import as_mapping, format_value
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from vllmchat.checking.validator import Between, Convert
+    from vllmchat.checking.validator import Convert, CrossFieldRule
 
 
 def _forced(fields: Mapping[str, object], wrong: frozenset[str]) -> bool:
@@ -24,13 +24,13 @@ def _greedy(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -
     greedy = fields.get("temperature") == 0 and fields.get("use_beam_search") is not True
     if greedy and cast("int", fields["n"]) > 1:
         rule = "must be 1 with temperature=0: greedy decoding makes all replies identical."
-        yield Problem("n", show(fields["n"]), rule)
+        yield Problem("n", format_value(fields["n"]), rule)
 
 
 def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     wanted = cast("Mapping[str, object]", fields["response_format"])
     if wanted["type"] != "text" and _forced(fields, wrong):
-        yield Problem("response_format", show(wanted), _OR_A_CALL, "Keep one of them.")
+        yield Problem("response_format", format_value(wanted), _OR_A_CALL, "Keep one of them.")
     if wanted["type"] != "json_schema":
         return
     if cast("Mapping[str, object]", wanted["json_schema"]).get("schema") is None:
@@ -41,7 +41,7 @@ def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozense
 def _structured_outputs(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
-    shown = show(fields["structured_outputs"])
+    shown = format_value(fields["structured_outputs"])
     wanted = cast("Mapping[str, object]", fields.get("response_format", {})).get("type", "text")
     if wanted != "text":
         rule = f'cannot be combined with a response_format of type "{wanted}": both constrain the reply.'
@@ -75,7 +75,7 @@ def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
         given = fields.get(name)
         if given and given != {"type": "text"}:
             rule = "cannot be combined with use_beam_search=True: beam search silently ignores it."
-            yield Problem(name, show(given), rule, "Leave one of them out.")
+            yield Problem(name, format_value(given), rule, "Leave one of them out.")
 
 
 def _repetition_detection(
@@ -85,18 +85,18 @@ def _repetition_detection(
     most, least = given.get("max_pattern_size", 0), given.get("min_pattern_size", 0)
     if least > most:
         rule = f"must be at most max_pattern_size={most}."
-        yield Problem("repetition_detection.min_pattern_size", show(least), rule)
+        yield Problem("repetition_detection.min_pattern_size", format_value(least), rule)
     if most > 0 and given.get("min_count", 0) < 2:
         rule = "must be at least 2 if max_pattern_size is greater than 0."
-        yield Problem("repetition_detection.min_count", show(given.get("min_count", 0)), rule)
+        yield Problem("repetition_detection.min_count", format_value(given.get("min_count", 0)), rule)
 
 
-def judge_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
+def check_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
     """Rejects stream options that vLLM would ignore."""
     obfuscation = given.get("include_obfuscation")
     if obfuscation is not None:
         rule = "is an option of OpenAI's own server; vLLM silently ignores it."
-        yield Problem("stream_options.include_obfuscation", show(obfuscation), rule, "Leave it out.")
+        yield Problem("stream_options.include_obfuscation", format_value(obfuscation), rule, "Leave it out.")
     if given.get("continuous_usage_stats") is True and given.get("include_usage") is False:
         rule = "has no effect with include_usage=False."
         yield Problem("stream_options.continuous_usage_stats", "True", rule, "Leave include_usage out.")
@@ -124,7 +124,7 @@ CONSTRAINT_CONVERT: Final[dict[str, Convert]] = {
     "structured_outputs": _convert_structured_outputs,
 }
 """Converters for parameters that accept a type as a constraint: they turn it into a JSON schema."""
-GENERATION_RULES: Final[dict[str, Between]] = {
+GENERATION_RULES: Final[dict[str, CrossFieldRule]] = {
     "n": _greedy,
     "response_format": _response_format,
     "structured_outputs": _structured_outputs,

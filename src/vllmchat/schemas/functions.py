@@ -16,7 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json, to_jsonable_python
 from typing_extensions import TypedDict, get_type_hints
 
-from vllmchat.checking.describe import as_mapping, kind_of
+from vllmchat.checking.describe import as_mapping, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.schemas import docstrings
 from vllmchat.wire.decode import as_object
@@ -158,7 +158,7 @@ class _UndescribableError(Exception):
         self.function = function
 
     def problem(self, path: str) -> Problem:
-        name = getattr(self.function, "__qualname__", None) or kind_of(self.function)
+        name = getattr(self.function, "__qualname__", None) or type_name(self.function)
         return Problem(path, f"<{name.replace('<locals>.', '')}>", self.rule, self.suggestion)
 
 
@@ -198,7 +198,7 @@ class _Signature:
 
 def _check(function: object) -> None:
     if not callable(function):
-        raise _UndescribableError(function, f"must be a function, not {kind_of(function)}.")
+        raise _UndescribableError(function, f"must be a function, not {type_name(function)}.")
     if isinstance(function, type):
         hint = "Write a function, or a mapping with the schema of the class."
         raise _UndescribableError(function, "is a class, not a function.", hint)

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
-from vllmchat.checking.call_params import Limits, checked_timeout
+from vllmchat.checking.call_params import TimeoutParams, checked_timeout
 from vllmchat.checking.rules import Bounds, Length, NotBlank
-from vllmchat.checking.validator import Dialect
+from vllmchat.checking.validator import Validator
 from vllmchat.client.request import PlainRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Reply
@@ -38,47 +38,47 @@ LORA: Final = (
 # The types of the parameters. The methods explain them.
 
 
-class _Sleep(Limits, total=False):
+class _Sleep(TimeoutParams, total=False):
     level: Annotated[int, Bounds(ge=0, le=2)]
     mode: PauseMode
 
 
-class _WakeUp(Limits, total=False):
+class _WakeUp(TimeoutParams, total=False):
     tags: Annotated[Sequence[WakeTag], Length(1)]
 
 
-class _ResetPrefixCache(Limits, total=False):
+class _ResetPrefixCache(TimeoutParams, total=False):
     reset_running_requests: bool
     reset_external: bool
 
 
-class _Pause(Limits, total=False):
+class _Pause(TimeoutParams, total=False):
     mode: PauseMode
     clear_cache: bool
 
 
-class _Abort(Limits, total=False):
+class _Abort(TimeoutParams, total=False):
     request_ids: Annotated[Sequence[Annotated[str, NotBlank()]], Length(1)]
 
 
-class _LoadLoRA(Limits, total=False):
+class _LoadLoRA(TimeoutParams, total=False):
     name: Annotated[str, NotBlank()]
     path: Annotated[str, NotBlank()]
     load_inplace: bool
     is_3d_lora_weight: bool
 
 
-class _UnloadLoRA(Limits, total=False):
+class _UnloadLoRA(TimeoutParams, total=False):
     name: Annotated[str, NotBlank()]
 
 
-_SLEEP: Final = Dialect("sleep", _Sleep)
-_WAKE_UP: Final = Dialect("wake_up", _WakeUp)
-_RESET_PREFIX_CACHE: Final = Dialect("reset_prefix_cache", _ResetPrefixCache)
-_PAUSE: Final = Dialect("pause", _Pause)
-_ABORT: Final = Dialect("abort", _Abort)
-_LOAD_LORA: Final = Dialect("load_lora", _LoadLoRA)
-_UNLOAD_LORA: Final = Dialect("unload_lora", _UnloadLoRA)
+_SLEEP: Final = Validator("sleep", _Sleep)
+_WAKE_UP: Final = Validator("wake_up", _WakeUp)
+_RESET_PREFIX_CACHE: Final = Validator("reset_prefix_cache", _ResetPrefixCache)
+_PAUSE: Final = Validator("pause", _Pause)
+_ABORT: Final = Validator("abort", _Abort)
+_LOAD_LORA: Final = Validator("load_lora", _LoadLoRA)
+_UNLOAD_LORA: Final = Validator("unload_lora", _UnloadLoRA)
 
 Wait: TypeAlias = float | Timeout | None
 

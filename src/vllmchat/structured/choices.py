@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, get_origin
 
-from vllmchat.checking.describe import as_list, kind_of, show
+from vllmchat.checking.describe import as_list, format_value, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.schemas.types import is_type, shown, unaliased
 from vllmchat.structured.output_type import check_whole, mismatch
@@ -73,7 +73,7 @@ def _members(given: object) -> Sequence[object]:
         return get_args(options)
     members = _members_of_enum(options) or as_list(options)
     if members is None:
-        what = shown(given) if is_type(given) else kind_of(given)
+        what = shown(given) if is_type(given) else type_name(given)
         raise _no_options(f"must be a list of strings, a Literal or an enum, not {what}.")
     return members
 
@@ -85,7 +85,7 @@ def _members_of_enum(options: object) -> Sequence[object] | None:
 def _text_of(option: object) -> str:
     text = option.value if isinstance(option, Enum) else option
     if not isinstance(text, str):
-        raise _no_options(f"must be strings; {show(option)} is {kind_of(option)}.")
+        raise _no_options(f"must be strings; {format_value(option)} is {type_name(option)}.")
     return str(text)
 
 

@@ -383,14 +383,14 @@ class OpenAIStructuredVerbs(ChatStreams):
 
 
 def _vllm(messages: Messages, asked: Params, params: Params, *, stream: bool) -> ChatRequest:
-    params, found = _judged(params)
+    params, found = _collected(params)
     return ChatRequest.make(
         messages, VLLM_CHAT, {**params, **asked}, stream=stream, ask_usage=True, found=found
     )
 
 
 def _openai(messages: Messages, asked: Params, params: Params, *, stream: bool) -> ChatRequest:
-    params, found = _judged(params)
+    params, found = _collected(params)
     return ChatRequest.make(
         messages, OPENAI_CHAT, {**params, **asked}, stream=stream, ask_usage=False, found=found
     )
@@ -411,11 +411,11 @@ def _options(options: type[S] | Sequence[S] | TypeForm[S]) -> Options[S]:
     return Options(options)
 
 
-def _judged(params: Params) -> tuple[Params, list[Problem]]:
+def _collected(params: Params) -> tuple[Params, list[Problem]]:
     """Returns the parameters that a parsing method can have, and the problems of the others."""
-    from vllmchat.structured.output_type import judge_single
+    from vllmchat.structured.output_type import check_single
 
-    found = judge_single(params)
+    found = check_single(params)
     wrong = {problem.parameter for problem in found}
     return {name: value for name, value in params.items() if name not in wrong}, found
 

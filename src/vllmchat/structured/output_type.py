@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from vllmchat.checking.describe import show
+from vllmchat.checking.describe import format_value
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
 from vllmchat.schemas.types import (
     SchemaError,
@@ -150,7 +150,7 @@ def _in_object(schema: Mapping[str, object]) -> dict[str, object]:
     return outer
 
 
-def judge_single(params: Mapping[str, object]) -> list[Problem]:
+def check_single(params: Mapping[str, object]) -> list[Problem]:
     """Rejects parameters that a method cannot have if it parses the reply into one value."""
     problems = [
         Problem(
@@ -161,7 +161,7 @@ def judge_single(params: Mapping[str, object]) -> list[Problem]:
     ]
     n = params.get("n")
     if n is not None and n != 1:
-        problems.append(Problem("n", show(n), "must be 1: this method parses one reply."))
+        problems.append(Problem("n", format_value(n), "must be 1: this method parses one reply."))
     return problems
 
 

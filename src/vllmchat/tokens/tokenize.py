@@ -14,13 +14,13 @@ from vllmchat.chat.messages import Message, Messages
 from vllmchat.chat.templating import (
     TEMPLATE_RULES,
     TemplatingBase,
+    check_conversation,
     convert_tools,
     fold_template,
-    judge_conversation,
 )
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
-from vllmchat.checking.validator import CheckedParams, Dialect, check_all, judge_tokens, unknown
+from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens, unknown
 from vllmchat.client.request import Post
 from vllmchat.http.call import Reply
 from vllmchat.sampling.params import ReasoningEffort
@@ -142,7 +142,7 @@ _FOR_CONVERSATIONS: Final[tuple[str, str]] = (
     'For a conversation, write [{"role": "user", "content": ...}].',
 )
 
-_TEXT: Final = Dialect(
+_TEXT: Final = Validator(
     "tokenize",
     _TextParams,
     unknown=unknown(
@@ -151,7 +151,7 @@ _TEXT: Final = Dialect(
         dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS),
     ),
 )
-_CONVERSATION: Final = Dialect(
+_CONVERSATION: Final = Validator(
     "tokenize", TokenizeParams, TEMPLATE_RULES, finish=fold_template, convert={"tools": convert_tools}
 )
 
@@ -170,10 +170,10 @@ def _fold_counted(fields: dict[str, object]) -> None:
         fields["chat_template_kwargs"] = {**implied, **given}
 
 
-_COUNT: Final = Dialect(
+_COUNT: Final = Validator(
     "count_tokens", CountTokensParams, TEMPLATE_RULES, finish=_fold_counted, convert={"tools": convert_tools}
 )
-_DETOKENIZE: Final = Dialect("detokenize", DetokenizeParams)
+_DETOKENIZE: Final = Validator("detokenize", DetokenizeParams)
 
 
 def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokenization]:
@@ -183,9 +183,9 @@ def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokeni
         InvalidRequestError: With every problem found.
     """
     if isinstance(cast("object", prompt), str):
-        return _tokenize({"prompt": prompt}, check_all((), _TEXT.check, params), _read_tokens)
-    messages, found = judge_conversation(prompt, "prompt")
-    return _tokenize({"messages": messages}, check_all(found, _CONVERSATION.check, params), _read_tokens)
+        return _tokenize({"prompt": prompt}, check_request((), _TEXT.check, params), _read_tokens)
+    messages, found = check_conversation(prompt, "prompt")
+    return _tokenize({"messages": messages}, check_request(found, _CONVERSATION.check, params), _read_tokens)
 
 
 def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
@@ -194,8 +194,8 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
     Raises:
         InvalidRequestError: With every problem found.
     """
-    encoded, found = judge_conversation(messages, "messages")
-    request = _tokenize({"messages": encoded}, check_all(found, _COUNT.check, params), _read_count)
+    encoded, found = check_conversation(messages, "messages")
+    request = _tokenize({"messages": encoded}, check_request(found, _COUNT.check, params), _read_count)
     if params.get("reasoning_effort") is None:
         return request
     # Older versions set fewer template variables for it.
@@ -222,7 +222,7 @@ def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[
     Raises:
         InvalidRequestError: With every problem found.
     """
-    checked = check_all(judge_tokens(tokens, "tokens"), _DETOKENIZE.check, params)
+    checked = check_request(check_tokens(tokens, "tokens"), _DETOKENIZE.check, params)
     return Post("/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, needs=_NEEDS)
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from vllmchat.chat.completion import ChatMessage, ToolCall
 from vllmchat.chat.events import Event
 from vllmchat.chat.messages import encode_messages, tool_message
-from vllmchat.checking.describe import as_list, as_mapping, kind_of, show
+from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
 from vllmchat.schemas.functions import Tool, as_tool, text_of
 from vllmchat.wire.decode import build
@@ -202,7 +202,7 @@ class Toolbox:
         for place, item in enumerate(items):
             path = f"tools[{place}]"
             if as_mapping(item) is not None or not callable(item):
-                what = "a mapping" if as_mapping(item) is not None else kind_of(item)
+                what = "a mapping" if as_mapping(item) is not None else type_name(item)
                 rule = f"must be a function, not {what}."
                 problems.append(Problem(path, "", rule, "Write Tool(function, name=..., parameters=...)."))
                 continue
@@ -245,10 +245,12 @@ def check_run(max_turns: object, params: Mapping[str, object]) -> None:
     """
     problems: list[Problem] = []
     if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-        problems.append(Problem("max_turns", show(max_turns), "must be at least 1."))
+        problems.append(Problem("max_turns", format_value(max_turns), "must be at least 1."))
     n = params.get("n")
     if n is not None and n != 1:
-        problems.append(Problem("n", show(n), "must be 1: the conversation continues with one reply."))
+        problems.append(
+            Problem("n", format_value(n), "must be 1: the conversation continues with one reply.")
+        )
     if problems:
         raise InvalidRequestError(problems)
 
@@ -397,7 +399,7 @@ def _problems(error: ValidationError) -> str:
     lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False):
         path = ".".join(str(part) for part in each["loc"])
-        given = "" if each["type"] == "missing" else f" (given: {show(each['input'])})"
+        given = "" if each["type"] == "missing" else f" (given: {format_value(each['input'])})"
         lines.append(f"- {path}: {each['msg']}{given}" if path else f"- {each['msg']}{given}")
     return "\n".join(lines)
 

@@ -84,7 +84,7 @@ class Turn:
                 return []
             case Finished(completion=completion):
                 self.completion = completion
-                self.refusal = self._judge(completion)
+                self.refusal = self._check(completion)
                 if self.refusal is None:
                     self.calls = [_wire_call(call) for call in self._called]
                 return []
@@ -136,7 +136,7 @@ class Turn:
         self._in_reasoning = False
         return [Chunk("reasoning_done", "")]
 
-    def _judge(self, completion: ChatCompletion) -> str | None:
+    def _check(self, completion: ChatCompletion) -> str | None:
         reason = completion.finish_reason
         if reason == "abort":
             return (
