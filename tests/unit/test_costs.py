@@ -45,7 +45,7 @@ def test_a_chunk_is_parsed_once(
     scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.stream(chunks(*"abcdefgh"))
-    decode.build(ChatCompletionChunk)
+    decode.ensure_built(ChatCompletionChunk)
     validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
     monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
     others: list[object] = []
@@ -64,7 +64,7 @@ def test_a_chunk_is_decoded_when_it_is_requested(
     # The other events of the same read wait as bytes: many models at once would keep the garbage collector busy.
     block = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks(*"abcdefgh"))
     scripted.stream([block])
-    decode.build(ChatCompletionChunk)
+    decode.ensure_built(ChatCompletionChunk)
     validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
     monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
     llm = VLLMProvider("m", base_url=scripted.base_url)

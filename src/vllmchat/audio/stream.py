@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from vllmchat.audio.transcription import AudioUsage, Transcription, decode_event
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
-from vllmchat.wire.decode import build
+from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
     from vllmchat.audio.transcription import TranscriptionChunk
@@ -43,8 +43,8 @@ class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
 
     def reply(self) -> Transcription:
         """The transcription so far; it may be empty."""
-        build(AudioUsage)
-        build(Transcription)
+        ensure_built(AudioUsage)
+        ensure_built(Transcription)
         usage = self._usage.model_dump(include=_TOLD) if self._usage is not None else None
         return Transcription.model_validate({"text": "".join(self._pieces), "usage": usage})
 

@@ -9,18 +9,18 @@ from pydantic import Field
 from vllmchat.http.call import Reply
 from vllmchat.wire.decode import (
     Answer,
-    Items,
     JsonObject,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
-    build,
     chunk_or_error,
     decode,
-    not_this,
-    null_as,
+    default_for_null,
+    ensure_built,
     read_answer,
-    stamped,
+    unexpected_body,
+    with_request_id,
 )
 from vllmchat.wire.usage import Usage
 
@@ -56,7 +56,7 @@ class TranscriptionSegment(WireModel):
     end: float = 0.0
     """When it ends, in seconds."""
 
-    text: Text = ""
+    text: LenientStr = ""
     """Its text."""
 
     speaker: str | None = None
@@ -77,14 +77,14 @@ class TranscriptionSegment(WireModel):
     temperature: float | None = None
     """The sampling temperature."""
 
-    tokens: Items[int] = Field(default_factory=list[int])
+    tokens: LenientList[int] = Field(default_factory=list[int])
     """Its token IDs."""
 
 
 class TranscriptionWord(WireModel):
     """A single word. vLLM returns none."""
 
-    word: Text = ""
+    word: LenientStr = ""
     """The word."""
 
     start: float = 0.0
@@ -97,7 +97,7 @@ class TranscriptionWord(WireModel):
 class Transcription(Answer):
     """A transcription or a translation."""
 
-    text: Text = ""
+    text: LenientStr = ""
     """The whole text."""
 
     language: str | None = None
@@ -127,7 +127,7 @@ class TranscriptionDelta(WireModel):
 class TranscriptionChoice(WireModel):
     """The one choice of a chunk."""
 
-    delta: Annotated[TranscriptionDelta, null_as(TranscriptionDelta)] = Field(
+    delta: Annotated[TranscriptionDelta, default_for_null(TranscriptionDelta)] = Field(
         default_factory=TranscriptionDelta
     )
     """What it adds."""
@@ -142,19 +142,19 @@ class TranscriptionChoice(WireModel):
 class TranscriptionChunk(WireModel):
     """A chunk of a streamed transcription or translation."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The response ID."""
 
-    object: Text = "transcription.chunk"
+    object: LenientStr = "transcription.chunk"
     """`"transcription.chunk"` or `"translation.chunk"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the response was started, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model."""
 
-    choices: Items[TranscriptionChoice] = Field(default_factory=list[TranscriptionChoice])
+    choices: LenientList[TranscriptionChoice] = Field(default_factory=list[TranscriptionChoice])
     """What it adds; empty in the last chunk, which has the usage."""
 
     usage: Usage | None = None
@@ -178,9 +178,9 @@ def read_transcription(reply: Reply) -> Transcription:
     """
     if reply.head.headers.get("content-type", "").startswith("text/plain"):
         # OpenAI's own format for `text`.
-        build(Transcription)
-        return stamped(Transcription(text=reply.body.decode("utf-8", "replace")), reply)
-    return read_answer(Transcription, reply, _WHAT, holds="text")
+        ensure_built(Transcription)
+        return with_request_id(Transcription(text=reply.body.decode("utf-8", "replace")), reply)
+    return read_answer(Transcription, reply, _WHAT, required_key="text")
 
 
 def decode_event(data: bytes) -> TranscriptionChunk | JsonObject:
@@ -195,5 +195,5 @@ def decode_event(data: bytes) -> TranscriptionChunk | JsonObject:
 def _decode_chunk(data: bytes) -> TranscriptionChunk:
     chunk = decode(TranscriptionChunk, data, _CHUNK)
     if not {"choices", "usage"} & chunk.model_fields_set:
-        raise not_this(_CHUNK, data, "it has no choices")
+        raise unexpected_body(_CHUNK, data, "it has no choices")
     return chunk

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from vllmchat.chat.completion import ChatCompletion, mark_cut, set_request_id
 from vllmchat.chat.tool_calls import CallsSoFar
-from vllmchat.wire.decode import as_object, build
+from vllmchat.wire.decode import as_object, ensure_built
 from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Accumulator:
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
-        build(ChatCompletion)
+        ensure_built(ChatCompletion)
         try:
             # Some fields that are unknown in chunks are known in the whole reply, such as `refusal`.
             completion = ChatCompletion.model_validate(

@@ -16,7 +16,7 @@ from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.describe import as_list, format_value, type_name
 from vllmchat.client.request import Post
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.wire.decode import put_in_order
+from vllmchat.wire.decode import sort_by_index
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
@@ -134,5 +134,5 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
 
 def _read(reply: Reply, *, wanted: int | None) -> ChatCompletion:
     completion = decode_completion(reply.body, request_id=reply.head.request_id)
-    put_in_order(completion.choices, wanted, "a batch response", reply)
+    sort_by_index(completion.choices, wanted, "a batch response", reply)
     return completion

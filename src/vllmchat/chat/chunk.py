@@ -13,17 +13,17 @@ from pydantic import AliasChoices, Field, ValidationError
 from vllmchat.chat.completion import ChoiceLogprobs
 from vllmchat.wire.decode import (
     Content,
-    Items,
     JsonObject,
     JsonText,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
-    build,
     chunk_or_error,
+    default_for_null,
+    ensure_built,
     first_problem,
-    not_this,
-    null_as,
+    unexpected_body,
 )
 from vllmchat.wire.usage import FinishReason, RequestMetrics, Usage
 
@@ -75,10 +75,10 @@ class Delta(WireModel):
 class ChunkChoice(WireModel):
     """What a chunk adds to one choice."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Index of the choice, from 0."""
 
-    delta: Annotated[Delta, null_as(lambda: Delta())] = Field(default_factory=Delta)
+    delta: Annotated[Delta, default_for_null(lambda: Delta())] = Field(default_factory=Delta)
     """What the chunk adds to the message."""
 
     logprobs: ChoiceLogprobs | None = None
@@ -101,19 +101,19 @@ class ChatCompletionChunk(WireModel):
     choices interleave. The chunk with the usage has no choices.
     """
 
-    id: Text = ""
+    id: LenientStr = ""
     """The id of the reply, the same in all chunks."""
 
-    object: Annotated[str, null_as(lambda: "chat.completion.chunk")] = "chat.completion.chunk"
+    object: Annotated[str, default_for_null(lambda: "chat.completion.chunk")] = "chat.completion.chunk"
     """Always `"chat.completion.chunk"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the server began the reply, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    choices: Items[ChunkChoice] = Field(default_factory=list[ChunkChoice])
+    choices: LenientList[ChunkChoice] = Field(default_factory=list[ChunkChoice])
     """What the chunk adds, usually to one choice; empty in the chunk with the usage."""
 
     usage: Usage | None = None
@@ -177,13 +177,13 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
     """
     # Call the validator directly: `model_validate_json` would add a quarter of the time that validation takes.
     if not ChatCompletionChunk.__pydantic_complete__:
-        build(ChatCompletionChunk)
+        ensure_built(ChatCompletionChunk)
     try:
         chunk: ChatCompletionChunk = ChatCompletionChunk.__pydantic_validator__.validate_json(data)
     except ValidationError as error:
-        raise not_this("a chat completion chunk", data, first_problem(error)) from error
+        raise unexpected_body("a chat completion chunk", data, first_problem(error)) from error
     if not chunk.choices and not _says_it_is_one(chunk):
-        raise not_this("a chat completion chunk", data, "it has no choices")
+        raise unexpected_body("a chat completion chunk", data, "it has no choices")
     for choice in chunk.choices:
         if choice.delta.__pydantic_extra__:
             _take_old_reasoning(choice.delta)

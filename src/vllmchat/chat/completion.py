@@ -15,16 +15,16 @@ from pydantic_core import from_json
 from vllmchat.errors import ResponseError
 from vllmchat.wire.decode import (
     Content,
-    Items,
     JsonObject,
     JsonText,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
     as_object,
     decode,
-    not_this,
-    null_as,
+    default_for_null,
+    unexpected_body,
 )
 from vllmchat.wire.usage import CUT_REASONS, FinishReason, PromptLogprob, RequestMetrics, TokenLogprob, Usage
 
@@ -32,7 +32,7 @@ from vllmchat.wire.usage import CUT_REASONS, FinishReason, PromptLogprob, Reques
 class FunctionCall(WireModel):
     """The function of a tool call, and its arguments."""
 
-    name: Text = ""
+    name: LenientStr = ""
     """Name of the function."""
 
     arguments: JsonText = ""
@@ -42,13 +42,15 @@ class FunctionCall(WireModel):
 class ToolCall(WireModel):
     """A tool call in a reply."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The id that the result must have as its `tool_call_id`. Empty if the server sent none."""
 
-    type: Annotated[str, null_as(lambda: "function")] = "function"
+    type: Annotated[str, default_for_null(lambda: "function")] = "function"
     """`"function"`; servers other than vLLM also have `"custom"`."""
 
-    function: Annotated[FunctionCall, null_as(lambda: FunctionCall())] = Field(default_factory=FunctionCall)
+    function: Annotated[FunctionCall, default_for_null(lambda: FunctionCall())] = Field(
+        default_factory=FunctionCall
+    )
     """The function and its arguments."""
 
     _cut: bool = PrivateAttr(default=False)
@@ -116,7 +118,7 @@ def mark_cut(call: ToolCall) -> None:
 class ChatMessage(WireModel):
     """The message of a reply. Append it unchanged to the `messages` of the next request."""
 
-    role: Annotated[str, null_as(lambda: "assistant")] = "assistant"
+    role: Annotated[str, default_for_null(lambda: "assistant")] = "assistant"
     """The author's role; in a reply always `"assistant"`."""
 
     content: Content = None
@@ -131,7 +133,7 @@ class ChatMessage(WireModel):
     refusal: str | None = None
     """Why the model declined, on servers that report it. vLLM does not."""
 
-    tool_calls: Items[ToolCall] = Field(default_factory=list[ToolCall])
+    tool_calls: LenientList[ToolCall] = Field(default_factory=list[ToolCall])
     """The tool calls, in order; empty if there are none."""
 
     annotations: object = None
@@ -192,10 +194,12 @@ class ChoiceLogprobs(WireModel):
 class Choice(WireModel):
     """One of the `n` replies of a completion."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Its index, from 0."""
 
-    message: Annotated[ChatMessage, null_as(lambda: ChatMessage())] = Field(default_factory=ChatMessage)
+    message: Annotated[ChatMessage, default_for_null(lambda: ChatMessage())] = Field(
+        default_factory=ChatMessage
+    )
     """The message."""
 
     logprobs: ChoiceLogprobs | None = None
@@ -230,19 +234,19 @@ class ChatCompletion(WireModel):
     choices (vLLM always returns some), they are empty.
     """
 
-    id: Text = ""
+    id: LenientStr = ""
     """The id of the reply: `chatcmpl-` and the request's id."""
 
-    object: Annotated[str, null_as(lambda: "chat.completion")] = "chat.completion"
+    object: Annotated[str, default_for_null(lambda: "chat.completion")] = "chat.completion"
     """Always `"chat.completion"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the server created it, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name. May differ from the requested name."""
 
-    choices: Items[Choice] = Field(default_factory=list[Choice])
+    choices: LenientList[Choice] = Field(default_factory=list[Choice])
     """The `n` replies."""
 
     usage: Usage | None = None
@@ -327,7 +331,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatComp
     completion = decode(ChatCompletion, body, "a chat completion")
     given = completion.model_fields_set
     if "choices" not in given and not ("object" in given and completion.object == "chat.completion"):
-        raise not_this("a chat completion", body, "it has no choices")
+        raise unexpected_body("a chat completion", body, "it has no choices")
     set_request_id(completion, request_id)
     return completion
 

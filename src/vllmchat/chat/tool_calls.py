@@ -11,7 +11,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.completion import ToolCall, is_whole, mark_cut
-from vllmchat.wire.decode import build
+from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +82,7 @@ class CallSoFar:
         Args:
             cut: Whether the call is known to be truncated.
         """
-        build(ToolCall)
+        ensure_built(ToolCall)
         call = ToolCall.model_validate(self.fields())
         if cut:
             mark_cut(call)

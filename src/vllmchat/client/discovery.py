@@ -11,7 +11,7 @@ from vllmchat.client.request import PlainRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.timeout import Timeout
-from vllmchat.wire.decode import Items, WireModel, decode
+from vllmchat.wire.decode import LenientList, WireModel, decode
 
 
 class Model(WireModel):
@@ -45,7 +45,7 @@ class ModelList(WireModel):
     object: str = "list"
     """Always `"list"`."""
 
-    data: Items[Model] = Field(default_factory=list[Model])
+    data: LenientList[Model] = Field(default_factory=list[Model])
     """The models."""
 
 

@@ -11,17 +11,17 @@ from typing import Annotated
 from pydantic import Field, PrivateAttr, ValidationError
 
 from vllmchat.wire.decode import (
-    Items,
     JsonObject,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
-    build,
     chunk_or_error,
     decode,
+    default_for_null,
+    ensure_built,
     first_problem,
-    not_this,
-    null_as,
+    unexpected_body,
 )
 from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage
 
@@ -29,27 +29,27 @@ from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usa
 class TextLogprobs(WireModel):
     """Log probabilities of a completion's tokens, with one entry per token in each list."""
 
-    tokens: Items[str] = Field(default_factory=list[str])
+    tokens: LenientList[str] = Field(default_factory=list[str])
     """The tokens as text; with `return_tokens_as_token_ids`, as `"token_id:17"`."""
 
-    token_logprobs: Items[float | None] = Field(default_factory=list[float | None])
+    token_logprobs: LenientList[float | None] = Field(default_factory=list[float | None])
     """Natural logarithm of each token's probability; -9999.0 means minus infinity. With `echo`, None for the first
     token of the prompt."""
 
-    top_logprobs: Items[dict[str, float] | None] = Field(default_factory=list[dict[str, float] | None])
+    top_logprobs: LenientList[dict[str, float] | None] = Field(default_factory=list[dict[str, float] | None])
     """The most likely tokens at each position, as many as `logprobs` requested."""
 
-    text_offset: Items[int] = Field(default_factory=list[int])
+    text_offset: LenientList[int] = Field(default_factory=list[int])
     """The start of each token in the text, in characters."""
 
 
 class TextChoice(WireModel):
     """One of the completions of a response; there are `n` of them for each prompt."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Its index, from 0. The completions of the first prompt come first."""
 
-    text: Text = ""
+    text: LenientStr = ""
     """The generated text; with `echo`, preceded by the prompt."""
 
     logprobs: TextLogprobs | None = None
@@ -82,19 +82,19 @@ class TextCompletion(WireModel):
     `text` and `finish_reason` are those of the first choice; `texts` has the texts of all choices.
     """
 
-    id: Text = ""
+    id: LenientStr = ""
     """The id of the completion: `cmpl-` and the request's id."""
 
-    object: Annotated[str, null_as(lambda: "text_completion")] = "text_completion"
+    object: Annotated[str, default_for_null(lambda: "text_completion")] = "text_completion"
     """Always `"text_completion"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the server created it, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name. May differ from the requested name."""
 
-    choices: Items[TextChoice] = Field(default_factory=list[TextChoice])
+    choices: LenientList[TextChoice] = Field(default_factory=list[TextChoice])
     """The completions: `n` for the first prompt, `n` for the second, and so on."""
 
     usage: Usage | None = None
@@ -141,10 +141,10 @@ class TextCompletion(WireModel):
 class TextChunkChoice(WireModel):
     """What a chunk adds to one choice."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Index of the choice, from 0."""
 
-    text: Text = ""
+    text: LenientStr = ""
     """The next piece of the text: a token, several tokens, or nothing."""
 
     logprobs: TextLogprobs | None = None
@@ -170,19 +170,19 @@ class TextCompletionChunk(WireModel):
     the usage has no choices.
     """
 
-    id: Text = ""
+    id: LenientStr = ""
     """The id of the completion, the same in all chunks."""
 
-    object: Annotated[str, null_as(lambda: "text_completion")] = "text_completion"
+    object: Annotated[str, default_for_null(lambda: "text_completion")] = "text_completion"
     """Always `"text_completion"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the server began the completion, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    choices: Items[TextChunkChoice] = Field(default_factory=list[TextChunkChoice])
+    choices: LenientList[TextChunkChoice] = Field(default_factory=list[TextChunkChoice])
     """What the chunk adds, usually to one choice; empty in the chunk with the usage."""
 
     usage: Usage | None = None
@@ -214,7 +214,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> TextComp
     """
     completion = decode(TextCompletion, body, "a completion")
     if "choices" not in completion.model_fields_set:
-        raise not_this("a completion", body, "it has no choices")
+        raise unexpected_body("a completion", body, "it has no choices")
     set_request_id(completion, request_id)
     return completion
 
@@ -230,11 +230,11 @@ def decode_event(data: bytes) -> TextCompletionChunk | JsonObject:
 
 def _decode_chunk(data: bytes) -> TextCompletionChunk:
     if not TextCompletionChunk.__pydantic_complete__:
-        build(TextCompletionChunk)
+        ensure_built(TextCompletionChunk)
     try:
         chunk: TextCompletionChunk = TextCompletionChunk.__pydantic_validator__.validate_json(data)
     except ValidationError as error:
-        raise not_this("a chunk of a completion", data, first_problem(error)) from error
+        raise unexpected_body("a chunk of a completion", data, first_problem(error)) from error
     if "choices" not in chunk.model_fields_set:
-        raise not_this("a chunk of a completion", data, "it has no choices")
+        raise unexpected_body("a chunk of a completion", data, "it has no choices")
     return chunk

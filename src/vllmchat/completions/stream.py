@@ -10,7 +10,7 @@ from vllmchat.completions.request import choices_wanted
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.sampling.accumulate import Pieces
-from vllmchat.wire.decode import build
+from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
     from vllmchat.client.request import Post
@@ -42,7 +42,7 @@ class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
 
     def reply(self) -> TextCompletion:
         """Returns the completion so far, even if it is empty."""
-        build(TextCompletion)
+        ensure_built(TextCompletion)
         completion = TextCompletion.model_validate(self._pieces.whole())
         if self.head is not None:
             set_request_id(completion, self.head.request_id)

@@ -7,17 +7,17 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from vllmchat.wire.decode import (
-    Items,
     JsonObject,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
-    build,
     chunk_or_error,
     decode,
+    default_for_null,
+    ensure_built,
     first_problem,
-    not_this,
-    null_as,
+    unexpected_body,
 )
 from vllmchat.wire.usage import MISSING_LOGPROB, FinishReason, PromptLogprob, RequestMetrics, Usage
 
@@ -31,7 +31,7 @@ class TokenChance(WireModel):
     token: str | None = None
     """The token as text; None without `output_mode="text"`."""
 
-    logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
+    logprob: Annotated[float, default_for_null(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
     """Natural logarithm of its probability; -9999.0 means minus infinity or "not sent"."""
 
     rank: int | None = None
@@ -44,7 +44,7 @@ class TokenChance(WireModel):
 class GeneratedToken(TokenChance):
     """The token generated at a position, and the most likely ones."""
 
-    top_logprobs: Items[TokenChance] = Field(default_factory=list[TokenChance])
+    top_logprobs: LenientList[TokenChance] = Field(default_factory=list[TokenChance])
     """The most likely tokens at this position, as many as `logprobs` requested."""
 
 
@@ -58,26 +58,26 @@ class GenerationLogprobs(WireModel):
 class WeightVersion(WireModel):
     """The version of the weights that generated a range of tokens."""
 
-    version: Text = ""
+    version: LenientStr = ""
     """The version."""
 
-    start: Whole = 0
+    start: LenientInt = 0
     """Index of the first token."""
 
-    end: Whole = 0
+    end: LenientInt = 0
     """Index after the last token."""
 
 
 class GenerationChoice(WireModel):
     """One of the `n` continuations. In a chunk, what the chunk adds to one."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Its index, from 0."""
 
-    token_ids: Items[int] = Field(default_factory=list[int])
+    token_ids: LenientList[int] = Field(default_factory=list[int])
     """Ids of the generated tokens."""
 
-    text: Text = ""
+    text: LenientStr = ""
     """The tokens as text, without a stop string that ended it; empty without `output_mode="text"`."""
 
     finish_reason: FinishReason | str | None = None
@@ -102,7 +102,7 @@ class GenerationChoice(WireModel):
 class Generation(WireModel):
     """The result of `generate`. `token_ids`, `text` and `finish_reason` are those of the first choice."""
 
-    request_id: Text = ""
+    request_id: LenientStr = ""
     """The id of the generation: `generate-tokens-` and the request's id."""
 
     model: str | None = None
@@ -111,10 +111,10 @@ class Generation(WireModel):
     created: int | None = None
     """When the server created it, in seconds since 1970. Not in streams."""
 
-    output_mode: Annotated[str, null_as(lambda: "tokens")] = "tokens"
+    output_mode: Annotated[str, default_for_null(lambda: "tokens")] = "tokens"
     """`"tokens"` or `"text"`."""
 
-    choices: Items[GenerationChoice] = Field(default_factory=list[GenerationChoice])
+    choices: LenientList[GenerationChoice] = Field(default_factory=list[GenerationChoice])
     """The `n` continuations."""
 
     usage: Usage | None = None
@@ -164,13 +164,13 @@ class GenerationChunk(WireModel):
     It may contain several tokens, or none. The chunk with the usage has no choices.
     """
 
-    request_id: Text = ""
+    request_id: LenientStr = ""
     """The id of the generation, the same in all chunks."""
 
-    output_mode: Annotated[str, null_as(lambda: "tokens")] = "tokens"
+    output_mode: Annotated[str, default_for_null(lambda: "tokens")] = "tokens"
     """`"tokens"` or `"text"`."""
 
-    choices: Items[GenerationChoice] = Field(default_factory=list[GenerationChoice])
+    choices: LenientList[GenerationChoice] = Field(default_factory=list[GenerationChoice])
     """What the chunk adds, usually to one choice."""
 
     usage: Usage | None = None
@@ -205,7 +205,7 @@ def decode_generation(body: bytes) -> Generation:
     """
     generation = decode(Generation, body, "a generation")
     if "choices" not in generation.model_fields_set:
-        raise not_this("a generation", body, "it has no choices")
+        raise unexpected_body("a generation", body, "it has no choices")
     return generation
 
 
@@ -220,11 +220,11 @@ def decode_event(data: bytes) -> GenerationChunk | JsonObject:
 
 def _decode_chunk(data: bytes) -> GenerationChunk:
     if not GenerationChunk.__pydantic_complete__:
-        build(GenerationChunk)
+        ensure_built(GenerationChunk)
     try:
         chunk: GenerationChunk = GenerationChunk.__pydantic_validator__.validate_json(data)
     except ValidationError as error:
-        raise not_this("a chunk of a generation", data, first_problem(error)) from error
+        raise unexpected_body("a chunk of a generation", data, first_problem(error)) from error
     if "choices" not in chunk.model_fields_set:
-        raise not_this("a chunk of a generation", data, "it has no choices")
+        raise unexpected_body("a chunk of a generation", data, "it has no choices")
     return chunk

@@ -11,16 +11,16 @@ from pydantic_core import from_json
 
 from vllmchat.checking.describe import as_list
 from vllmchat.wire.decode import (
-    Items,
     JsonObject,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
     as_object,
-    build,
     decode,
+    ensure_built,
     first_problem,
-    not_this,
+    unexpected_body,
 )
 
 _NOT_SENT_BACK = frozenset({"request_id", "model", "stream", "stream_options", "token_offsets"})
@@ -32,14 +32,14 @@ class RenderedPrompt(WireModel):
     Pass it unchanged to `generate`, of the same provider or of another whose server has the same model.
     """
 
-    token_ids: Items[int] = Field(default_factory=list[int])
+    token_ids: LenientList[int] = Field(default_factory=list[int])
     """Ids of the prompt tokens."""
 
     sampling_params: JsonObject = Field(default_factory=dict[str, object])
     """Sampling parameters, under vLLM's names, with the defaults from the model's generation config. Empty from servers
     before vLLM 0.18, which return only the tokens: pass the sampling parameters to `generate`."""
 
-    request_id: Text = ""
+    request_id: LenientStr = ""
     """The id of the request that rendered it."""
 
     model: str | None = None
@@ -76,7 +76,7 @@ class RenderedPrompt(WireModel):
     cache_salt: str | None = None
     """The requested `cache_salt`."""
 
-    priority: Whole = 0
+    priority: LenientInt = 0
     """The requested `priority`."""
 
     kv_transfer_params: JsonObject | None = None
@@ -121,11 +121,11 @@ def decode_all_rendered(body: bytes) -> list[RenderedPrompt]:
     Raises:
         ResponseError: It is not a list of rendered prompts.
     """
-    build(RenderedPrompt)
+    ensure_built(RenderedPrompt)
     try:
         rendered = _adapter().validate_json(body)
     except ValidationError as error:
-        raise not_this("a list of rendered prompts", body, first_problem(error)) from error
+        raise unexpected_body("a list of rendered prompts", body, first_problem(error)) from error
     if rendered and "prompt_token_ids" in (rendered[0].model_extra or {}):
         return [_of_old_form(each, body) for each in _old_form(body)]
     for each in rendered:
@@ -145,11 +145,11 @@ def _of_old_form(prompt: object, body: bytes) -> RenderedPrompt:
     fields = as_object(prompt) or {}
     if fields.get("type") != "token":
         # Anything other than tokens could not be sent back.
-        raise not_this("a rendered prompt", body, "it does not consist of tokens only")
+        raise unexpected_body("a rendered prompt", body, "it does not consist of tokens only")
     try:
         return RenderedPrompt.model_validate({"token_ids": fields.get("prompt_token_ids")})
     except ValidationError as error:
-        raise not_this("a rendered prompt", body, first_problem(error)) from error
+        raise unexpected_body("a rendered prompt", body, first_problem(error)) from error
 
 
 @cache
@@ -159,4 +159,4 @@ def _adapter() -> TypeAdapter[list[RenderedPrompt]]:
 
 def _check(rendered: RenderedPrompt, body: bytes) -> None:
     if "token_ids" not in rendered.model_fields_set:
-        raise not_this("a rendered prompt", body, "it has no token_ids")
+        raise unexpected_body("a rendered prompt", body, "it has no token_ids")

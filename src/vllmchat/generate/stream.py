@@ -11,7 +11,7 @@ from vllmchat.http.reader import ChunkReader
 from vllmchat.http.sse import MAX_EVENT_BYTES, ServerSentEvent
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 from vllmchat.sampling.accumulate import Pieces
-from vllmchat.wire.decode import build
+from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,7 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
 
     def reply(self) -> Generation:
         """Returns the generation so far, even if it is empty."""
-        build(Generation)
+        ensure_built(Generation)
         return Generation.model_validate(self._pieces.whole())
 
 

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from vllmchat.checking.describe import format_value
 from vllmchat.errors import Problem
 from vllmchat.pooling.vector import Packing, Vector
-from vllmchat.wire.decode import as_object, not_this
+from vllmchat.wire.decode import as_object, unexpected_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,7 +113,7 @@ def read_packed(
             return _with_metadata(reply.body, told)
         return _evenly(reply.body, packing, count), {}
     except (ValueError, TypeError, KeyError) as error:
-        raise not_this(what, reply.body, str(error)) from error
+        raise unexpected_body(what, reply.body, str(error)) from error
 
 
 def _with_metadata(body: bytes, told: str) -> tuple[list[Chunk], dict[str, object]]:

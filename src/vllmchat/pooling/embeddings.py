@@ -23,14 +23,14 @@ from vllmchat.pooling.params import EmbedParams, EmbedTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (
     Answer,
-    Items,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
-    build,
-    put_in_order,
+    ensure_built,
     read_answer,
-    stamped,
+    sort_by_index,
+    with_request_id,
 )
 from vllmchat.wire.usage import Usage
 
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 class Embedding(WireModel):
     """The embedding of one input."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Which input, from 0."""
 
-    object: Text = "embedding"
+    object: LenientStr = "embedding"
     """Always `"embedding"`."""
 
     embedding: Vector
@@ -60,19 +60,19 @@ class Embeddings(Answer):
     `vectors` returns them as lists and `numpy()` as an array, in the order of the inputs, however they were sent.
     """
 
-    id: Text = ""
+    id: LenientStr = ""
     """The response ID: `embd-` plus the request ID. Empty with `bytes_only`."""
 
-    object: Text = "list"
+    object: LenientStr = "list"
     """Always `"list"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the response was created, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    data: Items[Embedding] = Field(default_factory=list[Embedding])
+    data: LenientList[Embedding] = Field(default_factory=list[Embedding])
     """The embeddings, in the order of the inputs."""
 
     usage: Usage | None = None
@@ -130,11 +130,11 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
 def _read(reply: Reply, *, packing: Packing, wanted: int | None) -> Embeddings:
     if is_packed(reply):
         chunks, told = read_packed(reply, packing, wanted, _WHAT)
-        build(Embedding)
-        build(Embeddings)
+        ensure_built(Embedding)
+        ensure_built(Embeddings)
         data = [Embedding.model_validate({"index": each.index, "embedding": each.data}) for each in chunks]
-        answer = stamped(Embeddings.model_validate({**told, "data": data}), reply)
+        answer = with_request_id(Embeddings.model_validate({**told, "data": data}), reply)
     else:
-        answer = read_answer(Embeddings, reply, _WHAT, holds="data", context=packing)
-    put_in_order(answer.data, wanted, _WHAT, reply)
+        answer = read_answer(Embeddings, reply, _WHAT, required_key="data", context=packing)
+    sort_by_index(answer.data, wanted, _WHAT, reply)
     return answer

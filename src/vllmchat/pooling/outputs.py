@@ -23,14 +23,14 @@ from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolPara
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (
     Answer,
-    Items,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
-    build,
-    put_in_order,
+    ensure_built,
     read_answer,
-    stamped,
+    sort_by_index,
+    with_request_id,
 )
 from vllmchat.wire.usage import Usage
 
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 class PoolingOutput(WireModel):
     """The model's output for one input."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Which input, from 0."""
 
-    object: Text = "pooling"
+    object: LenientStr = "pooling"
     """Always `"pooling"`."""
 
     data: Annotated[Vector | list[Vector], Field(union_mode="left_to_right")]
@@ -71,19 +71,19 @@ class PoolingOutput(WireModel):
 class PoolingOutputs(Answer):
     """The model's output for all inputs."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The response ID: `pooling-` plus the request ID."""
 
-    object: Text = "list"
+    object: LenientStr = "list"
     """Always `"list"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the response was created, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    data: Items[PoolingOutput] = Field(default_factory=list[PoolingOutput])
+    data: LenientList[PoolingOutput] = Field(default_factory=list[PoolingOutput])
     """The outputs, in the order of the inputs."""
 
     usage: Usage | None = None
@@ -93,7 +93,7 @@ class PoolingOutputs(Answer):
 class Classification(WireModel):
     """The class of one input."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Which input, from 0."""
 
     label: str | None = None
@@ -102,26 +102,26 @@ class Classification(WireModel):
     probs: Vector = Field(default_factory=lambda: Vector("d"))
     """The probability of each class, densely packed; with `use_activation=False`, the logits."""
 
-    num_classes: Whole = 0
+    num_classes: LenientInt = 0
     """The number of classes."""
 
 
 class Classifications(Answer):
     """The classes of all inputs."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The response ID: `classify-` plus the request ID."""
 
-    object: Text = "list"
+    object: LenientStr = "list"
     """Always `"list"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the response was created, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    data: Items[Classification] = Field(default_factory=list[Classification])
+    data: LenientList[Classification] = Field(default_factory=list[Classification])
     """The classes, in the order of the inputs."""
 
     usage: Usage | None = None
@@ -195,16 +195,16 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classific
 def _read_pooled(reply: Reply, *, packing: Packing, wanted: int | None) -> PoolingOutputs:
     if is_packed(reply):
         chunks, told = read_packed(reply, packing, wanted, _POOLED)
-        build(PoolingOutputs)
+        ensure_built(PoolingOutputs)
         data = [{"index": each.index, "data": each.data} for each in chunks]
-        answer = stamped(PoolingOutputs.model_validate({**told, "data": data}), reply)
+        answer = with_request_id(PoolingOutputs.model_validate({**told, "data": data}), reply)
     else:
-        answer = read_answer(PoolingOutputs, reply, _POOLED, holds="data", context=packing)
-    put_in_order(answer.data, wanted, _POOLED, reply)
+        answer = read_answer(PoolingOutputs, reply, _POOLED, required_key="data", context=packing)
+    sort_by_index(answer.data, wanted, _POOLED, reply)
     return answer
 
 
 def _read_classes(reply: Reply, *, wanted: int | None) -> Classifications:
-    answer = read_answer(Classifications, reply, _CLASSES, holds="data")
-    put_in_order(answer.data, wanted, _CLASSES, reply)
+    answer = read_answer(Classifications, reply, _CLASSES, required_key="data")
+    sort_by_index(answer.data, wanted, _CLASSES, reply)
     return answer

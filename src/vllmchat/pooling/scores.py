@@ -17,7 +17,16 @@ from vllmchat.client.request import Post
 from vllmchat.errors import Problem
 from vllmchat.http.call import Reply
 from vllmchat.pooling.params import RerankParams, ScoreParams
-from vllmchat.wire.decode import Answer, Items, JsonObject, Text, Whole, WireModel, put_in_order, read_answer
+from vllmchat.wire.decode import (
+    Answer,
+    JsonObject,
+    LenientInt,
+    LenientList,
+    LenientStr,
+    WireModel,
+    read_answer,
+    sort_by_index,
+)
 from vllmchat.wire.usage import Usage
 
 
@@ -35,10 +44,10 @@ Scorable: TypeAlias = str | ScoreContent
 class Score(WireModel):
     """How well one pair matches."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Which pair, from 0."""
 
-    object: Text = "score"
+    object: LenientStr = "score"
     """Always `"score"`."""
 
     score: float
@@ -48,19 +57,19 @@ class Score(WireModel):
 class Scores(Answer):
     """How well all pairs match."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The response ID: `score-` plus the request ID."""
 
-    object: Text = "list"
+    object: LenientStr = "list"
     """Always `"list"`."""
 
-    created: Whole = 0
+    created: LenientInt = 0
     """When the response was created, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    data: Items[Score] = Field(default_factory=list[Score])
+    data: LenientList[Score] = Field(default_factory=list[Score])
     """The scores, in the order of the pairs."""
 
     usage: Usage | None = None
@@ -85,7 +94,7 @@ class RankedDocument(WireModel):
 class Ranked(WireModel):
     """A document and its rank."""
 
-    index: Whole = 0
+    index: LenientInt = 0
     """Which of the given documents, from 0."""
 
     document: RankedDocument = Field(default_factory=RankedDocument)
@@ -98,13 +107,13 @@ class Ranked(WireModel):
 class Ranking(Answer):
     """Documents, most relevant first."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The response ID."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    results: Items[Ranked] = Field(default_factory=list[Ranked])
+    results: LenientList[Ranked] = Field(default_factory=list[Ranked])
     """The documents, most relevant first; at most `top_n`."""
 
     usage: Usage | None = None
@@ -230,10 +239,10 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
 
 
 def _read_scores(reply: Reply, *, wanted: int | None) -> Scores:
-    answer = read_answer(Scores, reply, _SCORES, holds="data")
-    put_in_order(answer.data, wanted, _SCORES, reply)
+    answer = read_answer(Scores, reply, _SCORES, required_key="data")
+    sort_by_index(answer.data, wanted, _SCORES, reply)
     return answer
 
 
 def _read_ranking(reply: Reply) -> Ranking:
-    return read_answer(Ranking, reply, _RANKING, holds="results")
+    return read_answer(Ranking, reply, _RANKING, required_key="results")

@@ -15,7 +15,7 @@ from vllmchat.responses.events import (
     ResponseTextDelta,
 )
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire.decode import build
+from vllmchat.wire.decode import ensure_built
 
 
 class ResponseSoFar:
@@ -52,7 +52,7 @@ class ResponseSoFar:
 
     def response(self) -> ModelResponse:
         """Returns the response so far. Later events do not change it."""
-        build(ModelResponse)
+        ensure_built(ModelResponse)
         response = ModelResponse() if self._state is None else self._state.model_copy(deep=True)
         # The output in the last event takes precedence, but vLLM 0.10 leaves it empty.
         if self._items and not (self.last is not None and response.output):

@@ -10,17 +10,26 @@ from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire.decode import JsonText, Text, Whole, WireModel, as_object, build, first_problem, not_this
+from vllmchat.wire.decode import (
+    JsonText,
+    LenientInt,
+    LenientStr,
+    WireModel,
+    as_object,
+    ensure_built,
+    first_problem,
+    unexpected_body,
+)
 from vllmchat.wire.usage import TokenLogprob
 
 
 class ResponseEvent(WireModel):
     """One event of a streamed response."""
 
-    type: Text = ""
+    type: LenientStr = ""
     """The type of event, such as `"response.output_text.delta"`."""
 
-    sequence_number: Whole = 0
+    sequence_number: LenientInt = 0
     """Its sequence number, from 0."""
 
     @property
@@ -37,7 +46,7 @@ class ResponseEvent(WireModel):
 class ResponseItemEvent(ResponseEvent):
     """An item starts (`response.output_item.added`) or is complete (`response.output_item.done`)."""
 
-    output_index: Whole = 0
+    output_index: LenientInt = 0
     """Index of the item in the output, from 0."""
 
     item: ResponseItem = Field(default_factory=ResponseItem)
@@ -50,10 +59,10 @@ class ResponsePartEvent(ResponseEvent):
     item_id: str | None = None
     """Id of the item."""
 
-    output_index: Whole = 0
+    output_index: LenientInt = 0
     """Index of the item in the output, from 0."""
 
-    content_index: Whole = 0
+    content_index: LenientInt = 0
     """Index of the part in the item, from 0."""
 
     part: ResponsePart = Field(default_factory=ResponsePart)
@@ -66,13 +75,13 @@ class ResponseTextDelta(ResponseEvent):
     item_id: str | None = None
     """Id of the message."""
 
-    output_index: Whole = 0
+    output_index: LenientInt = 0
     """Index of the message in the output, from 0."""
 
-    content_index: Whole = 0
+    content_index: LenientInt = 0
     """Index of the part in the message, from 0."""
 
-    delta: Text = ""
+    delta: LenientStr = ""
     """The piece."""
 
     logprobs: list[TokenLogprob] | None = None
@@ -90,13 +99,13 @@ class ResponseReasoningDelta(ResponseEvent):
     item_id: str | None = None
     """Id of the reasoning item."""
 
-    output_index: Whole = 0
+    output_index: LenientInt = 0
     """Index of the reasoning item in the output, from 0."""
 
-    content_index: Whole = 0
+    content_index: LenientInt = 0
     """Index of the part in the reasoning item, from 0."""
 
-    delta: Text = ""
+    delta: LenientStr = ""
     """The piece."""
 
     @property
@@ -111,7 +120,7 @@ class ResponseArgumentsDelta(ResponseEvent):
     item_id: str | None = None
     """Id of the call's item. The tool's result refers to its `call_id` instead."""
 
-    output_index: Whole = 0
+    output_index: LenientInt = 0
     """Index of the call in the output, from 0."""
 
     delta: JsonText = ""
@@ -162,11 +171,11 @@ def decode_event(data: bytes, kind: str) -> ResponseEvent:
         kind = _kind_of(data)
     cls = _CLASSES.get(kind, ResponseEvent)
     if not cls.__pydantic_complete__:
-        build(cls)
+        ensure_built(cls)
     try:
         event: ResponseEvent = cls.__pydantic_validator__.validate_json(data)
     except ValidationError as error:
-        raise not_this(_WHAT, data, first_problem(error)) from error
+        raise unexpected_body(_WHAT, data, first_problem(error)) from error
     event.type = event.type or kind
     return event
 
@@ -175,8 +184,8 @@ def _kind_of(data: bytes) -> str:
     try:
         body = as_object(from_json(data))
     except ValueError as error:
-        raise not_this(_WHAT, data, str(error)) from error
+        raise unexpected_body(_WHAT, data, str(error)) from error
     kind = body.get("type") if body is not None else None
     if not isinstance(kind, str) or not kind.startswith("response."):
-        raise not_this(_WHAT, data, "it has no type that starts with 'response.'")
+        raise unexpected_body(_WHAT, data, "it has no type that starts with 'response.'")
     return kind

@@ -12,15 +12,15 @@ from pydantic import Field, PrivateAttr
 
 from vllmchat.chat.completion import FunctionCall, ToolCall, mark_cut
 from vllmchat.wire.decode import (
-    Items,
     JsonObject,
     JsonText,
-    Text,
-    Whole,
+    LenientInt,
+    LenientList,
+    LenientStr,
     WireModel,
     decode,
-    not_this,
-    null_as,
+    default_for_null,
+    unexpected_body,
 )
 from vllmchat.wire.usage import RequestMetrics, TokenLogprob
 
@@ -38,10 +38,10 @@ ResponseStatus: TypeAlias = Literal["completed", "incomplete", "in_progress", "f
 class ResponsePart(WireModel):
     """A part of an item's content."""
 
-    type: Text = ""
+    type: LenientStr = ""
     """`"output_text"`, `"reasoning_text"`, `"refusal"` and others."""
 
-    text: Text = ""
+    text: LenientStr = ""
     """The text."""
 
     annotations: list[JsonObject] | None = None
@@ -57,7 +57,7 @@ class ResponsePart(WireModel):
 class ResponseItem(WireModel):
     """An item that the model generated: a message, reasoning or a tool call. It can be sent back unchanged as input."""
 
-    type: Text = ""
+    type: LenientStr = ""
     """`"message"`, `"reasoning"`, `"function_call"`, `"custom_tool_call"`, `"mcp_call"` and others."""
 
     id: str | None = None
@@ -97,7 +97,7 @@ class ResponseItem(WireModel):
 class InputTokensDetails(WireModel):
     """Details of the prompt tokens."""
 
-    cached_tokens: Whole = 0
+    cached_tokens: LenientInt = 0
     """Tokens found in the prefix cache."""
 
     cache_write_tokens: int | None = None
@@ -107,7 +107,7 @@ class InputTokensDetails(WireModel):
 class OutputTokensDetails(WireModel):
     """Details of the generated tokens."""
 
-    reasoning_tokens: Whole = 0
+    reasoning_tokens: LenientInt = 0
     """Tokens of reasoning."""
 
     tool_output_tokens: int | None = None
@@ -117,13 +117,13 @@ class OutputTokensDetails(WireModel):
 class ResponseUsage(WireModel):
     """The token usage of a response."""
 
-    input_tokens: Whole = 0
+    input_tokens: LenientInt = 0
     """Tokens in the prompt."""
 
-    output_tokens: Whole = 0
+    output_tokens: LenientInt = 0
     """Generated tokens, including reasoning."""
 
-    total_tokens: Whole = 0
+    total_tokens: LenientInt = 0
     """The sum of both."""
 
     input_tokens_details: InputTokensDetails | None = None
@@ -143,22 +143,22 @@ class IncompleteDetails(WireModel):
 class ModelResponse(WireModel):
     """A whole response."""
 
-    id: Text = ""
+    id: LenientStr = ""
     """The id of the response: `resp_...`."""
 
-    object: Annotated[str, null_as(lambda: "response")] = "response"
+    object: Annotated[str, default_for_null(lambda: "response")] = "response"
     """Always `"response"`."""
 
-    created_at: Whole = 0
+    created_at: LenientInt = 0
     """When the server created it, in seconds since 1970."""
 
-    model: Text = ""
+    model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
     status: ResponseStatus | str | None = None
     """Its status."""
 
-    output: Items[ResponseItem] = Field(default_factory=list[ResponseItem])
+    output: LenientList[ResponseItem] = Field(default_factory=list[ResponseItem])
     """The generated items, in order. Add them to the input of the next request: `history += response.output`."""
 
     usage: ResponseUsage | None = None
@@ -254,6 +254,6 @@ def decode_response(body: bytes, *, request_id: str | None = None) -> ModelRespo
     """
     response = decode(ModelResponse, body, "a response")
     if "output" not in response.model_fields_set:
-        raise not_this("a response", body, "it has no output")
+        raise unexpected_body("a response", body, "it has no output")
     set_request_id(response, request_id)
     return response

@@ -15,7 +15,7 @@ from vllmchat.client.request import PlainRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Reply
 from vllmchat.http.timeout import Timeout
-from vllmchat.wire.decode import WireModel, decode, not_this
+from vllmchat.wire.decode import WireModel, decode, unexpected_body
 
 T = TypeVar("T")
 
@@ -258,7 +258,7 @@ def _acknowledged(reply: Reply) -> _Done:
         return _Done()
     done = decode(_Done, body, "an acknowledgement")
     if done.error:
-        raise not_this("an acknowledgement", body, "it reports an error")
+        raise unexpected_body("an acknowledgement", body, "it reports an error")
     return done
 
 

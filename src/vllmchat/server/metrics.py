@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vllmchat.checking.call_params import checked_timeout
 from vllmchat.client.request import PlainRequest
-from vllmchat.wire.decode import not_this
+from vllmchat.wire.decode import unexpected_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -283,7 +283,7 @@ def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = 
             )
     except (ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise not_this("metrics in the Prometheus text format", body, reason) from error
+        raise unexpected_body("metrics in the Prometheus text format", body, reason) from error
     return Metrics(
         MetricFamily(name, _TYPES.get(kind, "untyped"), about, tuple(samples[name]))
         for name, (kind, about) in types.items()

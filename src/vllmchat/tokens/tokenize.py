@@ -26,7 +26,7 @@ from vllmchat.http.call import Reply
 from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version
-from vllmchat.wire.decode import Answer, Items, Whole, WireModel, decode, read_answer
+from vllmchat.wire.decode import Answer, LenientInt, LenientList, WireModel, decode, read_answer
 
 T = TypeVar("T")
 
@@ -116,13 +116,13 @@ class _TextParams(TokenTextsBase, SpecialTokensBase, CallBase, total=False, clos
 class Tokenization(Answer):
     """A text or a prompt as tokens."""
 
-    count: Whole = 0
+    count: LenientInt = 0
     """The number of tokens."""
 
     max_model_len: int | None = None
     """The model's context length, for prompt and reply together, in tokens."""
 
-    tokens: Items[int] = Field(default_factory=list[int])
+    tokens: LenientList[int] = Field(default_factory=list[int])
     """The token ids."""
 
     token_strs: list[str] | None = None
@@ -231,11 +231,11 @@ def _tokenize(subject: Mapping[str, object], params: CheckedParams, read: Callab
 
 
 def _read_tokens(reply: Reply) -> Tokenization:
-    return read_answer(Tokenization, reply, "a list of tokens", holds="tokens")
+    return read_answer(Tokenization, reply, "a list of tokens", required_key="tokens")
 
 
 def _read_count(reply: Reply) -> int:
-    return read_answer(Tokenization, reply, "a list of tokens", holds="count").count
+    return read_answer(Tokenization, reply, "a list of tokens", required_key="count").count
 
 
 def _read_text(reply: Reply) -> str:

@@ -19,7 +19,7 @@ from vllmchat.chat.messages import encode_messages, tool_message
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
 from vllmchat.schemas.functions import Tool, as_tool, text_of
-from vllmchat.wire.decode import build
+from vllmchat.wire.decode import ensure_built
 from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
@@ -445,7 +445,7 @@ def _last_reply(history: Sequence[Message | ChatMessage]) -> ChatMessage | None:
     if not isinstance(last, ChatMessage):
         if last.get("role") != "assistant" or not last.get("tool_calls"):
             return None
-        build(ChatMessage)
+        ensure_built(ChatMessage)
         try:
             last = ChatMessage.model_validate(last)
         except ValidationError:

@@ -38,7 +38,7 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="allow", defer_build=True, protected_namespaces=())
 
 
-class Otherwise:
+class Fallback:
     """Marks a field that may also come in another form, which `convert` turns into the declared type.
 
     The declared type is tried first, inside the compiled validator, so the usual form costs nothing. `convert`
@@ -65,7 +65,7 @@ class Otherwise:
         return handler(declared["choices"][0][0])
 
 
-def null_as(make: Callable[[], object]) -> Otherwise:
+def default_for_null(make: Callable[[], object]) -> Fallback:
     """Replaces null by what `make` returns."""
 
     def convert(value: object) -> object:
@@ -73,7 +73,7 @@ def null_as(make: Callable[[], object]) -> Otherwise:
             return make()
         raise ValueError("not of the declared type")
 
-    return Otherwise(convert)
+    return Fallback(convert)
 
 
 def _whole(value: object) -> int:
@@ -107,19 +107,19 @@ def _json_text(value: object) -> str:
 JsonObject: TypeAlias = dict[str, object]
 """A JSON object that is passed on unchanged. (An alias, because some models have a field named `object`.)"""
 
-Items = Annotated[list[T], null_as(list[Any])]
+LenientList = Annotated[list[T], default_for_null(list[Any])]
 """A list; null becomes the empty list."""
 
-Text = Annotated[str, null_as(str)]
+LenientStr = Annotated[str, default_for_null(str)]
 """Text; null becomes the empty text."""
 
-Whole = Annotated[int, Otherwise(_whole)]
+LenientInt = Annotated[int, Fallback(_whole)]
 """An integer; null becomes 0, and a fraction is truncated."""
 
-Content = Annotated[str | None, Otherwise(_joined_text)]
+Content = Annotated[str | None, Fallback(_joined_text)]
 """Text or null; a list of parts becomes the text of its parts."""
 
-JsonText = Annotated[str, Otherwise(_json_text)]
+JsonText = Annotated[str, Fallback(_json_text)]
 """JSON as text; an object is encoded, and null becomes the empty text."""
 
 
@@ -133,7 +133,7 @@ def start_of(body: bytes) -> str:
     return body[: _BODY_LIMIT * 4].decode("utf-8", "replace")[:_BODY_LIMIT]
 
 
-def not_this(what: str, body: bytes, reason: str) -> ResponseError:
+def unexpected_body(what: str, body: bytes, reason: str) -> ResponseError:
     """The error for a body that is not `what`."""
     text = start_of(body)
     shown = text if len(text) <= 200 else text[:200] + "…"
@@ -141,7 +141,7 @@ def not_this(what: str, body: bytes, reason: str) -> ResponseError:
     return ResponseError(f"the response is not {what} ({reason}); {said}", body=text)
 
 
-def build(model: type[BaseModel]) -> None:
+def ensure_built(model: type[BaseModel]) -> None:
     """Builds a model's validator now, unless that is done already. Thread-safe.
 
     Models are built on first use, which keeps the import fast; older versions of pydantic do that without a lock.
@@ -163,11 +163,11 @@ def decode(model: type[M], body: bytes, what: str, *, context: object | None = N
     Raises:
         ResponseError: The body is not JSON or does not match the model.
     """
-    build(model)
+    ensure_built(model)
     try:
         return model.model_validate_json(body, context=context)
     except ValidationError as error:
-        raise not_this(what, body, first_problem(error)) from error
+        raise unexpected_body(what, body, first_problem(error)) from error
 
 
 def first_problem(error: ValidationError) -> str:
@@ -237,32 +237,34 @@ class Indexed(Protocol):
     index: int
 
 
-def read_answer(model: type[A], reply: Reply, what: str, *, holds: str, context: object | None = None) -> A:
+def read_answer(
+    model: type[A], reply: Reply, what: str, *, required_key: str, context: object | None = None
+) -> A:
     """Decodes a JSON response.
 
     Args:
         model: The model to make of it.
         reply: The response.
         what: What it should be, with its article, for the error message.
-        holds: A key that it must have.
+        required_key: A key that it must have.
         context: What the model's validators need to know.
 
     Raises:
         ResponseError: The body is not JSON or does not match the model.
     """
     answer = decode(model, reply.body, what, context=context)
-    if holds not in answer.model_fields_set:
-        raise not_this(what, reply.body, f"it has no {holds}")
-    return stamped(answer, reply)
+    if required_key not in answer.model_fields_set:
+        raise unexpected_body(what, reply.body, f"it has no {required_key}")
+    return with_request_id(answer, reply)
 
 
-def stamped(answer: A, reply: Reply) -> A:
+def with_request_id(answer: A, reply: Reply) -> A:
     """Returns the result with the response's request ID."""
     answer._request_id = reply.head.request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
     return answer
 
 
-def put_in_order(parts: list[P], wanted: int | None, what: str, reply: Reply) -> None:
+def sort_by_index(parts: list[P], wanted: int | None, what: str, reply: Reply) -> None:
     """Sorts the parts of a response into the order of the inputs.
 
     Args:
@@ -275,5 +277,5 @@ def put_in_order(parts: list[P], wanted: int | None, what: str, reply: Reply) ->
         ResponseError: The number is wrong, so parts could be assigned to the wrong inputs.
     """
     if wanted is not None and len(parts) != wanted:
-        raise not_this(what, reply.body, f"it has {len(parts)} results for {wanted} inputs")
+        raise unexpected_body(what, reply.body, f"it has {len(parts)} results for {wanted} inputs")
     parts.sort(key=lambda part: part.index)

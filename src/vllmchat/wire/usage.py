@@ -5,7 +5,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from vllmchat.wire.decode import Items, JsonObject, Text, Whole, WireModel, null_as
+from vllmchat.wire.decode import JsonObject, LenientInt, LenientList, LenientStr, WireModel, default_for_null
 
 FinishReason: TypeAlias = Literal[
     "stop", "length", "tool_calls", "content_filter", "function_call", "abort", "repetition"
@@ -34,10 +34,10 @@ MISSING_LOGPROB = -9999.0
 class TopLogprob:
     """One of the most likely tokens at a position. Other fields are not kept."""
 
-    token: Text = ""
+    token: LenientStr = ""
     """The token as text; with `return_tokens_as_token_ids`, as `"token_id:17"`."""
 
-    logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
+    logprob: Annotated[float, default_for_null(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
     """Natural logarithm of its probability; -9999.0 means minus infinity or "not sent"."""
 
     bytes: list[int] | None = None
@@ -48,14 +48,14 @@ class TopLogprob:
 class TokenLogprob(TopLogprob):
     """The token generated at a position, and the most likely ones. Other fields are not kept."""
 
-    top_logprobs: Items[TopLogprob] = field(default_factory=list[TopLogprob])
+    top_logprobs: LenientList[TopLogprob] = field(default_factory=list[TopLogprob])
     """The most likely tokens at this position, as many as `top_logprobs` requested."""
 
 
 class PromptLogprob(WireModel):
     """The log probability of a token at a position of the prompt."""
 
-    logprob: Annotated[float, null_as(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
+    logprob: Annotated[float, default_for_null(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
     """Natural logarithm of its probability; -9999.0 means minus infinity."""
 
     rank: int | None = None
@@ -88,13 +88,13 @@ class CompletionTokensDetails(WireModel):
 class Usage(WireModel):
     """The token usage of a request."""
 
-    prompt_tokens: Whole = 0
+    prompt_tokens: LenientInt = 0
     """Tokens in the prompt."""
 
-    completion_tokens: Whole = 0
+    completion_tokens: LenientInt = 0
     """Generated tokens in all choices, including reasoning."""
 
-    total_tokens: Whole = 0
+    total_tokens: LenientInt = 0
     """The sum of both."""
 
     prompt_tokens_details: PromptTokensDetails | None = None
