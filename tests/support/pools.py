@@ -45,12 +45,12 @@ def idle_lines(pool: SyncPool | AsyncPool) -> deque[SyncLine | AsyncLine]:
 
 def sync_pool(llm: VLLMProvider) -> SyncPool:
     """The pool of sync calls."""
-    return cast("SyncPool", llm._connections.blocking.state().sender)
+    return cast("SyncPool", llm._clients.sync_client.state().sender)
 
 
 async def async_pool(llm: VLLMProvider) -> AsyncPool:
     """The pool of the running event loop."""
-    return cast("AsyncPool", (await llm._connections.awaiting.state()).sender)
+    return cast("AsyncPool", (await llm._clients.async_client.state()).sender)
 
 
 def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:
@@ -61,7 +61,7 @@ def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:
 @contextlib.contextmanager
 def hold_locks(llm: VLLMProvider) -> Generator[None]:
     """Makes another thread hold every lock that sync calls use, as may happen when a process is forked."""
-    locks = (sync_pool(llm)._lock, llm._connections.blocking.state().model.lock)
+    locks = (sync_pool(llm)._lock, llm._clients.sync_client.state().model.lock)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

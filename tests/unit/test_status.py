@@ -343,7 +343,7 @@ def test_a_redirect_names_its_target() -> None:
 )
 def test_what_a_route_needs(status: int, body: object, advice: str) -> None:
     raw = json.dumps(body).encode()
-    assert str(error_from_reply(Head(status, {}, "id-1"), raw, needs="Start it with X.")) == advice
+    assert str(error_from_reply(Head(status, {}, "id-1"), raw, route_hint="Start it with X.")) == advice
 
 
 def test_a_missing_model_is_not_a_missing_route() -> None:

@@ -32,7 +32,7 @@ from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from support.colours import Colour
-    from vllmchat.client.request import Post
+    from vllmchat.client.request import JSONRequest
 
 Object = dict[str, Any]
 
@@ -276,7 +276,7 @@ def test_only_a_few_invalid_tokens_are_reported() -> None:
     assert len(caught.value.problems) == 5
 
 
-def request(prompt: Any, params: Object) -> Post[TextCompletion]:
+def request(prompt: Any, params: Object) -> JSONRequest[TextCompletion]:
     return complete_request(prompt, params, check.check_vllm, stream=False)
 
 

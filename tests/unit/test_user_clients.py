@@ -270,7 +270,7 @@ def test_the_clients_timeouts_apply_unless_others_are_given(family: Family) -> N
 
 
 def _timeout(family: Family, llm: VLLMProvider) -> Timeout:
-    colour = "_blocking_timeout" if family.colour.portal is None else "_awaiting_timeout"
+    colour = "_sync_timeout" if family.colour.portal is None else "_async_timeout"
     timeout: Timeout = getattr(llm, colour)
     return timeout
 

@@ -85,7 +85,7 @@ class AudioRequest:
             content_type=content_type,
             headers=params.extra_headers or {},
             accept="text/event-stream" if upload.stream else "application/json",
-            needs=_NEEDS,
+            route_hint=_NEEDS,
         )
 
 

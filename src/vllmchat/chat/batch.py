@@ -14,7 +14,7 @@ from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.describe import as_list, format_value, type_name
-from vllmchat.client.request import Post
+from vllmchat.client.request import JSONRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.decode import sort_by_index
 
@@ -33,7 +33,9 @@ _TRANSFER: Final = (
 _TOOLS: Final = "is not supported in batches: the server would offer no tools and parse no calls."
 
 
-def batch_request(conversations: Sequence[Messages], params: Mapping[str, object]) -> Post[ChatCompletion]:
+def batch_request(
+    conversations: Sequence[Messages], params: Mapping[str, object]
+) -> JSONRequest[ChatCompletion]:
     """The request for replies to many conversations.
 
     Args:
@@ -58,7 +60,7 @@ def batch_request(conversations: Sequence[Messages], params: Mapping[str, object
         raise InvalidRequestError(problems)
     replaced = "messages" in (checked.extra_body or {})
     read = partial(_read, wanted=None if replaced else len(messages))
-    return Post("/chat/completions/batch", {"messages": messages}, checked, read, needs=NEEDS)
+    return JSONRequest("/chat/completions/batch", {"messages": messages}, checked, read, route_hint=NEEDS)
 
 
 def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], list[Problem]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import Post, depends_on_version, suit
+from vllmchat.client.request import JSONRequest, depends_on_version, suit
 from vllmchat.lazy import lazy
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class ChatRequest:
         """
         subject = {"messages": self.messages}
         read = partial(_read, request=self)
-        post = Post("/chat/completions", subject, self.params, read, self.stream, self.ask_usage, needs=NEEDS)
+        post = JSONRequest(
+            "/chat/completions", subject, self.params, read, self.stream, self.ask_usage, route_hint=NEEDS
+        )
         return post.call(model, timeout)
 
 

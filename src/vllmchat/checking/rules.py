@@ -143,7 +143,7 @@ class Field:
         rules: What is enforced in addition to the type.
         default: What the server does without it; documentation only.
         since: The vLLM version that added it; None for 0.8.5 or older.
-        needs: The server option it needs; documentation only.
+        route_hint: The server option it needs; documentation only.
     """
 
     name: str

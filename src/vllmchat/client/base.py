@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from vllmchat.client.options import authorization, check_cap, checked_headers, checked_model, checked_retries
 from vllmchat.client.request import asks_version
 from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, ResponseError
-from vllmchat.http.connections import Connections
+from vllmchat.http.connections import ClientPair
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.transport.httpx_client import USER_AGENT, timeout_of
@@ -71,10 +71,10 @@ class ProviderBase:
         self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)
         own_headers = {} if headers is None else checked_headers(headers)
         all_headers = {"user-agent": USER_AGENT, **(authorization(key) if key else {}), **own_headers}
-        found_key = not api_key and "authorization" not in own_headers
-        self._target = Target(base, all_headers, checked_retries(max_retries), found_key)
+        default_key = not api_key and "authorization" not in own_headers
+        self._target = Target(base, all_headers, checked_retries(max_retries), default_key)
         check_cap(max_connections)
-        self._connections = Connections(
+        self._clients = ClientPair(
             base,
             verify=verify,
             max_connections=max_connections,
@@ -82,8 +82,8 @@ class ProviderBase:
             async_http_client=async_http_client,
         )
         # Timeouts of the caller's own client apply unless others are given here.
-        self._blocking_timeout = self._timeout or timeout_of(http_client) or DEFAULT_TIMEOUT
-        self._awaiting_timeout = self._timeout or timeout_of(async_http_client) or DEFAULT_TIMEOUT
+        self._sync_timeout = self._timeout or timeout_of(http_client) or DEFAULT_TIMEOUT
+        self._async_timeout = self._timeout or timeout_of(async_http_client) or DEFAULT_TIMEOUT
         self._owner = True
 
     @property
@@ -94,7 +94,7 @@ class ProviderBase:
     @property
     def model(self) -> str | None:
         """The default model; None if it is not known yet."""
-        return self._model or self._connections.model
+        return self._model or self._clients.model
 
     @property
     def base_url(self) -> str:
@@ -104,7 +104,7 @@ class ProviderBase:
     @property
     def timeout(self) -> Timeout:
         """The default timeout of calls."""
-        return self._blocking_timeout
+        return self._sync_timeout
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
@@ -141,14 +141,14 @@ class ProviderBase:
         if model is not None:
             copy._model = checked_model(model)
         if timeout is not None:
-            copy._timeout = copy._blocking_timeout = Timeout.of(timeout, self._blocking_timeout)
-            copy._awaiting_timeout = Timeout.of(timeout, self._awaiting_timeout)
+            copy._timeout = copy._sync_timeout = Timeout.of(timeout, self._sync_timeout)
+            copy._async_timeout = Timeout.of(timeout, self._async_timeout)
         given = {} if api_key is None else authorization(api_key)
         if headers is not None:
             given.update(checked_headers(headers))
         retries = self._target.max_retries if max_retries is None else checked_retries(max_retries)
-        found_key = self._target.found_key and "authorization" not in given
-        copy._target = Target(self._target.base, {**self._target.headers, **given}, retries, found_key)
+        default_key = self._target.default_key and "authorization" not in given
+        copy._target = Target(self._target.base, {**self._target.headers, **given}, retries, default_key)
         return copy
 
     # The building blocks of methods: send a request and read the response, or leave it open to stream, or run a flow
@@ -156,29 +156,29 @@ class ProviderBase:
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
         model = self._model_for(request, model)
-        call = self._suited(request).call(model, self._blocking_timeout)
-        return self._connections.blocking.run(self._target, call)
+        call = self._suited(request).call(model, self._sync_timeout)
+        return self._clients.sync_client.run(self._target, call)
 
     async def _arun(self, request: Request[T], model: str | None = None) -> T:
         model = await self._amodel_for(request, model)
-        call = (await self._asuited(request)).call(model, self._awaiting_timeout)
-        return await self._connections.awaiting.run(self._target, call)
+        call = (await self._asuited(request)).call(model, self._async_timeout)
+        return await self._clients.async_client.run(self._target, call)
 
     def _open(self, request: Request[T], model: str | None = None) -> SyncExchange:
         model = self._model_for(request, model)
-        call = self._suited(request).call(model, self._blocking_timeout)
-        return self._connections.blocking.open(self._target, call)
+        call = self._suited(request).call(model, self._sync_timeout)
+        return self._clients.sync_client.open(self._target, call)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
         model = await self._amodel_for(request, model)
-        call = (await self._asuited(request)).call(model, self._awaiting_timeout)
-        return await self._connections.awaiting.open(self._target, call)
+        call = (await self._asuited(request)).call(model, self._async_timeout)
+        return await self._clients.async_client.open(self._target, call)
 
     def _follow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
-        return self._connections.blocking.follow(partial(flow, self._target), timeout)
+        return self._clients.sync_client.follow(partial(flow, self._target), timeout)
 
     async def _afollow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
-        return await self._connections.awaiting.follow(partial(flow, self._target), timeout)
+        return await self._clients.async_client.follow(partial(flow, self._target), timeout)
 
     # Which model
 
@@ -186,27 +186,27 @@ class ProviderBase:
         known = self._known_model(model) if request.needs_model else ""
         if known is not None:
             return known
-        shared = self._connections
+        shared = self._clients
 
         def ask() -> str:
-            models = shared.blocking.run(self._target, models_call(self._blocking_timeout))
+            models = shared.sync_client.run(self._target, models_call(self._sync_timeout))
             shared.model = the_only_model(models)
             return shared.model
 
-        return shared.blocking.state().model.once(lambda: shared.model, ask)
+        return shared.sync_client.state().model.once(lambda: shared.model, ask)
 
     async def _amodel_for(self, request: Request[T], model: str | None) -> str:
         known = self._known_model(model) if request.needs_model else ""
         if known is not None:
             return known
-        shared = self._connections
+        shared = self._clients
 
         async def ask() -> str:
-            models = await shared.awaiting.run(self._target, models_call(self._awaiting_timeout))
+            models = await shared.async_client.run(self._target, models_call(self._async_timeout))
             shared.model = the_only_model(models)
             return shared.model
 
-        return await (await shared.awaiting.state()).model.once(lambda: shared.model, ask)
+        return await (await shared.async_client.state()).model.once(lambda: shared.model, ask)
 
     def _known_model(self, model: str | None) -> str | None:
         known = checked_model(model) or self.model
@@ -229,33 +229,33 @@ class ProviderBase:
         """Returns the request in the form for this server's version."""
         if not (self._has_version and asks_version(request)):
             return request
-        shared = self._connections
+        shared = self._clients
 
         def ask() -> Version:
             try:
-                text = shared.blocking.run(self._target, version_request().call("", self._blocking_timeout))
+                text = shared.sync_client.run(self._target, version_request().call("", self._sync_timeout))
             except (APIStatusError, ResponseError) as error:
                 text = _no_version(error)
             shared.version = read_version(text)
             return shared.version
 
-        return request.for_version(shared.blocking.state().version.once(lambda: shared.version, ask))
+        return request.for_version(shared.sync_client.state().version.once(lambda: shared.version, ask))
 
     async def _asuited(self, request: Request[T]) -> Request[T]:
         if not (self._has_version and asks_version(request)):
             return request
-        shared = self._connections
+        shared = self._clients
 
         async def ask() -> Version:
             try:
-                call = version_request().call("", self._awaiting_timeout)
-                text = await shared.awaiting.run(self._target, call)
+                call = version_request().call("", self._async_timeout)
+                text = await shared.async_client.run(self._target, call)
             except (APIStatusError, ResponseError) as error:
                 text = _no_version(error)
             shared.version = read_version(text)
             return shared.version
 
-        state = await shared.awaiting.state()
+        state = await shared.async_client.state()
         return request.for_version(await state.version.once(lambda: shared.version, ask))
 
     # Closing
@@ -263,7 +263,7 @@ class ProviderBase:
     def close(self) -> None:
         """Closes the connections opened by sync calls. Another call opens new ones."""
         if self._owner:
-            self._connections.blocking.close()
+            self._clients.sync_client.close()
 
     async def aclose(self) -> None:
         """Closes the connections opened by calls on the running event loop. Another call opens new ones.
@@ -272,7 +272,7 @@ class ProviderBase:
         `trio.run` or `anyio.run`. If you close a loop by hand without `shutdown_asyncgens()`, call this first.
         """
         if self._owner:
-            await self._connections.awaiting.aclose()
+            await self._clients.async_client.aclose()
 
     def __enter__(self) -> Self:
         return self

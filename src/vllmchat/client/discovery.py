@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from vllmchat.checking.call_params import checked_timeout
-from vllmchat.client.request import PlainRequest
+from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.timeout import Timeout
@@ -82,9 +82,9 @@ class _Version(WireModel):
     version: str
 
 
-def version_request(timeout: float | Timeout | None = None) -> PlainRequest[str]:
+def version_request(timeout: float | Timeout | None = None) -> ServerRequest[str]:
     """The request for a server's version."""
-    return PlainRequest("/version", _read_version, checked_timeout(timeout), needs=NEEDS)
+    return ServerRequest("/version", _read_version, checked_timeout(timeout), route_hint=NEEDS)
 
 
 def _read_version(reply: Reply) -> str:

@@ -65,7 +65,7 @@ def asks_version(request: Request[T]) -> TypeGuard[VersionedRequest[T]]:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainRequest(Generic[T]):
+class ServerRequest(Generic[T]):
     """A request to the server itself, not to a model. It depends on neither model nor version.
 
     Attributes:
@@ -75,8 +75,8 @@ class PlainRequest(Generic[T]):
         method: HTTP method.
         body: JSON body, or None.
         outside_v1: Whether the route is outside `/v1`, as most of these are.
-        needs: See `Call`.
-        answers: See `Call`.
+        route_hint: See `Call`.
+        accepted_statuses: See `Call`.
     """
 
     path: str
@@ -85,8 +85,8 @@ class PlainRequest(Generic[T]):
     method: str = "GET"
     body: bytes | None = None
     outside_v1: bool = True
-    needs: str | None = None
-    answers: frozenset[int] = frozenset()
+    route_hint: str | None = None
+    accepted_statuses: frozenset[int] = frozenset()
 
     needs_model: ClassVar[bool] = False
 
@@ -99,13 +99,13 @@ class PlainRequest(Generic[T]):
             method=self.method,
             body=self.body,
             outside_v1=self.outside_v1,
-            needs=self.needs,
-            answers=self.answers,
+            route_hint=self.route_hint,
+            accepted_statuses=self.accepted_statuses,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Post(Generic[T]):
+class JSONRequest(Generic[T]):
     """A validated request; the model is filled in later.
 
     Attributes:
@@ -116,7 +116,7 @@ class Post(Generic[T]):
         stream: Whether the response is streamed.
         ask_usage: Whether to ask a stream for its usage, unless the parameters say otherwise.
         outside_v1: Whether the route is outside `/v1`.
-        needs: See `Call`.
+        route_hint: See `Call`.
         whole_too: See `Call`.
         older: The parameters for servers older than certain versions, oldest first.
     """
@@ -128,7 +128,7 @@ class Post(Generic[T]):
     stream: bool = False
     ask_usage: bool = False
     outside_v1: bool = False
-    needs: str | None = None
+    route_hint: str | None = None
     whole_too: bool = False
     older: Sequence[tuple[Version, CheckedParams]] = ()
 
@@ -139,7 +139,7 @@ class Post(Generic[T]):
         """Whether it is written differently for some versions of the server, or rejected for them."""
         return depends_on_version(self.params, self.path)
 
-    def for_version(self, version: Version) -> Post[T]:
+    def for_version(self, version: Version) -> JSONRequest[T]:
         """Returns the request for a given server version.
 
         Raises:
@@ -180,7 +180,7 @@ class Post(Generic[T]):
             accept="text/event-stream" if self.stream else "application/json",
             request_id=request_id if isinstance(request_id, str) else None,
             outside_v1=self.outside_v1,
-            needs=self.needs,
+            route_hint=self.route_hint,
             whole_too=self.whole_too,
         )
 

@@ -11,7 +11,7 @@ from vllmchat.lazy import lazy
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vllmchat.client.request import Post
+    from vllmchat.client.request import JSONRequest
     from vllmchat.completions.check import check_openai, check_vllm
     from vllmchat.completions.completion import TextCompletion
     from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
@@ -30,10 +30,10 @@ else:
 class _TextStreams(ProviderBase):
     """Creates streams of completions."""
 
-    def _stream_text(self, request: Post[TextCompletion], model: str | None) -> TextStream:
+    def _stream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> TextStream:
         return TextStream(TextReader(request), partial(self._open, request, model))
 
-    def _astream_text(self, request: Post[TextCompletion], model: str | None) -> AsyncTextStream:
+    def _astream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> AsyncTextStream:
         return AsyncTextStream(TextReader(request), partial(self._aopen, request, model))
 
 

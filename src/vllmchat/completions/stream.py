@@ -13,7 +13,7 @@ from vllmchat.sampling.accumulate import Pieces
 from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
-    from vllmchat.client.request import Post
+    from vllmchat.client.request import JSONRequest
     from vllmchat.completions.completion import TextCompletionChunk
 
 _GROWING = frozenset({"text", "logprobs", "token_ids"})
@@ -23,7 +23,7 @@ _HEAD = frozenset({"id", "created", "model", "system_fingerprint", "metrics"})
 class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
     """Reads the events of `/v1/completions`."""
 
-    def __init__(self, request: Post[TextCompletion]) -> None:
+    def __init__(self, request: JSONRequest[TextCompletion]) -> None:
         super().__init__()
         share = replies_wanted(request.params)
         self._pieces = Pieces(expected=choices_wanted(request), share=share, growing=_GROWING, head=_HEAD)

@@ -16,7 +16,7 @@ from vllmchat.wire.decode import ensure_built
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vllmchat.client.request import Post
+    from vllmchat.client.request import JSONRequest
     from vllmchat.generate.generation import GenerationChunk
 
 _GROWING = frozenset({"token_ids", "text", "logprobs", "sampling_mask"})
@@ -28,7 +28,7 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
 
     kept_in = "generation"
 
-    def __init__(self, request: Post[Generation]) -> None:
+    def __init__(self, request: JSONRequest[Generation]) -> None:
         super().__init__()
         n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
         wanted = max(n, 1) if isinstance(n, int) else 1

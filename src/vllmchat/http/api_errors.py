@@ -60,15 +60,15 @@ _CONTEXT_PARAMS = frozenset({"input_tokens", "input_text"})
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
-def error_from_reply(head: Head, raw: bytes, *, needs: str | None = None) -> APIStatusError:
+def error_from_reply(head: Head, raw: bytes, *, route_hint: str | None = None) -> APIStatusError:
     """The exception for a response with an error status.
 
     Args:
         head: The head of the response.
         raw: Its body.
-        needs: What a server needs in order to have the route, for one that lacks it.
+        route_hint: What a server needs in order to have the route, for one that lacks it.
     """
-    return _make(head.status, _decoded(raw), head, "", needs)
+    return _make(head.status, _decoded(raw), head, "", route_hint)
 
 
 def error_from_event(head: Head, event: Mapping[str, object]) -> APIStatusError:
@@ -102,7 +102,7 @@ def no_stream(head: Head, raw: bytes) -> ResponseError:
     )
 
 
-def _make(status: int, body: object, head: Head, where: str, needs: str | None = None) -> APIStatusError:
+def _make(status: int, body: object, head: Head, where: str, route_hint: str | None = None) -> APIStatusError:
     message, kind, param, code = _parts(body)
     cls = _BY_STATUS.get(status)
     if cls is None:
@@ -110,7 +110,7 @@ def _make(status: int, body: object, head: Head, where: str, needs: str | None =
     if cls is BadRequestError and _is_context(message, kind, param, code):
         cls = ContextWindowExceededError
     return cls(
-        f"{status}{where}: {_reason(status, message, body)}{_advice(status, param, body, head, needs)}",
+        f"{status}{where}: {_reason(status, message, body)}{_advice(status, param, body, head, route_hint)}",
         status_code=status,
         code=code,
         type=kind,
@@ -192,7 +192,7 @@ def _reason(status: int, message: str | None, body: object) -> str:
     return "the server gave no reason; its log may have one" if status >= 500 else "the server gave no reason"
 
 
-def _advice(status: int, param: str | None, body: object, head: Head, needs: str | None) -> str:
+def _advice(status: int, param: str | None, body: object, head: Head, route_hint: str | None) -> str:
     if 300 <= status < 400:
         target = head.headers.get("location", "")
         to = f" to {target.split('?', 1)[0]}" if target else ""
@@ -200,14 +200,14 @@ def _advice(status: int, param: str | None, body: object, head: Head, needs: str
     if status == 401:
         return " - check api_key= or the environment variable it comes from."
     if _lacks_route(status, body):
-        return f" - this server does not have the route. {needs or 'Check base_url.'}"
+        return f" - this server does not have the route. {route_hint or 'Check base_url.'}"
     if status == 404 and param == "response_id":
         return (
             " - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 was set when it was started."
         )
-    if needs is not None and status == 501:
+    if route_hint is not None and status == 501:
         # Not with 403: vLLM says there itself how to enable a route, and others mean something else, such as the key.
-        return f" - {needs}"
+        return f" - {route_hint}"
     if status == 405:
         return " - this route does not accept such requests. Check base_url."
     return ""

@@ -45,7 +45,7 @@ class Call(Generic[T]):
 
     Attributes:
         path: The route below the base URL, such as `/chat/completions`.
-        read: Makes the result of a whole response with a status below 300, or one of `answers`.
+        read: Makes the result of a whole response with a status below 300, or one of `accepted_statuses`.
         timeout: The timeouts.
         method: HTTP method.
         body: Body, or None.
@@ -56,9 +56,9 @@ class Call(Generic[T]):
         outside_v1: Whether the route is outside `/v1`.
         max_body: Size limit of the response, in bytes.
         max_retries: Number of retries; None for the client's own setting.
-        needs: What the server needs in order to have the route, as a sentence for the error message of a server without
-            it.
-        answers: Statuses from 300 on that are valid results, not errors.
+        route_hint: What the server needs in order to have the route, as a sentence for the error message of a server
+            without it.
+        accepted_statuses: Statuses from 300 on that are valid results, not errors.
         whole_too: Whether a stream may also arrive as one whole JSON response.
     """
 
@@ -74,6 +74,6 @@ class Call(Generic[T]):
     outside_v1: bool = False
     max_body: int = MAX_BODY_BYTES
     max_retries: int | None = None
-    needs: str | None = None
-    answers: frozenset[int] = frozenset()
+    route_hint: str | None = None
+    accepted_statuses: frozenset[int] = frozenset()
     whole_too: bool = False

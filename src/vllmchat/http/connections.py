@@ -23,7 +23,7 @@ Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
 """True for the usual certificates, a path to others, an `ssl.SSLContext`, or False to accept any certificate."""
 
 
-class Connections:
+class ClientPair:
     """The sync and async connections to one server.
 
     Attributes:
@@ -54,17 +54,17 @@ class Connections:
         self.model: str | None = None
         self.version: tuple[int, int, int] | None = None
         if http_client is not None:
-            self.blocking = SyncClient(partial(UserSyncClient, http_client))
+            self.sync_client = SyncClient(partial(UserSyncClient, http_client))
         elif async_http_client is not None:
-            self.blocking = SyncClient(_only_async)
+            self.sync_client = SyncClient(_only_async)
         if async_http_client is not None:
-            self.awaiting = AsyncClient(partial(UserAsyncClient, async_http_client))
+            self.async_client = AsyncClient(partial(UserAsyncClient, async_http_client))
         elif http_client is not None:
-            self.awaiting = AsyncClient(_only_sync)
+            self.async_client = AsyncClient(_only_sync)
         if not given:
             proxy, tls = proxy_for(base), _TLS(verify)
-            self.blocking = SyncClient(partial(_sync_pool, base, tls, proxy, max_connections))
-            self.awaiting = AsyncClient(partial(_async_pool, base, tls, proxy, max_connections))
+            self.sync_client = SyncClient(partial(_sync_pool, base, tls, proxy, max_connections))
+            self.async_client = AsyncClient(partial(_async_pool, base, tls, proxy, max_connections))
 
 
 def _check_verify(verify: Verify) -> None:

@@ -44,7 +44,7 @@ _LONGEST_PAUSE = 8.0
 class Send:
     """Send a request and wait for the head of its response. Result: `Head`, or a `TransportFailure` is thrown in.
 
-    With `found_key`, the key comes from the environment or is the default: the caller's client takes precedence if it
+    With `default_key`, the key comes from the environment or is the default: the caller's client takes precedence if it
     sets its own credentials.
     """
 
@@ -54,7 +54,7 @@ class Send:
     headers: list[tuple[str, str]]
     body: bytes | None
     request_id: str
-    found_key: bool = False
+    default_key: bool = False
 
     @property
     def url(self) -> str:
@@ -98,13 +98,13 @@ class Target:
         base: The server's URL.
         headers: Sent with each request: authorization, user agent and the caller's own.
         max_retries: Number of retries.
-        found_key: Whether the key was not passed in, but comes from the environment or is the default.
+        default_key: Whether the key was not passed in, but comes from the environment or is the default.
     """
 
     base: BaseURL
     headers: Mapping[str, str]
     max_retries: int
-    found_key: bool = False
+    default_key: bool = False
 
     def __repr__(self) -> str:
         # The headers hold the key.
@@ -188,12 +188,12 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             retried += not free
         else:
             assert isinstance(head, Head)
-            if head.status < 300 or head.status in call.answers:
+            if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
             raw = yield from _read_error(clock)
             pause = _pause_after(head, retried) if head.status in RETRIED_STATUSES else None
             if pause is None or retried >= retries or pause >= clock.total_seconds():
-                raise error_from_reply(*without_secrets(send, head, raw), needs=call.needs)
+                raise error_from_reply(*without_secrets(send, head, raw), route_hint=call.route_hint)
             retried += 1
         attempt += 1
         if pause > 0:
@@ -238,8 +238,8 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
         wanted = f"{wanted}-{attempt}"
     if wanted.isascii() and wanted.isprintable() and wanted.strip() == wanted:
         headers["x-request-id"] = wanted
-    found_key = target.found_key and all(name.lower() != "authorization" for name in call.headers)
-    return Send(call.method, target.base, path, list(headers.items()), call.body, wanted, found_key)
+    default_key = target.default_key and all(name.lower() != "authorization" for name in call.headers)
+    return Send(call.method, target.base, path, list(headers.items()), call.body, wanted, default_key)
 
 
 def without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:

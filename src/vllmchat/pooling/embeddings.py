@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import Field
 
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import Post
+from vllmchat.client.request import JSONRequest
 from vllmchat.http.call import Reply
 from vllmchat.pooling.binary import (
     check_count,
@@ -112,7 +112,7 @@ _VALIDATORS: Final = Validators(
 )
 
 
-def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
+def embed_request(inputs: "Inputs", params: EmbedParams) -> JSONRequest[Embeddings]:
     """The request for the embeddings of the inputs.
 
     Raises:
@@ -124,7 +124,7 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> Post[Embeddings]:
     checked = check_request(found, _VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read, packing=packing, wanted=subject.wanted(checked))
-    return Post("/embeddings", subject.fields, checked, read, needs=_NEEDS)
+    return JSONRequest("/embeddings", subject.fields, checked, read, route_hint=_NEEDS)
 
 
 def _read(reply: Reply, *, packing: Packing, wanted: int | None) -> Embeddings:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import Field
 
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import Post
+from vllmchat.client.request import JSONRequest
 from vllmchat.http.call import Reply
 from vllmchat.pooling.binary import (
     check_count,
@@ -164,7 +164,7 @@ _CLASSIFY_VALIDATORS: Final = Validators(
 )
 
 
-def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
+def pool_request(inputs: "Inputs", params: PoolParams) -> JSONRequest[PoolingOutputs]:
     """The request for the output of a pooling model.
 
     Raises:
@@ -177,10 +177,10 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> Post[PoolingOutputs]:
     checked = check_request(found, _POOL_VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read_pooled, packing=packing, wanted=subject.wanted(checked))
-    return Post("/pooling", subject.fields, checked, read, outside_v1=True, needs=_POOL_NEEDS)
+    return JSONRequest("/pooling", subject.fields, checked, read, outside_v1=True, route_hint=_POOL_NEEDS)
 
 
-def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classifications]:
+def classify_request(inputs: "Inputs", params: ClassifyParams) -> JSONRequest[Classifications]:
     """The request for the classes of the inputs.
 
     Raises:
@@ -189,7 +189,9 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> Post[Classific
     subject = check_input(inputs, batches=False)
     checked = check_request(subject.problems, _CLASSIFY_VALIDATORS.of(subject).check, params)
     read = partial(_read_classes, wanted=subject.wanted(checked))
-    return Post("/classify", subject.fields, checked, read, outside_v1=True, needs=_CLASSIFY_NEEDS)
+    return JSONRequest(
+        "/classify", subject.fields, checked, read, outside_v1=True, route_hint=_CLASSIFY_NEEDS
+    )
 
 
 def _read_pooled(reply: Reply, *, packing: Packing, wanted: int | None) -> PoolingOutputs:

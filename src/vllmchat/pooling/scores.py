@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from vllmchat.chat.content import ContentPart
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name, wrong_type
 from vllmchat.checking.validator import CheckedParams, Validator, check_request, unknown
-from vllmchat.client.request import Post
+from vllmchat.client.request import JSONRequest
 from vllmchat.errors import Problem
 from vllmchat.http.call import Reply
 from vllmchat.pooling.params import RerankParams, ScoreParams
@@ -158,7 +158,7 @@ _RERANK: Final = Validator("rerank", RerankParams, unknown=unknown("rerank", Rer
 
 def score_request(
     data_1: Scorable | Sequence[Scorable], data_2: Scorable | Sequence[Scorable], params: ScoreParams
-) -> Post[Scores]:
+) -> JSONRequest[Scores]:
     """The request for scores.
 
     Raises:
@@ -173,10 +173,12 @@ def score_request(
     # The names that all versions know.
     subject = {"text_1": left.value, "text_2": right.value}
     wanted = _unless_replaced(right.count, checked, ("text_1", "text_2"))
-    return Post("/score", subject, checked, partial(_read_scores, wanted=wanted), needs=_NEEDS)
+    return JSONRequest("/score", subject, checked, partial(_read_scores, wanted=wanted), route_hint=_NEEDS)
 
 
-def rerank_request(query: Scorable, documents: Sequence[Scorable], params: RerankParams) -> Post[Ranking]:
+def rerank_request(
+    query: Scorable, documents: Sequence[Scorable], params: RerankParams
+) -> JSONRequest[Ranking]:
     """The request for a ranking.
 
     Raises:
@@ -189,7 +191,9 @@ def rerank_request(query: Scorable, documents: Sequence[Scorable], params: Reran
     else:
         found = [*found, *_check(documents, "documents").problems]
     checked = check_request(found, _RERANK.check, params)
-    return Post("/rerank", {"query": query, "documents": several}, checked, _read_ranking, needs=_NEEDS)
+    return JSONRequest(
+        "/rerank", {"query": query, "documents": several}, checked, _read_ranking, route_hint=_NEEDS
+    )
 
 
 def _unless_replaced(count: int, checked: CheckedParams, names: Sequence[str]) -> int | None:

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from vllmchat.checking.call_params import TimeoutParams, checked_timeout
 from vllmchat.checking.rules import Bounds, Length, NotBlank
 from vllmchat.checking.validator import Validator
-from vllmchat.client.request import PlainRequest
+from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.call import Reply
 from vllmchat.http.timeout import Timeout
@@ -83,7 +83,7 @@ _UNLOAD_LORA: Final = Validator("unload_lora", _UnloadLoRA)
 Wait: TypeAlias = float | Timeout | None
 
 
-def sleep_request(level: int, mode: PauseMode | None, timeout: Wait) -> PlainRequest[None]:
+def sleep_request(level: int, mode: PauseMode | None, timeout: Wait) -> ServerRequest[None]:
     """The request that puts the engine to sleep.
 
     Raises:
@@ -93,7 +93,7 @@ def sleep_request(level: int, mode: PauseMode | None, timeout: Wait) -> PlainReq
     return _post("/sleep", _read_done, checked.timeout, query=checked.fields)
 
 
-def wake_up_request(tags: WakeTag | Sequence[WakeTag] | None, timeout: Wait) -> PlainRequest[bool | None]:
+def wake_up_request(tags: WakeTag | Sequence[WakeTag] | None, timeout: Wait) -> ServerRequest[bool | None]:
     """The request that wakes the engine up.
 
     Raises:
@@ -103,14 +103,14 @@ def wake_up_request(tags: WakeTag | Sequence[WakeTag] | None, timeout: Wait) -> 
     return _post("/wake_up", _read_awake, checked.timeout, query=checked.fields)
 
 
-def is_sleeping_request(timeout: Wait) -> PlainRequest[bool]:
+def is_sleeping_request(timeout: Wait) -> ServerRequest[bool]:
     """The request that checks whether the engine sleeps."""
-    return PlainRequest("/is_sleeping", _read_sleeping, checked_timeout(timeout), needs=DEV_MODE)
+    return ServerRequest("/is_sleeping", _read_sleeping, checked_timeout(timeout), route_hint=DEV_MODE)
 
 
 def reset_prefix_cache_request(
     reset_running_requests: bool | None, reset_external: bool | None, timeout: Wait
-) -> PlainRequest[bool | None]:
+) -> ServerRequest[bool | None]:
     """The request that clears the prefix cache.
 
     Raises:
@@ -121,7 +121,7 @@ def reset_prefix_cache_request(
     return _post("/reset_prefix_cache", _read_success, checked.timeout, query=checked.fields)
 
 
-def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wait) -> PlainRequest[None]:
+def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wait) -> ServerRequest[None]:
     """The request that pauses generation.
 
     Raises:
@@ -132,20 +132,20 @@ def pause_request(mode: PauseMode | None, clear_cache: bool | None, timeout: Wai
     if query.get("mode") == "wait":
         # The name before vLLM 0.16. Later servers accept either, or ignore this one.
         query["wait_for_inflight_requests"] = True
-    return _post("/pause", _read_done, checked.timeout, query=query, needs=PAUSING)
+    return _post("/pause", _read_done, checked.timeout, query=query, route_hint=PAUSING)
 
 
-def resume_request(timeout: Wait) -> PlainRequest[None]:
+def resume_request(timeout: Wait) -> ServerRequest[None]:
     """The request that resumes generation."""
-    return _post("/resume", _read_done, checked_timeout(timeout), needs=PAUSING)
+    return _post("/resume", _read_done, checked_timeout(timeout), route_hint=PAUSING)
 
 
-def is_paused_request(timeout: Wait) -> PlainRequest[bool]:
+def is_paused_request(timeout: Wait) -> ServerRequest[bool]:
     """The request that checks whether generation is paused."""
-    return PlainRequest("/is_paused", _read_paused, checked_timeout(timeout), needs=PAUSING)
+    return ServerRequest("/is_paused", _read_paused, checked_timeout(timeout), route_hint=PAUSING)
 
 
-def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainRequest[int | None]:
+def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> ServerRequest[int | None]:
     """The request that aborts other requests.
 
     Raises:
@@ -160,19 +160,19 @@ def abort_request(request_ids: str | Sequence[str], timeout: Wait) -> PlainReque
     checked = _ABORT.check({"request_ids": _listed(request_ids), "timeout": timeout})
     named = cast("Sequence[str]", checked.fields["request_ids"])
     return _post(
-        "/abort_requests", _read_aborted, checked.timeout, body={"request_ids": [*named]}, needs=ABORTING
+        "/abort_requests", _read_aborted, checked.timeout, body={"request_ids": [*named]}, route_hint=ABORTING
     )
 
 
-def abort_all_request(timeout: Wait) -> PlainRequest[int | None]:
+def abort_all_request(timeout: Wait) -> ServerRequest[int | None]:
     """The request that aborts all other requests."""
     timeout = checked_timeout(timeout)
-    return _post("/abort_requests", _read_aborted, timeout, body={"request_ids": []}, needs=ABORTING)
+    return _post("/abort_requests", _read_aborted, timeout, body={"request_ids": []}, route_hint=ABORTING)
 
 
 def load_lora_request(
     name: str, path: str, load_inplace: bool | None, is_3d_lora_weight: bool | None, timeout: Wait
-) -> PlainRequest[None]:
+) -> ServerRequest[None]:
     """The request that loads an adapter.
 
     Raises:
@@ -188,7 +188,7 @@ def load_lora_request(
     )
 
 
-def unload_lora_request(name: str, timeout: Wait) -> PlainRequest[None]:
+def unload_lora_request(name: str, timeout: Wait) -> ServerRequest[None]:
     """The request that unloads an adapter.
 
     Raises:
@@ -205,18 +205,20 @@ def _post(
     *,
     query: Mapping[str, object] | None = None,
     body: Mapping[str, object] | None = None,
-    needs: str = DEV_MODE,
-) -> PlainRequest[T]:
+    route_hint: str = DEV_MODE,
+) -> ServerRequest[T]:
     if query:
         words = {name: _word(value) for name, value in query.items()}
         path = f"{path}?{urlencode(words, doseq=True)}"
     raw = to_json(body) if body is not None else None
-    return PlainRequest(path, read, timeout, method="POST", body=raw, needs=needs)
+    return ServerRequest(path, read, timeout, method="POST", body=raw, route_hint=route_hint)
 
 
-def _lora(path: str, body: Mapping[str, object], timeout: Wait) -> PlainRequest[None]:
+def _lora(path: str, body: Mapping[str, object], timeout: Wait) -> ServerRequest[None]:
     raw = to_json(body)
-    return PlainRequest(path, _read_done, timeout, method="POST", body=raw, outside_v1=False, needs=LORA)
+    return ServerRequest(
+        path, _read_done, timeout, method="POST", body=raw, outside_v1=False, route_hint=LORA
+    )
 
 
 def _word(value: object) -> object:

@@ -100,12 +100,12 @@ class ServerVerbs(ModelVerbs):
             ResponseError: The response is not from a server of this kind.
             InvalidRequestError: `timeout` is not a positive number.
         """
-        wait = Readiness(model or self.model, checked_seconds(timeout), self._blocking_timeout)
+        wait = Readiness(model or self.model, checked_seconds(timeout), self._sync_timeout)
         self._follow(wait.flow, wait.timeout)
 
     async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
         """Async version of `ready`."""
-        wait = Readiness(model or self.model, checked_seconds(timeout), self._awaiting_timeout)
+        wait = Readiness(model or self.model, checked_seconds(timeout), self._async_timeout)
         await self._afollow(wait.flow, wait.timeout)
 
     def load(self, *, timeout: float | Timeout | None = None) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vllmchat.checking.call_params import checked_timeout
-from vllmchat.client.request import PlainRequest
+from vllmchat.client.request import ServerRequest
 from vllmchat.wire.decode import unexpected_body
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _owners(name: str) -> Iterator[str]:
             yield name.removesuffix(end)
 
 
-def metrics_request(timeout: float | Timeout | None = None) -> PlainRequest[Metrics]:
+def metrics_request(timeout: float | Timeout | None = None) -> ServerRequest[Metrics]:
     """The request for a server's metrics.
 
     Raises:
@@ -257,7 +257,7 @@ def metrics_request(timeout: float | Timeout | None = None) -> PlainRequest[Metr
     def read(reply: Reply) -> Metrics:
         return read_metrics(reply.body, parse)
 
-    return PlainRequest("/metrics", read, checked_timeout(timeout), needs=_NEEDS)
+    return ServerRequest("/metrics", read, checked_timeout(timeout), route_hint=_NEEDS)
 
 
 def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = None) -> Metrics:

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from vllmchat.checking.call_params import checked_timeout
 from vllmchat.client.discovery import NEEDS, ModelList, models_call
-from vllmchat.client.request import PlainRequest
+from vllmchat.client.request import ServerRequest
 from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
 from vllmchat.http.call import Call, Reply
 from vllmchat.http.clock import Clock
@@ -44,14 +44,16 @@ class ModelsRequest:
         return models_call(Timeout.of(checked_timeout(self.timeout), timeout))
 
 
-def health_request(timeout: float | Timeout | None = None) -> PlainRequest[bool]:
+def health_request(timeout: float | Timeout | None = None) -> ServerRequest[bool]:
     """The request for a server's health."""
-    return PlainRequest("/health", _read_health, checked_timeout(timeout), needs=NEEDS, answers=_ILL)
+    return ServerRequest(
+        "/health", _read_health, checked_timeout(timeout), route_hint=NEEDS, accepted_statuses=_ILL
+    )
 
 
-def load_request(timeout: float | Timeout | None = None) -> PlainRequest[int]:
+def load_request(timeout: float | Timeout | None = None) -> ServerRequest[int]:
     """The request for a server's load."""
-    return PlainRequest("/load", _read_load, checked_timeout(timeout), needs=NEEDS)
+    return ServerRequest("/load", _read_load, checked_timeout(timeout), route_hint=NEEDS)
 
 
 def _read_health(reply: Reply) -> bool:
@@ -137,8 +139,8 @@ class Readiness:
             method="GET",
             outside_v1=True,
             max_retries=0,
-            needs=NEEDS,
-            answers=_ILL,
+            route_hint=NEEDS,
+            accepted_statuses=_ILL,
         )
         if not (yield from reply_flow(target, health, clock)):
             return "/health reports that the engine is not running"

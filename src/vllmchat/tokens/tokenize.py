@@ -21,7 +21,7 @@ from vllmchat.chat.templating import (
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens, unknown
-from vllmchat.client.request import Post
+from vllmchat.client.request import JSONRequest
 from vllmchat.http.call import Reply
 from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
@@ -176,7 +176,7 @@ _COUNT: Final = Validator(
 _DETOKENIZE: Final = Validator("detokenize", DetokenizeParams)
 
 
-def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokenization]:
+def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> JSONRequest[Tokenization]:
     """Returns the request to tokenize a string or a conversation.
 
     Raises:
@@ -188,7 +188,7 @@ def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> Post[Tokeni
     return _tokenize({"messages": messages}, check_request(found, _CONVERSATION.check, params), _read_tokens)
 
 
-def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
+def count_request(messages: Messages, params: CountTokensParams) -> JSONRequest[int]:
     """Returns the request to count the tokens of a conversation's prompt.
 
     Raises:
@@ -216,18 +216,22 @@ def count_request(messages: Messages, params: CountTokensParams) -> Post[int]:
     return replace(request, older=older)
 
 
-def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Post[str]:
+def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> JSONRequest[str]:
     """Returns the request to convert tokens to text.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
     checked = check_request(check_tokens(tokens, "tokens"), _DETOKENIZE.check, params)
-    return Post("/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, needs=_NEEDS)
+    return JSONRequest(
+        "/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, route_hint=_NEEDS
+    )
 
 
-def _tokenize(subject: Mapping[str, object], params: CheckedParams, read: Callable[[Reply], T]) -> Post[T]:
-    return Post("/tokenize", subject, params, read, outside_v1=True, needs=_NEEDS)
+def _tokenize(
+    subject: Mapping[str, object], params: CheckedParams, read: Callable[[Reply], T]
+) -> JSONRequest[T]:
+    return JSONRequest("/tokenize", subject, params, read, outside_v1=True, route_hint=_NEEDS)
 
 
 def _read_tokens(reply: Reply) -> Tokenization:

@@ -332,7 +332,7 @@ class _Sending:
         if headers.get("user-agent") == USER_AGENT and agent and not agent.startswith("python-http"):
             # The caller gave the client a name.
             del headers["user-agent"]
-        if step.found_key and sends_authorization(self._client):
+        if step.default_key and sends_authorization(self._client):
             # The caller's client has its own credentials, and no other key was passed in.
             headers.pop("authorization", None)
         return self._client.build_request(
