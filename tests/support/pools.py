@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from support.colours import Colour
     from vllmchat import VLLMProvider
-    from vllmchat.http.transport.connection import AsyncLine, SyncLine
+    from vllmchat.http.transport.connection import AsyncConnection, SyncConnection
     from vllmchat.http.transport.pool import AsyncPool, SyncPool
 
 
@@ -38,19 +38,19 @@ def held(pool: SyncPool | AsyncPool) -> Held:
     return Held(len(pool._idle), pool._in_use, len(pool._waiting))
 
 
-def idle_lines(pool: SyncPool | AsyncPool) -> deque[SyncLine | AsyncLine]:
+def idle_connections(pool: SyncPool | AsyncPool) -> deque[SyncConnection | AsyncConnection]:
     """The pool's own stack."""
-    return cast("deque[SyncLine | AsyncLine]", pool._idle._lines)
+    return cast("deque[SyncConnection | AsyncConnection]", pool._idle._connections)
 
 
 def sync_pool(llm: VLLMProvider) -> SyncPool:
     """The pool of sync calls."""
-    return cast("SyncPool", llm._clients.sync_client.state().sender)
+    return cast("SyncPool", llm._clients.sync_client.state().transport)
 
 
 async def async_pool(llm: VLLMProvider) -> AsyncPool:
     """The pool of the running event loop."""
-    return cast("AsyncPool", (await llm._clients.async_client.state()).sender)
+    return cast("AsyncPool", (await llm._clients.async_client.state()).transport)
 
 
 def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:

@@ -351,7 +351,7 @@ def test_keyboard_interrupt_at_every_step(
 
     stream_class: Any = getattr(sync_backend, "_SyncStream")  # noqa: B009 - it is private
     for owner, name in (
-        (sync_backend.SyncWire, "connect_tcp"),
+        (sync_backend.SyncNetworkBackend, "connect_tcp"),
         (stream_class, "read"),
         (stream_class, "write"),
     ):

@@ -71,10 +71,10 @@ def test_no_wait_is_negative(time: Time) -> None:
 def test_each_attempt_restarts_first_token(time: Time) -> None:
     clock = started(Timeout(None, 10, 3, None))
     clock.begin_idle()
-    clock.heard = True
+    clock.response_started = True
     time.now += 8
     clock.start_attempt()
-    assert not clock.heard
+    assert not clock.response_started
     assert clock.seconds() == 10
     time.now += 2
     assert clock.attempt_seconds() == 2

@@ -114,4 +114,4 @@ def test_all_chunks_of_a_read_are_decoded_together() -> None:
     events = [b"data: {%d}\n\n" % number for number in range(1000)]
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     body = b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in events)
-    assert http1.AnswerReader().feed(head + body) == b"".join(events)
+    assert http1.ResponseParser().feed(head + body) == b"".join(events)

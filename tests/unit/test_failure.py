@@ -19,17 +19,17 @@ from vllmchat.http.transport_errors import Kind, TransportFailure, classify
 URL = "http://localhost:8000/v1/chat/completions"
 
 
-def clock(*, reused: bool = False, heard: bool = False, timeout: Timeout | None = None) -> Clock:
+def clock(*, reused: bool = False, response_started: bool = False, timeout: Timeout | None = None) -> Clock:
     made = Clock(timeout or Timeout())
     made.start_attempt()
-    made.reused, made.heard = reused, heard
+    made.reused, made.response_started = reused, response_started
     return made
 
 
 def sorted_out(
-    error: Exception, *, answering: bool = False, reused: bool = False, heard: bool = False
+    error: Exception, *, answering: bool = False, reused: bool = False, response_started: bool = False
 ) -> TransportFailure:
-    failure = classify(error, clock(reused=reused, heard=heard), answering=answering)
+    failure = classify(error, clock(reused=reused, response_started=response_started), answering=answering)
     assert failure is not None
     assert failure.cause is error
     return failure
@@ -112,7 +112,7 @@ def test_a_reused_connection_that_ends_before_any_byte_is_stale(name: str) -> No
     error: Exception = getattr(httpcore, name)("x")
     assert sorted_out(error, reused=True).kind == "stale"
     assert sorted_out(error, reused=True).retriable
-    for otherwise in ({"reused": False}, {"heard": True}, {"answering": True}):
+    for otherwise in ({"reused": False}, {"response_started": True}, {"answering": True}):
         failure = sorted_out(error, **{"reused": True, **otherwise})
         assert failure.kind == "broken"
         assert not failure.retriable

@@ -23,7 +23,7 @@ from vllmchat import (
 )
 from vllmchat.http import clock as clock_module
 from vllmchat.http import flow as flow_module
-from vllmchat.http.call import Call, Head, Reply
+from vllmchat.http.call import Call, Response, ResponseHead
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import ReadBody, Send, Sleep, Target, backoff, open_flow, reply_flow
 from vllmchat.http.transport_errors import Kind, TransportFailure
@@ -40,7 +40,7 @@ LIMITS = Timeout(None, 100, 10, None)
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
-def read(reply: Reply) -> str:
+def read(reply: Response) -> str:
     if reply.body.startswith(b"bad"):
         raise ResponseError("unreadable", body=reply.body.decode())
     return reply.body.decode()
@@ -92,7 +92,7 @@ class Result:
 
 def run(
     flow: Generator[Any, Any, T],
-    *outcomes: Head | bytes | Exception,
+    *outcomes: ResponseHead | bytes | Exception,
     then: Callable[[], object] = lambda: None,
 ) -> Result:
     """Drives a flow: each `Send` and `ReadBody` gets the next outcome."""
@@ -118,12 +118,14 @@ def run(
     return result
 
 
-def ask(*outcomes: Head | bytes | Exception, target: Target = TARGET, call: Call[str] = CALL) -> Result:
+def ask(
+    *outcomes: ResponseHead | bytes | Exception, target: Target = TARGET, call: Call[str] = CALL
+) -> Result:
     return run(reply_flow(target, call, Clock(call.timeout)), *outcomes)
 
 
-def head(status: int, **headers: str) -> Head:
-    return Head(status, {name.replace("_", "-"): value for name, value in headers.items()}, "id-1")
+def head(status: int, **headers: str) -> ResponseHead:
+    return ResponseHead(status, {name.replace("_", "-"): value for name, value in headers.items()}, "id-1")
 
 
 def failure(kind: Kind) -> TransportFailure:
@@ -238,7 +240,7 @@ def test_a_stale_connection_is_replaced_at_once() -> None:
     clock = Clock(LIMITS)
     fresh: list[bool] = []
     flow = reply_flow(TARGET, CALL, clock)
-    result = run(flow, failure("stale"), OK, b"text", then=lambda: fresh.append(clock.fresh))
+    result = run(flow, failure("stale"), OK, b"text", then=lambda: fresh.append(clock.force_new))
     assert result.value == "text"
     assert result.pauses == []
     assert fresh == [False, True, True]
@@ -453,7 +455,7 @@ def test_a_response_that_cannot_be_read_is_identified() -> None:
 
 
 def test_a_response_with_its_own_request_id() -> None:
-    def refuse(reply: Reply) -> str:
+    def refuse(reply: Response) -> str:
         raise ResponseError("no", status_code=299, request_id="own")
 
     result = ask(OK, b"", call=replace(CALL, read=refuse))
@@ -462,7 +464,7 @@ def test_a_response_with_its_own_request_id() -> None:
 
 
 def test_a_response_that_reports_an_error() -> None:
-    def refuse(reply: Reply) -> str:
+    def refuse(reply: Response) -> str:
         raise ResponseError("no")
 
     result = ask(OK, b'{"error": {"message": "m", "code": 429}}', call=replace(CALL, read=refuse))
@@ -490,7 +492,7 @@ def test_errors_do_not_contain_the_key() -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def open_stream(*outcomes: Head | bytes | Exception) -> Result:
+def open_stream(*outcomes: ResponseHead | bytes | Exception) -> Result:
     return run(open_flow(TARGET, CALL, Clock(LIMITS)), *outcomes)
 
 

@@ -326,7 +326,7 @@ def test_text_adds_up_too() -> None:
         target.accept(item)
     assert [choice.text for choice in target.reply().choices] == ["ab", "x"]
     assert target.reply().output_mode == "text"
-    assert not target.end_is_proven()
+    assert not target.is_complete()
 
 
 def test_missing_log_probabilities() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vllmchat.http.transport.http1 import MAX_HEAD_BYTES, AnswerReader, encode_request
+from vllmchat.http.transport.http1 import MAX_HEAD_BYTES, ResponseParser, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 def read(pieces: Sequence[bytes]) -> Answer:
     """A response that arrives in these pieces, and then the end of the connection if it has not ended before."""
-    reader = AnswerReader()
+    reader = ResponseParser()
     body = b""
     for piece in pieces:
         body += reader.feed(piece)
@@ -222,7 +222,7 @@ def test_a_response_that_breaks_off(data: bytes) -> None:
 
 
 def test_content_before_a_malformed_chunk_is_returned() -> None:
-    reader = AnswerReader()
+    reader = ResponseParser()
     assert reader.feed(CHUNKED + chunked([b"one", b"two"]) + b"zz\r\n") == b"onetwo"
     assert reader.failure is not None
     for _ in range(2):
@@ -243,7 +243,7 @@ def test_bytes_after_the_end_make_the_connection_unusable() -> None:
     for first in (HEAD + b"content-length: 2\r\n\r\nok", CHUNKED + b"2\r\nok\r\n0\r\n\r\n"):
         assert read([first]).reusable
         assert read([first + second]) == read([first])._replace(reusable=False)
-        reader = AnswerReader()
+        reader = ResponseParser()
         assert reader.feed(first) == b"ok"
         assert reader.reusable
         assert reader.feed(second) == b""
@@ -251,7 +251,7 @@ def test_bytes_after_the_end_make_the_connection_unusable() -> None:
 
 
 def test_the_end_of_the_connection_after_the_response() -> None:
-    reader = AnswerReader()
+    reader = ResponseParser()
     reader.feed(HEAD + b"content-length: 0\r\n\r\n")
     assert reader.feed(b"") == b""
     assert not reader.reusable

@@ -16,7 +16,7 @@ import httpcore
 import pytest
 
 from support.chats import answer_any, chunk, chunks, completion
-from support.pools import idle_lines, pool_of
+from support.pools import idle_connections, pool_of
 from support.scripted import (
     Answer,
     Connection,
@@ -432,7 +432,7 @@ def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
     scripted.always(answer_any)
     llm = provider(scripted)
     colour.chat(llm)
-    (line,) = idle_lines(pool_of(colour, llm))
+    (line,) = idle_connections(pool_of(colour, llm))
     stream = cast("Any", line)._stream
     sock = stream.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
@@ -530,8 +530,8 @@ def test_the_stream_of_asyncio_alone(scripted: ScriptedServer) -> None:
     scripted.script(b"x" * 1000, gate, b"y", close)
 
     async def main() -> None:
-        wire = async_backend.AsyncWire()
-        stream = await wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
+        backend = async_backend.AsyncNetworkBackend()
+        stream = await backend.connect_tcp("127.0.0.1", scripted.port, 1.0)
         await stream.write(b"GET / HTTP/1.1\r\n\r\n")
         assert await stream.read(10) == b"x" * 10
         assert stream.get_extra_info("is_readable")
@@ -555,9 +555,9 @@ def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
     scripted.script(never)
 
     async def main() -> None:
-        wire = async_backend.AsyncWire()
-        wire.abort()
-        stream = await wire.connect_tcp("127.0.0.1", scripted.port)
+        backend = async_backend.AsyncNetworkBackend()
+        backend.abort()
+        stream = await backend.connect_tcp("127.0.0.1", scripted.port)
         reading = asyncio.ensure_future(stream.read(10))
         await asyncio.sleep(0)
         await stream.aclose()
@@ -575,15 +575,15 @@ def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
 def test_timeouts_of_the_sync_stream_alone(scripted: ScriptedServer) -> None:
     """A timeout that has expired before the wait begins. A socket would take 0 s for "do not wait"."""
     scripted.always(script(never))
-    wire = sync_backend.SyncWire()
-    wire.abort()
-    opened = wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
-    wire.clock = Clock(Timeout(total=1e-9))
+    backend = sync_backend.SyncNetworkBackend()
+    backend.abort()
+    opened = backend.connect_tcp("127.0.0.1", scripted.port, 1.0)
+    backend.clock = Clock(Timeout(total=1e-9))
     with pytest.raises(httpcore.ReadTimeout):
         opened.read(10)
     with pytest.raises(httpcore.WriteTimeout):
         opened.write(b"x")
-    wire.begin_opening(0.0)
+    backend.begin_opening(0.0)
     with pytest.raises(httpcore.ConnectTimeout):
         opened.start_tls(ssl.create_default_context())
     opened.close()
@@ -599,8 +599,8 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
         async def start_tls(*_: object, **__: object) -> None:
             return None
 
-        wire = async_backend.AsyncWire()
-        opened = await wire.connect_tcp("127.0.0.1", scripted.port, 1.0)
+        backend = async_backend.AsyncNetworkBackend()
+        opened = await backend.connect_tcp("127.0.0.1", scripted.port, 1.0)
         monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
         with pytest.raises(httpcore.ConnectError, match="closed the connection during the TLS handshake"):
             await opened.start_tls(ssl.create_default_context())
@@ -613,7 +613,7 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
 def test_a_stream_before_its_connection() -> None:
     async def main() -> None:
         stream_class: Any = getattr(asyncio_stream, "AsyncioStream")  # noqa: B009 - it is private
-        unconnected = stream_class(async_backend.AsyncWire(), asyncio.get_running_loop())
+        unconnected = stream_class(async_backend.AsyncNetworkBackend(), asyncio.get_running_loop())
         assert unconnected.get_extra_info("socket") is None
         unconnected.set_options(backend.TCP_OPTIONS)
         with pytest.raises(httpcore.WriteError):

@@ -14,13 +14,13 @@ import anyio
 import pytest
 
 from support.chats import answer_any, chunk, completion
-from support.pools import async_pool, held, hold_locks, idle_lines, pool_of, sync_pool, wait_until
+from support.pools import async_pool, held, hold_locks, idle_connections, pool_of, sync_pool, wait_until
 from support.scripted import Answer, Gate, ScriptedServer, close, head, in_thread, never, reply, script
 from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeout, VLLMProvider
 from vllmchat.http.clock import Clock, monotonic
 from vllmchat.http.flow import Send
 from vllmchat.http.transport import pool
-from vllmchat.http.transport.connection import PlainAsyncLine, PlainSyncLine
+from vllmchat.http.transport.connection import PlainAsyncConnection, PlainSyncConnection
 from vllmchat.http.transport.pool import KEEP_ALIVE_SECONDS, SyncPool
 from vllmchat.http.url import BaseURL
 
@@ -182,9 +182,9 @@ def test_a_call_costs_the_same_however_many_connections_are_idle(
     llm = VLLMProvider("m", base_url=scripted.base_url)
     colour.chat(llm)
     pool = pool_of(colour, llm)
-    idle_lines(pool).extendleft(cast("Any", [_Idle() for _ in range(500)]))
+    idle_connections(pool).extendleft(cast("Any", [_Idle() for _ in range(500)]))
     looked: list[object] = []
-    for cls in (PlainSyncLine, PlainAsyncLine):
+    for cls in (PlainSyncConnection, PlainAsyncConnection):
         for name in ("is_idle", "is_open"):
             monkeypatch.setattr(cls, name, _counting(getattr(cls, name), looked))
     colour.chat(llm)
@@ -192,7 +192,7 @@ def test_a_call_costs_the_same_however_many_connections_are_idle(
     # Once when it is taken and once when it is returned, and never another one.
     assert len(looked) == 2
     assert len(set(looked)) == 1
-    assert all(line.asked == 0 for line in cast("Any", list(idle_lines(pool))[:500]))
+    assert all(line.asked == 0 for line in cast("Any", list(idle_connections(pool))[:500]))
     colour.close(llm)
 
 
@@ -203,7 +203,7 @@ class _Idle:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.wire = self
+        self.backend = self
 
     def is_open(self) -> bool:
         self.asked += 1
@@ -427,8 +427,8 @@ def test_a_connection_that_cannot_be_made(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "sync_line", fail)
-        patched.setattr(pool, "async_line", fail)
+        patched.setattr(pool, "sync_connection", fail)
+        patched.setattr(pool, "async_connection", fail)
         with pytest.raises(MemoryError):
             colour.chat(llm)
     assert held(pool_of(colour, llm)) == (0, 0, 0)

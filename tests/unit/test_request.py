@@ -12,7 +12,7 @@ from vllmchat import InvalidRequestError, Timeout
 from vllmchat.chat.check import CheckedParams
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.request import ChatRequest
-from vllmchat.http.call import Head, Reply
+from vllmchat.http.call import Response, ResponseHead
 from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def test_the_requests_own_id_is_used_for_its_attempts() -> None:
 
 def test_the_response_is_read_with_its_id() -> None:
     body = json.dumps(completion("hello")).encode()
-    reply = call().read(Reply(Head(200, {}, "id-1"), body))
+    reply = call().read(Response(ResponseHead(200, {}, "id-1"), body))
     assert reply == decode_completion(body, request_id="id-1")
     assert reply.request_id == "id-1"
 

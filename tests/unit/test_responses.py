@@ -327,14 +327,14 @@ def test_a_recorded_stream_adds_up_to_the_servers_response() -> None:
         kinds.add(type(item))
     before = target.reply()
     assert not target.done
-    assert not target.end_is_proven()
+    assert not target.is_complete()
     assert before.status == "in_progress"
     end = target.read_event(last)
     assert isinstance(end, ResponseStateEvent)
     target.accept(end)
     after = target.reply()
     assert target.done
-    assert target.end_is_proven()
+    assert target.is_complete()
     assert after == end.response
     assert before.output == after.output
     assert (text, reasoning) == (after.text, after.reasoning)
@@ -416,7 +416,7 @@ def test_an_old_server_whose_last_event_has_no_output() -> None:
     assert (response.reasoning, response.text, response.status) == ("hm", "ab", "completed")
     assert response.usage is not None
     assert [item.status for item in response.output] == ["completed", "completed"]
-    assert target.end_is_proven()
+    assert target.is_complete()
 
 
 def test_a_response_without_output_has_none() -> None:

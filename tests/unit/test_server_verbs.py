@@ -23,7 +23,7 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.http import clock as clock_module
-from vllmchat.http.call import Head
+from vllmchat.http.call import ResponseHead
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import Send, Sleep, Target
 from vllmchat.http.transport_errors import TransportFailure
@@ -237,7 +237,7 @@ def wait(
                     step = flow.throw(outcome)
                 else:
                     status, body = outcome
-                    step = flow.send(Head(status, {}, "id"))
+                    step = flow.send(ResponseHead(status, {}, "id"))
             else:
                 step = flow.send(body)
     except StopIteration:

@@ -20,14 +20,14 @@ from vllmchat import (
     UnprocessableEntityError,
 )
 from vllmchat.http.api_errors import error_despite_status, error_from_event, error_from_reply, no_stream
-from vllmchat.http.call import Head
+from vllmchat.http.call import ResponseHead
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 
 
 def told(status: int, body: object, headers: dict[str, str] | None = None) -> APIStatusError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return error_from_reply(Head(status, headers or {}, "id-1"), raw)
+    return error_from_reply(ResponseHead(status, headers or {}, "id-1"), raw)
 
 
 def error(message: str, **fields: object) -> dict[str, object]:
@@ -272,7 +272,7 @@ def test_every_wording_of_a_context_overflow(message: str) -> None:
     for body in (error(message), old, {"detail": message}):
         made = told(400, body)
         assert type(made) is ContextWindowExceededError
-    assert type(error_from_event(Head(200, {}, "id"), error(message))) is ContextWindowExceededError
+    assert type(error_from_event(ResponseHead(200, {}, "id"), error(message))) is ContextWindowExceededError
     # Only a rejected request can have been too long.
     assert type(told(500, error(message))) is InternalServerError
 
@@ -343,7 +343,9 @@ def test_a_redirect_names_its_target() -> None:
 )
 def test_what_a_route_needs(status: int, body: object, advice: str) -> None:
     raw = json.dumps(body).encode()
-    assert str(error_from_reply(Head(status, {}, "id-1"), raw, route_hint="Start it with X.")) == advice
+    assert (
+        str(error_from_reply(ResponseHead(status, {}, "id-1"), raw, route_hint="Start it with X.")) == advice
+    )
 
 
 def test_a_missing_model_is_not_a_missing_route() -> None:
@@ -368,7 +370,7 @@ def test_an_earlier_response_that_is_missing_names_the_store() -> None:
     [b"", b"<html>", b"[]", b"{}", b'{"error": null}', b'{"error": ""}', b'{"object": "list", "data": []}'],
 )
 def test_good_responses_report_no_error(body: bytes) -> None:
-    assert error_despite_status(Head(200, {}, "id"), body) is None
+    assert error_despite_status(ResponseHead(200, {}, "id"), body) is None
 
 
 @pytest.mark.parametrize(
@@ -380,7 +382,7 @@ def test_good_responses_report_no_error(body: bytes) -> None:
     ],
 )
 def test_errors_under_a_good_status(body: dict[str, object], kind: type[APIStatusError], status: int) -> None:
-    made = error_despite_status(Head(200, {"a": "b"}, "id-1"), json.dumps(body).encode())
+    made = error_despite_status(ResponseHead(200, {"a": "b"}, "id-1"), json.dumps(body).encode())
     assert made is not None
     assert type(made) is kind
     assert made.status_code == status
@@ -390,7 +392,9 @@ def test_errors_under_a_good_status(body: dict[str, object], kind: type[APIStatu
 
 
 def test_a_response_that_is_not_a_stream_is_quoted() -> None:
-    made = no_stream(Head(200, {"content-type": "text/html; charset=x"}, "id-1"), b"\xff" + b"y" * 9000)
+    made = no_stream(
+        ResponseHead(200, {"content-type": "text/html; charset=x"}, "id-1"), b"\xff" + b"y" * 9000
+    )
     assert made.body == "\ufffd" + "y" * 1999
     assert (made.status_code, made.request_id) == (200, "id-1")
     assert str(made).startswith("expected a stream, but the response is text/html; it starts with: \ufffdyyy")
@@ -400,6 +404,8 @@ def test_a_response_that_is_not_a_stream_is_quoted() -> None:
 def test_a_code_that_is_not_a_status() -> None:
     for code in ("4" * 5_000, "404040", "-400", 99, 1e999):
         assert (
-            error_from_event(Head(200, {}, "id"), {"error": {"message": "m", "code": code}}).status_code
+            error_from_event(
+                ResponseHead(200, {}, "id"), {"error": {"message": "m", "code": code}}
+            ).status_code
             == 500
         )

@@ -375,7 +375,7 @@ def test_a_recorded_stream_adds_up_to_the_completion() -> None:
             target.accept(item)
     completion = target.reply()
     assert target.done
-    assert target.end_is_proven()
+    assert target.is_complete()
     assert len(completion.choices) == 2
     assert completion.texts[0].startswith("!Hello?!!")
     assert [choice.finish_reason for choice in completion.choices] == ["length", "length"]
@@ -444,11 +444,11 @@ def test_a_stream_is_complete_when_every_choice_has_finished() -> None:
     target = reader(["a", "b"])
     assert target.reply().usage is None
     read(target, *text("x", finish="stop"))
-    assert not target.end_is_proven()
+    assert not target.is_complete()
     read(target, *text("x", index=1, finish="length"))
-    assert target.end_is_proven()
+    assert target.is_complete()
     read(target, *text("x", index=2))
-    assert not target.end_is_proven()
+    assert not target.is_complete()
 
 
 # The methods, sync and async

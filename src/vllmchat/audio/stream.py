@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
     """Reads the events of `/v1/audio/transcriptions` and `/v1/audio/translations`."""
 
-    kept_in: ClassVar[str] = "transcription"
+    result_attribute: ClassVar[str] = "transcription"
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
             self._usage = item.usage
             self._last = not item.choices
 
-    def end_is_proven(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the usage-only chunk has arrived. A finish reason ends only one segment of the audio."""
         return self._last
 

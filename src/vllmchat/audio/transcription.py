@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 from vllmchat.wire.decode import (
     Answer,
     JsonObject,
@@ -170,7 +170,7 @@ _WHAT = "a transcription"
 _CHUNK = "a transcription chunk"
 
 
-def read_transcription(reply: Reply) -> Transcription:
+def read_transcription(reply: Response) -> Transcription:
     """Reads a whole response.
 
     Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.checking.validator import CheckedParams
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
 
 NEEDS: Final = "Batches of chats need vLLM 0.19 or newer, and a model that generates."
 
@@ -134,7 +134,7 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
     return problems
 
 
-def _read(reply: Reply, *, wanted: int | None) -> ChatCompletion:
+def _read(reply: Response, *, wanted: int | None) -> ChatCompletion:
     completion = decode_completion(reply.body, request_id=reply.head.request_id)
     sort_by_index(completion.choices, wanted, "a batch response", reply)
     return completion

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
     from vllmchat.checking.validator import CheckedParams, Validator
     from vllmchat.errors import Problem
-    from vllmchat.http.call import Call, Reply
+    from vllmchat.http.call import Call, Response
     from vllmchat.http.timeout import Timeout
     from vllmchat.versions import Version
 else:
@@ -114,7 +114,7 @@ class ChatRequest:
         return post.call(model, timeout)
 
 
-def _read(reply: Reply, request: ChatRequest) -> ChatCompletion:
+def _read(reply: Response, request: ChatRequest) -> ChatCompletion:
     completion = decode_completion(reply.body, request_id=reply.head.request_id)
     if any(choice.message.tool_calls for choice in completion.choices):
         request.limits.mark(completion)

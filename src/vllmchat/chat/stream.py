@@ -39,7 +39,7 @@ class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
         """Adds a chunk to the completion."""
         self.accumulator.add(item)
 
-    def end_is_proven(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every choice has its finish reason."""
         return self.accumulator.finished
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from vllmchat.checking.call_params import checked_timeout
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.http.call import Call, Reply
+from vllmchat.http.call import Call, Response
 from vllmchat.http.timeout import Timeout
 from vllmchat.wire.decode import LenientList, WireModel, decode
 
@@ -71,7 +71,7 @@ def the_only_model(models: ModelList) -> str:
     raise InvalidRequestError([Problem("model", "None", rule)])
 
 
-def _read(reply: Reply) -> ModelList:
+def _read(reply: Response) -> ModelList:
     return decode(ModelList, reply.body, "a list of models")
 
 
@@ -87,5 +87,5 @@ def version_request(timeout: float | Timeout | None = None) -> ServerRequest[str
     return ServerRequest("/version", _read_version, checked_timeout(timeout), route_hint=NEEDS)
 
 
-def _read_version(reply: Reply) -> str:
+def _read_version(reply: Response) -> str:
     return decode(_Version, reply.body, "a version").version

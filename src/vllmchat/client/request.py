@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vllmchat.checking.validator import CheckedParams
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
     from vllmchat.versions import Version
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class ServerRequest(Generic[T]):
     """
 
     path: str
-    read: Callable[[Reply], T]
+    read: Callable[[Response], T]
     timeout: float | Timeout | None = None
     method: str = "GET"
     body: bytes | None = None
@@ -124,7 +124,7 @@ class JSONRequest(Generic[T]):
     path: str
     subject: Mapping[str, object]
     params: CheckedParams
-    read: Callable[[Reply], T]
+    read: Callable[[Response], T]
     stream: bool = False
     ask_usage: bool = False
     outside_v1: bool = False

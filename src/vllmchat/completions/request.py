@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllmchat.checking.validator import Check, CheckedParams
     from vllmchat.completions.completion import TextCompletion
     from vllmchat.completions.prompt import Prompt
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
 
 PATH = "/completions"
 
@@ -86,5 +86,5 @@ def _is_text(prompt: str | Sequence[object]) -> bool:
     return isinstance(prompt, str) or isinstance(prompt[0], str)
 
 
-def _read(reply: Reply) -> TextCompletion:
+def _read(reply: Response) -> TextCompletion:
     return decode_completion(reply.body, request_id=reply.head.request_id)

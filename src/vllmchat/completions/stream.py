@@ -36,7 +36,7 @@ class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
         """Adds a chunk to the completion."""
         self._pieces.add(item, item.choices, item.usage)
 
-    def end_is_proven(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every choice has its finish reason."""
         return self._pieces.finished
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
     from vllmchat.completions.prompt import Prompt
     from vllmchat.generate.generation import Generation
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
 
 NEEDS: Final = (
     "Rendering (vLLM 0.15 or newer) and generating from tokens (0.11.1 or newer) need a generating model. "
@@ -114,13 +114,13 @@ def _ids(value: object) -> Sequence[object]:
     return ids
 
 
-def _read(reply: Reply) -> Generation:
+def _read(reply: Response) -> Generation:
     return decode_generation(reply.body)
 
 
-def _read_rendered(reply: Reply) -> RenderedPrompt:
+def _read_rendered(reply: Response) -> RenderedPrompt:
     return decode_rendered(reply.body)
 
 
-def _read_all_rendered(reply: Reply) -> list[RenderedPrompt]:
+def _read_all_rendered(reply: Response) -> list[RenderedPrompt]:
     return decode_all_rendered(reply.body)

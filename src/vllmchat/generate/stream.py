@@ -26,7 +26,7 @@ _HEAD = frozenset({"request_id", "output_mode", "prompt_token_ids", "mm_placehol
 class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
     """Reads the events of `/inference/v1/generate`."""
 
-    kept_in = "generation"
+    result_attribute = "generation"
 
     def __init__(self, request: JSONRequest[Generation]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
         """Adds a chunk to the generation."""
         self._pieces.add(item, item.choices, item.usage)
 
-    def end_is_proven(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every choice has its finish reason."""
         return self._pieces.finished
 

@@ -25,7 +25,7 @@ from vllmchat.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vllmchat.http.call import Head
+    from vllmchat.http.call import ResponseHead
 
 MAX_ERROR_BYTES = 1024 * 1024
 """How much of an error's body is read."""
@@ -60,7 +60,7 @@ _CONTEXT_PARAMS = frozenset({"input_tokens", "input_text"})
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
-def error_from_reply(head: Head, raw: bytes, *, route_hint: str | None = None) -> APIStatusError:
+def error_from_reply(head: ResponseHead, raw: bytes, *, route_hint: str | None = None) -> APIStatusError:
     """The exception for a response with an error status.
 
     Args:
@@ -71,12 +71,12 @@ def error_from_reply(head: Head, raw: bytes, *, route_hint: str | None = None) -
     return _make(head.status, _decoded(raw), head, "", route_hint)
 
 
-def error_from_event(head: Head, event: Mapping[str, object]) -> APIStatusError:
+def error_from_event(head: ResponseHead, event: Mapping[str, object]) -> APIStatusError:
     """The exception for an `{"error": ...}` event inside a stream that began with status 200."""
     return _make(_status_of(event), event, head, " (inside the stream)")
 
 
-def error_despite_status(head: Head, raw: bytes) -> APIStatusError | None:
+def error_despite_status(head: ResponseHead, raw: bytes) -> APIStatusError | None:
     """The exception for a whole response that has a good status but reports an error; None for others."""
     body = _decoded(raw)
     if not isinstance(body, dict):
@@ -87,7 +87,7 @@ def error_despite_status(head: Head, raw: bytes) -> APIStatusError | None:
     return _make(_status_of(fields), fields, head, f" (in a response with status {head.status})")
 
 
-def no_stream(head: Head, raw: bytes) -> ResponseError:
+def no_stream(head: ResponseHead, raw: bytes) -> ResponseError:
     """The exception for a whole response where a stream was expected."""
     text = raw[:8_000].decode("utf-8", "replace")[:2_000]
     kind = head.headers.get("content-type", "").partition(";")[0]
@@ -102,7 +102,9 @@ def no_stream(head: Head, raw: bytes) -> ResponseError:
     )
 
 
-def _make(status: int, body: object, head: Head, where: str, route_hint: str | None = None) -> APIStatusError:
+def _make(
+    status: int, body: object, head: ResponseHead, where: str, route_hint: str | None = None
+) -> APIStatusError:
     message, kind, param, code = _parts(body)
     cls = _BY_STATUS.get(status)
     if cls is None:
@@ -192,7 +194,7 @@ def _reason(status: int, message: str | None, body: object) -> str:
     return "the server gave no reason; its log may have one" if status >= 500 else "the server gave no reason"
 
 
-def _advice(status: int, param: str | None, body: object, head: Head, route_hint: str | None) -> str:
+def _advice(status: int, param: str | None, body: object, head: ResponseHead, route_hint: str | None) -> str:
     if 300 <= status < 400:
         target = head.headers.get("location", "")
         to = f" to {target.split('?', 1)[0]}" if target else ""

@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ResponseHead:
     """What precedes the body of a response.
 
     Attributes:
@@ -32,10 +32,10 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """A whole response."""
 
-    head: Head
+    head: ResponseHead
     body: bytes
 
 
@@ -63,7 +63,7 @@ class Call(Generic[T]):
     """
 
     path: str
-    read: Callable[[Reply], T]
+    read: Callable[[Response], T]
     timeout: Timeout
     method: str = "POST"
     body: bytes | None = None

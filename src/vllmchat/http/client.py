@@ -12,9 +12,9 @@ import anyio
 import anyio.lowlevel
 
 from vllmchat.http.clock import Clock
-from vllmchat.http.exchange import AsyncExchange, AsyncSender, SyncExchange, SyncSender
+from vllmchat.http.exchange import AsyncExchange, AsyncTransport, SyncExchange, SyncTransport
 from vllmchat.http.flow import open_flow, reply_flow
-from vllmchat.http.once import AsyncQuestion, SyncQuestion
+from vllmchat.http.once import AsyncOnce, SyncOnce
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,8 +33,8 @@ class SyncClient:
     Each process has its own connections: those that a fork copies still belong to the parent.
     """
 
-    def __init__(self, make_sender: Callable[[], SyncSender]) -> None:
-        self._make_sender = make_sender
+    def __init__(self, make_transport: Callable[[], SyncTransport]) -> None:
+        self._make_transport = make_transport
         self._states: dict[int, SyncState] = {}
 
     def run(self, target: Target, call: Call[T]) -> T:
@@ -44,19 +44,19 @@ class SyncClient:
     def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
         """Runs a flow within the timeouts of a call."""
         clock = Clock(timeout)
-        return SyncExchange(self.state().sender, clock).run(flow(clock))
+        return SyncExchange(self.state().transport, clock).run(flow(clock))
 
     def open(self, target: Target, call: Call[T]) -> SyncExchange:
         """Sends a call and leaves the response open, to be read as it arrives."""
         clock = Clock(call.timeout)
-        exchange = SyncExchange(self.state().sender, clock)
+        exchange = SyncExchange(self.state().transport, clock)
         exchange.run(open_flow(target, call, clock))
         return exchange
 
     def close(self) -> None:
         """Closes the connections. The next call opens new ones."""
         for state in list(self._states.values()):
-            state.sender.close()
+            state.transport.close()
 
     def state(self) -> SyncState:
         """The state of this client in this process."""
@@ -65,18 +65,18 @@ class SyncClient:
         if state is None:
             # Without a lock: a thread may have held it when the process was forked. Of two racing threads one wins.
             self.close()
-            mine = SyncState(self._make_sender())
+            mine = SyncState(self._make_transport())
             state = self._states.setdefault(pid, mine)
             if state is mine:
-                weakref.finalize(self, state.sender.close)
+                weakref.finalize(self, state.transport.close)
         return state
 
 
 class AsyncClient:
     """Runs async calls. Each event loop has its own connections, which end with it."""
 
-    def __init__(self, make_sender: Callable[[], AsyncSender]) -> None:
-        self._make_sender = make_sender
+    def __init__(self, make_transport: Callable[[], AsyncTransport]) -> None:
+        self._make_transport = make_transport
         self._recent: tuple[asyncio.AbstractEventLoop, AsyncState] | None = None
 
     async def run(self, target: Target, call: Call[T]) -> T:
@@ -87,13 +87,13 @@ class AsyncClient:
         """Runs a flow within the timeouts of a call."""
         clock = Clock(timeout)
         state = await self.state()
-        return await AsyncExchange(state.sender, clock).run(flow(clock))
+        return await AsyncExchange(state.transport, clock).run(flow(clock))
 
     async def open(self, target: Target, call: Call[T]) -> AsyncExchange:
         """Sends a call and leaves the response open, to be read as it arrives."""
         clock = Clock(call.timeout)
         state = await self.state()
-        exchange = AsyncExchange(state.sender, clock)
+        exchange = AsyncExchange(state.transport, clock)
         await exchange.run(open_flow(target, call, clock))
         return exchange
 
@@ -102,7 +102,7 @@ class AsyncClient:
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is not None:
-            state.sender.close()
+            state.transport.close()
             # The event loop releases the sockets in its next iteration; if it ended before that, it would warn.
             await anyio.lowlevel.checkpoint()
 
@@ -118,8 +118,8 @@ class AsyncClient:
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is None:
-            state = loop.states[self] = AsyncState(self._make_sender())
-            state.at_end = weakref.finalize(self, state.sender.close)
+            state = loop.states[self] = AsyncState(self._make_transport())
+            state.at_end = weakref.finalize(self, state.transport.close)
             state.at_end.atexit = False
         if running is not None:
             self._recent = running, state
@@ -130,17 +130,17 @@ class SyncState:
     """The state of a `SyncClient` in one process.
 
     Attributes:
-        sender: The connections.
+        transport: The connections.
         model: The lookup of the model that the server serves.
         version: The lookup of its version.
     """
 
-    __slots__ = ("model", "sender", "version")
+    __slots__ = ("model", "transport", "version")
 
-    def __init__(self, sender: SyncSender) -> None:
-        self.sender = sender
-        self.model = SyncQuestion()
-        self.version = SyncQuestion()
+    def __init__(self, transport: SyncTransport) -> None:
+        self.transport = transport
+        self.model = SyncOnce()
+        self.version = SyncOnce()
 
 
 class AsyncState:
@@ -150,17 +150,17 @@ class AsyncState:
         at_end: Closes the connections when the client is gone.
     """
 
-    __slots__ = ("at_end", "model", "sender", "version")
+    __slots__ = ("at_end", "model", "transport", "version")
 
-    def __init__(self, sender: AsyncSender) -> None:
-        self.sender = sender
+    def __init__(self, transport: AsyncTransport) -> None:
+        self.transport = transport
         self.at_end: weakref.finalize[..., AsyncClient] | None = None
-        self.model = AsyncQuestion()
-        self.version = AsyncQuestion()
+        self.model = AsyncOnce()
+        self.version = AsyncOnce()
 
     def end(self) -> None:
         """Closes all connections: their event loop is ending."""
-        self.sender.end()
+        self.transport.end()
         if self.at_end is not None:
             # It would keep the connections, and with them the loop, alive as long as the client lives.
             self.at_end.detach()

@@ -23,17 +23,27 @@ class Clock:
 
     Attributes:
         reused: Whether the current attempt uses a connection that had served a request before.
-        heard: Whether any byte of the response to the current attempt has arrived.
-        fresh: Whether the next attempt must open a new connection.
+        response_started: Whether any byte of the response to the current attempt has arrived.
+        force_new: Whether the next attempt must open a new connection.
     """
 
-    __slots__ = ("_began", "_end", "_first_end", "_idle", "_late", "fresh", "heard", "reused", "timeout")
+    __slots__ = (
+        "_began",
+        "_end",
+        "_first_end",
+        "_idle",
+        "_late",
+        "force_new",
+        "response_started",
+        "reused",
+        "timeout",
+    )
 
     def __init__(self, timeout: Timeout) -> None:
         self.timeout = timeout
         self.reused = False
-        self.heard = False
-        self.fresh = False
+        self.response_started = False
+        self.force_new = False
         self._began = monotonic()
         self._end = math.inf if timeout.total is None else monotonic() + timeout.total
         self._first_end = math.inf
@@ -42,7 +52,7 @@ class Clock:
 
     def start_attempt(self) -> None:
         """An attempt begins, or has got its connection: the wait for the first token starts over."""
-        self.heard = False
+        self.response_started = False
         self._began = monotonic()
         limit = self.timeout.first_token
         self._first_end = math.inf if limit is None else self._began + limit

@@ -13,7 +13,7 @@ from vllmchat.http.transport.proxy import proxy_for
 if TYPE_CHECKING:
     import ssl
 
-    from vllmchat.http.exchange import AsyncSender, SyncSender
+    from vllmchat.http.exchange import AsyncTransport, SyncTransport
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
     from vllmchat.http.transport.proxy import Proxy
     from vllmchat.http.url import BaseURL
@@ -109,14 +109,14 @@ class _TLS:
         return self._context
 
 
-def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncSender:
+def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncTransport:
     from vllmchat.http.transport.connection import Route
     from vllmchat.http.transport.pool import SyncPool
 
     return SyncPool(Route(base, tls, proxy), max_connections)
 
 
-def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> AsyncSender:
+def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> AsyncTransport:
     from vllmchat.http.transport.connection import Route
     from vllmchat.http.transport.pool import AsyncPool
 

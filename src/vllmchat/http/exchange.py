@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 import anyio
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.call import Head
+from vllmchat.http.call import ResponseHead
 from vllmchat.http.flow import ReadBody, Send, without_secrets
 from vllmchat.http.transport_errors import TransportFailure, classify
 
@@ -24,10 +24,10 @@ _DRAIN_SECONDS = 0.25
 """How long a finished response may take to end formally; a slower connection is not worth keeping."""
 
 
-class SyncSender(Protocol):
+class SyncTransport(Protocol):
     """Sends requests, sync."""
 
-    def send(self, step: Send, clock: Clock) -> SyncAnswer:
+    def send(self, step: Send, clock: Clock) -> SyncOpenResponse:
         """Sends a request and waits for the head of its response."""
         ...
 
@@ -36,10 +36,10 @@ class SyncSender(Protocol):
         ...
 
 
-class AsyncSender(Protocol):
+class AsyncTransport(Protocol):
     """Sends requests, async."""
 
-    async def send(self, step: Send, clock: Clock) -> AsyncAnswer:
+    async def send(self, step: Send, clock: Clock) -> AsyncOpenResponse:
         """Sends a request and waits for the head of its response."""
         ...
 
@@ -55,13 +55,13 @@ class AsyncSender(Protocol):
 class SyncExchange:
     """One sync call in progress: runs the steps of a flow and holds the open response."""
 
-    __slots__ = ("_sender", "answer", "clock", "head", "sent", "url")
+    __slots__ = ("_transport", "answer", "clock", "head", "sent", "url")
 
-    def __init__(self, sender: SyncSender, clock: Clock) -> None:
-        self._sender = sender
+    def __init__(self, transport: SyncTransport, clock: Clock) -> None:
+        self._transport = transport
         self.clock = clock
-        self.answer: SyncAnswer | None = None
-        self.head: Head | None = None
+        self.answer: SyncOpenResponse | None = None
+        self.head: ResponseHead | None = None
         self.sent: Send | None = None
         self.url = ""
 
@@ -85,9 +85,9 @@ class SyncExchange:
 
     def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
         if isinstance(step, Send):
-            self.sent, self.url = step, step.place
+            self.sent, self.url = step, step.safe_url
             try:
-                self.answer = self._sender.send(step, self.clock)
+                self.answer = self._transport.send(step, self.clock)
             except Exception as error:
                 _raise(error, self.clock, answering=False)
             self.head = _head(self.answer, step)
@@ -146,13 +146,13 @@ class SyncExchange:
 class AsyncExchange:
     """One async call in progress: runs the steps of a flow and holds the open response."""
 
-    __slots__ = ("_sender", "answer", "clock", "head", "sent", "url")
+    __slots__ = ("_transport", "answer", "clock", "head", "sent", "url")
 
-    def __init__(self, sender: AsyncSender, clock: Clock) -> None:
-        self._sender = sender
+    def __init__(self, transport: AsyncTransport, clock: Clock) -> None:
+        self._transport = transport
         self.clock = clock
-        self.answer: AsyncAnswer | None = None
-        self.head: Head | None = None
+        self.answer: AsyncOpenResponse | None = None
+        self.head: ResponseHead | None = None
         self.sent: Send | None = None
         self.url = ""
 
@@ -176,9 +176,9 @@ class AsyncExchange:
 
     async def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
         if isinstance(step, Send):
-            self.sent, self.url = step, step.place
+            self.sent, self.url = step, step.safe_url
             try:
-                self.answer = await self._sender.send(step, self.clock)
+                self.answer = await self._transport.send(step, self.clock)
             except Exception as error:
                 _raise(error, self.clock, answering=False)
             self.head = _head(self.answer, step)
@@ -247,11 +247,13 @@ def _raise(error: Exception, clock: Clock, *, answering: bool) -> NoReturn:
     raise failure from error
 
 
-def _head(answer: SyncAnswer | AsyncAnswer, step: Send) -> Head:
-    return Head(answer.status, answer.headers, answer.headers.get("x-request-id") or step.request_id)
+def _head(answer: SyncOpenResponse | AsyncOpenResponse, step: Send) -> ResponseHead:
+    return ResponseHead(answer.status, answer.headers, answer.headers.get("x-request-id") or step.request_id)
 
 
-def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None, sent: Send | None) -> bytes:
+def _cut(
+    pieces: list[bytes], data: bytes, step: ReadBody, head: ResponseHead | None, sent: Send | None
+) -> bytes:
     whole = b"".join((*pieces, data))[: step.limit]
     if step.cut:
         return whole
@@ -266,7 +268,7 @@ def _cut(pieces: list[bytes], data: bytes, step: ReadBody, head: Head | None, se
     )
 
 
-class SyncAnswer(Protocol):
+class SyncOpenResponse(Protocol):
     """A response whose head has arrived."""
 
     status: int
@@ -283,7 +285,7 @@ class SyncAnswer(Protocol):
         ...
 
 
-class AsyncAnswer(Protocol):
+class AsyncOpenResponse(Protocol):
     """A response whose head has arrived."""
 
     status: int

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from vllmchat.errors import ResponseError
 from vllmchat.http.api_errors import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
-from vllmchat.http.call import Call, Head, Reply
+from vllmchat.http.call import Call, Response, ResponseHead
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ _LONGEST_PAUSE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request and wait for the head of its response. Result: `Head`, or a `TransportFailure` is thrown in.
+    """Send a request and wait for the head of its response.
+
+    Result: `ResponseHead`, or a `TransportFailure` is thrown in.
 
     With `default_key`, the key comes from the environment or is the default: the caller's client takes precedence if it
     sets its own credentials.
@@ -62,7 +64,7 @@ class Send:
         return self.base.origin + self.target
 
     @property
-    def place(self) -> str:
+    def safe_url(self) -> str:
         """The URL without its query, for messages."""
         return self.url.partition("?")[0]
 
@@ -86,7 +88,7 @@ class Sleep:
 
 
 Step: TypeAlias = Send | ReadBody | Sleep
-Outcome: TypeAlias = Head | bytes | None
+Outcome: TypeAlias = ResponseHead | bytes | None
 Flow: TypeAlias = Generator[Step, Outcome, T]
 
 
@@ -111,7 +113,7 @@ class Target:
         return f"Target({str(self.base)!r}, max_retries={self.max_retries})"
 
 
-def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Head]:
+def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[ResponseHead]:
     """Sends until a stream is open; its body is not read.
 
     Raises:
@@ -143,10 +145,10 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     try:
         body = yield ReadBody(call.max_body)
     except TransportFailure as failure:
-        raise failure.error(send.place, head.request_id) from failure.cause
+        raise failure.error(send.safe_url, head.request_id) from failure.cause
     assert isinstance(body, bytes)
     try:
-        return call.read(Reply(head, body))
+        return call.read(Response(head, body))
     except ResponseError:
         pass
     # Read again with the secrets masked, for the error message.
@@ -155,14 +157,14 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     if told is not None:
         raise told
     try:
-        return call.read(Reply(head, body))
+        return call.read(Response(head, body))
     except ResponseError as error:
         error.status_code = error.status_code or head.status
         error.request_id = error.request_id or head.request_id
         raise
 
 
-def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, Head]]:
+def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, ResponseHead]]:
     """Sends until a response with a good status is open."""
     retries = target.max_retries if call.max_retries is None else call.max_retries
     root = target.base.root if call.outside_v1 else target.base.prefix
@@ -177,17 +179,17 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         except TransportFailure as failure:
             # A stale connection says nothing about the server, so the next attempt opens a new one at once. The server
             # has not read the request, so this does not count as a retry.
-            clock.fresh = True
+            clock.force_new = True
             stale = failure.kind == "stale"
             free = stale and not replaced
             pause = 0.0 if stale else backoff(retried)
             left = free or retried < retries
             if not failure.retriable or not left or pause >= clock.total_seconds():
-                raise failure.error(send.place, send.request_id) from failure.cause
+                raise failure.error(send.safe_url, send.request_id) from failure.cause
             replaced = replaced or stale
             retried += not free
         else:
-            assert isinstance(head, Head)
+            assert isinstance(head, ResponseHead)
             if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
             raw = yield from _read_error(clock)
@@ -212,7 +214,7 @@ def _read_error(clock: Clock) -> Flow[bytes]:
     return raw
 
 
-def content_type(head: Head) -> str:
+def content_type(head: ResponseHead) -> str:
     """The media type of a response, in lower case and without parameters."""
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -242,7 +244,7 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     return Send(call.method, target.base, path, list(headers.items()), call.body, wanted, default_key)
 
 
-def without_secrets(send: Send, head: Head, raw: bytes) -> tuple[Head, bytes]:
+def without_secrets(send: Send, head: ResponseHead, raw: bytes) -> tuple[ResponseHead, bytes]:
     """Masks the keys that were sent in a response that goes into an error: some servers echo the request."""
     headers: dict[str, str] = dict(head.headers)
     for name, value in send.headers:
@@ -261,7 +263,7 @@ def backoff(attempt: int) -> float:
     return pause * (1 - 0.25 * _chance())
 
 
-def _pause_after(head: Head, attempt: int) -> float | None:
+def _pause_after(head: ResponseHead, attempt: int) -> float | None:
     """Seconds to wait as the server asks, else by backoff; None if the server asks for too much."""
     wish = _retry_after(head.headers)
     if wish is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Asking:
+class Once:
     """Looks something up on the server once, however many callers want to know it."""
 
     __slots__ = ("_asked", "_failure")
@@ -31,7 +31,7 @@ class _Asking:
         self._failure = None
 
 
-class SyncQuestion(_Asking):
+class SyncOnce(Once):
     """A one-time lookup on the server, sync.
 
     Attributes:
@@ -60,8 +60,8 @@ class SyncQuestion(_Asking):
                 raise
 
 
-class AsyncQuestion(_Asking):
-    """A one-time lookup on the server, async; for the attributes see `SyncQuestion`."""
+class AsyncOnce(Once):
+    """A one-time lookup on the server, async; for the attributes see `SyncOnce`."""
 
     __slots__ = ("lock",)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllmchat.errors import Partial, VLLMChatError
-    from vllmchat.http.call import Head
+    from vllmchat.http.call import ResponseHead
     from vllmchat.http.transport_errors import TransportFailure
 
 
@@ -32,13 +32,13 @@ class EventReader(ABC, Generic[T]):
         whole: Whether the response is not streamed: then its one event is complete when the bytes end.
     """
 
-    kept_in: ClassVar[str] = "completion"
+    result_attribute: ClassVar[str] = "completion"
 
     def __init__(self) -> None:
         self.done = False
         self.whole = False
         self.failure: VLLMChatError | None = None
-        self.head: Head | None = None
+        self.head: ResponseHead | None = None
         self._decoder = SSEDecoder()
 
     @abstractmethod
@@ -55,11 +55,11 @@ class EventReader(ABC, Generic[T]):
         """Notes that the item is handed out: from now on it is part of what has arrived."""
 
     @abstractmethod
-    def end_is_proven(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether what has been handed out is the complete response although no last event arrived."""
 
     @abstractmethod
-    def keep(self, error: VLLMChatError) -> None:
+    def attach_partial(self, error: VLLMChatError) -> None:
         """Attaches what has arrived to an error, as its `partial`."""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
@@ -94,7 +94,7 @@ class EventReader(ABC, Generic[T]):
 
     def complete_error(self, error: VLLMChatError) -> VLLMChatError:
         """Adds to an error what only the stream knows."""
-        self.keep(error)
+        self.attach_partial(error)
         if isinstance(error, ResponseError) and self.head is not None:
             error.request_id = self.head.request_id
             error.status_code = self.head.status
@@ -121,7 +121,7 @@ class ReplyReader(EventReader[T], Generic[T, R]):
         self._started = True
         self.add(item)
 
-    def keep(self, error: VLLMChatError) -> None:
+    def attach_partial(self, error: VLLMChatError) -> None:
         """Attaches the reply so far to an error, if anything arrived."""
         if self._started:
             error.partial = self.reply()

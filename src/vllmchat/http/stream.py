@@ -60,10 +60,10 @@ class _Core(Generic[T]):
         if self.closed:
             error = StreamError(
                 "this stream has already been read or closed: it can be read only once. Its result is in "
-                f".{self.reader.kept_in}; to stream again, make another call",
+                f".{self.reader.result_attribute}; to stream again, make another call",
                 request_id=self.reader.head.request_id if self.reader.head is not None else None,
             )
-            self.reader.keep(error)
+            self.reader.attach_partial(error)
             raise error
 
     @property
@@ -140,7 +140,7 @@ class _Core(Generic[T]):
             self.events.extend(reader.flush())
             if self.events:
                 return
-        if reader.end_is_proven():
+        if reader.is_complete():
             reader.done, reader.failure = True, None
         else:
             reader.failure = reader.interrupted(failure, url)

@@ -102,7 +102,7 @@ def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFai
     if names & _CONNECT:
         return TransportFailure(_connect_kind(error), error)
     if names & _BROKEN:
-        stale = clock.reused and not answering and not clock.heard
+        stale = clock.reused and not answering and not clock.response_started
         return TransportFailure(
             "stale" if stale and clock.attempt_seconds() < _STALE_SECONDS else "broken", error
         )

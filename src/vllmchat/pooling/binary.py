@@ -15,7 +15,7 @@ from vllmchat.wire.decode import as_object, unexpected_body
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
     from vllmchat.pooling.vector import EmbedDtype, Endianness
 
 MOST_IN_BYTES: Final = 512
@@ -85,13 +85,13 @@ def check_count(encoding_format: object, count: int, hint: str) -> list[Problem]
     return [Problem("encoding_format", format_value(encoding_format), rule, hint)]
 
 
-def is_packed(reply: Reply) -> bool:
+def is_packed(reply: Response) -> bool:
     """Whether a response is binary, not JSON."""
     return reply.head.headers.get("content-type", "").startswith("application/octet-stream")
 
 
 def read_packed(
-    reply: Reply, packing: Packing, count: int | None, what: str
+    reply: Response, packing: Packing, count: int | None, what: str
 ) -> tuple[list[Chunk], dict[str, object]]:
     """Reads a binary response.
 

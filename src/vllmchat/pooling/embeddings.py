@@ -9,7 +9,7 @@ from pydantic import Field
 
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import JSONRequest
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 from vllmchat.pooling.binary import (
     check_count,
     is_packed,
@@ -127,7 +127,7 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> JSONRequest[Embeddin
     return JSONRequest("/embeddings", subject.fields, checked, read, route_hint=_NEEDS)
 
 
-def _read(reply: Reply, *, packing: Packing, wanted: int | None) -> Embeddings:
+def _read(reply: Response, *, packing: Packing, wanted: int | None) -> Embeddings:
     if is_packed(reply):
         chunks, told = read_packed(reply, packing, wanted, _WHAT)
         ensure_built(Embedding)

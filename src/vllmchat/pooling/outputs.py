@@ -9,7 +9,7 @@ from pydantic import Field
 
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import JSONRequest
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 from vllmchat.pooling.binary import (
     check_count,
     is_packed,
@@ -194,7 +194,7 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> JSONRequest[Cl
     )
 
 
-def _read_pooled(reply: Reply, *, packing: Packing, wanted: int | None) -> PoolingOutputs:
+def _read_pooled(reply: Response, *, packing: Packing, wanted: int | None) -> PoolingOutputs:
     if is_packed(reply):
         chunks, told = read_packed(reply, packing, wanted, _POOLED)
         ensure_built(PoolingOutputs)
@@ -206,7 +206,7 @@ def _read_pooled(reply: Reply, *, packing: Packing, wanted: int | None) -> Pooli
     return answer
 
 
-def _read_classes(reply: Reply, *, wanted: int | None) -> Classifications:
+def _read_classes(reply: Response, *, wanted: int | None) -> Classifications:
     answer = read_answer(Classifications, reply, _CLASSES, required_key="data")
     sort_by_index(answer.data, wanted, _CLASSES, reply)
     return answer

@@ -15,7 +15,7 @@ from vllmchat.checking.describe import as_list, as_mapping, format_value, type_n
 from vllmchat.checking.validator import CheckedParams, Validator, check_request, unknown
 from vllmchat.client.request import JSONRequest
 from vllmchat.errors import Problem
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 from vllmchat.pooling.params import RerankParams, ScoreParams
 from vllmchat.wire.decode import (
     Answer,
@@ -242,11 +242,11 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
     return []
 
 
-def _read_scores(reply: Reply, *, wanted: int | None) -> Scores:
+def _read_scores(reply: Response, *, wanted: int | None) -> Scores:
     answer = read_answer(Scores, reply, _SCORES, required_key="data")
     sort_by_index(answer.data, wanted, _SCORES, reply)
     return answer
 
 
-def _read_ranking(reply: Reply) -> Ranking:
+def _read_ranking(reply: Response) -> Ranking:
     return read_answer(Ranking, reply, _RANKING, required_key="results")

@@ -13,7 +13,7 @@ from vllmchat.responses.check import check_respond
 from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
 
 if TYPE_CHECKING:
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
 
 NEEDS: Final = "Responses need vLLM 0.10 or newer and a generating model."
 
@@ -80,5 +80,5 @@ def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:
     return encoded
 
 
-def _read(reply: Reply) -> ModelResponse:
+def _read(reply: Response) -> ModelResponse:
     return decode_response(reply.body, request_id=reply.head.request_id)

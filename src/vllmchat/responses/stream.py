@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
     """Reads the events of `/v1/responses`, which end with one of the types in `LAST`, without `[DONE]`."""
 
-    kept_in = "response"
+    result_attribute = "response"
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
         """Adds an event to the response."""
         self._so_far.add(item)
 
-    def end_is_proven(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the last event has arrived: nothing else shows that the response is complete."""
         return self._so_far.last is not None
 

@@ -13,7 +13,7 @@ from vllmchat.checking.rules import Bounds, Length, NotBlank
 from vllmchat.checking.validator import Validator
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 from vllmchat.http.timeout import Timeout
 from vllmchat.wire.decode import WireModel, decode, unexpected_body
 
@@ -200,7 +200,7 @@ def unload_lora_request(name: str, timeout: Wait) -> ServerRequest[None]:
 
 def _post(
     path: str,
-    read: Callable[[Reply], T],
+    read: Callable[[Response], T],
     timeout: Wait,
     *,
     query: Mapping[str, object] | None = None,
@@ -254,7 +254,7 @@ class _Paused(WireModel):
     is_paused: bool
 
 
-def _acknowledged(reply: Reply) -> _Done:
+def _acknowledged(reply: Response) -> _Done:
     body = reply.body
     if not body.strip() or body.startswith(b"Success"):
         return _Done()
@@ -264,26 +264,26 @@ def _acknowledged(reply: Reply) -> _Done:
     return done
 
 
-def _read_done(reply: Reply) -> None:
+def _read_done(reply: Response) -> None:
     _acknowledged(reply)
 
 
-def _read_awake(reply: Reply) -> bool | None:
+def _read_awake(reply: Response) -> bool | None:
     status = _acknowledged(reply).status
     return None if status is None else status == "awake"
 
 
-def _read_success(reply: Reply) -> bool | None:
+def _read_success(reply: Response) -> bool | None:
     return _acknowledged(reply).success
 
 
-def _read_aborted(reply: Reply) -> int | None:
+def _read_aborted(reply: Response) -> int | None:
     return _acknowledged(reply).aborted
 
 
-def _read_sleeping(reply: Reply) -> bool:
+def _read_sleeping(reply: Response) -> bool:
     return decode(_Sleeping, reply.body, "a sleep status").is_sleeping
 
 
-def _read_paused(reply: Reply) -> bool:
+def _read_paused(reply: Response) -> bool:
     return decode(_Paused, reply.body, "a pause status").is_paused

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from vllmchat.http.call import Reply
+    from vllmchat.http.call import Response
     from vllmchat.http.timeout import Timeout
 
 MetricType: TypeAlias = Literal["counter", "gauge", "histogram", "summary", "untyped"]
@@ -254,7 +254,7 @@ def metrics_request(timeout: float | Timeout | None = None) -> ServerRequest[Met
     """
     parse = _parser()
 
-    def read(reply: Reply) -> Metrics:
+    def read(reply: Response) -> Metrics:
         return read_metrics(reply.body, parse)
 
     return ServerRequest("/metrics", read, checked_timeout(timeout), route_hint=_NEEDS)

@@ -9,7 +9,7 @@ from vllmchat.checking.call_params import checked_timeout
 from vllmchat.client.discovery import NEEDS, ModelList, models_call
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
-from vllmchat.http.call import Call, Reply
+from vllmchat.http.call import Call, Response
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
 from vllmchat.http.timeout import Timeout
@@ -56,11 +56,11 @@ def load_request(timeout: float | Timeout | None = None) -> ServerRequest[int]:
     return ServerRequest("/load", _read_load, checked_timeout(timeout), route_hint=NEEDS)
 
 
-def _read_health(reply: Reply) -> bool:
+def _read_health(reply: Response) -> bool:
     return reply.head.status not in _ILL
 
 
-def _read_load(reply: Reply) -> int:
+def _read_load(reply: Response) -> int:
     return decode(_Load, reply.body, "a load").server_load
 
 

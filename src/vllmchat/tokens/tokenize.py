@@ -22,7 +22,7 @@ from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens, unknown
 from vllmchat.client.request import JSONRequest
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version
@@ -229,18 +229,18 @@ def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> JSONR
 
 
 def _tokenize(
-    subject: Mapping[str, object], params: CheckedParams, read: Callable[[Reply], T]
+    subject: Mapping[str, object], params: CheckedParams, read: Callable[[Response], T]
 ) -> JSONRequest[T]:
     return JSONRequest("/tokenize", subject, params, read, outside_v1=True, route_hint=_NEEDS)
 
 
-def _read_tokens(reply: Reply) -> Tokenization:
+def _read_tokens(reply: Response) -> Tokenization:
     return read_answer(Tokenization, reply, "a list of tokens", required_key="tokens")
 
 
-def _read_count(reply: Reply) -> int:
+def _read_count(reply: Response) -> int:
     return read_answer(Tokenization, reply, "a list of tokens", required_key="count").count
 
 
-def _read_text(reply: Reply) -> str:
+def _read_text(reply: Response) -> str:
     return decode(_Text, reply.body, "a text").prompt

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema, from_json
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.call import Reply
+from vllmchat.http.call import Response
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -238,7 +238,7 @@ class Indexed(Protocol):
 
 
 def read_answer(
-    model: type[A], reply: Reply, what: str, *, required_key: str, context: object | None = None
+    model: type[A], reply: Response, what: str, *, required_key: str, context: object | None = None
 ) -> A:
     """Decodes a JSON response.
 
@@ -258,13 +258,13 @@ def read_answer(
     return with_request_id(answer, reply)
 
 
-def with_request_id(answer: A, reply: Reply) -> A:
+def with_request_id(answer: A, reply: Response) -> A:
     """Returns the result with the response's request ID."""
     answer._request_id = reply.head.request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
     return answer
 
 
-def sort_by_index(parts: list[P], wanted: int | None, what: str, reply: Reply) -> None:
+def sort_by_index(parts: list[P], wanted: int | None, what: str, reply: Response) -> None:
     """Sorts the parts of a response into the order of the inputs.
 
     Args:

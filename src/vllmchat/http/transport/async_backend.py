@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpcore
 
 from vllmchat.http.transport.asyncio_stream import AsyncioStream, connect_asyncio
-from vllmchat.http.transport.backend import TCP_OPTIONS, Wire, reason
+from vllmchat.http.transport.backend import TCP_OPTIONS, NetworkBackend, reason
 from vllmchat.http.transport.event_loop import on_trio
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
-class AsyncWire(Wire, httpcore.AsyncNetworkBackend):
+class AsyncNetworkBackend(NetworkBackend, httpcore.AsyncNetworkBackend):
     """The network of one async connection, on asyncio or trio."""
 
     def __init__(self, tunnel_to: str | None = None) -> None:
@@ -61,37 +61,39 @@ class AsyncWire(Wire, httpcore.AsyncNetworkBackend):
 
 
 class _TrioStream(httpcore.AsyncNetworkStream):
-    def __init__(self, wire: AsyncWire, stream: httpcore.AsyncNetworkStream) -> None:
-        self._wire = wire
+    def __init__(self, backend: AsyncNetworkBackend, stream: httpcore.AsyncNetworkStream) -> None:
+        self._backend = backend
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
-            return self._wire.came(await self._stream.read(max_bytes, self._wire.seconds()))
+            return self._backend.note_received(await self._stream.read(max_bytes, self._backend.seconds()))
         except httpcore.ReadTimeout as error:
-            raise self._wire.timed_out(httpcore.ReadTimeout) from error
+            raise self._backend.timed_out(httpcore.ReadTimeout) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
-            await self._stream.write(buffer, self._wire.seconds())
+            await self._stream.write(buffer, self._backend.seconds())
         except httpcore.WriteTimeout as error:
-            raise self._wire.timed_out(httpcore.WriteTimeout) from error
+            raise self._backend.timed_out(httpcore.WriteTimeout) from error
 
     async def aclose(self) -> None:
         # Not the stream's own aclose: a TLS stream would send close_notify and wait.
-        self._wire.abort()
+        self._backend.abort()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         try:
-            stream = await self._stream.start_tls(ssl_context, server_hostname, self._wire.opening_seconds())
+            stream = await self._stream.start_tls(
+                ssl_context, server_hostname, self._backend.opening_seconds()
+            )
         except httpcore.ConnectError as error:
             # trio's own exception in between has no text.
             cause = error.__cause__ and error.__cause__.__cause__
             raise httpcore.ConnectError(str(error) or reason(cause)) from error
-        self._wire.end_opening(server_hostname)
-        return self._wire.replace(stream)
+        self._backend.end_opening(server_hostname)
+        return self._backend.replace(stream)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

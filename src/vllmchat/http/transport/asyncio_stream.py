@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.transport.backend import TCP_OPTIONS, Wire, is_address, reason
+from vllmchat.http.transport.backend import TCP_OPTIONS, NetworkBackend, is_address, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -34,12 +34,14 @@ _HEAD_START = 0.25
 """Seconds before the next address of a host is tried in parallel."""
 
 
-async def connect_asyncio(wire: Wire, host: str, port: int, timeout: float | None) -> AsyncioStream:
+async def connect_asyncio(
+    backend: NetworkBackend, host: str, port: int, timeout: float | None
+) -> AsyncioStream:
     """Opens a connection, to whichever address of the host answers first."""
     loop = asyncio.get_running_loop()
 
     async def connect(address: str) -> AsyncioStream:
-        _, stream = await loop.create_connection(lambda: AsyncioStream(wire, loop), address, port)
+        _, stream = await loop.create_connection(lambda: AsyncioStream(backend, loop), address, port)
         stream.set_options(TCP_OPTIONS)
         return stream
 
@@ -102,8 +104,8 @@ def _discard(task: asyncio.Task[AsyncioStream]) -> None:
 class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
     """One connection on an asyncio loop: both its transport's protocol and httpcore's stream."""
 
-    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
-        self._wire = wire
+    def __init__(self, backend: NetworkBackend, loop: asyncio.AbstractEventLoop) -> None:
+        self._backend = backend
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._buffer: memoryview | None = None
@@ -179,10 +181,10 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; empty at the end."""
-        deadline = self._wire.deadline()
+        deadline = self._backend.deadline()
         if deadline != math.inf and deadline <= monotonic():
             # Not left to the timer: bytes that arrive endlessly would always forestall it.
-            raise self._wire.timed_out(httpcore.ReadTimeout)
+            raise self._backend.timed_out(httpcore.ReadTimeout)
         if not self._received:
             if not self._ended:
                 self._reader = self._loop.create_future()
@@ -203,7 +205,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         if not self._reading and self._buffered < _LOW_WATER and self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
-        return self._wire.came(data)
+        return self._backend.note_received(data)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Sends bytes."""
@@ -212,7 +214,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._transport.write(buffer)
         if not self._writing:
             self._writer = self._loop.create_future()
-            self._arm(self._wire.deadline())
+            self._arm(self._backend.deadline())
             try:
                 await self._writer
             finally:
@@ -230,7 +232,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         """Goes on under TLS."""
         assert self._transport is not None
         try:
-            async with asyncio.timeout(self._wire.opening_seconds()):
+            async with asyncio.timeout(self._backend.opening_seconds()):
                 transport = await self._loop.start_tls(
                     self._transport,
                     _Decrypted(self),
@@ -251,7 +253,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         if transport is None:
             raise httpcore.ConnectError("the server closed the connection during the TLS handshake")
         self._transport = transport
-        self._wire.end_opening(server_hostname)
+        self._backend.end_opening(server_hostname)
         return self
 
     def get_extra_info(self, info: str) -> Any:
@@ -319,7 +321,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             self._set_timer()
             return
         error = httpcore.ReadTimeout if waiter is self._reader else httpcore.WriteTimeout
-        waiter.set_exception(self._wire.timed_out(error))
+        waiter.set_exception(self._backend.timed_out(error))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -36,7 +36,7 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 TCP_OPTIONS = _keep_alive_options()
 
 
-class Wire:
+class NetworkBackend:
     """How long a wait on one connection may take: as the call's clock says, or while it opens, as `connect` allows.
 
     Attributes:
@@ -79,10 +79,10 @@ class Wire:
         deadline = self.deadline()
         return None if deadline == math.inf else max(deadline - monotonic(), 0.0)
 
-    def came(self, data: bytes) -> bytes:
+    def note_received(self, data: bytes) -> bytes:
         """Notes that bytes of a response have arrived, if any have."""
         if data and self.clock is not None:
-            self.clock.heard = True
+            self.clock.response_started = True
         return data
 
     def timed_out(self, error: type[httpcore.TimeoutException]) -> httpcore.TimeoutException:

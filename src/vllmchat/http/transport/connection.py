@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import httpcore
 
-from vllmchat.http.transport.async_backend import AsyncWire
-from vllmchat.http.transport.http1 import AnswerReader, encode_request
-from vllmchat.http.transport.sync_backend import SyncWire
+from vllmchat.http.transport.async_backend import AsyncNetworkBackend
+from vllmchat.http.transport.http1 import ResponseParser, encode_request
+from vllmchat.http.transport.sync_backend import SyncNetworkBackend
 
 if TYPE_CHECKING:
     import ssl
@@ -73,21 +73,21 @@ class Route:
         )
 
 
-class SyncLine(ABC):
+class SyncConnection(ABC):
     """One sync connection.
 
     Attributes:
-        wire: Its network.
+        backend: Its network.
         status: HTTP status of the last response.
         headers: Headers of the last response, names in lower case.
         expires: Until when it may stay idle, in monotonic seconds.
         used: Whether it has served a request.
     """
 
-    __slots__ = ("expires", "headers", "status", "used", "wire")
+    __slots__ = ("backend", "expires", "headers", "status", "used")
 
     def __init__(self, route: Route) -> None:
-        self.wire = SyncWire(route.tunnel_to)
+        self.backend = SyncNetworkBackend(route.tunnel_to)
         self.status = 0
         self.headers: dict[str, str] = {}
         self.expires = 0.0
@@ -110,13 +110,13 @@ class SyncLine(ABC):
         """Whether an idle connection is still open, as far as can be seen."""
 
 
-class AsyncLine(ABC):
-    """One async connection; for the attributes see `SyncLine`."""
+class AsyncConnection(ABC):
+    """One async connection; for the attributes see `SyncConnection`."""
 
-    __slots__ = ("expires", "headers", "status", "used", "wire")
+    __slots__ = ("backend", "expires", "headers", "status", "used")
 
     def __init__(self, route: Route) -> None:
-        self.wire = AsyncWire(route.tunnel_to)
+        self.backend = AsyncNetworkBackend(route.tunnel_to)
         self.status = 0
         self.headers: dict[str, str] = {}
         self.expires = 0.0
@@ -138,12 +138,12 @@ class AsyncLine(ABC):
     def is_open(self) -> bool:
         """Whether an idle connection is still open, as far as can be seen."""
 
-    def left_over(self) -> AsyncIterator[bytes] | None:
+    def pending_body(self) -> AsyncIterator[bytes] | None:
         """What must be exhausted after a body was abandoned halfway, if anything."""
         return None
 
 
-class PlainSyncLine(SyncLine):
+class PlainSyncConnection(SyncConnection):
     """A direct sync connection to the server."""
 
     __slots__ = ("_answer", "_early", "_host", "_route", "_stream")
@@ -153,13 +153,13 @@ class PlainSyncLine(SyncLine):
         self._route = route
         self._host = route.host
         self._stream: httpcore.NetworkStream | None = None
-        self._answer: AnswerReader | None = None
+        self._answer: ResponseParser | None = None
         self._early = b""
 
     def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response."""
         writes = _writes(step, self._host)
-        answer = self._answer = AnswerReader()
+        answer = self._answer = ResponseParser()
         stream = self._stream
         if stream is None:
             stream = self._stream = self._connect(clock.connect_seconds())
@@ -177,7 +177,7 @@ class PlainSyncLine(SyncLine):
 
     def _connect(self, seconds: float | None) -> httpcore.NetworkStream:
         base, context = self._route.base, self._route.context
-        stream = self.wire.connect_tcp(base.host, base.port, seconds)
+        stream = self.backend.connect_tcp(base.host, base.port, seconds)
         if context is None:
             return stream
         context.set_alpn_protocols(["http/1.1"])
@@ -207,7 +207,7 @@ class PlainSyncLine(SyncLine):
         return self._stream is not None and not self._stream.get_extra_info("is_readable")
 
 
-class PlainAsyncLine(AsyncLine):
+class PlainAsyncConnection(AsyncConnection):
     """A direct async connection to the server."""
 
     __slots__ = ("_answer", "_early", "_host", "_route", "_stream")
@@ -217,13 +217,13 @@ class PlainAsyncLine(AsyncLine):
         self._route = route
         self._host = route.host
         self._stream: httpcore.AsyncNetworkStream | None = None
-        self._answer: AnswerReader | None = None
+        self._answer: ResponseParser | None = None
         self._early = b""
 
     async def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response."""
         writes = _writes(step, self._host)
-        answer = self._answer = AnswerReader()
+        answer = self._answer = ResponseParser()
         stream = self._stream
         if stream is None:
             stream = self._stream = await self._connect(clock.connect_seconds())
@@ -241,7 +241,7 @@ class PlainAsyncLine(AsyncLine):
 
     async def _connect(self, seconds: float | None) -> httpcore.AsyncNetworkStream:
         base, context = self._route.base, self._route.context
-        stream = await self.wire.connect_tcp(base.host, base.port, seconds)
+        stream = await self.backend.connect_tcp(base.host, base.port, seconds)
         if context is None:
             return stream
         context.set_alpn_protocols(["http/1.1"])

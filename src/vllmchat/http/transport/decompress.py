@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-class Inflater:
+class Decompressor:
     """Decompresses a body that should not be compressed, in steps, so that a small body cannot explode in memory."""
 
     _STEP = 1024 * 1024
@@ -51,13 +51,13 @@ class Inflater:
         return data
 
 
-def inflater(headers: dict[str, str]) -> Inflater | None:
+def decompressor(headers: dict[str, str]) -> Decompressor | None:
     """What undoes the compression of a body, if it has one."""
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding in ("identity", ""):
         return None
     if coding in ("gzip", "x-gzip", "deflate"):
-        return Inflater()
+        return Decompressor()
     raise httpcore.RemoteProtocolError(
         f"the server sent content-encoding {coding!r}, which was not requested"
     )

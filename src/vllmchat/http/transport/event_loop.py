@@ -22,7 +22,7 @@ def on_trio() -> bool:
     return sniffio.current_async_library() == "trio"
 
 
-class Home:
+class EventLoopHandle:
     """The event loop that something belongs to."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Home:
             return False
 
 
-async def run_out(pieces: AsyncIterator[bytes]) -> None:
+async def exhaust(pieces: AsyncIterator[bytes]) -> None:
     """Exhausts what a closed connection left over, so that the generators over it end, the inner ones too."""
     with contextlib.suppress(Exception):
         async for _ in pieces:

@@ -92,7 +92,7 @@ _HEAD, _SIZED, _ALL, _CHUNKS = range(4)
 _SIZE_LINE, _CHUNK_END, _TRAILER = -1, -2, -3
 
 
-class AnswerReader:
+class ResponseParser:
     """Reads one response from the bytes of a connection.
 
     Attributes:

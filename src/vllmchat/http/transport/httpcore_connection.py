@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpcore
 
-from vllmchat.http.transport.connection import AsyncLine, Route, SyncLine
+from vllmchat.http.transport.connection import AsyncConnection, Route, SyncConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vllmchat.http.flow import Send
 
 
-class HttpcoreSyncLine(SyncLine):
+class HttpcoreSyncConnection(SyncConnection):
     """A sync connection kept by httpcore."""
 
     __slots__ = ("_connection", "_pieces", "_response", "_route")
@@ -26,7 +26,7 @@ class HttpcoreSyncLine(SyncLine):
         self._connection: httpcore.HTTPConnection | httpcore.ConnectionPool
         if route.proxy is None:
             self._connection = httpcore.HTTPConnection(
-                route.origin, ssl_context=route.context, network_backend=self.wire
+                route.origin, ssl_context=route.context, network_backend=self.backend
             )
         else:
             # Only httpcore's pools support proxies; one connection per pool keeps them cheap.
@@ -34,7 +34,7 @@ class HttpcoreSyncLine(SyncLine):
                 ssl_context=route.context,
                 proxy=route.proxy_for_httpcore(route.proxy),
                 max_connections=1,
-                network_backend=self.wire,
+                network_backend=self.backend,
             )
         self._response: httpcore.Response | None = None
         self._pieces: Iterator[bytes] | None = None
@@ -72,7 +72,7 @@ class HttpcoreSyncLine(SyncLine):
         return http is not None and not http.has_expired()
 
 
-class HttpcoreAsyncLine(AsyncLine):
+class HttpcoreAsyncConnection(AsyncConnection):
     """An async connection kept by httpcore."""
 
     __slots__ = ("_connection", "_pieces", "_response", "_route")
@@ -83,14 +83,14 @@ class HttpcoreAsyncLine(AsyncLine):
         self._connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool
         if route.proxy is None:
             self._connection = httpcore.AsyncHTTPConnection(
-                route.origin, ssl_context=route.context, network_backend=self.wire
+                route.origin, ssl_context=route.context, network_backend=self.backend
             )
         else:
             self._connection = httpcore.AsyncConnectionPool(
                 ssl_context=route.context,
                 proxy=route.proxy_for_httpcore(route.proxy),
                 max_connections=1,
-                network_backend=self.wire,
+                network_backend=self.backend,
             )
         self._response: httpcore.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
@@ -129,7 +129,7 @@ class HttpcoreAsyncLine(AsyncLine):
         http = self._http
         return http is not None and not http.has_expired()
 
-    def left_over(self) -> AsyncIterator[bytes] | None:
+    def pending_body(self) -> AsyncIterator[bytes] | None:
         """The generators that read the body."""
         return self._pieces
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
-    from vllmchat.http.transport.event_loop import Home
+    from vllmchat.http.transport.event_loop import EventLoopHandle
 
 
 USER_AGENT = f"vllmchat/{VERSION}"
@@ -158,7 +158,7 @@ class UserSyncClient:
     def __init__(self, client: SyncHTTPClient) -> None:
         self._client = client
 
-    def send(self, step: Send, clock: Clock) -> UserSyncAnswer:
+    def send(self, step: Send, clock: Clock) -> UserSyncResponse:
         """Sends a request and waits for the head of its response."""
         sending = _Sending(self._client, step, clock)
         request = sending.request({"timeout": sending.limits, "trace": sending.trace})
@@ -168,7 +168,7 @@ class UserSyncClient:
             clock.reused = sending.reused
         # All reads of the body share one timeout, which httpcore takes from here when the body begins.
         sending.limits["read"] = clock.body_seconds()
-        return UserSyncAnswer(response)
+        return UserSyncResponse(response)
 
     def close(self) -> None:
         """Leaves the client open: it belongs to the caller."""
@@ -179,13 +179,13 @@ class UserAsyncClient:
 
     def __init__(self, client: AsyncHTTPClient) -> None:
         from vllmchat.http.transport.event_loop import (
-            Home,  # it imports httpcore, which not every caller needs
+            EventLoopHandle,  # it imports httpcore, which not every caller needs
         )
 
         self._client = client
-        self._home = Home()
+        self._event_loop = EventLoopHandle()
 
-    async def send(self, step: Send, clock: Clock) -> UserAsyncAnswer:
+    async def send(self, step: Send, clock: Clock) -> UserAsyncResponse:
         """Sends a request and waits for the head of its response."""
         sending = _Sending(self._client, step, clock)
         request = sending.request({"timeout": sending.limits, "trace": sending.atrace})
@@ -195,7 +195,7 @@ class UserAsyncClient:
             clock.reused = sending.reused
         # Each read of the body has its own scope below; the client's timeout must not fire first.
         sending.limits["read"] = None
-        return UserAsyncAnswer(response, clock, self._home)
+        return UserAsyncResponse(response, clock, self._event_loop)
 
     def close(self) -> None:
         """Leaves the client open: it belongs to the caller."""
@@ -204,7 +204,7 @@ class UserAsyncClient:
         """Leaves the client open: it belongs to the caller."""
 
 
-class UserSyncAnswer:
+class UserSyncResponse:
     """A response from the caller's sync client."""
 
     follows_clock = False
@@ -233,17 +233,17 @@ class UserSyncAnswer:
         self._response.close()
 
 
-class UserAsyncAnswer:
+class UserAsyncResponse:
     """A response from the caller's async client."""
 
-    __slots__ = ("_clock", "_home", "_open", "_pieces", "_response", "headers", "status")
+    __slots__ = ("_clock", "_event_loop", "_open", "_pieces", "_response", "headers", "status")
 
-    def __init__(self, response: AsyncHTTPResponse, clock: Clock, home: Home) -> None:
+    def __init__(self, response: AsyncHTTPResponse, clock: Clock, event_loop: EventLoopHandle) -> None:
         self.status = response.status_code
         self.headers = _headers(response)
         self._response = response
         self._clock = clock
-        self._home = home
+        self._event_loop = event_loop
         self._pieces = response.aiter_bytes()
         self._open = True
 
@@ -276,7 +276,7 @@ class UserAsyncAnswer:
         if self._open:
             self._open = False
             response, pieces = self._response, self._pieces
-            self._home.run(lambda: self._home.start(_leave, response, pieces))
+            self._event_loop.run(lambda: self._event_loop.start(_leave, response, pieces))
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):

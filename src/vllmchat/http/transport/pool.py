@@ -16,58 +16,64 @@ import anyio.lowlevel
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.transport.connection import AsyncLine, PlainAsyncLine, PlainSyncLine, Route, SyncLine
-from vllmchat.http.transport.decompress import inflater
-from vllmchat.http.transport.event_loop import Home, run_out
-from vllmchat.http.transport.httpcore_connection import HttpcoreAsyncLine, HttpcoreSyncLine
+from vllmchat.http.transport.connection import (
+    AsyncConnection,
+    PlainAsyncConnection,
+    PlainSyncConnection,
+    Route,
+    SyncConnection,
+)
+from vllmchat.http.transport.decompress import decompressor
+from vllmchat.http.transport.event_loop import EventLoopHandle, exhaust
+from vllmchat.http.transport.httpcore_connection import HttpcoreAsyncConnection, HttpcoreSyncConnection
 
 if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
-    from vllmchat.http.exchange import AsyncAnswer, SyncAnswer
+    from vllmchat.http.exchange import AsyncOpenResponse, SyncOpenResponse
     from vllmchat.http.flow import Send
 
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is reused. vLLM's server closes it after 5 s, and being late would lose a request."""
 
 
-LineT = TypeVar("LineT", SyncLine, AsyncLine)
+ConnectionT = TypeVar("ConnectionT", SyncConnection, AsyncConnection)
 
 
-class IdleLines(Generic[LineT]):
+class IdleStack(Generic[ConnectionT]):
     """The stack of idle connections."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_connections",)
 
     def __init__(self) -> None:
-        self._lines: deque[LineT] = deque()
+        self._connections: deque[ConnectionT] = deque()
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._connections)
 
-    def push(self, line: LineT) -> None:
+    def push(self, connection: ConnectionT) -> None:
         """Puts a connection that has just become idle on top, and drops the expired ones at the bottom."""
         now = monotonic()
-        line.expires = now + KEEP_ALIVE_SECONDS
-        line.used = True
-        line.wire.clock = None
-        self._lines.append(line)
-        while self._lines[0].expires <= now:
-            self._lines.popleft().wire.abort()
+        connection.expires = now + KEEP_ALIVE_SECONDS
+        connection.used = True
+        connection.backend.clock = None
+        self._connections.append(connection)
+        while self._connections[0].expires <= now:
+            self._connections.popleft().backend.abort()
 
-    def pop(self) -> LineT | None:
+    def pop(self) -> ConnectionT | None:
         """The newest idle connection that is still open, or None."""
         now = monotonic()
-        while self._lines:
-            line = self._lines.pop()
-            if line.expires > now and line.is_open():
-                return line
-            line.wire.abort()
+        while self._connections:
+            connection = self._connections.pop()
+            if connection.expires > now and connection.is_open():
+                return connection
+            connection.backend.abort()
         return None
 
     def clear(self) -> None:
         """Closes all of them."""
-        while self._lines:
-            self._lines.pop().wire.abort()
+        while self._connections:
+            self._connections.pop().backend.abort()
 
 
 class SyncPool:
@@ -79,36 +85,36 @@ class SyncPool:
         self._pid = os.getpid()
         # Reentrant: a response that is garbage-collected unread returns its connection wherever that happens.
         self._lock = threading.RLock()
-        self._idle: IdleLines[SyncLine] = IdleLines()
+        self._idle: IdleStack[SyncConnection] = IdleStack()
         self._closed = False
         self._in_use = 0
         self._waiting: deque[threading.Lock] = deque()
 
-    def send(self, step: Send, clock: Clock) -> SyncAnswer:
+    def send(self, step: Send, clock: Clock) -> SyncOpenResponse:
         """Sends a request and waits for the head of its response.
 
         Raises:
             httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
         """
-        line = self._take(clock)
+        connection = self._take(clock)
         try:
-            line.send(step, clock)
-            return _SyncAnswer(self, line)
+            connection.send(step, clock)
+            return _SyncOpenResponse(self, connection)
         except BaseException:
-            self.release(line, broken=True)
+            self.release(connection, broken=True)
             raise
 
-    def release(self, line: SyncLine, *, broken: bool = False) -> None:
+    def release(self, connection: SyncConnection, *, broken: bool = False) -> None:
         """Takes a connection back."""
         if self._pid != os.getpid():
             # A forked child must not close what its parent uses. The thread that held the lock does not exist here.
-            line.wire.abort()
+            connection.backend.abort()
             return
         with self._lock:
-            if not broken and not self._closed and line.is_idle():
-                self._idle.push(line)
+            if not broken and not self._closed and connection.is_idle():
+                self._idle.push(connection)
             else:
-                line.wire.abort()
+                connection.backend.abort()
             self._leave()
 
     def close(self) -> None:
@@ -120,22 +126,22 @@ class SyncPool:
             self._closed = True
             self._idle.clear()
 
-    def _take(self, clock: Clock) -> SyncLine:
+    def _take(self, clock: Clock) -> SyncConnection:
         self._admit(clock)
         try:
             with self._lock:
                 self._closed = False
-                line = None if clock.fresh or is_mocked() else self._idle.pop()
-            if line is None:
-                line = sync_line(self._route)
+                connection = None if clock.force_new or is_mocked() else self._idle.pop()
+            if connection is None:
+                connection = sync_connection(self._route)
         except BaseException:
             with self._lock:
                 self._leave()
             raise
-        line.wire.clock = clock
-        clock.reused = line.used
+        connection.backend.clock = clock
+        clock.reused = connection.used
         clock.start_attempt()
-        return line
+        return connection
 
     def _admit(self, clock: Clock) -> None:
         with self._lock:
@@ -180,36 +186,36 @@ class AsyncPool:
     """The async connections to one server on one event loop."""
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
-        self.home = Home()
+        self.event_loop = EventLoopHandle()
         self._route = route
         self._max = max_connections
-        self._idle: IdleLines[AsyncLine] = IdleLines()
-        self._busy: set[AsyncLine] = set()
+        self._idle: IdleStack[AsyncConnection] = IdleStack()
+        self._busy: set[AsyncConnection] = set()
         self._closed = False
         self._in_use = 0
         self._waiting: deque[anyio.Event] = deque()
 
-    async def send(self, step: Send, clock: Clock) -> AsyncAnswer:
+    async def send(self, step: Send, clock: Clock) -> AsyncOpenResponse:
         """Sends a request and waits for the head of its response.
 
         Raises:
             httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
         """
-        line = await self._take(clock)
+        connection = await self._take(clock)
         try:
-            await line.send(step, clock)
-            return _AsyncAnswer(self, line)
+            await connection.send(step, clock)
+            return _AsyncOpenResponse(self, connection)
         except BaseException:
-            self.release(line, broken=True)
+            self.release(connection, broken=True)
             raise
 
-    def release(self, line: AsyncLine, *, broken: bool = False) -> None:
+    def release(self, connection: AsyncConnection, *, broken: bool = False) -> None:
         """Takes a connection back."""
-        self._busy.discard(line)
-        if not broken and not self._closed and line.is_idle():
-            self._idle.push(line)
+        self._busy.discard(connection)
+        if not broken and not self._closed and connection.is_idle():
+            self._idle.push(connection)
         else:
-            line.wire.abort()
+            connection.backend.abort()
         self._leave()
 
     def close(self) -> None:
@@ -217,36 +223,36 @@ class AsyncPool:
 
         May be called from any thread.
         """
-        self.home.run(self._close)
+        self.event_loop.run(self._close)
 
     def end(self) -> None:
         """Closes all connections, including those in use: their event loop is ending."""
         self._close()
-        for line in list(self._busy):
-            line.wire.abort()
+        for connection in list(self._busy):
+            connection.backend.abort()
 
     def _close(self) -> None:
         self._closed = True
         self._idle.clear()
 
-    async def _take(self, clock: Clock) -> AsyncLine:
+    async def _take(self, clock: Clock) -> AsyncConnection:
         if self._max is None or self._in_use < self._max:
             self._in_use += 1
         else:
             await self._wait_for_turn(clock)
         try:
             self._closed = False
-            line = None if clock.fresh or is_mocked() else self._idle.pop()
-            if line is None:
-                line = async_line(self._route)
+            connection = None if clock.force_new or is_mocked() else self._idle.pop()
+            if connection is None:
+                connection = async_connection(self._route)
         except BaseException:
             self._leave()
             raise
-        self._busy.add(line)
-        line.wire.clock = clock
-        clock.reused = line.used
+        self._busy.add(connection)
+        connection.backend.clock = clock
+        clock.reused = connection.used
         clock.start_attempt()
-        return line
+        return connection
 
     async def _wait_for_turn(self, clock: Clock) -> None:
         turn = anyio.Event()
@@ -278,24 +284,24 @@ class AsyncPool:
             self._in_use -= 1
 
 
-class _SyncAnswer:
-    __slots__ = ("_inflate", "_line", "_open", "_pool", "headers", "status")
+class _SyncOpenResponse:
+    __slots__ = ("_connection", "_inflate", "_open", "_pool", "headers", "status")
 
     follows_clock = True
 
-    def __init__(self, pool: SyncPool, line: SyncLine) -> None:
-        self.status = line.status
-        self.headers = line.headers
+    def __init__(self, pool: SyncPool, connection: SyncConnection) -> None:
+        self.status = connection.status
+        self.headers = connection.headers
         self._pool = pool
-        self._line = line
-        self._inflate = inflater(line.headers)
+        self._connection = connection
+        self._inflate = decompressor(connection.headers)
         self._open = True
 
     def read(self) -> bytes:
         if not self._open:
             return b""
         try:
-            read = self._line.read
+            read = self._connection.read
             data = read() if self._inflate is None else self._inflate.next_piece(read)
             if data:
                 return data
@@ -311,29 +317,29 @@ class _SyncAnswer:
     def _finish(self, *, broken: bool = False) -> None:
         if self._open:
             self._open = False
-            self._pool.release(self._line, broken=broken)
+            self._pool.release(self._connection, broken=broken)
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
             self.close()
 
 
-class _AsyncAnswer:
-    __slots__ = ("_inflate", "_line", "_open", "_pool", "headers", "status")
+class _AsyncOpenResponse:
+    __slots__ = ("_connection", "_inflate", "_open", "_pool", "headers", "status")
 
-    def __init__(self, pool: AsyncPool, line: AsyncLine) -> None:
-        self.status = line.status
-        self.headers = line.headers
+    def __init__(self, pool: AsyncPool, connection: AsyncConnection) -> None:
+        self.status = connection.status
+        self.headers = connection.headers
         self._pool = pool
-        self._line = line
-        self._inflate = inflater(line.headers)
+        self._connection = connection
+        self._inflate = decompressor(connection.headers)
         self._open = True
 
     async def read(self) -> bytes:
         if not self._open:
             return b""
         try:
-            read = self._line.read
+            read = self._connection.read
             data = await (read() if self._inflate is None else self._inflate.next_piece_async(read))
             if data:
                 return data
@@ -349,41 +355,49 @@ class _AsyncAnswer:
 
     async def _break_off(self) -> None:
         self._finish(broken=True)
-        pieces = self._line.left_over()
+        pieces = self._connection.pending_body()
         with anyio.CancelScope(shield=True):
             if pieces is not None:
-                await run_out(pieces)
+                await exhaust(pieces)
             # The event loop closes the socket in its next iteration: after this, the server can notice.
             await anyio.lowlevel.checkpoint()
 
     def abort(self) -> None:
-        self._pool.home.run(self._abort)
+        self._pool.event_loop.run(self._abort)
 
     def _abort(self) -> None:
         if self._open:
             self._finish(broken=True)
-            pieces = self._line.left_over()
+            pieces = self._connection.pending_body()
             if pieces is not None:
-                self._pool.home.start(run_out, pieces)
+                self._pool.event_loop.start(exhaust, pieces)
 
     def _finish(self, *, broken: bool = False) -> None:
         if self._open:
             self._open = False
-            self._pool.release(self._line, broken=broken)
+            self._pool.release(self._connection, broken=broken)
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
             self.abort()
 
 
-def sync_line(route: Route) -> SyncLine:
+def sync_connection(route: Route) -> SyncConnection:
     """A new connection, which opens with its first request."""
-    return PlainSyncLine(route) if route.proxy is None and not is_mocked() else HttpcoreSyncLine(route)
+    return (
+        PlainSyncConnection(route)
+        if route.proxy is None and not is_mocked()
+        else HttpcoreSyncConnection(route)
+    )
 
 
-def async_line(route: Route) -> AsyncLine:
+def async_connection(route: Route) -> AsyncConnection:
     """A new connection, which opens with its first request."""
-    return PlainAsyncLine(route) if route.proxy is None and not is_mocked() else HttpcoreAsyncLine(route)
+    return (
+        PlainAsyncConnection(route)
+        if route.proxy is None and not is_mocked()
+        else HttpcoreAsyncConnection(route)
+    )
 
 
 def is_mocked() -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpcore
 
-from vllmchat.http.transport.backend import TCP_OPTIONS, Wire, is_address
+from vllmchat.http.transport.backend import TCP_OPTIONS, NetworkBackend, is_address
 
 if TYPE_CHECKING:
     import ssl
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PIECE = 256 * 1024
 
 
-class SyncWire(Wire, httpcore.NetworkBackend):
+class SyncNetworkBackend(NetworkBackend, httpcore.NetworkBackend):
     """The network of one sync connection."""
 
     def __init__(self, tunnel_to: str | None = None) -> None:
@@ -99,43 +99,43 @@ def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
 
 
 class _SyncStream(httpcore.NetworkStream):
-    def __init__(self, wire: SyncWire, stream: httpcore.NetworkStream) -> None:
-        self._wire = wire
+    def __init__(self, backend: SyncNetworkBackend, stream: httpcore.NetworkStream) -> None:
+        self._backend = backend
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         # A socket would take 0 for "do not wait" and fail with another error.
-        limit = self._wire.seconds()
+        limit = self._backend.seconds()
         if limit == 0.0:
-            raise self._wire.timed_out(httpcore.ReadTimeout)
+            raise self._backend.timed_out(httpcore.ReadTimeout)
         try:
-            return self._wire.came(self._stream.read(max_bytes, limit))
+            return self._backend.note_received(self._stream.read(max_bytes, limit))
         except httpcore.ReadTimeout as error:
-            raise self._wire.timed_out(httpcore.ReadTimeout) from error
+            raise self._backend.timed_out(httpcore.ReadTimeout) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # In pieces: the stream below grants each of its partial writes the full time again.
         for start in range(0, len(buffer), _PIECE):
-            limit = self._wire.seconds()
+            limit = self._backend.seconds()
             if limit == 0.0:
-                raise self._wire.timed_out(httpcore.WriteTimeout)
+                raise self._backend.timed_out(httpcore.WriteTimeout)
             try:
                 self._stream.write(buffer[start : start + _PIECE], limit)
             except httpcore.WriteTimeout as error:
-                raise self._wire.timed_out(httpcore.WriteTimeout) from error
+                raise self._backend.timed_out(httpcore.WriteTimeout) from error
 
     def close(self) -> None:
-        self._wire.abort()
+        self._backend.abort()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        left = self._wire.opening_seconds()
+        left = self._backend.opening_seconds()
         if left == 0.0:
             raise httpcore.ConnectTimeout("timed out")
         stream = self._stream.start_tls(ssl_context, server_hostname, left)
-        self._wire.end_opening(server_hostname)
-        return self._wire.replace(stream)
+        self._backend.end_opening(server_hostname)
+        return self._backend.replace(stream)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
