@@ -61,7 +61,7 @@ from vllmchat.generate.generation import (
     GeneratedToken,
     GenerationChoice,
     GenerationLogprobs,
-    TokenChance,
+    GenerationTokenLogprob,
     WeightVersion,
 )
 from vllmchat.pooling.scores import RankedDocument, Scorable, ScoreContent
@@ -159,6 +159,7 @@ __all__ = [
     "GeneratedToken",
     "GenerationChoice",
     "GenerationLogprobs",
+    "GenerationTokenLogprob",
     "GrammarInputFormat",
     "ImageDetail",
     "ImageEmbedsPart",
@@ -224,7 +225,6 @@ __all__ = [
     "TextPart",
     "TextPiece",
     "ThinkingPart",
-    "TokenChance",
     "TokenLogprob",
     "ToolMessage",
     "ToolReferencePart",

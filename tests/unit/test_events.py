@@ -18,7 +18,7 @@ from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
 from vllmchat.chat.completion import ChatCompletion, FunctionCall, ToolCall
 from vllmchat.chat.events import (
     Event,
-    EventMaker,
+    EventBuilder,
     Finished,
     ReasoningDelta,
     TextDelta,
@@ -26,7 +26,7 @@ from vllmchat.chat.events import (
     ToolCallDone,
     ToolCallStart,
 )
-from vllmchat.chat.tool_calls import CallSoFar
+from vllmchat.chat.tool_calls import PartialToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ STREAMS = recordings.names("stream*")
 
 
 def events_of(chunks: Iterable[ChatCompletionChunk]) -> list[Event]:
-    maker, accumulator = EventMaker(), Accumulator()
+    maker, accumulator = EventBuilder(), Accumulator()
     events: list[Event] = []
     for chunk in chunks:
         accumulator.add(chunk)
@@ -185,7 +185,7 @@ class TestOrder:
         chunk = delta(
             {"content": "t", "reasoning": "r", "tool_calls": [piece(0, "{}", name="f")]}, finish_reason="stop"
         )
-        assert EventMaker().feed(chunk) == [
+        assert EventBuilder().feed(chunk) == [
             ReasoningDelta("r"),
             TextDelta("t"),
             ToolCallStart(0, "c0", "f"),
@@ -194,13 +194,13 @@ class TestOrder:
         ]
 
     def test_an_empty_chunk(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         assert maker.feed(delta({"role": "assistant", "content": ""})) == []
         assert maker.feed(delta({"reasoning": None}, finish_reason="stop")) == []
         assert maker.feed(decode_chunk(b'{"choices":[],"usage":{}}')) == []
 
     def test_several_calls_in_one_delta(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         assert maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, "{}", name="g"))) == [
             ToolCallStart(0, "c0", "f"),
             ToolCallDelta(0, '{"a":1}'),
@@ -211,7 +211,7 @@ class TestOrder:
         assert maker.feed(delta({}, finish_reason="tool_calls")) == [done(1, "g", "{}")]
 
     def test_calls_that_interleave_are_done_at_the_end(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         maker.feed(calls(piece(0, None, name="f"), piece(1, None, name="g")))
         assert maker.feed(calls(piece(1, "{}"), piece(0, "{}"))) == [
             ToolCallDelta(1, "{}"),
@@ -220,7 +220,7 @@ class TestOrder:
         assert maker.feed(delta({}, finish_reason="stop")) == [done(0, "f", "{}"), done(1, "g", "{}")]
 
     def test_arguments_wait_for_the_name(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         assert maker.feed(calls(piece(0, '{"a"'))) == []
         assert maker.feed(calls(piece(0, ":"))) == []
         assert maker.feed(calls(piece(0, "1}", name="f"))) == [
@@ -229,7 +229,7 @@ class TestOrder:
         ]
 
     def test_a_call_without_a_name_starts_at_the_end(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         assert maker.feed(calls(piece(0, "{}"))) == []
         assert maker.feed(delta({}, finish_reason="stop")) == [
             ToolCallStart(0, "c0", ""),
@@ -238,26 +238,26 @@ class TestOrder:
         ]
 
     def test_every_call_is_done_once(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f"), finish_reason="stop"))
         assert maker.feed(delta({}, finish_reason="stop")) == []
         assert maker.finish(ChatCompletion()) == [Finished(ChatCompletion())]
 
     def test_no_deltas_follow_the_end_of_a_call(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
         assert maker.feed(calls(piece(0, "\n"))) == []
         assert maker.feed(delta({}, finish_reason="stop")) == [done(1, "f", "{}")]
 
     def test_calls_of_an_interrupted_stream_are_incomplete(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
         last, _ = maker.finish(ChatCompletion())
         assert isinstance(last, ToolCallDone)
         assert (last.index, last.tool_call.complete) == (1, False)
 
     def test_choices_are_independent(self) -> None:
-        maker = EventMaker()
+        maker = EventBuilder()
         maker.feed(calls(piece(0, "{}", name="f")))
         assert maker.feed(
             delta({"tool_calls": [piece(0, "{}", name="g")]}, index=1, finish_reason="stop")
@@ -300,14 +300,14 @@ def test_the_cost_is_linear_in_the_number_of_calls(
     for user in (calls_module, module):
         for function in (max, sorted):
             monkeypatch.setattr(user, function.__name__, counting(function), raising=False)
-    ended: Any = vars(CallSoFar)["ended"]
+    ended: Any = vars(PartialToolCall)["ended"]
 
-    def counted_end(call: CallSoFar) -> Any:
+    def counted_end(call: PartialToolCall) -> Any:
         nonlocal looked
         looked += 1
         return ended.fget(call)
 
-    monkeypatch.setattr(CallSoFar, "ended", property(counted_end))
+    monkeypatch.setattr(PartialToolCall, "ended", property(counted_end))
     named = {"name": "f", "arguments": arguments}
     events = events_of(
         calls({"index": number, "id": f"c{place}", "function": named}) for place, number in enumerate(numbers)

@@ -10,14 +10,14 @@ import pytest
 from vllmchat.adapters.massgen.turn import Chunk, Turn
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import decode_chunk
-from vllmchat.chat.events import EventMaker
+from vllmchat.chat.events import EventBuilder
 
 
 def told(
     *deltas: dict[str, Any], finish: str | None = "stop", tokens: int = 7, **options: bool
 ) -> tuple[Turn, list[Chunk]]:
     """A turn's chunks for a stream of these deltas."""
-    turn, maker, accumulator = Turn(**options), EventMaker(), Accumulator(expected=1)
+    turn, maker, accumulator = Turn(**options), EventBuilder(), Accumulator(expected=1)
     pieces: list[dict[str, Any]] = [{"delta": delta} for delta in deltas]
     if finish is not None:
         pieces.append({"delta": {}, "finish_reason": finish})
@@ -207,7 +207,7 @@ def test_an_aborted_reply_is_reported_and_its_text_kept() -> None:
 
 
 def test_only_the_first_choice_counts() -> None:
-    turn, maker = Turn(), EventMaker()
+    turn, maker = Turn(), EventBuilder()
     for index, text in ((1, "no"), (0, "yes"), (1, "no")):
         body = {"object": "chat.completion.chunk", "choices": [{"index": index, "delta": {"content": text}}]}
         for event in maker.feed(decode_chunk(json.dumps(body).encode())):

@@ -36,7 +36,7 @@ from vllmchat import (
     stream_run_tools,
 )
 from vllmchat.chat.chunk import ChatCompletionChunk
-from vllmchat.chat.events import EventMaker
+from vllmchat.chat.events import EventBuilder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -100,7 +100,7 @@ class Chunks:
         self._chunks = [ChatCompletionChunk.model_validate(each) for each in streamed(body)]
 
     def _events(self) -> list[Event]:
-        maker = EventMaker()
+        maker = EventBuilder()
         events = [event for chunk in self._chunks for event in maker.feed(chunk)]
         return [*events, *maker.finish(self.completion)]
 

@@ -30,8 +30,8 @@ from vllmchat import (
 )
 from vllmchat.chat.check import check_openai, check_vllm
 from vllmchat.schemas.types import SchemaError, adapter_of, is_type, name_of
-from vllmchat.structured.choices import Options
-from vllmchat.structured.output_type import Shape
+from vllmchat.structured.choices import Choices
+from vllmchat.structured.output_type import OutputType
 from vllmchat.structured.stream import PartialReader
 
 if TYPE_CHECKING:
@@ -405,8 +405,8 @@ def test_a_stream_can_be_left_early(scripted: ScriptedServer, colour: Colour, ll
     assert scripted.wait_client_closed()
 
 
-def shape(kind: Any) -> Shape[Any]:
-    return Shape(kind, wrap=False)
+def shape(kind: Any) -> OutputType[Any]:
+    return OutputType(kind, wrap=False)
 
 
 def grown(kind: Any, *pieces: str) -> list[tuple[object, object]]:
@@ -511,7 +511,7 @@ def test_choose(
     llm: VLLMProvider,
     other: OpenAIProvider,
 ) -> None:
-    names = Options(options).names
+    names = Choices(options).names
     scripted.reply({"version": "0.32.0"})
     scripted.reply(reply(text))
     answer = colour.do(llm, "choose", "Where?", options, temperature=0)

@@ -185,7 +185,7 @@ def test_what_is_public_where_it_lives_is_public_here() -> None:
             for name, value in vars(module).items()
             if isinstance(value, type) and value.__module__ == module.__name__ and not name.startswith("_")
         }
-        missing = theirs - set(vllmchat.__all__) - {"ErrorResponse", "EventMaker"}
+        missing = theirs - set(vllmchat.__all__) - {"ErrorResponse", "EventBuilder"}
         assert not missing, f"{module.__name__}: {', '.join(sorted(missing))}"
 
 

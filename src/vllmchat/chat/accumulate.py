@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from pydantic import ValidationError
 
 from vllmchat.chat.completion import ChatCompletion, mark_cut, set_request_id
-from vllmchat.chat.tool_calls import CallsSoFar
+from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.wire.decode import as_object, ensure_built
 from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
@@ -58,7 +58,7 @@ class Accumulator:
         self._expected = expected
         self._limits = limits
         self._finished = 0
-        self._choices: dict[int, _ChoiceSoFar] = {}
+        self._choices: dict[int, _ChoiceAccumulator] = {}
         self._fields: JsonObject = {}
         self._extra: JsonObject = {}
         self._usage: Usage | None = None
@@ -68,7 +68,7 @@ class Accumulator:
         for piece in chunk.choices:
             choice = self._choices.get(piece.index)
             if choice is None:
-                choice = self._choices[piece.index] = _ChoiceSoFar(piece.index)
+                choice = self._choices[piece.index] = _ChoiceAccumulator(piece.index)
             delta = piece.delta
             if delta.content:
                 choice.write_text(delta.content)
@@ -183,7 +183,7 @@ class Accumulator:
         return usage
 
 
-class _ChoiceSoFar:
+class _ChoiceAccumulator:
     """One choice so far."""
 
     __slots__ = (
@@ -211,7 +211,7 @@ class _ChoiceSoFar:
         self.write_reasoning = self._reasoning.write
         self.index = index
         self.role = "assistant"
-        self.calls = CallsSoFar()
+        self.calls = PartialToolCalls()
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self.token_ids: list[int] | None = None

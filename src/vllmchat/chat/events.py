@@ -1,7 +1,7 @@
 """Events of a streamed reply: the layer that adapters build on.
 
 Chunks are a wire format. Events are simpler: new text, new reasoning, a tool call starts, grows or ends, the reply is
-complete. `EventMaker` converts chunks to events without doing any I/O.
+complete. `EventBuilder` converts chunks to events without doing any I/O.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from vllmchat.chat.tool_calls import CallsSoFar
+from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.wire.usage import CUT_REASONS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice
     from vllmchat.chat.completion import ChatCompletion, ToolCall
     from vllmchat.chat.limits import CallLimits
-    from vllmchat.chat.tool_calls import CallSoFar
+    from vllmchat.chat.tool_calls import PartialToolCall
     from vllmchat.wire.usage import FinishReason, Usage
 
 
@@ -124,7 +124,7 @@ Event: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | 
 """The events that a stream's `events` yields."""
 
 
-class EventMaker:
+class EventBuilder:
     """Converts the chunks of one stream to events.
 
     Within a chunk, the order is reasoning, text, tool calls, as models write them.
@@ -182,10 +182,10 @@ class _ChoiceCalls:
 
     def __init__(self, choice: int) -> None:
         self._choice = choice
-        self._calls = CallsSoFar()
+        self._calls = PartialToolCalls()
         self._started: set[int] = set()
         self._done: set[int] = set()
-        self._grown: dict[int, CallSoFar] = {}
+        self._grown: dict[int, PartialToolCall] = {}
         """The calls that got a piece since it was last checked whether they have ended."""
 
     def feed(self, piece: ChunkChoice, events: list[Event]) -> None:
@@ -230,7 +230,7 @@ class _ChoiceCalls:
             known = len(judged) == len(calls)
             self._end(events, call, judged[place] if known else call.build(cut=self._calls.may_grow(call)))
 
-    def _start(self, call: CallSoFar, events: list[Event]) -> None:
+    def _start(self, call: PartialToolCall, events: list[Event]) -> None:
         self._started.add(call.index)
         events.append(ToolCallStart(call.index, call.id, call.name, self._choice))
         if arguments := call.arguments:
@@ -246,7 +246,7 @@ class _ChoiceCalls:
             elif call.ended:
                 self._end(events, call, call.build())
 
-    def _end(self, events: list[Event], call: CallSoFar, built: ToolCall) -> None:
+    def _end(self, events: list[Event], call: PartialToolCall, built: ToolCall) -> None:
         if call.index in self._done:
             return
         if call.index not in self._started:

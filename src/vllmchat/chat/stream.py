@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import decode_event
-from vllmchat.chat.events import EventMaker
+from vllmchat.chat.events import EventBuilder
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
 
@@ -83,7 +83,7 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
 
     def events(self) -> Iterator[Event]:
         """Yields the stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
-        maker = EventMaker(self._limits)
+        maker = EventBuilder(self._limits)
         try:
             for chunk in self:
                 yield from maker.feed(chunk)
@@ -143,7 +143,7 @@ class AsyncChatEvents(AsyncIterator["Event"]):
     ) -> None:
         self._stream = aiter(stream)
         self._reader = reader
-        self._maker = EventMaker(limits)
+        self._maker = EventBuilder(limits)
         self._events: deque[Event] = deque()
         self._finished = False
 

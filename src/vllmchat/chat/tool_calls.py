@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vllmchat.wire.decode import JsonObject
 
 
-class CallSoFar:
+class PartialToolCall:
     """One tool call so far.
 
     Attributes:
@@ -89,15 +89,15 @@ class CallSoFar:
         return call
 
 
-class CallsSoFar:
+class PartialToolCalls:
     """The tool calls of one choice so far."""
 
     __slots__ = ("_calls", "_highest", "_latest")
 
     def __init__(self) -> None:
-        self._calls: dict[int, CallSoFar] = {}
+        self._calls: dict[int, PartialToolCall] = {}
         self._highest = -1
-        self._latest: dict[int | None, CallSoFar] = {}  # by the index on the wire
+        self._latest: dict[int | None, PartialToolCall] = {}  # by the index on the wire
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -107,31 +107,31 @@ class CallsSoFar:
         for piece in pieces:
             self.find(piece).add(piece)
 
-    def find(self, piece: DeltaToolCall) -> CallSoFar:
+    def find(self, piece: DeltaToolCall) -> PartialToolCall:
         """Returns the call that a piece belongs to: a new one if the piece starts a call."""
         call = self._latest.get(piece.index)
         if call is None or _begins_another(call, piece):
             index = piece.index
             if index is None or index in self._calls:
                 index = self._highest + 1
-            call = self._calls[index] = self._latest[piece.index] = CallSoFar(index)
+            call = self._calls[index] = self._latest[piece.index] = PartialToolCall(index)
             self._highest = max(self._highest, index)
         return call
 
-    def in_order(self) -> list[CallSoFar]:
+    def in_order(self) -> list[PartialToolCall]:
         """Returns the calls in the order of their indexes."""
         return [self._calls[index] for index in sorted(self._calls)]
 
-    def is_last(self, call: CallSoFar) -> bool:
+    def is_last(self, call: PartialToolCall) -> bool:
         """Whether no call has a higher index."""
         return call.index >= self._highest
 
-    def may_grow(self, call: CallSoFar) -> bool:
+    def may_grow(self, call: PartialToolCall) -> bool:
         """Whether more pieces of a call may follow: it has not ended, or is the last one."""
         return self.is_last(call) or not call.ended
 
 
-def _begins_another(call: CallSoFar, piece: DeltaToolCall) -> bool:
+def _begins_another(call: PartialToolCall, piece: DeltaToolCall) -> bool:
     # Some servers give all calls the index 0, or none. A new call is then recognized by its name, and its id if it
     # has one, after a call that can be complete. vLLM up to 0.11 repeats the id and type of the same call.
     if piece.function is None or not piece.function.name or not call.name:

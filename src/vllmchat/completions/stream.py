@@ -9,7 +9,7 @@ from vllmchat.completions.completion import TextCompletion, decode_event, set_re
 from vllmchat.completions.request import choices_wanted
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
-from vllmchat.sampling.accumulate import Pieces
+from vllmchat.sampling.accumulate import ChoiceAccumulator
 from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class TextReader(ChunkReader["TextCompletionChunk", "TextCompletion"]):
     def __init__(self, request: JSONRequest[TextCompletion]) -> None:
         super().__init__()
         share = replies_wanted(request.params)
-        self._pieces = Pieces(expected=choices_wanted(request), share=share, growing=_GROWING, head=_HEAD)
+        self._pieces = ChoiceAccumulator(
+            expected=choices_wanted(request), share=share, growing=_GROWING, head=_HEAD
+        )
 
     def decode(self, data: bytes) -> TextCompletionChunk | dict[str, object]:
         """Parses an event's data as a chunk, or as the body of an error."""

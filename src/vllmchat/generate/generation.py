@@ -22,7 +22,7 @@ from vllmchat.wire.decode import (
 from vllmchat.wire.usage import MISSING_LOGPROB, FinishReason, PromptLogprob, RequestMetrics, Usage
 
 
-class TokenChance(WireModel):
+class GenerationTokenLogprob(WireModel):
     """The log probability of a token at a position."""
 
     token_id: int | None = None
@@ -41,10 +41,10 @@ class TokenChance(WireModel):
     """Its UTF-8 bytes, with `output_mode="text"`. A token may be part of a character."""
 
 
-class GeneratedToken(TokenChance):
+class GeneratedToken(GenerationTokenLogprob):
     """The token generated at a position, and the most likely ones."""
 
-    top_logprobs: LenientList[TokenChance] = Field(default_factory=list[TokenChance])
+    top_logprobs: LenientList[GenerationTokenLogprob] = Field(default_factory=list[GenerationTokenLogprob])
     """The most likely tokens at this position, as many as `logprobs` requested."""
 
 

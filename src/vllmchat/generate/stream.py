@@ -10,7 +10,7 @@ from vllmchat.http.flow import content_type
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.sse import MAX_EVENT_BYTES, ServerSentEvent
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
-from vllmchat.sampling.accumulate import Pieces
+from vllmchat.sampling.accumulate import ChoiceAccumulator
 from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class GenerationReader(ChunkReader["GenerationChunk", "Generation"]):
         super().__init__()
         n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
         wanted = max(n, 1) if isinstance(n, int) else 1
-        self._pieces = Pieces(expected=wanted, share=wanted, growing=_GROWING, head=_HEAD)
+        self._pieces = ChoiceAccumulator(expected=wanted, share=wanted, growing=_GROWING, head=_HEAD)
         self._body = bytearray()
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:

@@ -156,13 +156,13 @@ class Packing:
             # The upper half of a 32-bit float.
             raw = bytes(data)
             lower, upper = (raw[0::2], raw[1::2]) if order == "little" else (raw[1::2], raw[0::2])
-            return _from_planes(len(raw) // 2, {1: upper, 2: lower})
+            return _from_byte_tables(len(raw) // 2, {1: upper, 2: lower})
         raw = bytes(data)
-        planes = _planes(self.dtype)
-        return _from_planes(len(raw), {place: raw.translate(plane) for place, plane in planes.items()})
+        planes = _byte_tables(self.dtype)
+        return _from_byte_tables(len(raw), {place: raw.translate(plane) for place, plane in planes.items()})
 
 
-def _from_planes(count: int, planes: dict[int, bytes]) -> Vector:
+def _from_byte_tables(count: int, planes: dict[int, bytes]) -> Vector:
     """Builds 32-bit floats from their byte planes: 1 is the highest byte, 4 the lowest, 0 if missing."""
     packed = bytearray(4 * count)
     for place, plane in planes.items():
@@ -171,7 +171,7 @@ def _from_planes(count: int, planes: dict[int, bytes]) -> Vector:
 
 
 @cache
-def _planes(dtype: str) -> dict[int, bytes]:
+def _byte_tables(dtype: str) -> dict[int, bytes]:
     """For each byte of a 32-bit float, its value for each of the 256 one-byte numbers."""
     value = _e4m3 if dtype == "fp8_e4m3" else _e5m2
     floats = [struct.pack(">f", value(code)) for code in range(256)]

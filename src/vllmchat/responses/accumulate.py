@@ -18,12 +18,12 @@ from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePar
 from vllmchat.wire.decode import ensure_built
 
 
-class ResponseSoFar:
+class ResponseAccumulator:
     """Accumulates events. The cost of an event does not depend on the number of events before it."""
 
     def __init__(self) -> None:
         self._state: ModelResponse | None = None
-        self._items: dict[int, _ItemSoFar] = {}
+        self._items: dict[int, _ItemAccumulator] = {}
         self.last: ResponseStateEvent | None = None
 
     def add(self, event: ResponseEvent) -> None:
@@ -59,14 +59,14 @@ class ResponseSoFar:
             response.output = [self._items[index].build() for index in sorted(self._items)]
         return response
 
-    def _item(self, index: int, kind: str) -> _ItemSoFar:
+    def _item(self, index: int, kind: str) -> _ItemAccumulator:
         item = self._items.get(index)
         if item is None:
-            item = self._items[index] = _ItemSoFar(ResponseItem(type=kind, status="in_progress"))
+            item = self._items[index] = _ItemAccumulator(ResponseItem(type=kind, status="in_progress"))
         return item
 
 
-class _ItemSoFar:
+class _ItemAccumulator:
     """One item so far."""
 
     __slots__ = ("_item", "_kinds", "_texts", "arguments", "whole")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vllmchat.errors import ResponseError
 from vllmchat.http.reader import ErrorEvent, ReplyReader
 from vllmchat.http.stream import AsyncReplyStream, ReplyStream
-from vllmchat.responses.accumulate import ResponseSoFar
+from vllmchat.responses.accumulate import ResponseAccumulator
 from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
 from vllmchat.responses.response import set_request_id
 from vllmchat.wire.decode import as_object, find_error
@@ -25,7 +25,7 @@ class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._so_far = ResponseSoFar()
+        self._so_far = ResponseAccumulator()
 
     def read_event(self, event: ServerSentEvent) -> ResponseEvent | None:
         """Parses a server-sent event as an event of the response."""

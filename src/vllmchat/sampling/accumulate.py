@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllmchat.wire.decode import JsonObject
 
 
-class Pieces:
+class ChoiceAccumulator:
     """Accumulates the chunks of a response with choices.
 
     The growing fields of a choice are concatenated; for other fields, the last value that is not null is kept.

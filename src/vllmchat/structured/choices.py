@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=str)
 
 
-class Options(Generic[S]):
+class Choices(Generic[S]):
     """The options that the model chooses from.
 
     Args:

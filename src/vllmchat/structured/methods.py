@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.errors import Problem
-    from vllmchat.structured.choices import Options
-    from vllmchat.structured.output_type import Parsed, Shape
+    from vllmchat.structured.choices import Choices
+    from vllmchat.structured.output_type import OutputType, Parsed
     from vllmchat.structured.stream import AsyncParseStream, ParseStream
 
     Params: TypeAlias = Mapping[str, object]
@@ -54,8 +54,10 @@ class StructuredVerbs(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        shape = _shape(kind, wrap=False)
-        return shape.read(self._run(_vllm(messages, shape.asked, params, stream=False), model))
+        output_type = _output_type(kind, wrap=False)
+        return output_type.read(
+            self._run(_vllm(messages, output_type.request_params, params, stream=False), model)
+        )
 
     async def aparse(
         self,
@@ -66,8 +68,10 @@ class StructuredVerbs(ChatStreams):
         **params: Unpack[VLLMChatParams],
     ) -> Parsed[T]:
         """Async version of `parse`."""
-        shape = _shape(kind, wrap=False)
-        return shape.read(await self._arun(_vllm(messages, shape.asked, params, stream=False), model))
+        output_type = _output_type(kind, wrap=False)
+        return output_type.read(
+            await self._arun(_vllm(messages, output_type.request_params, params, stream=False), model)
+        )
 
     def stream_parse(
         self,
@@ -93,8 +97,11 @@ class StructuredVerbs(ChatStreams):
         """
         from vllmchat.structured.stream import ParseStream
 
-        shape = _shape(kind, wrap=False)
-        return ParseStream(shape, self._stream_chat(_vllm(messages, shape.asked, params, stream=True), model))
+        output_type = _output_type(kind, wrap=False)
+        return ParseStream(
+            output_type,
+            self._stream_chat(_vllm(messages, output_type.request_params, params, stream=True), model),
+        )
 
     def astream_parse(
         self,
@@ -107,9 +114,10 @@ class StructuredVerbs(ChatStreams):
         """Async version of `stream_parse`."""
         from vllmchat.structured.stream import AsyncParseStream
 
-        shape = _shape(kind, wrap=False)
+        output_type = _output_type(kind, wrap=False)
         return AsyncParseStream(
-            shape, self._astream_chat(_vllm(messages, shape.asked, params, stream=True), model)
+            output_type,
+            self._astream_chat(_vllm(messages, output_type.request_params, params, stream=True), model),
         )
 
     @overload
@@ -168,7 +176,7 @@ class StructuredVerbs(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        chosen = _options(options)
+        chosen = _choices(options)
         return chosen.read(self._run(_vllm(messages, _choice(chosen), params, stream=False), model))
 
     @overload
@@ -210,7 +218,7 @@ class StructuredVerbs(ChatStreams):
         **params: Unpack[VLLMChatParams],
     ) -> S:
         """Async version of `choose`."""
-        chosen = _options(options)
+        chosen = _choices(options)
         return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
 
 
@@ -239,15 +247,19 @@ class OpenAIStructuredVerbs(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        shape = _shape(kind, wrap=True)
-        return shape.read(self._run(_openai(messages, shape.asked, params, stream=False), model))
+        output_type = _output_type(kind, wrap=True)
+        return output_type.read(
+            self._run(_openai(messages, output_type.request_params, params, stream=False), model)
+        )
 
     async def aparse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> Parsed[T]:
         """Async version of `parse`."""
-        shape = _shape(kind, wrap=True)
-        return shape.read(await self._arun(_openai(messages, shape.asked, params, stream=False), model))
+        output_type = _output_type(kind, wrap=True)
+        return output_type.read(
+            await self._arun(_openai(messages, output_type.request_params, params, stream=False), model)
+        )
 
     def stream_parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
@@ -268,9 +280,10 @@ class OpenAIStructuredVerbs(ChatStreams):
         """
         from vllmchat.structured.stream import ParseStream
 
-        shape = _shape(kind, wrap=True)
+        output_type = _output_type(kind, wrap=True)
         return ParseStream(
-            shape, self._stream_chat(_openai(messages, shape.asked, params, stream=True), model)
+            output_type,
+            self._stream_chat(_openai(messages, output_type.request_params, params, stream=True), model),
         )
 
     def astream_parse(
@@ -279,9 +292,10 @@ class OpenAIStructuredVerbs(ChatStreams):
         """Async version of `stream_parse`."""
         from vllmchat.structured.stream import AsyncParseStream
 
-        shape = _shape(kind, wrap=True)
+        output_type = _output_type(kind, wrap=True)
         return AsyncParseStream(
-            shape, self._astream_chat(_openai(messages, shape.asked, params, stream=True), model)
+            output_type,
+            self._astream_chat(_openai(messages, output_type.request_params, params, stream=True), model),
         )
 
     @overload
@@ -337,10 +351,10 @@ class OpenAIStructuredVerbs(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        chosen = _options(options)
-        shape = _shape(chosen.literal, wrap=True)
-        reply = self._run(_openai(messages, shape.asked, params, stream=False), model)
-        return chosen.named(shape.read(reply).value)
+        chosen = _choices(options)
+        output_type = _output_type(chosen.literal, wrap=True)
+        reply = self._run(_openai(messages, output_type.request_params, params, stream=False), model)
+        return chosen.named(output_type.read(reply).value)
 
     @overload
     async def achoose(
@@ -376,39 +390,39 @@ class OpenAIStructuredVerbs(ChatStreams):
         **params: Unpack[ChatParams],
     ) -> S:
         """Async version of `choose`."""
-        chosen = _options(options)
-        shape = _shape(chosen.literal, wrap=True)
-        reply = await self._arun(_openai(messages, shape.asked, params, stream=False), model)
-        return chosen.named(shape.read(reply).value)
+        chosen = _choices(options)
+        output_type = _output_type(chosen.literal, wrap=True)
+        reply = await self._arun(_openai(messages, output_type.request_params, params, stream=False), model)
+        return chosen.named(output_type.read(reply).value)
 
 
-def _vllm(messages: Messages, asked: Params, params: Params, *, stream: bool) -> ChatRequest:
+def _vllm(messages: Messages, request_params: Params, params: Params, *, stream: bool) -> ChatRequest:
     params, found = _collected(params)
     return ChatRequest.make(
-        messages, VLLM_CHAT, {**params, **asked}, stream=stream, ask_usage=True, found=found
+        messages, VLLM_CHAT, {**params, **request_params}, stream=stream, ask_usage=True, found=found
     )
 
 
-def _openai(messages: Messages, asked: Params, params: Params, *, stream: bool) -> ChatRequest:
+def _openai(messages: Messages, request_params: Params, params: Params, *, stream: bool) -> ChatRequest:
     params, found = _collected(params)
     return ChatRequest.make(
-        messages, OPENAI_CHAT, {**params, **asked}, stream=stream, ask_usage=False, found=found
+        messages, OPENAI_CHAT, {**params, **request_params}, stream=stream, ask_usage=False, found=found
     )
 
 
 # Imported on first use: plain chats do not need these modules.
 
 
-def _shape(kind: TypeForm[T], *, wrap: bool) -> Shape[T]:
-    from vllmchat.structured.output_type import Shape
+def _output_type(kind: TypeForm[T], *, wrap: bool) -> OutputType[T]:
+    from vllmchat.structured.output_type import OutputType
 
-    return Shape(kind, wrap=wrap)
+    return OutputType(kind, wrap=wrap)
 
 
-def _options(options: type[S] | Sequence[S] | TypeForm[S]) -> Options[S]:
-    from vllmchat.structured.choices import Options
+def _choices(options: type[S] | Sequence[S] | TypeForm[S]) -> Choices[S]:
+    from vllmchat.structured.choices import Choices
 
-    return Options(options)
+    return Choices(options)
 
 
 def _collected(params: Params) -> tuple[Params, list[Problem]]:
@@ -420,5 +434,5 @@ def _collected(params: Params) -> tuple[Params, list[Problem]]:
     return {name: value for name, value in params.items() if name not in wrong}, found
 
 
-def _choice(options: Options[S]) -> dict[str, object]:
+def _choice(options: Choices[S]) -> dict[str, object]:
     return {"structured_outputs": {"choice": options.names}}

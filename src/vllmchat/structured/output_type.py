@@ -46,7 +46,7 @@ class Parsed(Generic[T]):
     completion: ChatCompletion
 
 
-class Shape(Generic[T]):
+class OutputType(Generic[T]):
     """The type that a reply is parsed into.
 
     Args:
@@ -77,7 +77,7 @@ class Shape(Generic[T]):
         )
 
     @property
-    def asked(self) -> dict[str, object]:
+    def request_params(self) -> dict[str, object]:
         """The request parameters for the type."""
         return {"response_format": self.response_format}
 
@@ -103,7 +103,7 @@ class Shape(Generic[T]):
         """
         return self._unwrapped(_partial_json(text))
 
-    def begun(self, text: str) -> T | None:
+    def parse_partial(self, text: str) -> T | None:
         """Returns the value of an incomplete text without an incomplete part at its end, or None if nothing is left."""
         data = self.data(text)
         while True:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
-    from vllmchat.structured.output_type import Parsed, Shape
+    from vllmchat.structured.output_type import OutputType, Parsed
 
 
 T = TypeVar("T")
@@ -57,10 +57,10 @@ _NOTHING: Final = object()
 class PartialReader(Generic[T]):
     """Builds partial values from the pieces of a text."""
 
-    __slots__ = ("_data", "_next", "_shape", "_text")
+    __slots__ = ("_data", "_next", "_output_type", "_text")
 
-    def __init__(self, shape: Shape[T]) -> None:
-        self._shape = shape
+    def __init__(self, output_type: OutputType[T]) -> None:
+        self._output_type = output_type
         self._text = ""
         self._data: object = _NOTHING
         self._next = 0
@@ -72,18 +72,20 @@ class PartialReader(Generic[T]):
         if len(self._text) < self._next:
             return None
         try:
-            data = self._shape.data(self._text)
+            data = self._output_type.data(self._text)
         except ValueError:
             return None
         self._next = len(self._text) + len(self._text) // 256
         if data == self._data:
             return None
         self._data = data
-        return PartialValue(data, partial(self._shape.begun, self._text))
+        return PartialValue(data, partial(self._output_type.parse_partial, self._text))
 
     def finish(self, parsed: Parsed[T]) -> PartialValue[T]:
         """Returns the last value."""
-        return PartialValue(self._shape.whole(parsed.completion.text), lambda: parsed.value, complete=True)
+        return PartialValue(
+            self._output_type.whole(parsed.completion.text), lambda: parsed.value, complete=True
+        )
 
 
 class ParseStream(Iterator[PartialValue[T]]):
@@ -104,10 +106,10 @@ class ParseStream(Iterator[PartialValue[T]]):
         StreamInterruptedError: The connection ended before the reply was complete.
     """
 
-    def __init__(self, shape: Shape[T], stream: ChatStream) -> None:
-        self._shape = shape
+    def __init__(self, output_type: OutputType[T], stream: ChatStream) -> None:
+        self._output_type = output_type
         self._stream = stream
-        self._reader = PartialReader(shape)
+        self._reader = PartialReader(output_type)
         self._parsed: Parsed[T] | None = None
         self._closed = False
 
@@ -125,7 +127,7 @@ class ParseStream(Iterator[PartialValue[T]]):
             chunk = next(self._stream, None)
             if chunk is None:
                 self._closed = True
-                self._parsed = self._shape.read(self._stream.completion)
+                self._parsed = self._output_type.read(self._stream.completion)
                 return self._reader.finish(self._parsed)
             if (value := self._reader.feed(chunk.text)) is not None:
                 return value
@@ -172,10 +174,10 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
         StreamInterruptedError: The connection ended before the reply was complete.
     """
 
-    def __init__(self, shape: Shape[T], stream: AsyncChatStream) -> None:
-        self._shape = shape
+    def __init__(self, output_type: OutputType[T], stream: AsyncChatStream) -> None:
+        self._output_type = output_type
         self._stream = stream
-        self._reader = PartialReader(shape)
+        self._reader = PartialReader(output_type)
         self._parsed: Parsed[T] | None = None
         self._closed = False
 
@@ -193,7 +195,7 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
             chunk = await anext(self._stream, None)
             if chunk is None:
                 self._closed = True
-                self._parsed = self._shape.read(self._stream.completion)
+                self._parsed = self._output_type.read(self._stream.completion)
                 return self._reader.finish(self._parsed)
             if (value := self._reader.feed(chunk.text)) is not None:
                 return value

@@ -124,7 +124,7 @@ class ToolRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Request:
     """Send the conversation. The result is the reply.
 
     Attributes:
@@ -165,13 +165,13 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class Report:
     """Report results to the caller. Nothing is sent back."""
 
     results: tuple[ToolResult, ...]
 
 
-Step: TypeAlias = Ask | Execute | Tell
+Step: TypeAlias = Request | Execute | Report
 Answer: TypeAlias = "ChatCompletion | Sequence[Outcome] | None"
 RunFlow: TypeAlias = Generator[Step, Answer, ToolRun]
 
@@ -255,7 +255,7 @@ def check_run(max_turns: object, params: Mapping[str, object]) -> None:
         raise InvalidRequestError(problems)
 
 
-def first(params: Mapping[str, object]) -> dict[str, object]:
+def first_turn_params(params: Mapping[str, object]) -> dict[str, object]:
     """Returns the parameters of the first reply.
 
     If a call is forced, constraints on the text are left out: they would conflict with `tool_choice`.
@@ -269,7 +269,7 @@ def first(params: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def later(params: Mapping[str, object]) -> dict[str, object]:
+def later_turn_params(params: Mapping[str, object]) -> dict[str, object]:
     """Returns the parameters of all replies after the first.
 
     A `tool_choice` other than `"none"` is left out: a forced call would repeat forever.
@@ -313,10 +313,10 @@ def run_flow(
     if message is not None:
         results += yield from _execute(message, history, tools, on_tool_error)
     while True:
-        completion = yield Ask(list(history), first=not turns)
+        completion = yield Request(list(history), first=not turns)
         assert completion is not None
         assert not isinstance(completion, Sequence)
-        message = _named(completion.message, len(history))
+        message = _with_ids(completion.message, len(history))
         history.append(message)
         turns.append(Turn(completion))
         if not message.tool_calls:
@@ -355,7 +355,7 @@ def _execute(
 ) -> Generator[Step, Answer, tuple[ToolResult, ...]]:
     """Executes the calls of the last message and adds their results to the history."""
     calls = message.tool_calls
-    history[-1] = _sendable(message)
+    history[-1] = _without_bad_arguments(message)
     prepared = [_prepare(call, tools) for call in calls]
     actions = tuple(each for each in prepared if isinstance(each, Action))
     outcomes: Sequence[Outcome] = ()
@@ -371,7 +371,7 @@ def _execute(
         else:
             results.append(each)
     history.extend(result.message for result in results)
-    yield Tell(tuple(results))
+    yield Report(tuple(results))
     return tuple(results)
 
 
@@ -450,10 +450,10 @@ def _last_reply(history: Sequence[Message | ChatMessage]) -> ChatMessage | None:
             last = ChatMessage.model_validate(last)
         except ValidationError:
             return None  # the server will report what is wrong with it
-    return _named(last, len(history)) if last.tool_calls else None
+    return _with_ids(last, len(history)) if last.tool_calls else None
 
 
-def _named(message: ChatMessage, place: int) -> ChatMessage:
+def _with_ids(message: ChatMessage, place: int) -> ChatMessage:
     """Returns the message with a unique id for each call, which results refer to."""
     ids = [call.id for call in message.tool_calls]
     if len(set(ids)) == len(ids) and "" not in ids:
@@ -465,7 +465,7 @@ def _named(message: ChatMessage, place: int) -> ChatMessage:
     return message.model_copy(update={"tool_calls": calls})
 
 
-def _sendable(message: ChatMessage) -> ChatMessage:
+def _without_bad_arguments(message: ChatMessage) -> ChatMessage:
     """Returns the message as all servers accept it: some reject a history with arguments that are not JSON objects."""
     if all(_defect(call) is None for call in message.tool_calls):
         return message

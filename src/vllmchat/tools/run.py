@@ -11,14 +11,14 @@ import anyio.to_thread
 from vllmchat.errors import StreamError
 from vllmchat.tools.flow import (
     MAX_TURNS,
-    Ask,
     Execute,
     Outcome,
+    Request,
     Toolbox,
     check_run,
-    first,
+    first_turn_params,
     history_of,
-    later,
+    later_turn_params,
     run_flow,
 )
 
@@ -68,7 +68,7 @@ def run_tools(
     run.tools.check_blocking(on_tool_error)
     step = run.begin()
     while step is not None:
-        if isinstance(step, Ask):
+        if isinstance(step, Request):
             step = run.go_on(provider.chat(step.messages, model=model, **run.params(step)))
         else:
             step = run.go_on(call_all(step.actions) if isinstance(step, Execute) else None)
@@ -92,7 +92,7 @@ async def arun_tools(
     run = Run(messages, max_turns, on_tool_error, params)
     step = run.begin()
     while step is not None:
-        if isinstance(step, Ask):
+        if isinstance(step, Request):
             step = run.go_on(await provider.achat(step.messages, model=model, **run.params(step)))
         else:
             step = run.go_on(await acall_all(step.actions) if isinstance(step, Execute) else None)
@@ -118,8 +118,8 @@ class Run:
         self.tools = Toolbox(params.get("tools"))
         self.history: list[Message | ChatMessage] = history_of(messages)
         sent = {**params, "tools": self.tools.definitions}
-        self._first = cast("CommonChatParams", first(sent))
-        self._later = cast("CommonChatParams", later(sent))
+        self._first = cast("CommonChatParams", first_turn_params(sent))
+        self._later = cast("CommonChatParams", later_turn_params(sent))
         self._flow: RunFlow = run_flow(
             self.history, self.tools, max_turns=max_turns, on_tool_error=on_tool_error
         )
@@ -137,7 +137,7 @@ class Run:
             self._result = stop.value
             return None
 
-    def params(self, step: Ask) -> CommonChatParams:
+    def params(self, step: Request) -> CommonChatParams:
         """Returns the parameters of a request."""
         return self._first if step.first else self._later
 

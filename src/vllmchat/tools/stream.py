@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
-from vllmchat.tools.flow import MAX_TURNS, Ask, Execute, RunEvent, Tell
+from vllmchat.tools.flow import MAX_TURNS, Execute, Report, Request, RunEvent
 from vllmchat.tools.run import Run, acall_all, call_all
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ class ToolRunStream(Iterator[RunEvent]):
         else:
             self._step = self._run.go_on(self._came())
         step = self._step
-        if isinstance(step, Ask):
+        if isinstance(step, Request):
             self._stream = self._provider.stream(step.messages, model=self._model, **self._run.params(step))
             self._events = self._stream.events()
-        elif isinstance(step, Tell):
+        elif isinstance(step, Report):
             self._results.extend(step.results)
         elif step is None:
             self._closed = True
@@ -224,10 +224,10 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
         else:
             self._step = self._run.go_on(await self._came())
         step = self._step
-        if isinstance(step, Ask):
+        if isinstance(step, Request):
             self._stream = self._provider.astream(step.messages, model=self._model, **self._run.params(step))
             self._events = self._stream.events()
-        elif isinstance(step, Tell):
+        elif isinstance(step, Report):
             self._results.extend(step.results)
         elif step is None:
             self._closed = True
