@@ -1,4 +1,4 @@
-"""A real server run by its verbs. Each test leaves the server awake and as it was.
+"""A real server run by its methods. Each test leaves the server awake and as it was.
 
 On the CPU there is no memory to free, so sleeping is only standing still; the server says the same words.
 """
@@ -197,7 +197,7 @@ def test_an_adapter_that_is_not_there(llm: VLLMProvider) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "method",
     [
         "sleep",
         "wake_up",
@@ -208,12 +208,12 @@ def test_an_adapter_that_is_not_there(llm: VLLMProvider) -> None:
         "abort_all",
     ],
 )
-def test_a_server_without_administration_says_what_it_needs(verb: str, keyed_server: LiveServer) -> None:
+def test_a_server_without_administration_says_what_it_needs(method: str, keyed_server: LiveServer) -> None:
     with (
         VLLMProvider(base_url=keyed_server.base_url, api_key=API_KEY) as llm,
         pytest.raises(NotFoundError, match="VLLM_SERVER_DEV_MODE=1"),
     ):
-        getattr(llm, verb)()
+        getattr(llm, method)()
 
 
 def test_a_server_without_adapters_says_what_it_needs(keyed_server: LiveServer) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-VERBS_OWN = {"messages", "model", "stream"}
-"""What the verbs decide."""
+METHODS_OWN = {"messages", "model", "stream"}
+"""What the methods decide."""
 
 OURS = {"enable_thinking", "extra_body", "extra_headers", "timeout"}
 """What goes elsewhere than into the request's own fields."""
@@ -75,8 +75,8 @@ def test_every_field_of_the_server_is_a_parameter(
     schemas: dict[str, Schema], vllm_server: LiveServer
 ) -> None:
     theirs = set(schemas["ChatCompletionRequest"]["properties"])
-    assert theirs >= VERBS_OWN
-    missing = theirs - VERBS_OWN - set(fields_of(params.VLLMChatParams))
+    assert theirs >= METHODS_OWN
+    missing = theirs - METHODS_OWN - set(fields_of(params.VLLMChatParams))
     if vllm_server.version != DEFAULT.version:
         missing -= FORMER
     assert not missing, f"the server takes what VLLMChatParams lacks: {', '.join(sorted(missing))}"

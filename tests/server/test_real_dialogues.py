@@ -1,4 +1,4 @@
-"""Every dialogue that the tiny model knows, in all variants, through all four verbs: exact answers."""
+"""Every dialogue that the tiny model knows, in all variants, through all four methods: exact answers."""
 
 from __future__ import annotations
 

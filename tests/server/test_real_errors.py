@@ -1,4 +1,4 @@
-"""What the real server refuses, as the errors that a user sees; the same from all four verbs."""
+"""What the real server refuses, as the errors that a user sees; the same from all four methods."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def by_astream(llm: VLLMProvider, messages: str | list[Message], params: VLLMCha
     return anyio.run(ask, backend="trio")
 
 
-VERBS = [by_chat, by_stream, by_events, by_achat, by_astream]
+METHODS = [by_chat, by_stream, by_events, by_achat, by_astream]
 
 
-@pytest.mark.parametrize("ask", VERBS)
+@pytest.mark.parametrize("ask", METHODS)
 def test_an_unknown_model(llm: VLLMProvider, vllm_server: LiveServer, ask: Ask) -> None:
     with pytest.raises(NotFoundError, match=r"The model `gpt-9` does not exist") as caught:
         ask(llm.with_options(model="gpt-9"), "Hello", {})
@@ -79,7 +79,7 @@ def test_an_unknown_model(llm: VLLMProvider, vllm_server: LiveServer, ask: Ask) 
     assert ask(llm, "Hello", {"temperature": 0, "enable_thinking": False}).text.startswith("Hello!")
 
 
-@pytest.mark.parametrize("ask", VERBS)
+@pytest.mark.parametrize("ask", METHODS)
 def test_a_prompt_beyond_the_context(llm: VLLMProvider, vllm_server: LiveServer, ask: Ask) -> None:
     with pytest.raises(ContextWindowExceededError, match=r"context length is (only )?2048 tokens") as caught:
         ask(llm, "Hello " * 4_000, {})
@@ -102,7 +102,7 @@ def test_a_reply_beyond_the_context(llm: VLLMProvider, ask: Ask, name: str) -> N
         ask(llm, "Hello", params)
 
 
-@pytest.mark.parametrize("ask", VERBS)
+@pytest.mark.parametrize("ask", METHODS)
 @pytest.mark.parametrize(
     "params",
     [
@@ -140,7 +140,7 @@ def test_the_error_inside_a_stream_tells_its_own_code(llm: VLLMProvider, vllm_se
         assert stream.request_id == caught.value.request_id
 
 
-@pytest.mark.parametrize("ask", VERBS)
+@pytest.mark.parametrize("ask", METHODS)
 def test_an_image_for_a_model_that_only_reads(llm: VLLMProvider, ask: Ask) -> None:
     dot = base64.b64decode(
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -168,7 +168,7 @@ def test_what_is_refused_here_never_reaches_the_server(llm: VLLMProvider, vllm_s
     assert [problem.parameter for problem in caught.value.problems] == ["temperature", "top_p"]
 
 
-@pytest.mark.parametrize("ask", VERBS)
+@pytest.mark.parametrize("ask", METHODS)
 @pytest.mark.parametrize("key", [None, "wrong"])
 def test_a_wrong_key(keyed_server: LiveServer, ask: Ask, key: str | None) -> None:
     with VLLMProvider(keyed_server.model, base_url=keyed_server.base_url, api_key=key) as llm:

@@ -1,4 +1,4 @@
-"""The parameters of each verb against the servers' own requests: what a verb lacks has a reason."""
+"""The parameters of each method against the servers' own requests: what a method lacks has a reason."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Schema = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
-    """What a verb takes for its route.
+class Method:
+    """What a method takes for its route.
 
     Attributes:
         server: The fixture of a server that has the route.
@@ -60,15 +60,15 @@ def own(*names: str) -> frozenset[str]:
 _SAME = "the same under another name"
 _OPENAI = "of OpenAI's own server: vLLM ignores it"
 
-VERBS: dict[str, Verb] = {
-    "/detokenize": Verb("vllm_server", (DetokenizeParams,), own("tokens")),
-    "/inference/v1/generate": Verb(
+METHODS: dict[str, Method] = {
+    "/detokenize": Method("vllm_server", (DetokenizeParams,), own("tokens")),
+    "/inference/v1/generate": Method(
         "vllm_server",
         (GenerateParams,),
         own("token_ids", "sampling_params", "stream"),
         {"token_offsets": "what `render` told; no server reads it"},
     ),
-    "/pooling": Verb(
+    "/pooling": Method(
         "pooling_server",
         (pooling.PoolParams,),
         own("input", "messages"),
@@ -77,8 +77,8 @@ VERBS: dict[str, Verb] = {
             "dimensions": "the server refuses it: `embed` has it",
         },
     ),
-    "/tokenize": Verb("vllm_server", (TokenizeParams,), own("prompt", "messages")),
-    "/v1/chat/completions/batch": Verb(
+    "/tokenize": Method("vllm_server", (TokenizeParams,), own("prompt", "messages")),
+    "/v1/chat/completions/batch": Method(
         "vllm_server",
         (VLLMChatParams,),
         own("messages"),
@@ -88,30 +88,30 @@ VERBS: dict[str, Verb] = {
             "guided_decoding_backend": "gone since vLLM 0.12: the server ignores it",
         },
     ),
-    "/v1/completions": Verb("vllm_server", (VLLMCompletionParams,), own("prompt", "stream")),
-    "/v1/embeddings": Verb("pooling_server", (pooling.EmbedParams,), own("input", "messages")),
-    "/v1/rerank": Verb("pooling_server", (pooling.RerankParams,), own("query", "documents")),
-    "/v1/responses": Verb(
+    "/v1/completions": Method("vllm_server", (VLLMCompletionParams,), own("prompt", "stream")),
+    "/v1/embeddings": Method("pooling_server", (pooling.EmbedParams,), own("input", "messages")),
+    "/v1/rerank": Method("pooling_server", (pooling.RerankParams,), own("query", "documents")),
+    "/v1/responses": Method(
         "vllm_server",
         (ResponseParams,),
         own("input", "stream"),
         {
-            "background": "gives an answer to be fetched later, from the store, which no verb reads",
-            "mm_payload": "for the render route of responses, which has no verb",
+            "background": "gives an answer to be fetched later, from the store, which no method reads",
+            "mm_payload": "for the render route of responses, which has no method",
             "prompt": "the server refuses it",
             "prompt_cache_key": _OPENAI,
-            "return_mm_kwargs": "for the render route of responses, which has no verb",
+            "return_mm_kwargs": "for the render route of responses, which has no method",
             "service_tier": _OPENAI,
         },
     ),
-    "/v1/score": Verb(
+    "/v1/score": Method(
         "pooling_server",
         (pooling.ScoreParams,),
         own("text_1", "text_2"),
         dict.fromkeys(("data_1", "data_2", "queries", "documents", "items"), _SAME),
     ),
 }
-"""The verb of each route that neither `test_real_contract.py` nor `MODELS` has."""
+"""The method of each route that neither `test_real_contract.py` nor `MODELS` has."""
 
 SAMPLING_WITHOUT: dict[str, str] = {
     "extra_args": f"{_SAME}: `vllm_xargs`",
@@ -129,20 +129,22 @@ SAMPLING_WITHOUT: dict[str, str] = {
 _SPEECH = "vllm.entrypoints.speech_to_text"
 _CLASSIFY = "vllm.entrypoints.pooling.classify.protocol"
 
-MODELS: dict[tuple[str, str], Verb] = {
-    (f"{_SPEECH}.transcription.protocol", "TranscriptionRequest"): Verb(
+MODELS: dict[tuple[str, str], Method] = {
+    (f"{_SPEECH}.transcription.protocol", "TranscriptionRequest"): Method(
         "vllm_server",
         (audio.TranscribeParams, audio.StreamTranscribeParams),
         own("file", "stream"),
         {"timestamp_granularities[]": f"{_SAME}: `timestamp_granularities`"},
     ),
-    (f"{_SPEECH}.translation.protocol", "TranslationRequest"): Verb(
+    (f"{_SPEECH}.translation.protocol", "TranslationRequest"): Method(
         "vllm_server", (audio.TranslateParams, audio.StreamTranslateParams), own("file", "stream")
     ),
-    (_CLASSIFY, "ClassificationCompletionRequest"): Verb(
+    (_CLASSIFY, "ClassificationCompletionRequest"): Method(
         "vllm_server", (pooling.ClassifyTextParams,), own("input")
     ),
-    (_CLASSIFY, "ClassificationChatRequest"): Verb("vllm_server", (pooling.ClassifyParams,), own("messages")),
+    (_CLASSIFY, "ClassificationChatRequest"): Method(
+        "vllm_server", (pooling.ClassifyParams,), own("messages")
+    ),
 }
 """Requests that only servers with another model take: their fields are read from the server's code."""
 
@@ -183,18 +185,18 @@ def fields_taken(description: Schema, path: str) -> set[str]:
     return {field for name in names for field in description["components"]["schemas"][name]["properties"]}
 
 
-@pytest.mark.parametrize(("path", "verb"), VERBS.items())
+@pytest.mark.parametrize(("path", "method"), METHODS.items())
 def test_every_field_of_a_request_is_a_parameter(
-    path: str, verb: Verb, request: pytest.FixtureRequest
+    path: str, method: Method, request: pytest.FixtureRequest
 ) -> None:
-    server: LiveServer = request.getfixturevalue(verb.server)
+    server: LiveServer = request.getfixturevalue(method.server)
     described_here = described(server)
     if path not in described_here["paths"]:
         pytest.skip(f"since a newer vLLM: {path}")
     theirs = fields_taken(described_here, path)
-    lacking = verb.lacks(theirs) - (set() if is_newest(server) else FORMER)
-    assert not lacking, f"{path} takes what the verb lacks: {', '.join(sorted(lacking))}"
-    assert theirs >= (verb.own | verb.without.keys() if is_newest(server) else verb.own), (
+    lacking = method.lacks(theirs) - (set() if is_newest(server) else FORMER)
+    assert not lacking, f"{path} takes what the method lacks: {', '.join(sorted(lacking))}"
+    assert theirs >= (method.own | method.without.keys() if is_newest(server) else method.own), (
         "a reason without a field"
     )
 
@@ -217,7 +219,7 @@ def test_every_field_of_other_models_is_a_parameter(vllm_server: LiveServer) -> 
         command, capture_output=True, text=True, check=True, timeout=120
     ).stdout.splitlines()
     found = [set(json.loads(line.removeprefix("FIELDS "))) for line in told if line.startswith("FIELDS ")]
-    for (_, name), verb, theirs in zip(MODELS, MODELS.values(), found, strict=True):
-        lacking = verb.lacks(theirs)
-        assert not lacking, f"{name} has what the verb lacks: {', '.join(sorted(lacking))}"
-        assert theirs >= verb.own | verb.without.keys() or not is_newest(vllm_server), name
+    for (_, name), method, theirs in zip(MODELS, MODELS.values(), found, strict=True):
+        lacking = method.lacks(theirs)
+        assert not lacking, f"{name} has what the method lacks: {', '.join(sorted(lacking))}"
+        assert theirs >= method.own | method.without.keys() or not is_newest(vllm_server), name

@@ -99,7 +99,7 @@ def test_one_provider_in_loops_side_by_side(vllm_server: LiveServer) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_blocking_verb_inside_a_running_loop(llm: VLLMProvider) -> None:
+async def test_a_blocking_method_inside_a_running_loop(llm: VLLMProvider) -> None:
     assert llm.chat(CAPITAL, **PARAMS).text == ANSWER
     assert (await llm.achat(CAPITAL, **PARAMS)).text == ANSWER
     await llm.aclose()

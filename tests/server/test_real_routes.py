@@ -1,4 +1,4 @@
-"""Every route of the running servers has a verb, or a reason why not."""
+"""Every route of the running servers has a method, or a reason why not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.vllm import LiveServer
 
 COVERED = {asked.route for asked in ASKED}
-"""What the verbs send, as `tests/unit/test_routes.py` finds."""
+"""What the methods send, as `tests/unit/test_routes.py` finds."""
 
 ELSEWHERE: dict[str, str] = {
     "POST /classify": "a model that classifies",

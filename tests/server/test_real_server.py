@@ -88,7 +88,7 @@ def test_metrics_count_what_is_generated(vllm_server: LiveServer) -> None:
     assert after["vllm:cache_config_info"].samples[0].labels["enable_prefix_caching"] == "True"
 
 
-def test_a_pooling_server_has_the_same_verbs(pooling_server: LiveServer) -> None:
+def test_a_pooling_server_has_the_same_methods(pooling_server: LiveServer) -> None:
     with VLLMProvider(base_url=pooling_server.base_url) as llm:
         llm.ready(10)
         assert llm.version() == pooling_server.version

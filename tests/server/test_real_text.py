@@ -367,9 +367,9 @@ async def test_tokens_awaiting(allm: VLLMProvider) -> None:
 def test_a_server_without_the_option_says_so(keyed_server: LiveServer, ask: str) -> None:
     refused = PermissionDeniedError if keyed_server.since("0.32") else NotFoundError
     with VLLMProvider(base_url=keyed_server.base_url, api_key=keyed_server.api_key) as llm:
-        verb: Callable[[Any], object] = getattr(llm, ask)
+        method: Callable[[Any], object] = getattr(llm, ask)
         with pytest.raises(refused, match="--enable-scale-out"):
-            verb([300] if ask != "render" else "Hello")
+            method([300] if ask != "render" else "Hello")
 
 
 def chat_batch(llm: VLLMProvider) -> object:

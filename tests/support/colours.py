@@ -72,15 +72,15 @@ class Colour:
         stream = cast("AsyncChatStream", llm.astream(messages, model=model, **params))
         return Stream(stream, self.portal)
 
-    def do(self, llm: object, verb: str, *args: object, **params: object) -> Any:
+    def do(self, llm: object, method: str, *args: object, **params: object) -> Any:
         """Calls a method that waits, named without its `a`."""
         if self.portal is None:
-            return getattr(llm, verb)(*args, **params)
-        return self.portal.call(partial(getattr(llm, f"a{verb}"), *args, **params))
+            return getattr(llm, method)(*args, **params)
+        return self.portal.call(partial(getattr(llm, f"a{method}"), *args, **params))
 
-    def open(self, llm: object, verb: str, *args: object, **params: object) -> Stream:
+    def open(self, llm: object, method: str, *args: object, **params: object) -> Stream:
         """Calls a method that streams, named without its `a`."""
-        name = verb if self.portal is None else f"a{verb}"
+        name = method if self.portal is None else f"a{method}"
         return Stream(getattr(llm, name)(*args, **params), self.portal)
 
     def close(self, llm: VLLMProvider | AsyncProvider) -> None:

@@ -13,13 +13,13 @@ class Asked:
     Attributes:
         route: The HTTP method and the path of its request; with several requests, those of the first that does not look
             up the version.
-        verb: The method's name, without the `a` of its async version.
+        method: The method's name, without the `a` of its async version.
         arguments: Its positional arguments.
         params: Its keyword arguments.
     """
 
     route: str
-    verb: str
+    method: str
     arguments: tuple[Any, ...] = ()
     params: tuple[tuple[str, Any], ...] = ()
 

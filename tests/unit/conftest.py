@@ -26,7 +26,7 @@ def scripted() -> Iterator[ScriptedServer]:
 
 @pytest.fixture(params=NAMES)
 def colour(request: pytest.FixtureRequest) -> Iterator[Colour]:
-    """The verbs of a provider, blocking, on asyncio and on trio; see `support.colours`."""
+    """The methods of a provider, blocking, on asyncio and on trio; see `support.colours`."""
     name: Name = request.param
     with colour_of(name) as colour:
         yield colour

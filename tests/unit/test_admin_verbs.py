@@ -78,10 +78,10 @@ SENT: list[tuple[Given, str, str, dict[str, list[str]], Any]] = [
 
 
 def ask(colour: Colour, scripted: ScriptedServer, given: Given) -> Any:
-    verb, args, params = given
+    method, args, params = given
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
     try:
-        return colour.do(llm, verb, *args, **params)
+        return colour.do(llm, method, *args, **params)
     finally:
         colour.close(llm)
 
@@ -107,9 +107,9 @@ def test_what_is_sent(
 def test_below_a_path_of_a_gateway(scripted: ScriptedServer, colour: Colour) -> None:
     for base_url in (scripted.url("/team-a/v1"), scripted.url("/team-a")):
         llm = VLLMProvider("m", base_url=base_url)
-        for verb, arguments in (("resume", ()), ("unload_lora", ("x",))):
+        for method, arguments in (("resume", ()), ("unload_lora", ("x",))):
             scripted.reply()
-            colour.do(llm, verb, *arguments)
+            colour.do(llm, method, *arguments)
         colour.close(llm)
     assert [request.path for request in scripted.requests] == [
         "/team-a/resume",
@@ -178,7 +178,7 @@ def test_without_the_route_the_error_says_what_the_server_needs(
 
 
 @pytest.mark.parametrize(
-    ("verb", "args", "version"),
+    ("method", "args", "version"),
     [
         ("pause", (), "0.12"),
         ("resume", (), "0.12"),
@@ -188,11 +188,11 @@ def test_without_the_route_the_error_says_what_the_server_needs(
     ],
 )
 def test_the_error_names_the_version_of_routes_that_came_later(
-    verb: str, args: tuple[str, ...], version: str, scripted: ScriptedServer
+    method: str, args: tuple[str, ...], version: str, scripted: ScriptedServer
 ) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
     with pytest.raises(NotFoundError, match=f"needs? vLLM {re.escape(version)} or newer"):
-        getattr(VLLMProvider("m", base_url=scripted.base_url), verb)(*args)
+        getattr(VLLMProvider("m", base_url=scripted.base_url), method)(*args)
 
 
 def test_a_missing_adapter_is_not_a_missing_route(scripted: ScriptedServer) -> None:

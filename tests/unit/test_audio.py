@@ -93,9 +93,9 @@ def form(request: Request) -> Form:
     return file
 
 
-def refused(colour: Colour, llm: VLLMProvider, verb: str, *args: object, **params: object) -> list[str]:
+def refused(colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, verb, *args, **params)
+        colour.do(llm, method, *args, **params)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -403,9 +403,14 @@ def test_what_streams_do_not_accept(llm: VLLMProvider) -> None:
         "stream_continuous_usage_stats": True,
         "stream_include_usage": False,
     }
-    for verb in (llm.stream_transcribe, llm.astream_transcribe, llm.stream_translate, llm.astream_translate):
+    for method in (
+        llm.stream_transcribe,
+        llm.astream_transcribe,
+        llm.stream_translate,
+        llm.astream_translate,
+    ):
         with pytest.raises(InvalidRequestError) as caught:
-            verb(SOUND, **params)
+            method(SOUND, **params)
         assert [str(problem) for problem in caught.value.problems] == [
             "response_format='verbose_json': is not for streams, which return plain text. Leave it out.",
             "n=2: is not for streams. Leave it out.",
@@ -419,9 +424,11 @@ def test_what_streams_do_not_accept(llm: VLLMProvider) -> None:
 class Stream:
     """A sync or async stream, as a sync one."""
 
-    def __init__(self, colour: Colour, llm: VLLMProvider, verb: str, *args: object, **params: object) -> None:
+    def __init__(
+        self, colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object
+    ) -> None:
         self._portal = colour.portal
-        name = f"stream_{verb}" if self._portal is None else f"astream_{verb}"
+        name = f"stream_{method}" if self._portal is None else f"astream_{method}"
         self.inner: TranscriptionStream | AsyncTranscriptionStream = getattr(llm, name)(*args, **params)
 
     def chunks(self) -> list[TranscriptionChunk]:
@@ -440,11 +447,11 @@ def events(name: str) -> list[bytes]:
     return [f"data: {event}\n\n".encode() for event in recorded()[name]]
 
 
-@pytest.mark.parametrize("verb", ["transcribe", "translate"])
-def test_a_stream(verb: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
-    kind = "transcription" if verb == "transcribe" else "translation"
+@pytest.mark.parametrize("method", ["transcribe", "translate"])
+def test_a_stream(method: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+    kind = "transcription" if method == "transcribe" else "translation"
     scripted.stream([*events(f"{kind}_stream"), DONE], done=False)
-    stream = Stream(colour, llm, verb, SOUND, language="en")
+    stream = Stream(colour, llm, method, SOUND, language="en")
     assert scripted.requests == []
     assert stream.inner.request_id is None
     chunks = stream.chunks()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-Verb = Callable[[VLLMProvider], Coroutine[Any, Any, object]]
+Method = Callable[[VLLMProvider], Coroutine[Any, Any, object]]
 
 
 async def chat(llm: VLLMProvider) -> object:
@@ -57,7 +57,7 @@ async def leave_stream(llm: VLLMProvider) -> object:
         return await anext(opened)
 
 
-VERBS = pytest.mark.parametrize("verb", [chat, read_stream, read_events, leave_stream])
+METHODS = pytest.mark.parametrize("method", [chat, read_stream, read_events, leave_stream])
 
 
 @pytest.fixture(autouse=True)
@@ -118,13 +118,13 @@ POINTS: dict[str, Any] = {
 
 
 AT_POINTS = pytest.mark.parametrize(
-    ("verb", "point"),
+    ("method", "point"),
     [
-        (verb, point)
-        for verb in (chat, read_stream, read_events, leave_stream)
+        (method, point)
+        for method in (chat, read_stream, read_events, leave_stream)
         for point in POINTS
         # This one has finished already.
-        if (verb, point) != (leave_stream, "in the body")
+        if (method, point) != (leave_stream, "in the body")
     ],
 )
 
@@ -136,11 +136,11 @@ async def reach(server: ScriptedServer, count: int = 1) -> None:
 
 @AT_POINTS
 @pytest.mark.anyio
-async def test_a_scope_is_cancelled(verb: Verb, point: str, scripted: ScriptedServer) -> None:
+async def test_a_scope_is_cancelled(method: Method, point: str, scripted: ScriptedServer) -> None:
     scripted.always(POINTS[point])
     async with VLLMProvider("m", base_url=scripted.base_url) as llm:
         async with anyio.create_task_group() as group:
-            group.start_soon(verb, llm)
+            group.start_soon(method, llm)
             await reach(scripted)
             group.cancel_scope.cancel()
         await check_usable(llm, scripted)
@@ -148,12 +148,12 @@ async def test_a_scope_is_cancelled(verb: Verb, point: str, scripted: ScriptedSe
 
 @AT_POINTS
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_task_is_cancelled(verb: Verb, point: str, times: int, scripted: ScriptedServer) -> None:
+def test_a_task_is_cancelled(method: Method, point: str, times: int, scripted: ScriptedServer) -> None:
     scripted.always(POINTS[point])
 
     async def main() -> None:
         async with VLLMProvider("m", base_url=scripted.base_url) as llm:
-            task = asyncio.ensure_future(verb(llm))
+            task = asyncio.ensure_future(method(llm))
             await reach(scripted)
             for _ in range(times):
                 task.cancel()
@@ -272,10 +272,10 @@ STEPS = 200
 """More than any call here takes."""
 
 
-@VERBS
+@METHODS
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.anyio
-async def test_cancelled_after_every_step(verb: Verb, fresh: bool, server: ScriptedServer) -> None:
+async def test_cancelled_after_every_step(method: Method, fresh: bool, server: ScriptedServer) -> None:
     """Loops over all steps of a call; it is cancelled at each of them in turn."""
     async with VLLMProvider("m", base_url=server.base_url, max_connections=1) as llm:
         for step in range(1, STEPS):
@@ -283,7 +283,7 @@ async def test_cancelled_after_every_step(verb: Verb, fresh: bool, server: Scrip
                 await llm.aclose()
             scope = anyio.CancelScope()
             with scope:
-                await CancelAt(verb(llm), step, scope.cancel)
+                await CancelAt(method(llm), step, scope.cancel)
             await check_usable(llm, server)
             if not scope.cancel_called:
                 assert step > 1
@@ -291,9 +291,9 @@ async def test_cancelled_after_every_step(verb: Verb, fresh: bool, server: Scrip
     raise AssertionError("the call never ended")
 
 
-@VERBS
+@METHODS
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_the_task_is_cancelled_after_every_step(verb: Verb, times: int, server: ScriptedServer) -> None:
+def test_the_task_is_cancelled_after_every_step(method: Method, times: int, server: ScriptedServer) -> None:
     """The same with asyncio's own cancellation, which ignores shields; then repeatedly."""
 
     async def attempt(llm: VLLMProvider, step: int) -> bool:
@@ -309,7 +309,7 @@ def test_the_task_is_cancelled_after_every_step(verb: Verb, times: int, server: 
             if left > 1:
                 asyncio.get_running_loop().call_soon(cancel, left - 1)
 
-        await CancelAt(verb(llm), step, lambda: asyncio.get_running_loop().call_soon(cancel))
+        await CancelAt(method(llm), step, lambda: asyncio.get_running_loop().call_soon(cancel))
         return not called
 
     async def main() -> None:
@@ -332,9 +332,9 @@ def test_the_task_is_cancelled_after_every_step(verb: Verb, times: int, server: 
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["chat", "stream"])
+@pytest.mark.parametrize("method", ["chat", "stream"])
 def test_keyboard_interrupt_at_every_step(
-    verb: str, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    method: str, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C comes while the call connects, writes, reads, or sleeps between two attempts."""
     left = 0
@@ -365,7 +365,7 @@ def test_keyboard_interrupt_at_every_step(
             interrupted = False
             left = step
             try:
-                if verb == "chat":
+                if method == "chat":
                     assert llm.chat("Hi").text == "Hi"
                 else:
                     assert "".join(chunk.text for chunk in llm.stream("Hi")) == "Hi"

@@ -380,17 +380,19 @@ def test_a_json_response_that_is_not_a_generation(colour: Colour, scripted: Scri
 
 
 @pytest.mark.parametrize(("status", "body"), [(403, SCALE_OUT), (404, {"detail": "Not Found"})])
-@pytest.mark.parametrize("verb", ["render", "render_completion", "generate", "stream_generate"])
+@pytest.mark.parametrize("method", ["render", "render_completion", "generate", "stream_generate"])
 def test_the_error_names_the_option(
-    colour: Colour, scripted: ScriptedServer, verb: str, status: int, body: Object
+    colour: Colour, scripted: ScriptedServer, method: str, status: int, body: Object
 ) -> None:
     scripted.add(reply(body, status))
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    prompt = [1] if "generate" in verb else "Hello"
+    prompt = [1] if "generate" in method else "Hello"
 
     def ask() -> object:
         return (
-            colour.open(llm, verb, prompt).until_done() if "stream" in verb else colour.do(llm, verb, prompt)
+            colour.open(llm, method, prompt).until_done()
+            if "stream" in method
+            else colour.do(llm, method, prompt)
         )
 
     with pytest.raises((PermissionDeniedError, NotFoundError), match="--enable-scale-out") as caught:

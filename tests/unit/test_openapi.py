@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from server.test_real_contract import NESTED, OTHERS, SERVERS_OWN, VERBS_OWN
-from server.test_real_fields import MODELS, SAMPLING_WITHOUT, VERBS
+from server.test_real_contract import METHODS_OWN, NESTED, OTHERS, SERVERS_OWN
+from server.test_real_fields import METHODS, MODELS, SAMPLING_WITHOUT
 from server.test_real_routes import WITHOUT as NO_METHOD
 from support import recordings
 from support.routes import ASKED
@@ -169,18 +169,18 @@ OLD_GENERATE: dict[str, str] = {
 
 def _request(path: str, old: dict[str, str], begin: str = "0.8.5", **options: Any) -> Request:
     """A request as the tests against the newest server have it, and what older servers had."""
-    verb = VERBS[path]
-    return Request(path, verb.params[0], verb.own, {**verb.without, **old}, begin, **options)
+    method = METHODS[path]
+    return Request(path, method.params[0], method.own, {**method.without, **old}, begin, **options)
 
 
 def _with_text(path: str, params: type, old: dict[str, str], begin: str = "0.8.5", **options: Any) -> Request:
     """The same with a text, which is not read as a conversation is."""
-    without = {**(VERBS[path].without if path in VERBS else {}), **old}
+    without = {**(METHODS[path].without if path in METHODS else {}), **old}
     return Request(path, params, frozenset({"model", "input"}), without, begin, "Completion", **options)
 
 
-_MODELS = {name: verb for (_, name), verb in MODELS.items()}
-_CHAT = frozenset(VERBS_OWN)
+_MODELS = {name: method for (_, name), method in MODELS.items()}
+_CHAT = frozenset(METHODS_OWN)
 _STREAMED = {
     "stream_continuous_usage_stats": "for `stream_transcribe` and `stream_translate`",
     "stream_include_usage": "for `stream_transcribe` and `stream_translate`",
@@ -192,7 +192,7 @@ REQUESTS: tuple[Request, ...] = (
     Request("/v1/chat/completions/render", VLLMChatParams, _CHAT, OLD_CHATS, "0.15"),
     _request("/v1/chat/completions/batch", {}, "0.19", hands_on=True),
     _request("/v1/completions", OLD_GENERATING),
-    Request("/v1/completions/render", VLLMCompletionParams, VERBS["/v1/completions"].own, {}, "0.15"),
+    Request("/v1/completions/render", VLLMCompletionParams, METHODS["/v1/completions"].own, {}, "0.15"),
     _request("/v1/responses", {}, "0.10"),
     _request("/inference/v1/generate", OLD_GENERATE, "0.11.1", aliases={"vllm_xargs": "extra_args"}),
     _request("/tokenize", {}),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).parents[1] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
 
-OF_THE_VERBS = {"messages", "model", "stream"}
+OF_THE_METHODS = {"messages", "model", "stream"}
 OURS = {"enable_thinking", "extra_body", "extra_headers", "timeout"}
 NEWER = {"return_weight_versions"}
 
@@ -38,8 +38,8 @@ OPENAI = {
 def test_vllm_params_are_the_servers_fields() -> None:
     served = set(SERVER["ChatCompletionRequest"])
     assert len(served) == 68
-    assert served - OF_THE_VERBS == VLLM_CHAT_NAMES - OURS - NEWER
-    assert VLLM_CHAT_NAMES.isdisjoint(OF_THE_VERBS)
+    assert served - OF_THE_METHODS == VLLM_CHAT_NAMES - OURS - NEWER
+    assert VLLM_CHAT_NAMES.isdisjoint(OF_THE_METHODS)
 
 
 def test_openai_params_are_the_protocols_fields() -> None:
@@ -78,7 +78,7 @@ def test_documented_defaults_match_the_server() -> None:
     ours = fields_of(VLLMChatParams)
     for name, field in SERVER["ChatCompletionRequest"].items():
         default = field.get("default")
-        if name in OF_THE_VERBS or default in (None, []) or name == "tool_choice":
+        if name in OF_THE_METHODS or default in (None, []) or name == "tool_choice":
             continue
         said = (ours[name].default or "").partition(";")[0].strip("`")
         assert said == (json.dumps(default) if isinstance(default, str) else str(default)), name

@@ -512,7 +512,7 @@ def test_the_wrong_kind_of_client(cls: Either) -> None:
 
 
 @EITHER
-def test_a_verb_without_a_client(cls: Either) -> None:
+def test_a_method_without_a_client(cls: Either) -> None:
     llm = cls("m", async_http_client=httpx.AsyncClient(trust_env=False))
     with pytest.raises(TypeError, match="pass http_client= too"):
         llm.chat("Hi")
@@ -562,11 +562,11 @@ WRONG_SUBJECTS: list[tuple[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "subject"), WRONG_SUBJECTS)
-def test_all_problems_of_a_call_come_in_one_error(verb: str, subject: object, colour: Colour) -> None:
+@pytest.mark.parametrize(("method", "subject"), WRONG_SUBJECTS)
+def test_all_problems_of_a_call_come_in_one_error(method: str, subject: object, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
-    kind = [int] if verb == "parse" else []
+    kind = [int] if method == "parse" else []
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, verb, subject, *kind, temprature=0.5)
+        colour.do(llm, method, subject, *kind, temprature=0.5)
     assert len(caught.value.problems) == 2
     assert caught.value.problems[-1].parameter == "temprature"

@@ -52,7 +52,7 @@ def test_every_method_is_replayed_or_explained() -> None:
         for methods in by_name.values()
         for method in methods
     }
-    methods = {asked.verb for asked in ASKED}
+    methods = {asked.method for asked in ASKED}
     assert replayed | NOT_RECORDED.keys() == methods
     assert not replayed & NOT_RECORDED.keys()
 

@@ -92,11 +92,11 @@ def read(target: ResponseReader, *made: Object) -> ModelResponse:
 def test_parameters_are_the_servers_fields() -> None:
     assert set(fields_of(ResponseParams)) == NAMES
     ours = NAMES - {"extra_body", "extra_headers", "timeout", "enable_thinking"}
-    of_the_verb = {"model", "input", "stream"}
+    of_the_method = {"model", "input", "stream"}
     not_implemented = {"background", "prompt", "service_tier", "prompt_cache_key"}
     for_rendering = {"mm_payload", "return_mm_kwargs"}
     newer = {"spaces_between_special_tokens"}
-    assert ours - newer == set(SERVER["ResponsesRequest"]) - of_the_verb - not_implemented - for_rendering
+    assert ours - newer == set(SERVER["ResponsesRequest"]) - of_the_method - not_implemented - for_rendering
     assert checked(spaces_between_special_tokens=False) == {"spaces_between_special_tokens": False}
 
 

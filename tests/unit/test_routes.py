@@ -19,16 +19,16 @@ SENDS_NOTHING = {"base_url", "close", "model", "name", "timeout", "with_options"
 
 def do(colour: Colour, llm: VLLMProvider, asked: Asked) -> None:
     params = dict(asked.params)
-    if asked.verb.startswith("stream"):
-        with colour.open(llm, asked.verb, *asked.arguments, **params) as stream:
+    if asked.method.startswith("stream"):
+        with colour.open(llm, asked.method, *asked.arguments, **params) as stream:
             stream.until_done()
     else:
-        colour.do(llm, asked.verb, *asked.arguments, **params)
+        colour.do(llm, asked.method, *asked.arguments, **params)
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.verb)
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.method)
 def test_each_method_uses_its_route(asked: Asked, scripted: ScriptedServer, colour: Colour) -> None:
-    if asked.verb == "choose":  # written differently for old servers, so the version is looked up
+    if asked.method == "choose":  # written differently for old servers, so the version is looked up
         scripted.reply({"version": "0.32.0"})
     scripted.reply({"error": {"message": "no", "code": 400}}, 400)
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
@@ -42,5 +42,5 @@ def test_each_method_uses_its_route(asked: Asked, scripted: ScriptedServer, colo
 def test_every_method_is_in_the_table() -> None:
     public = {name for name in dir(VLLMProvider) if not name.startswith("_")}
     awaiting = {f"a{name}" for name in public} & public
-    assert public - awaiting - SENDS_NOTHING == {asked.verb for asked in ASKED}
-    assert len({asked.verb for asked in ASKED}) == len(ASKED)
+    assert public - awaiting - SENDS_NOTHING == {asked.method for asked in ASKED}
+    assert len({asked.method for asked in ASKED}) == len(ASKED)

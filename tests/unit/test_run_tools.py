@@ -578,10 +578,10 @@ def test_invalid_messages_are_rejected(colour: Colour, streams: bool) -> None:
         run(colour, Script(), cast("Any", 5), streams=streams, tools=[get_weather])
 
 
-@pytest.mark.parametrize("verb", [run_tools, stream_run_tools])
-def test_a_sync_run_rejects_async_functions(verb: Callable[..., object]) -> None:
+@pytest.mark.parametrize("method", [run_tools, stream_run_tools])
+def test_a_sync_run_rejects_async_functions(method: Callable[..., object]) -> None:
     with pytest.raises(InvalidRequestError, match=r"async functions.*: aget_weather\. Call arun_tools"):
-        verb(Script(), "Weather?", tools=[get_weather, aget_weather])
+        method(Script(), "Weather?", tools=[get_weather, aget_weather])
 
 
 class Future:
@@ -695,8 +695,8 @@ def read(colour: Colour, source: Any) -> list[RunEvent]:
 
 
 def open_stream(colour: Colour, llm: Script, **params: Any) -> Any:
-    verb: Any = stream_run_tools if colour.portal is None else astream_run_tools
-    return verb(llm, "Weather?", tools=[get_weather], **params)
+    method: Any = stream_run_tools if colour.portal is None else astream_run_tools
+    return method(llm, "Weather?", tools=[get_weather], **params)
 
 
 def test_a_stream_yields_all_events(colour: Colour) -> None:
@@ -788,8 +788,8 @@ def test_streams_of_the_providers(
     llm = provider("m", base_url=scripted.base_url)
     scripted.stream(streamed(said("", PARIS)))
     scripted.stream(streamed(said(ANSWER)))
-    verb: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
-    source = verb("Weather?", tools=[get_weather])
+    method: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
+    source = method("Weather?", tools=[get_weather])
     events = read(colour, source)
     assert [event.content for event in events if isinstance(event, ToolResult)] == ["21 C"]
     assert source.messages[-1].content == ANSWER
@@ -799,8 +799,8 @@ def test_streams_of_the_providers(
 def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     scripted.stream([streamed(said("Let me"))[0], never])
-    verb: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
-    source = verb("Weather?", tools=[get_weather])
+    method: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
+    source = method("Weather?", tools=[get_weather])
     if colour.portal is None:
         with source:
             next(source)
@@ -817,17 +817,17 @@ def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, colour: Col
 def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, colour: Colour) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
 
-    def go(verb: str) -> None:
-        if verb == "run_tools":
-            colour.do(llm, verb, "Weather?", tools=[get_weather])
+    def go(method: str) -> None:
+        if method == "run_tools":
+            colour.do(llm, method, "Weather?", tools=[get_weather])
         else:
-            colour.open(llm, verb, "Weather?", tools=[get_weather]).until_done()
+            colour.open(llm, method, "Weather?", tools=[get_weather]).until_done()
 
-    for verb in ("run_tools", "stream_run_tools"):
-        first = stream(streamed(said("", PARIS))) if verb.startswith("stream") else reply(said("", PARIS))
+    for method in ("run_tools", "stream_run_tools"):
+        first = stream(streamed(said("", PARIS))) if method.startswith("stream") else reply(said("", PARIS))
         scripted.add(first, reply({"error": {"message": "ill"}}, 500))
         with pytest.raises(APIStatusError):
-            go(verb)
+            go(method)
 
 
 def test_invalid_parameters_are_rejected(colour: Colour) -> None:

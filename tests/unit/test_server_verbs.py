@@ -52,33 +52,33 @@ def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServ
 
 
 @pytest.mark.parametrize(
-    ("verb", "path", "result"),
+    ("method", "path", "result"),
     [("version", "/version", "0.32.0"), ("load", "/load", 0), ("health", "/health", True)],
 )
 def test_routes_outside_v1(
-    verb: str, path: str, result: object, scripted: ScriptedServer, colour: Colour
+    method: str, path: str, result: object, scripted: ScriptedServer, colour: Colour
 ) -> None:
     for prefix in ("", "/team-a", "/team-a/v1"):
-        scripted.reply(recordings.load(verb).body)
+        scripted.reply(recordings.load(method).body)
         llm = VLLMProvider(base_url=scripted.url(prefix))
-        assert colour.do(llm, verb) == result
+        assert colour.do(llm, method) == result
         colour.close(llm)
     assert [request.method for request in scripted.requests] == ["GET"] * 3
     assert [request.path for request in scripted.requests] == [path, f"/team-a{path}", f"/team-a{path}"]
 
 
-@pytest.mark.parametrize("verb", ["version", "load", "models"])
-def test_another_response_raises(verb: str, scripted: ScriptedServer) -> None:
+@pytest.mark.parametrize("method", ["version", "load", "models"])
+def test_another_response_raises(method: str, scripted: ScriptedServer) -> None:
     scripted.reply("<html>Welcome!</html>")
     with pytest.raises(ResponseError):
-        getattr(VLLMProvider(base_url=scripted.base_url), verb)()
+        getattr(VLLMProvider(base_url=scripted.base_url), method)()
 
 
-@pytest.mark.parametrize("verb", ["version", "load", "health", "metrics"])
-def test_a_server_other_than_vllm_does_not_have_the_route(verb: str, scripted: ScriptedServer) -> None:
+@pytest.mark.parametrize("method", ["version", "load", "health", "metrics"])
+def test_a_server_other_than_vllm_does_not_have_the_route(method: str, scripted: ScriptedServer) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
     with pytest.raises(NotFoundError, match="Every vLLM server has it: check base_url"):
-        getattr(VLLMProvider(base_url=scripted.base_url), verb)()
+        getattr(VLLMProvider(base_url=scripted.base_url), method)()
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -111,18 +111,18 @@ def test_the_connection_of_an_unhealthy_server_is_reused(scripted: ScriptedServe
     assert [request.connection for request in scripted.requests] == [0, 0]
 
 
-@pytest.mark.parametrize("verb", ["models", "version", "health", "load", "metrics", "is_sleeping"])
-def test_a_timeout_for_one_call(verb: str, scripted: ScriptedServer, colour: Colour) -> None:
+@pytest.mark.parametrize("method", ["models", "version", "health", "load", "metrics", "is_sleeping"])
+def test_a_timeout_for_one_call(method: str, scripted: ScriptedServer, colour: Colour) -> None:
     gate = Gate()
     scripted.script(gate)
     llm = VLLMProvider(base_url=scripted.base_url)
     with pytest.raises(APITimeoutError) as caught:
-        colour.do(llm, verb, timeout=Timeout(first_token=0.05))
+        colour.do(llm, method, timeout=Timeout(first_token=0.05))
     gate.release()
     colour.close(llm)
     assert (caught.value.limit, caught.value.seconds) == ("first_token", 0.05)
     with pytest.raises(InvalidRequestError, match="timeout=0: must be greater than 0"):
-        colour.do(llm, verb, timeout=0)
+        colour.do(llm, method, timeout=0)
 
 
 def test_metrics(scripted: ScriptedServer, colour: Colour) -> None:

@@ -311,7 +311,7 @@ def test_a_reply_that_is_not_a_value(
     assert isinstance(error.__cause__, ValidationError) is (reason == "mismatch")
 
 
-@pytest.mark.parametrize("verb", ["parse", "stream_parse"])
+@pytest.mark.parametrize("method", ["parse", "stream_parse"])
 @pytest.mark.parametrize(
     ("params", "parameter"),
     [
@@ -322,10 +322,10 @@ def test_a_reply_that_is_not_a_value(
     ],
 )
 def test_contradicting_parameters_are_rejected(
-    verb: str, params: Object, parameter: str, llm: VLLMProvider
+    method: str, params: Object, parameter: str, llm: VLLMProvider
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        getattr(llm, verb)("Hi", User, **params)
+        getattr(llm, method)("Hi", User, **params)
     assert [problem.parameter for problem in caught.value.problems] == [parameter]
 
 
@@ -584,8 +584,8 @@ def test_problems_of_messages_and_parameters_are_reported_together(
 ) -> None:
     llm = cls("m", base_url="http://localhost:1")
     wrong: Any = {"topk": 5, "n": 0, "response_format": {"type": "text"}}
-    for verb, kind in (("parse", int), ("choose", ["a", "b"])):
+    for method, kind in (("parse", int), ("choose", ["a", "b"])):
         with pytest.raises(InvalidRequestError) as caught:
-            colour.do(llm, verb, [{"role": 5}], kind, **wrong)
+            colour.do(llm, method, [{"role": 5}], kind, **wrong)
         found = [problem.parameter for problem in caught.value.problems]
         assert found == ["messages[0].role", "response_format", "n", "topk"]

@@ -77,11 +77,11 @@ def alike(sync: Callable[..., Any], twin: Callable[..., Any]) -> None:
     assert given(twin) in TWINS.get(given(sync), {given(sync), f"Async{given(sync)}"})
 
 
-# Verbs
+# Methods
 
 
 @pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider, Provider])
-def test_every_verb_has_its_twin(cls: type) -> None:
+def test_every_method_has_its_twin(cls: type) -> None:
     names = public(cls)
     twins = pairs(names)
     assert twins.keys() >= {"chat", "stream", "close"}
@@ -95,7 +95,7 @@ def test_twins_take_the_same(cls: type) -> None:
         alike(getattr(cls, name), getattr(cls, twin))
 
 
-def test_verbs_that_wait_are_coroutines_and_streams_are_not() -> None:
+def test_methods_that_wait_are_coroutines_and_streams_are_not() -> None:
     for cls in (VLLMProvider, OpenAIProvider, Provider):
         waiting = {name for name in public(cls) if inspect.iscoroutinefunction(getattr(cls, name))}
         assert waiting == {twin for twin in pairs(public(cls)).values() if not twin.startswith("astream")}
@@ -250,7 +250,7 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
         assert not among(loaded, {"asyncio", "ssl"})
     # Nor what reads answers: the first answer takes longer than that.
     assert not among(loaded, {"pydantic", "pydantic_core"})
-    # Nor what only some verbs need.
+    # Nor what only some methods need.
     rooms = (
         "adapters",
         "audio",

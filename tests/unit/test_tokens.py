@@ -33,9 +33,9 @@ def llm(scripted: ScriptedServer, colour: Colour) -> Iterator[VLLMProvider]:
     colour.close(provider)
 
 
-def refused(colour: Colour, llm: VLLMProvider, verb: str, *args: object, **params: object) -> list[str]:
+def refused(colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, verb, *args, **params)
+        colour.do(llm, method, *args, **params)
     return [str(problem) for problem in caught.value.problems]
 
 

@@ -307,7 +307,7 @@ def test_responses_that_need_no_version(given: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "params", "name"),
+    ("method", "params", "name"),
     [
         ("embed", {"endianness": "big", "encoding_format": "base64"}, "endianness"),
         ("embed", {"embed_dtype": "float16", "encoding_format": "base64"}, "embed_dtype"),
@@ -318,23 +318,23 @@ def test_responses_that_need_no_version(given: Object) -> None:
     ],
 )
 def test_numbers_that_an_old_server_would_send_differently(
-    verb: str, params: Object, name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    method: str, params: Object, name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm("0.11.0"))
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, verb, "x", **params)
+        colour.do(llm, method, "x", **params)
     [problem] = caught.value.problems
     assert str(problem) == f"{name}: needs vLLM 0.11.1 or newer; this server is 0.11.0."
     assert all(request.path == "/version" for request in scripted.requests)
 
 
-@pytest.mark.parametrize("verb", ["embed", "pool"])
+@pytest.mark.parametrize("method", ["embed", "pool"])
 def test_big_endian_numbers_use_a_format_that_old_servers_reject(
-    verb: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    method: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
 ) -> None:
     scripted.always(reply({"error": {"message": "encoding_format", "code": 400}}, 400))
     with pytest.raises(APIStatusError):
-        colour.do(llm, verb, "x", endianness="big")
+        colour.do(llm, method, "x", endianness="big")
     [request] = scripted.requests
     assert (request.json()["encoding_format"], request.json()["endianness"]) == ("bytes", "big")
 
@@ -468,9 +468,9 @@ TOO_NEW: list[tuple[str, tuple[object, ...], Object, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "args", "params", "version", "since"), TOO_NEW)
+@pytest.mark.parametrize(("method", "args", "params", "version", "since"), TOO_NEW)
 def test_a_server_that_is_too_old_for_a_parameter(
-    verb: str,
+    method: str,
     args: tuple[object, ...],
     params: Object,
     version: str,
@@ -481,7 +481,7 @@ def test_a_server_that_is_too_old_for_a_parameter(
 ) -> None:
     scripted.version = version
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, verb, *args, **params)
+        colour.do(llm, method, *args, **params)
     # The value of a salt is secret.
     assert [str(problem) for problem in caught.value.problems] == [
         f"{next(iter(params))}: needs vLLM {since} or newer; this server is {version}."
@@ -489,9 +489,9 @@ def test_a_server_that_is_too_old_for_a_parameter(
     assert scripted.requests == []
 
 
-@pytest.mark.parametrize(("verb", "args", "params", "version", "since"), TOO_NEW)
+@pytest.mark.parametrize(("method", "args", "params", "version", "since"), TOO_NEW)
 def test_a_server_that_is_new_enough_for_a_parameter(
-    verb: str,
+    method: str,
     args: tuple[object, ...],
     params: Object,
     version: str,
@@ -502,16 +502,18 @@ def test_a_server_that_is_new_enough_for_a_parameter(
     scripted.version = since
     scripted.reply({"detail": "gone"}, 418)
     with pytest.raises(APIStatusError):
-        getattr(llm, verb)(*args, **params)
+        getattr(llm, method)(*args, **params)
     assert len(scripted.requests) == 1
 
 
-@pytest.mark.parametrize("verb", ["stream", "stream_complete", "stream_respond", "stream_transcribe"])
-def test_a_stream_is_rejected_when_it_begins(verb: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
+@pytest.mark.parametrize("method", ["stream", "stream_complete", "stream_respond", "stream_transcribe"])
+def test_a_stream_is_rejected_when_it_begins(
+    method: str, scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
     scripted.version = "0.12.0"
-    params: Object = {"hotwords": "a"} if "transcribe" in verb else {"cache_salt": "a", "top_k": 1}
-    params = {"thinking_token_budget": 3} if verb in ("stream", "stream_complete") else params
-    stream = getattr(llm, verb)(SOUND if "transcribe" in verb else "Hi", **params)
+    params: Object = {"hotwords": "a"} if "transcribe" in method else {"cache_salt": "a", "top_k": 1}
+    params = {"thinking_token_budget": 3} if method in ("stream", "stream_complete") else params
+    stream = getattr(llm, method)(SOUND if "transcribe" in method else "Hi", **params)
     with pytest.raises(InvalidRequestError, match="needs vLLM"):
         next(iter(stream))
     assert scripted.requests == []

@@ -38,7 +38,7 @@ else:
     TranscriptionStream = lazy("vllmchat.audio.stream", "TranscriptionStream")
 
 
-class AudioVerbs(ProviderBase):
+class AudioMethods(ProviderBase):
     """The methods for a speech model on a vLLM server."""
 
     def transcribe(

@@ -37,7 +37,7 @@ class ChatStreams(ProviderBase):
         return AsyncChatStream(ChatReader(request.limits), partial(self._aopen, request, model))
 
 
-class ChatVerbs(ChatStreams):
+class ChatMethods(ChatStreams):
     """Chats with a vLLM server."""
 
     def chat(
@@ -120,7 +120,7 @@ class ChatVerbs(ChatStreams):
         return await self._arun(batch_request(conversations, params), model)
 
 
-class OpenAIChatVerbs(ChatStreams):
+class OpenAIChatMethods(ChatStreams):
     """Chats with any OpenAI-compatible server."""
 
     def chat(

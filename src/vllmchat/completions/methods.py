@@ -37,7 +37,7 @@ class _TextStreams(ProviderBase):
         return AsyncTextStream(TextReader(request), partial(self._aopen, request, model))
 
 
-class TextVerbs(_TextStreams):
+class CompletionMethods(_TextStreams):
     """Completions from a vLLM server."""
 
     def complete(
@@ -107,7 +107,7 @@ class TextVerbs(_TextStreams):
         return self._astream_text(request, model)
 
 
-class OpenAITextVerbs(_TextStreams):
+class OpenAICompletionMethods(_TextStreams):
     """Completions from any OpenAI-compatible server."""
 
     def complete(

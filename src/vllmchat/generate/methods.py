@@ -34,7 +34,7 @@ else:
     GenerationStream = lazy("vllmchat.generate.stream", "GenerationStream")
 
 
-class GenerateVerbs(ProviderBase):
+class GenerateMethods(ProviderBase):
     """Tokens in, tokens out. The server must be started with `--enable-scale-out`."""
 
     def render(

@@ -31,7 +31,7 @@ else:
     score_request = lazy("vllmchat.pooling.scores", "score_request")
 
 
-class PoolingVerbs(ProviderBase):
+class PoolingMethods(ProviderBase):
     """The methods for a pooling model on a vLLM server."""
 
     def embed(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from vllmchat.chat.methods import OpenAIChatVerbs
-from vllmchat.completions.methods import OpenAITextVerbs
-from vllmchat.server.methods import ModelVerbs
-from vllmchat.structured.methods import OpenAIStructuredVerbs
-from vllmchat.tools.methods import OpenAIToolVerbs
+from vllmchat.chat.methods import OpenAIChatMethods
+from vllmchat.completions.methods import OpenAICompletionMethods
+from vllmchat.server.methods import ModelMethods
+from vllmchat.structured.methods import OpenAIStructuredMethods
+from vllmchat.tools.methods import OpenAIToolMethods
 
 
-class OpenAIProvider(OpenAIChatVerbs, OpenAIStructuredVerbs, OpenAIToolVerbs, OpenAITextVerbs, ModelVerbs):
+class OpenAIProvider(
+    OpenAIChatMethods, OpenAIStructuredMethods, OpenAIToolMethods, OpenAICompletionMethods, ModelMethods
+):
     """Client of any OpenAI-compatible server.
 
     One provider works sync and async, in many threads, and on one event loop after another (asyncio or trio). It opens

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from vllmchat.audio.methods import AudioVerbs
-from vllmchat.chat.methods import ChatVerbs
-from vllmchat.completions.methods import TextVerbs
-from vllmchat.generate.methods import GenerateVerbs
-from vllmchat.pooling.methods import PoolingVerbs
-from vllmchat.responses.methods import ResponsesVerbs
-from vllmchat.server.admin_methods import AdminVerbs
-from vllmchat.server.methods import ServerVerbs
-from vllmchat.structured.methods import StructuredVerbs
-from vllmchat.tokens.methods import TokenVerbs
-from vllmchat.tools.methods import ToolVerbs
+from vllmchat.audio.methods import AudioMethods
+from vllmchat.chat.methods import ChatMethods
+from vllmchat.completions.methods import CompletionMethods
+from vllmchat.generate.methods import GenerateMethods
+from vllmchat.pooling.methods import PoolingMethods
+from vllmchat.responses.methods import ResponsesMethods
+from vllmchat.server.admin_methods import AdminMethods
+from vllmchat.server.methods import ServerMethods
+from vllmchat.structured.methods import StructuredMethods
+from vllmchat.tokens.methods import TokenMethods
+from vllmchat.tools.methods import ToolMethods
 
 
 class VLLMProvider(
-    ChatVerbs,
-    StructuredVerbs,
-    ToolVerbs,
-    TextVerbs,
-    GenerateVerbs,
-    ResponsesVerbs,
-    TokenVerbs,
-    PoolingVerbs,
-    AudioVerbs,
-    ServerVerbs,
-    AdminVerbs,
+    ChatMethods,
+    StructuredMethods,
+    ToolMethods,
+    CompletionMethods,
+    GenerateMethods,
+    ResponsesMethods,
+    TokenMethods,
+    PoolingMethods,
+    AudioMethods,
+    ServerMethods,
+    AdminMethods,
 ):
     """Client of a vLLM server.
 

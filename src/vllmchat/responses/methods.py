@@ -22,7 +22,7 @@ else:
     ResponseStream = lazy("vllmchat.responses.stream", "ResponseStream")
 
 
-class ResponsesVerbs(ProviderBase):
+class ResponsesMethods(ProviderBase):
     """Responses from a vLLM server."""
 
     def respond(

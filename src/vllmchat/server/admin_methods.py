@@ -17,7 +17,7 @@ else:
     admin = LazyModule("vllmchat.server.admin")
 
 
-class AdminVerbs(ProviderBase):
+class AdminMethods(ProviderBase):
     """The methods for whoever runs the server."""
 
     # Sleep.

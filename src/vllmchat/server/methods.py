@@ -22,7 +22,7 @@ else:
     version_request = lazy("vllmchat.client.discovery", "version_request")
 
 
-class ModelVerbs(ProviderBase):
+class ModelMethods(ProviderBase):
     """The methods of every server."""
 
     def models(self, *, timeout: float | Timeout | None = None) -> ModelList:
@@ -44,7 +44,7 @@ class ModelVerbs(ProviderBase):
         return await self._arun(ModelsRequest(timeout))
 
 
-class ServerVerbs(ModelVerbs):
+class ServerMethods(ModelMethods):
     """The methods about a vLLM server itself."""
 
     def version(self, *, timeout: float | Timeout | None = None) -> str:

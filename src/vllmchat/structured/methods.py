@@ -27,7 +27,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=str)
 
 
-class StructuredVerbs(ChatStreams):
+class StructuredMethods(ChatStreams):
     """Parsed replies from a vLLM server, which supports any JSON schema."""
 
     def parse(
@@ -222,7 +222,7 @@ class StructuredVerbs(ChatStreams):
         return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
 
 
-class OpenAIStructuredVerbs(ChatStreams):
+class OpenAIStructuredMethods(ChatStreams):
     """Parsed replies from any OpenAI-compatible server.
 
     OpenAI's own server accepts only object schemas. Other types are wrapped in an object with the key `value`.

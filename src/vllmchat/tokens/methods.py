@@ -29,7 +29,7 @@ else:
     tokenize_request = lazy("vllmchat.tokens.tokenize", "tokenize_request")
 
 
-class TokenVerbs(ProviderBase):
+class TokenMethods(ProviderBase):
     """The tokenizer of a vLLM server."""
 
     def tokenize(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vllmchat.tools.stream import AsyncToolRunStream, ToolRunStream
 
 
-class ToolVerbs(ProviderBase):
+class ToolMethods(ProviderBase):
     """Tool runs on a vLLM server."""
 
     def run_tools(
@@ -144,7 +144,7 @@ class ToolVerbs(ProviderBase):
         )
 
 
-class OpenAIToolVerbs(ProviderBase):
+class OpenAIToolMethods(ProviderBase):
     """Tool runs on any OpenAI-compatible server."""
 
     def run_tools(
