@@ -22,7 +22,7 @@ from vllmchat import (
 from vllmchat.http.api_errors import error_despite_status, error_from_event, error_from_reply, no_stream
 from vllmchat.http.call import ResponseHead
 
-RECORDED = Path(__file__).parents[1] / "recorded"
+RECORDED = Path(__file__).parents[2] / "recorded"
 
 
 def told(status: int, body: object, headers: dict[str, str] | None = None) -> APIStatusError:

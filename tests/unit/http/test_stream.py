@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from support.colours import Colour, Stream
 
-RECORDED = Path(__file__).parents[1] / "recorded" / "vllm-0.32.0"
+RECORDED = Path(__file__).parents[2] / "recorded" / "vllm-0.32.0"
 
 
 @pytest.fixture

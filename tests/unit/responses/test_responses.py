@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-RECORDED = Path(__file__).parents[1] / "recorded"
+RECORDED = Path(__file__).parents[2] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
 
 NOTHING: list[Object] = []

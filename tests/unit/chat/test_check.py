@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Check = Callable[..., CheckedParams]
 
-RECORDED = Path(__file__).parents[1] / "recorded"
+RECORDED = Path(__file__).parents[2] / "recorded"
 TOOLS: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("get_weather", "get_time")]
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
 

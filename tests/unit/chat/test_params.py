@@ -18,7 +18,7 @@ from vllmchat.checking.rules import Field, fields_of
 if TYPE_CHECKING:
     from types import ModuleType
 
-RECORDED = Path(__file__).parents[1] / "recorded"
+RECORDED = Path(__file__).parents[2] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
 
 OF_THE_METHODS = {"messages", "model", "stream"}

@@ -30,7 +30,7 @@ from vllmchat.responses.params import ResponseParams
 from vllmchat.versions import Version, read_version
 
 RELEASES: dict[str, dict[str, str]] = json.loads(
-    (Path(__file__).parents[1] / "recorded/vllm-fields-since.json").read_text("utf-8")
+    (Path(__file__).parents[2] / "recorded/vllm-fields-since.json").read_text("utf-8")
 )
 
 OURS = {"extra_body", "extra_headers", "extra_sampling_params", "timeout"}

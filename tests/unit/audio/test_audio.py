@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from support.colours import Colour
     from support.scripted import Request, ScriptedServer
 
-RECORDED = Path(__file__).parents[1] / "recorded" / "vllm-0.32.0-audio.json"
+RECORDED = Path(__file__).parents[2] / "recorded" / "vllm-0.32.0-audio.json"
 SOUND = b"RIFF\x24\0\0\0WAVEfmt \r\n--\xff\r\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 import locks
 from locks import Lock, StaleLockError
 
-MAKEFILE = Path(__file__).parents[2] / "Makefile"
+MAKEFILE = Path(__file__).parents[3] / "Makefile"
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_the_launcher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_command_and_the_extra_are_declared() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))[
+    project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text(encoding="utf-8"))[
         "project"
     ]
     assert project["scripts"]["vllmchat-massgen"] == "vllmchat.adapters.massgen.launcher:main"

@@ -38,7 +38,7 @@ Object = dict[str, Any]
 
 NOTHING: list[int] = []
 
-RECORDED = Path(__file__).parents[1] / "recorded"
+RECORDED = Path(__file__).parents[2] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
 
 WHOLE = ["completion", "completion_echo_prompt_logprobs", "completion_token_ids_prompt"]
