@@ -18,7 +18,7 @@ from support.vllm import is_required
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
 
-    from support.stage import RunPython
+    from support.fake_vllm import RunPython
 
 collect_ignore = ["inside"]
 """These tests import MassGen: they run in its environment, started by `test_massgen_inside.py`."""

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.stage import recorder
+from support.fake_vllm import recorder
 
 if TYPE_CHECKING:
-    from support.stage import RunPython
+    from support.fake_vllm import RunPython
     from support.vllm import LiveServer
 
 AGENTS = ("ada", "bob", "eve")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.stage import RunPython
+    from support.fake_vllm import RunPython
     from support.vllm import LiveServer
 
 INSIDE = Path(__file__).with_name("inside")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from support.asking import Question, questions, told_by
+from support.questions import Question, questions, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable

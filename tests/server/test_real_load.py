@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 
-from support.asking import questions
+from support.questions import questions
 from vllmchat import VLLMChatParams, VLLMProvider
 
 if TYPE_CHECKING:

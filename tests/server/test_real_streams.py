@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from support.asking import comparable, differences, told_by
+from support.questions import comparable, differences, told_by
 from vllmchat import ResponseError, VLLMChatParams
 
 if TYPE_CHECKING:

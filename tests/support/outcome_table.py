@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support import recordings
-from support.colours import colour_of
 from support.replay import Replay
+from support.runners import runner_of
 from support.scripted import ScriptedServer
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ def replayed(replay: Replay) -> Outcomes:
 def main() -> int:
     """Write the table."""
     outcomes: dict[str, Outcomes] = {}
-    with colour_of("sync") as colour:
+    with runner_of("sync") as runner:
         for server in recordings.servers():
             with ScriptedServer() as scripted:
-                replay = Replay(server, scripted, colour)
+                replay = Replay(server, scripted, runner)
                 outcomes[server] = replayed(replay)
-                colour.close(replay.llm)
+                runner.close(replay.llm)
     FILE.write_text(written(outcomes), "utf-8")
     return 0
 

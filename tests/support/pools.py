@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Generator
 
-    from support.colours import Colour
+    from support.runners import Runner
     from vllmchat import VLLMProvider
     from vllmchat.http.transport.connection import AsyncConnection, SyncConnection
     from vllmchat.http.transport.pool import AsyncPool, SyncPool
@@ -53,9 +53,9 @@ async def async_pool(llm: VLLMProvider) -> AsyncPool:
     return cast("AsyncPool", (await llm._clients.async_client.state()).transport)
 
 
-def pool_of(colour: Colour, llm: VLLMProvider) -> SyncPool | AsyncPool:
+def pool_of(runner: Runner, llm: VLLMProvider) -> SyncPool | AsyncPool:
     """The pool of sync or async calls."""
-    return sync_pool(llm) if colour.portal is None else colour.portal.call(async_pool, llm)
+    return sync_pool(llm) if runner.portal is None else runner.portal.call(async_pool, llm)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from typing_extensions import TypedDict
 
 from support import recordings
-from support.asking import told_by
 from support.outcomes import Facts, differing_pieces, facts, failed, unread_fields
+from support.questions import told_by
 from support.scripted import Answer, Request, ScriptedServer, close, reply, stream
 from vllmchat import ChatCompletion, InvalidRequestError, ToolRun, VLLMChatError, VLLMProvider
 from vllmchat.versions import STRUCTURED_OUTPUTS
@@ -24,8 +24,8 @@ from vllmchat.wire.decode import as_object
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from support.colours import Colour
     from support.recordings import Recording
+    from support.runners import Runner
 
 Body = dict[str, Any]
 
@@ -162,15 +162,15 @@ class Replay:
     Args:
         server: Which.
         scripted: The local server that answers for it.
-        colour: How methods are called.
+        runner: How methods are called.
 
     Attributes:
         unread: By method, fields of answers that no model has: they are in `model_extra` only.
     """
 
-    def __init__(self, server: str, scripted: ScriptedServer, colour: Colour) -> None:
+    def __init__(self, server: str, scripted: ScriptedServer, runner: Runner) -> None:
         self.server = server
-        self.colour = colour
+        self.runner = runner
         self.scripted = scripted
         self.version = recordings.version_of(server)
         self.llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url, max_retries=0)
@@ -324,7 +324,7 @@ class Replay:
         try:
             if call.method.startswith("stream"):
                 return self._streamed(call)
-            result = self.colour.do(self.llm, call.method, *call.arguments, **call.params)
+            result = self.runner.do(self.llm, call.method, *call.arguments, **call.params)
         except InvalidRequestError as error:
             if call.exact:
                 raise
@@ -335,14 +335,14 @@ class Replay:
         return facts(result)
 
     def _streamed(self, call: Call) -> Facts:
-        with self.colour.open(self.llm, call.method, *call.arguments, **call.params) as opened:
+        with self.runner.open(self.llm, call.method, *call.arguments, **call.params) as opened:
             items: list[Any] = list(opened)
             result: Any = opened.until_done()
         found = facts(result)
         if not isinstance(result, ToolRun):
             found |= differing_pieces(items, result)
         if isinstance(result, ChatCompletion) and len(result.choices) == 1:
-            with self.colour.open(self.llm, call.method, *call.arguments, **call.params) as opened:
+            with self.runner.open(self.llm, call.method, *call.arguments, **call.params) as opened:
                 by_events = told_by(opened.events())
             assert facts(by_events.completion) == facts(result), call
             assert by_events.reasoning == (result.reasoning or "")

@@ -59,7 +59,7 @@ def misspelt() -> None:
 
 
 class Chunks:
-    """Chunks out of nowhere, in both colours."""
+    """Chunks out of nowhere, sync and async."""
 
     def __iter__(self) -> Iterator[ChatCompletionChunk]:
         raise NotImplementedError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from support.colours import NAMES, Colour, Name, colour_of
+from support.runners import NAMES, Name, Runner, runner_of
 from support.scripted import ScriptedServer
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def scripted() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture(params=NAMES)
-def colour(request: pytest.FixtureRequest) -> Iterator[Colour]:
-    """The methods of a provider, blocking, on asyncio and on trio; see `support.colours`."""
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    """The methods of a provider, blocking, on asyncio and on trio; see `support.runners`."""
     name: Name = request.param
-    with colour_of(name) as colour:
-        yield colour
+    with runner_of(name) as runner:
+        yield runner

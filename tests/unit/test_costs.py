@@ -17,7 +17,7 @@ from vllmchat.wire import decode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
 
 
@@ -42,7 +42,7 @@ def _counting(function: Callable[..., Any], calls: list[object]) -> Callable[...
 
 
 def test_a_chunk_is_parsed_once(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.stream(chunks(*"abcdefgh"))
     decode.ensure_built(ChatCompletionChunk)
@@ -52,14 +52,14 @@ def test_a_chunk_is_parsed_once(
     for owner, name in ((decode, "from_json"), (json, "loads")):
         monkeypatch.setattr(owner, name, _counting(getattr(owner, name), others))
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    assert colour.stream(llm).texts() == list("abcdefgh")
-    colour.close(llm)
+    assert runner.stream(llm).texts() == list("abcdefgh")
+    runner.close(llm)
     assert validator.count == len(chunks(*"abcdefgh"))
     assert others == []
 
 
 def test_a_chunk_is_decoded_when_it_is_requested(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The other events of the same read wait as bytes: many models at once would keep the garbage collector busy.
     block = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks(*"abcdefgh"))
@@ -68,10 +68,10 @@ def test_a_chunk_is_decoded_when_it_is_requested(
     validator = _Validator(ChatCompletionChunk.__pydantic_validator__)
     monkeypatch.setattr(ChatCompletionChunk, "__pydantic_validator__", validator)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    with colour.stream(llm) as stream:
+    with runner.stream(llm) as stream:
         for count, _ in enumerate(stream, 1):
             assert validator.count == count
-    colour.close(llm)
+    runner.close(llm)
 
 
 @pytest.mark.anyio
@@ -89,7 +89,7 @@ async def test_connections_share_a_receive_buffer(scripted: ScriptedServer) -> N
 
 @pytest.mark.parametrize("size", [1, 300_000])
 def test_a_request_is_one_write(
-    size: int, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    size: int, scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes: list[object] = []
     streams: tuple[tuple[object, str], ...] = (
@@ -103,8 +103,8 @@ def test_a_request_is_one_write(
     llm = VLLMProvider("m", base_url=scripted.base_url)
     for _ in range(3):
         scripted.reply(completion())
-        colour.chat(llm, messages="x" * size)
-    colour.close(llm)
+        runner.chat(llm, messages="x" * size)
+    runner.close(llm)
     # A large body is not copied behind its head.
     assert len(writes) == (3 if size == 1 else 6)
     assert scripted.connections == 1

@@ -38,7 +38,7 @@ from vllmchat.errors import ErrorResponse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import Answer, Answerer, Request
     from vllmchat import ChatMessage, Message
 
@@ -245,8 +245,8 @@ def test_a_cause_of_our_own_keeps_its_cause() -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def caught(colour: Colour, llm: VLLMProvider, *, stream: bool = False) -> VLLMChatError:
-    ask = colour.stream(llm).until_done if stream else lambda: colour.chat(llm)
+def caught(runner: Runner, llm: VLLMProvider, *, stream: bool = False) -> VLLMChatError:
+    ask = runner.stream(llm).until_done if stream else lambda: runner.chat(llm)
     with pytest.raises(VLLMChatError) as caught:
         ask()
     return caught.value
@@ -282,34 +282,34 @@ ECHOES = {
 @pytest.mark.parametrize("what", ECHOES)
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_server_that_echoes_the_key(
-    scripted: ScriptedServer, colour: Colour, what: str, stream: bool
+    scripted: ScriptedServer, runner: Runner, what: str, stream: bool
 ) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, api_key=KEY, max_retries=0)
     scripted.add(ECHOES[what])
-    error = caught(colour, llm, stream=stream)
+    error = caught(runner, llm, stream=stream)
     assert isinstance(error, APIStatusError | ResponseError)
     assert KEY in scripted.requests[0].headers["authorization"]
     assert "***" in str(error)
     assert not holds_key(error)
 
 
-def test_a_short_key_is_not_a_secret(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_short_key_is_not_a_secret(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply({"error": {"message": "EMPTY is not what I want"}}, 401)
-    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    error = caught(runner, VLLMProvider("m", base_url=scripted.base_url))
     assert type(error) is AuthenticationError
     assert "EMPTY is not" in str(error)
 
 
-def test_no_connection_error_contains_the_key(scripted: ScriptedServer, colour: Colour) -> None:
+def test_no_connection_error_contains_the_key(scripted: ScriptedServer, runner: Runner) -> None:
     with refusing_origin() as origin:
-        assert not holds_key(caught(colour, VLLMProvider("m", base_url=origin, api_key=KEY, max_retries=0)))
+        assert not holds_key(caught(runner, VLLMProvider("m", base_url=origin, api_key=KEY, max_retries=0)))
     llm = VLLMProvider("m", base_url=scripted.base_url, api_key=KEY)
     scripted.script(close)
-    assert not holds_key(caught(colour, llm))
+    assert not holds_key(caught(runner, llm))
     scripted.stream([chunk("a")], done=False)
-    assert not holds_key(caught(colour, llm, stream=True))
+    assert not holds_key(caught(runner, llm, stream=True))
     scripted.stream([chunk("a"), close])
-    assert not holds_key(caught(colour, llm, stream=True))
+    assert not holds_key(caught(runner, llm, stream=True))
 
 
 @pytest.mark.parametrize("client", [httpx.Client(trust_env=False), httpx2.Client(trust_env=False)])
@@ -324,12 +324,12 @@ def test_no_error_of_a_callers_client_contains_the_key(client: httpx.Client | ht
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_request_id_is_the_responses_else_the_one_sent(
-    scripted: ScriptedServer, colour: Colour, stream: bool
+    scripted: ScriptedServer, runner: Runner, stream: bool
 ) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     scripted.reply({"error": "x"}, 400, {"X-Request-Id": "from-server"})
     scripted.reply({"error": "x"}, 400)
-    first, second = (caught(colour, llm, stream=stream) for _ in range(2))
+    first, second = (caught(runner, llm, stream=stream) for _ in range(2))
     assert isinstance(first, BadRequestError)
     assert isinstance(second, BadRequestError)
     assert first.request_id == "from-server"
@@ -343,23 +343,23 @@ def test_the_request_id_is_the_responses_else_the_one_sent(
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>hello", b"[]", b'{"object": "list"}', b"\xff"])
-def test_a_reply_that_is_not_a_completion(scripted: ScriptedServer, colour: Colour, content: bytes) -> None:
+def test_a_reply_that_is_not_a_completion(scripted: ScriptedServer, runner: Runner, content: bytes) -> None:
     scripted.reply(content, headers={"x-request-id": "from-server"})
-    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    error = caught(runner, VLLMProvider("m", base_url=scripted.base_url))
     assert isinstance(error, ResponseError)
     assert (error.status_code, error.request_id) == (200, "from-server")
     assert error.body == content.decode("utf-8", "replace")
 
 
-def test_an_error_under_a_good_status(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_error_under_a_good_status(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply({"error": {"message": "longer than the maximum model length", "code": 400}})
-    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    error = caught(runner, VLLMProvider("m", base_url=scripted.base_url))
     assert type(error) is ContextWindowExceededError
 
 
-def test_a_reply_that_stops(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_reply_that_stops(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(completion("hi"), headers={"content-length": "9999"}, then=[close])
-    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    error = caught(runner, VLLMProvider("m", base_url=scripted.base_url))
     assert type(error) is APIConnectionError
     assert str(error).startswith(f"the connection to {scripted.base_url}/chat/completions broke")
     assert error.url == f"{scripted.base_url}/chat/completions"
@@ -367,16 +367,16 @@ def test_a_reply_that_stops(scripted: ScriptedServer, colour: Colour) -> None:
     assert len(scripted.requests) == 1
 
 
-def test_an_error_that_stops(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_error_that_stops(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply({"error": "x"}, 500, {"content-length": "9999"}, then=[close])
-    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    error = caught(runner, VLLMProvider("m", base_url=scripted.base_url))
     assert type(error) is InternalServerError
     assert error.body is None
 
 
-def test_a_huge_error(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_huge_error(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(b"x" * (3 * 1024 * 1024), 500)
-    error = caught(colour, VLLMProvider("m", base_url=scripted.base_url))
+    error = caught(runner, VLLMProvider("m", base_url=scripted.base_url))
     assert isinstance(error, InternalServerError)
     assert isinstance(error.body, str)
     assert len(error.body) == 1024 * 1024

@@ -10,26 +10,26 @@ import pytest
 
 from support import outcome_table, recordings
 from support.causes import OUTCOMES, STREAMS, USUAL, Cause, cause_of
-from support.colours import colour_of
 from support.replay import ENDPOINTS, NO_METHOD, NOT_RECORDED, SAME, Replay, route_of
 from support.routes import ASKED
+from support.runners import runner_of
 from support.scripted import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.colours import Colour
     from support.outcomes import Facts
     from support.recordings import Recording
+    from support.runners import Runner
 
 SERVERS = recordings.servers()
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_each_answer_comes_to_its_outcome(server: str, scripted: ScriptedServer, colour: Colour) -> None:
-    replay = Replay(server, scripted, colour)
+def test_each_answer_comes_to_its_outcome(server: str, scripted: ScriptedServer, runner: Runner) -> None:
+    replay = Replay(server, scripted, runner)
     found = outcome_table.replayed(replay)
-    colour.close(replay.llm)
+    runner.close(replay.llm)
     assert found == outcome_table.read()[server]
 
 
@@ -188,12 +188,12 @@ UNREAD: dict[str, dict[str, str]] = {
 
 def test_every_field_of_an_answer_is_named_or_explained() -> None:
     found: dict[str, set[str]] = {}
-    with colour_of("sync") as colour:
+    with runner_of("sync") as runner:
         for server in SERVERS:
             with ScriptedServer() as scripted:
-                replay = Replay(server, scripted, colour)
+                replay = Replay(server, scripted, runner)
                 assert list(replay.outcomes())
-                colour.close(replay.llm)
+                runner.close(replay.llm)
             for method, fields in replay.unread.items():
                 found.setdefault(method, set()).update(fields)
     assert {method: fields for method, fields in found.items() if fields} == {

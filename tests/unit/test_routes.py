@@ -10,31 +10,31 @@ from support.routes import ASKED, Asked
 from vllmchat import BadRequestError, VLLMProvider
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
 
 SENDS_NOTHING = {"base_url", "close", "model", "name", "timeout", "with_options"}
 """Attributes of a provider other than its methods."""
 
 
-def do(colour: Colour, llm: VLLMProvider, asked: Asked) -> None:
+def do(runner: Runner, llm: VLLMProvider, asked: Asked) -> None:
     params = dict(asked.params)
     if asked.method.startswith("stream"):
-        with colour.open(llm, asked.method, *asked.arguments, **params) as stream:
+        with runner.open(llm, asked.method, *asked.arguments, **params) as stream:
             stream.until_done()
     else:
-        colour.do(llm, asked.method, *asked.arguments, **params)
+        runner.do(llm, asked.method, *asked.arguments, **params)
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.method)
-def test_each_method_uses_its_route(asked: Asked, scripted: ScriptedServer, colour: Colour) -> None:
+def test_each_method_uses_its_route(asked: Asked, scripted: ScriptedServer, runner: Runner) -> None:
     if asked.method == "choose":  # written differently for old servers, so the version is looked up
         scripted.reply({"version": "0.32.0"})
     scripted.reply({"error": {"message": "no", "code": 400}}, 400)
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
     with pytest.raises(BadRequestError):
-        do(colour, llm, asked)
-    colour.close(llm)
+        do(runner, llm, asked)
+    runner.close(llm)
     request = scripted.requests[-1]
     assert f"{request.method} {request.path}" == asked.route
 

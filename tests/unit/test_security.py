@@ -43,7 +43,7 @@ from vllmchat.http.transport import decompress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def no_key_in(error: BaseException | None) -> None:
 @pytest.mark.parametrize(
     "given", [{"api_key": KEY}, {"headers": {"authorization": KEY}}, {"headers": {"x-api-key": KEY}}], ids=str
 )
-def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServer, colour: Colour) -> None:
+def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServer, runner: Runner) -> None:
     # For servers that echo what they receive see below; these do not.
     scripted.script(close)
     scripted.script(reset)
@@ -83,19 +83,19 @@ def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServ
     llm = OpenAIProvider("m", base_url=scripted.base_url, max_retries=0, **given)
     for _ in range(8):
         with pytest.raises(VLLMChatError) as failed:
-            colour.chat(llm, timeout=0.2)
+            runner.chat(llm, timeout=0.2)
         no_key_in(failed.value)
     scripted.stream([chunk("a"), reset])
     scripted.stream([{"error": {"message": "broken", "code": 500}}])
     for _ in range(2):
         with pytest.raises(VLLMChatError) as failed:
-            colour.stream(llm).texts()
+            runner.stream(llm).texts()
         no_key_in(failed.value)
     with pytest.raises(VLLMChatError) as failed:
-        colour.chat(llm, extra_headers={"authorization": KEY}, temperature=99)
+        runner.chat(llm, extra_headers={"authorization": KEY}, temperature=99)
     no_key_in(failed.value)
     with refusing_origin() as origin, pytest.raises(APIConnectionError) as refused:
-        colour.chat(OpenAIProvider("m", base_url=f"{origin}/v1", max_retries=0, **given))
+        runner.chat(OpenAIProvider("m", base_url=f"{origin}/v1", max_retries=0, **given))
     no_key_in(refused.value)
 
 
@@ -117,38 +117,38 @@ ECHOES: list[dict[str, Any]] = [
     ],
 )
 def test_no_error_inside_a_stream_contains_the_key(
-    event: bytes, given: dict[str, Any], scripted: ScriptedServer, colour: Colour
+    event: bytes, given: dict[str, Any], scripted: ScriptedServer, runner: Runner
 ) -> None:
     echo = event.replace(b"KEY", KEY.encode())
     scripted.stream([chunk("a"), echo, never], headers={"x-echo": f"Bearer {KEY}"})
     options: dict[str, Any] = {"api_key": "other", **given}
     llm = OpenAIProvider("m", base_url=scripted.base_url, **options)
     with pytest.raises(VLLMChatError, match=r"\*\*\*") as failed:
-        colour.stream(llm).until_done()
+        runner.stream(llm).until_done()
     no_key_in(failed.value)
     assert failed.value.partial is not None
     assert "x-echo" not in str(failed.value)
-    colour.close(llm)
+    runner.close(llm)
 
 
 @pytest.mark.parametrize("given", ECHOES, ids=str)
 def test_no_error_of_a_server_that_echoes_the_key_contains_it(
-    given: dict[str, Any], scripted: ScriptedServer, colour: Colour
+    given: dict[str, Any], scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.reply({"error": {"message": f"you sent {KEY}"}}, 400, {"x-echo": KEY})
     options: dict[str, Any] = {"api_key": "other", **given}
     llm = OpenAIProvider("m", base_url=scripted.base_url, **options)
     with pytest.raises(APIStatusError, match=r"you sent \*\*\*") as failed:
-        colour.chat(llm)
+        runner.chat(llm)
     no_key_in(failed.value)
-    colour.close(llm)
+    runner.close(llm)
 
 
 @pytest.mark.parametrize("through", ["pool", "proxy", "tunnel", "client"])
 def test_no_log_contains_the_key(
     through: str,
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -175,44 +175,44 @@ def test_no_log_contains_the_key(
         for server in (scripted, secure):
             server.add(answer_any, answer_any, reply({"error": {"message": "bad"}}, 401))
         llm = VLLMProvider("m", base_url=base_url, api_key=KEY, headers={"x-key": KEY}, **options)
-        assert colour.chat(llm, extra_headers={"x-other": KEY}).text == "Hi"
-        assert colour.stream(llm).texts() == ["H", "i"]
+        assert runner.chat(llm, extra_headers={"x-other": KEY}).text == "Hi"
+        assert runner.stream(llm).texts() == ["H", "i"]
         with pytest.raises(APIStatusError):
-            colour.chat(llm)
-        colour.close(llm)
+            runner.chat(llm)
+        runner.close(llm)
         if through == "client":
             options["http_client"].close()
-            if colour.portal is not None:
-                colour.portal.call(options["async_http_client"].aclose)
+            if runner.portal is not None:
+                runner.portal.call(options["async_http_client"].aclose)
     # httpcore logs much of what it does; the pool's plain connections log nothing.
     assert through == "pool" or len(caplog.records) > 10
     for record in caplog.records:
         assert KEY not in record.getMessage() + repr(record.args) + repr(record.__dict__)
 
 
-def test_redirects_are_not_followed(scripted: ScriptedServer, colour: Colour) -> None:
+def test_redirects_are_not_followed(scripted: ScriptedServer, runner: Runner) -> None:
     with ScriptedServer() as elsewhere:
         for status in (301, 302, 303, 307, 308):
             scripted.reply(None, status, {"location": elsewhere.url("/v1/chat/completions?key=" + KEY)})
             with pytest.raises(APIStatusError, match="Redirects are not followed") as caught:
-                colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+                runner.chat(VLLMProvider("m", base_url=scripted.base_url))
             assert caught.value.status_code == status
             assert KEY not in str(caught.value)
         assert elsewhere.connections == 0
 
 
-def test_cookies_are_not_kept(scripted: ScriptedServer, colour: Colour) -> None:
+def test_cookies_are_not_kept(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     scripted.reply(completion(), headers={"set-cookie": "a=b"})
     scripted.reply(completion())
     for _ in range(2):
-        colour.chat(llm)
+        runner.chat(llm)
     assert "cookie" not in scripted.requests[1].headers
-    colour.close(llm)
+    runner.close(llm)
 
 
 def test_netrc_is_not_read(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login user password hunter2\n")
@@ -220,9 +220,9 @@ def test_netrc_is_not_read(
     monkeypatch.setenv("NETRC", str(netrc))
     scripted.always(answer_any)
     llm = OpenAIProvider("m", base_url=scripted.base_url)
-    colour.chat(llm)
+    runner.chat(llm)
     assert "authorization" not in scripted.requests[0].headers
-    colour.close(llm)
+    runner.close(llm)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -242,17 +242,17 @@ def small_bodies(monkeypatch: pytest.MonkeyPatch) -> int:
     return bound
 
 
-def test_an_endless_reply(scripted: ScriptedServer, colour: Colour, small_bodies: int) -> None:
+def test_an_endless_reply(scripted: ScriptedServer, runner: Runner, small_bodies: int) -> None:
     scripted.script(head(200), forever(b"x" * 100_000))
     with pytest.raises(ResponseError, match="more than 3,000,000 bytes") as caught:
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url))
     assert caught.value.status_code == 200
     assert caught.value.body == "x" * 2000
     assert scripted.wait_client_closed()
 
 
 def test_a_compression_bomb(
-    scripted: ScriptedServer, colour: Colour, small_bodies: int, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, small_bodies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """100 kB that decompress to 100 MB: decompressed in steps, and stopped at the limit."""
     packer = zlib.compressobj(wbits=31)
@@ -270,12 +270,12 @@ def test_a_compression_bomb(
     monkeypatch.setattr(inflater, "_step", counting)
     scripted.reply(body, headers={"content-encoding": "gzip"})
     with pytest.raises(ResponseError, match="more than 3,000,000 bytes"):
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url))
     assert max(steps) <= 1024 * 1024
     assert sum(steps) < small_bodies + 2 * 1024 * 1024
 
 
-def test_an_endless_error(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_endless_error(scripted: ScriptedServer, runner: Runner) -> None:
     sent = 0
 
     def endless(connection: Any) -> None:
@@ -286,7 +286,7 @@ def test_an_endless_error(scripted: ScriptedServer, colour: Colour) -> None:
 
     scripted.script(head(400, {"content-length": "100000000"}), endless)
     with pytest.raises(APIStatusError) as caught:
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url))
     assert caught.value.body == "x" * MAX_ERROR_BYTES
     assert len(str(caught.value)) < 1000
     assert scripted.wait_client_closed()
@@ -294,7 +294,7 @@ def test_an_endless_error(scripted: ScriptedServer, colour: Colour) -> None:
 
 
 @pytest.mark.parametrize("kind", ["one header", "many headers", "status line"])
-def test_endless_headers(kind: str, scripted: ScriptedServer, colour: Colour) -> None:
+def test_endless_headers(kind: str, scripted: ScriptedServer, runner: Runner) -> None:
     start = {
         "one header": b"HTTP/1.1 200 OK\r\nx: ",
         "many headers": b"HTTP/1.1 200 OK\r\n",
@@ -302,15 +302,15 @@ def test_endless_headers(kind: str, scripted: ScriptedServer, colour: Colour) ->
     }[kind]
     scripted.script(start, forever(b"x: y\r\n" * 1000 if kind == "many headers" else b"x" * 10_000))
     with pytest.raises(APIConnectionError, match="broke"):
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
     assert scripted.wait_client_closed()
 
 
-def test_a_stream_of_comments(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_stream_of_comments(scripted: ScriptedServer, runner: Runner) -> None:
     """Bytes without content are not progress, and are not buffered."""
     scripted.stream([forever(b": keep-alive\n\n" * 100)])
     with pytest.raises(APITimeoutError):
-        colour.stream(VLLMProvider("m", base_url=scripted.base_url, timeout=0.2)).texts()
+        runner.stream(VLLMProvider("m", base_url=scripted.base_url, timeout=0.2)).texts()
     assert scripted.wait_client_closed()
 
 
@@ -320,7 +320,7 @@ def test_a_stream_of_comments(scripted: ScriptedServer, colour: Colour) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "identity", ""])
-def test_codings(coding: str, scripted: ScriptedServer, colour: Colour) -> None:
+def test_codings(coding: str, scripted: ScriptedServer, runner: Runner) -> None:
     body = b'{"choices": [{"message": {"content": "packed"}}]}'
     if "gzip" in coding:
         body = gzip.compress(body)
@@ -329,11 +329,11 @@ def test_codings(coding: str, scripted: ScriptedServer, colour: Colour) -> None:
     scripted.reply(body, headers={"content-encoding": coding})
     scripted.stream([chunk("a"), chunk("b", "stop")], gzip=True)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    assert colour.chat(llm).text == "packed"
+    assert runner.chat(llm).text == "packed"
     assert scripted.requests[0].headers["accept-encoding"] == "identity"
-    assert colour.stream(llm).texts() == ["a", "b"]
+    assert runner.stream(llm).texts() == ["a", "b"]
     assert scripted.connections == 1
-    colour.close(llm)
+    runner.close(llm)
 
 
 @pytest.mark.parametrize(
@@ -346,46 +346,46 @@ def test_codings(coding: str, scripted: ScriptedServer, colour: Colour) -> None:
     ],
 )
 def test_codings_that_cannot_be_undone(
-    body: bytes, coding: str, words: str, scripted: ScriptedServer, colour: Colour
+    body: bytes, coding: str, words: str, scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.reply(body, headers={"content-encoding": coding})
     with pytest.raises(APIConnectionError, match=words):
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
     assert scripted.wait_client_closed()
 
 
-def test_endless_bytes_after_a_compressed_body(scripted: ScriptedServer, colour: Colour) -> None:
+def test_endless_bytes_after_a_compressed_body(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.script(
         head(200, {"content-encoding": "gzip"}), gzip.compress(b"{}", mtime=0), forever(b"x" * 10_000)
     )
     with pytest.raises(APIConnectionError, match="goes on after its end"):
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url, max_retries=0))
     assert scripted.wait_client_closed()
     # Nothing is left that trio would warn about: the generators below have ended, though the error is not theirs.
     gc.collect(1)
 
 
-def test_a_compressed_stream_that_breaks(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_compressed_stream_that_breaks(scripted: ScriptedServer, runner: Runner) -> None:
     packer = zlib.compressobj(wbits=31)
     event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
     packed = packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH)
     headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
     scripted.script(head(200, headers), packed, close)
     with pytest.raises(StreamInterruptedError, match="ends too early") as caught:
-        colour.stream(VLLMProvider("m", base_url=scripted.base_url)).texts()
+        runner.stream(VLLMProvider("m", base_url=scripted.base_url)).texts()
     assert caught.value.partial is not None
     assert caught.value.partial.text == "a"
 
 
-def test_an_empty_error_that_claims_to_be_compressed(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_empty_error_that_claims_to_be_compressed(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(None, 400, {"content-encoding": "gzip"})
     with pytest.raises(APIStatusError) as caught:
-        colour.chat(VLLMProvider("m", base_url=scripted.base_url))
+        runner.chat(VLLMProvider("m", base_url=scripted.base_url))
     assert caught.value.status_code == 400
 
 
-def test_headers_of_a_call_are_checked(scripted: ScriptedServer, colour: Colour) -> None:
+def test_headers_of_a_call_are_checked(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     with pytest.raises(VLLMChatError, match="extra_headers"):
-        colour.chat(llm, extra_headers={"x": "a\r\nx-injected: b"})
+        runner.chat(llm, extra_headers={"x": "a\r\nx-injected: b"})
     assert scripted.connections == 0

@@ -1,4 +1,4 @@
-"""The public face: both colours match, every name is there, and importing it costs next to nothing."""
+"""The public face: sync and async match, every name is there, and importing it costs next to nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vllmchat.chat.protocols import AsyncChunks, SyncChunks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-COLOURLESS = {"base_url", "model", "name", "timeout", "with_options"}
+WITHOUT_TWIN = {"base_url", "model", "name", "timeout", "with_options"}
 """What a provider has once: it does no input or output."""
 
 TWINS = {
@@ -85,8 +85,8 @@ def test_every_method_has_its_twin(cls: type) -> None:
     names = public(cls)
     twins = pairs(names)
     assert twins.keys() >= {"chat", "stream", "close"}
-    single = names - set(twins) - set(twins.values()) - COLOURLESS
-    assert not single, f"{cls.__name__} has these in one colour only: {', '.join(sorted(single))}"
+    single = names - set(twins) - set(twins.values()) - WITHOUT_TWIN
+    assert not single, f"{cls.__name__} has these only sync or only async: {', '.join(sorted(single))}"
 
 
 @pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider, Provider])
@@ -158,7 +158,7 @@ def test_streams_match(sync: type, twin: type) -> None:
 
 @pytest.mark.parametrize(("sync", "twin"), STREAMS)
 def test_streams_are_documented_alike(sync: type, twin: type) -> None:
-    """The class texts differ in the words of their colour, and in what only one can promise."""
+    """The class texts differ in the words for sync and async, and in what only one can promise."""
     ours, theirs = inspect.getdoc(sync) or "", inspect.getdoc(twin) or ""
     assert ours.partition("Raises:")[2] == theirs.partition("Raises:")[2] != ""
 

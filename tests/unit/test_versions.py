@@ -26,7 +26,7 @@ from vllmchat.versions import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import Answer, Answerer, Request, ScriptedServer
     from vllmchat.versions import Version
 
@@ -118,10 +118,10 @@ FORMS: list[tuple[Object, Object]] = [
 @pytest.mark.parametrize(("given", "guided"), FORMS)
 @pytest.mark.parametrize("version", OLD)
 def test_an_old_server_gets_its_own_form(
-    version: str, given: Object, guided: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    version: str, given: Object, guided: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm(version))
-    colour.do(llm, "chat", "Hi", structured_outputs=given, temperature=0)
+    runner.do(llm, "chat", "Hi", structured_outputs=given, temperature=0)
     assert sent(scripted) == {"temperature": 0, **guided}
 
 
@@ -135,9 +135,9 @@ def test_a_new_server_gets_structured_outputs(
     assert sent(scripted) == {"structured_outputs": given}
 
 
-def test_streams_ask_too(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_streams_ask_too(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.always(vllm("0.10.2"))
-    stream = colour.open(llm, "stream", "Hi", structured_outputs={"regex": "H.*"})
+    stream = runner.open(llm, "stream", "Hi", structured_outputs={"regex": "H.*"})
     assert "".join(stream.texts()) == "Hi"
     assert sent(scripted) == {"guided_regex": "H.*"}
 
@@ -204,14 +204,14 @@ def test_structural_tags_for_chats_are_the_same_for_all(tag: Object) -> None:
     assert not must_ask({"response_format": tag})
 
 
-def test_a_completion_asks(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_completion_asks(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     text = {"id": "c", "object": "text_completion", "choices": [{"index": 0, "text": "a"}]}
 
     def answer(request: Request) -> Answer:
         return reply({"version": "0.10.2"} if request.path == "/version" else text)
 
     scripted.always(answer)
-    colour.do(llm, "complete", "Hi", response_format=FORMAT)
+    runner.do(llm, "complete", "Hi", response_format=FORMAT)
     body = scripted.requests[-1].json()
     assert body["guided_json"] == SCHEMA
     assert "response_format" not in body
@@ -237,10 +237,10 @@ def as_text(schema: Object) -> Object:
 )
 @pytest.mark.parametrize("version", ["0.10.0", "0.11.1", "0.16.0"])
 def test_a_schema_for_old_responses(
-    version: str, given: Object, schema: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    version: str, given: Object, schema: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(responding(version))
-    colour.do(llm, "respond", "Hi", structured_outputs=given, top_p=0.5)
+    runner.do(llm, "respond", "Hi", structured_outputs=given, top_p=0.5)
     assert asked(scripted) == 1
     body = scripted.requests[-1].json()
     assert body == {"model": "m", "input": "Hi", "top_p": 0.5, **as_text(schema)}
@@ -318,11 +318,11 @@ def test_responses_that_need_no_version(given: Object) -> None:
     ],
 )
 def test_numbers_that_an_old_server_would_send_differently(
-    method: str, params: Object, name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    method: str, params: Object, name: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm("0.11.0"))
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, method, "x", **params)
+        runner.do(llm, method, "x", **params)
     [problem] = caught.value.problems
     assert str(problem) == f"{name}: needs vLLM 0.11.1 or newer; this server is 0.11.0."
     assert all(request.path == "/version" for request in scripted.requests)
@@ -330,11 +330,11 @@ def test_numbers_that_an_old_server_would_send_differently(
 
 @pytest.mark.parametrize("method", ["embed", "pool"])
 def test_big_endian_numbers_use_a_format_that_old_servers_reject(
-    method: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    method: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(reply({"error": {"message": "encoding_format", "code": 400}}, 400))
     with pytest.raises(APIStatusError):
-        colour.do(llm, method, "x", endianness="big")
+        runner.do(llm, method, "x", endianness="big")
     [request] = scripted.requests
     assert (request.json()["encoding_format"], request.json()["endianness"]) == ("bytes", "big")
 
@@ -380,10 +380,10 @@ def test_some_servers_are_too_old_for_use_activation() -> None:
 # When the version is looked up, and how often
 
 
-def test_the_version_is_looked_up_once(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_the_version_is_looked_up_once(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.always(vllm("0.10.2"))
     for provider in (llm, llm.with_options(max_retries=1), llm):
-        colour.do(provider, "chat", "Hi", structured_outputs={"regex": "a"})
+        runner.do(provider, "chat", "Hi", structured_outputs={"regex": "a"})
     assert asked(scripted) == 1
     assert scripted.requests[0].path == "/version"
     assert scripted.requests[0].headers["authorization"] == "Bearer EMPTY"
@@ -425,10 +425,10 @@ def test_concurrent_calls_look_it_up_once(scripted: ScriptedServer, llm: VLLMPro
     ],
 )
 def test_what_is_the_same_for_all_needs_no_version(
-    params: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    params: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm("0.8.5"))
-    colour.do(llm, "chat", "Hi", **params)
+    runner.do(llm, "chat", "Hi", **params)
     assert asked(scripted) == 0
 
 
@@ -476,12 +476,12 @@ def test_a_server_that_is_too_old_for_a_parameter(
     version: str,
     since: str,
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     llm: VLLMProvider,
 ) -> None:
     scripted.version = version
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, method, *args, **params)
+        runner.do(llm, method, *args, **params)
     # The value of a salt is secret.
     assert [str(problem) for problem in caught.value.problems] == [
         f"{next(iter(params))}: needs vLLM {since} or newer; this server is {version}."
@@ -532,32 +532,32 @@ def test_everything_that_is_too_new_is_reported_at_once(scripted: ScriptedServer
 
 @pytest.mark.parametrize("name", ["session_id", "stream_interval"])
 def test_what_an_old_server_may_ignore_is_a_warning(
-    name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    name: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     value: object = {"session_id": "a", "stream_interval": 2}[name]
     scripted.version = "0.19.1"
     scripted.always(answer_any)
     told = rf"^the server ignores {name}: needs vLLM 0\.2[78] or newer; this server is 0\.19\.1\.$"
     with pytest.warns(UserWarning, match=told):
-        colour.do(llm, "chat", "Hi", **{name: value})
+        runner.do(llm, "chat", "Hi", **{name: value})
     assert sent(scripted) == {name: value}
 
 
-def test_the_version_is_asked_for_once(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_the_version_is_asked_for_once(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.always(vllm("0.30.0"))
     for _ in range(3):
-        colour.do(llm, "chat", "Hi", bad_words=["x"])
-        colour.do(llm, "chat", "Hi", return_token_ids=True)
+        runner.do(llm, "chat", "Hi", bad_words=["x"])
+        runner.do(llm, "chat", "Hi", return_token_ids=True)
     assert asked(scripted) == 1
 
 
 @pytest.mark.parametrize("answer", [reply({"detail": "Not Found"}, 404), reply({"version": "dev"})])
 def test_a_server_without_a_version_is_new_enough(
-    answer: Answer, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    answer: Answer, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.add(answer)
     scripted.always(answer_any)
-    colour.do(llm, "chat", "Hi", return_token_ids=True, session_id="a")
+    runner.do(llm, "chat", "Hi", return_token_ids=True, session_id="a")
     assert sent(scripted) == {"return_token_ids": True, "session_id": "a"}
 
 
@@ -577,18 +577,18 @@ def test_a_server_without_a_version_is_new_enough(
     ],
 )
 def test_an_effort_is_counted_as_in_the_chats_of_that_version(
-    version: str, given: Object, told: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    version: str, given: Object, told: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.version = version
     scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
-    assert colour.do(llm, "count_tokens", "Hi", reasoning_effort="none", **given) == 3
+    assert runner.do(llm, "count_tokens", "Hi", reasoning_effort="none", **given) == 3
     body: Any = scripted.requests[0].json()
     assert body["chat_template_kwargs"] == told
 
 
-def test_other_servers_than_vllm_are_not_asked(scripted: ScriptedServer, colour: Colour) -> None:
+def test_other_servers_than_vllm_are_not_asked(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(vllm("0.8.5"))
-    colour.do(OpenAIProvider("m", base_url=scripted.base_url), "chat", "Hi", response_format=FORMAT)
+    runner.do(OpenAIProvider("m", base_url=scripted.base_url), "chat", "Hi", response_format=FORMAT)
     assert asked(scripted) == 0
 
 
@@ -619,27 +619,27 @@ def test_off_is_sent_in_a_form_that_all_versions_understand(
     ],
 )
 def test_a_server_that_reports_no_version_counts_as_the_newest(
-    said: object, status: int, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    said: object, status: int, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     def answer(request: Request) -> Answer:
         return reply(said, status) if request.path == "/version" else answer_any(request)
 
     scripted.always(answer)
     for _ in range(2):
-        colour.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
+        runner.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
         assert sent(scripted) == {"structured_outputs": {"regex": "a"}}
     assert asked(scripted) == 1
 
 
 def test_an_unhealthy_server_is_asked_again(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     answers: list[Answerer] = [reply({"error": "ill"}, 500), reply({"version": "0.10.2"}), answer_any]
     for answer in answers:
         scripted.add(answer)
     with pytest.raises(APIStatusError):
-        colour.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
-    colour.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
+        runner.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
+    runner.do(llm, "chat", "Hi", structured_outputs={"regex": "a"})
     assert sent(scripted) == {"guided_regex": "a"}
 
 
@@ -663,19 +663,19 @@ def test_a_reply_that_is_not_one_is_reported_as_usual(scripted: ScriptedServer, 
     ],
 )
 def test_choose_on_all_servers(
-    version: str, field: Object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    version: str, field: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm(version))
-    assert colour.do(llm, "choose", "a", ["a", "b"]) == "a"
+    assert runner.do(llm, "choose", "a", ["a", "b"]) == "a"
     assert sent(scripted) == field
 
 
 @pytest.mark.parametrize("version", [*OLD, *NEW])
 def test_parse_is_the_same_on_all_servers(
-    version: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    version: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm(version))
-    assert colour.do(llm, "parse", "[1]", list[int]).value == [1]
+    assert runner.do(llm, "parse", "[1]", list[int]).value == [1]
     assert asked(scripted) == 0
 
 

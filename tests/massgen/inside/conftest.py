@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from massgen.cli.backends import create_agents_from_config
 
-from support.stage import StagedVLLM
+from support.fake_vllm import FakeVLLM
 from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def installed() -> Iterator[None]:
 
 
 @pytest.fixture
-def stage() -> Iterator[StagedVLLM]:
+def fake_vllm() -> Iterator[FakeVLLM]:
     """A scripted vLLM server."""
-    staged = StagedVLLM()
+    staged = FakeVLLM()
     with staged.server:
         yield staged
 
@@ -47,17 +47,17 @@ def model() -> str:
 
 
 @pytest.fixture
-def backend(stage: StagedVLLM, model: str) -> VLLMBackend:
+def backend(fake_vllm: FakeVLLM, model: str) -> VLLMBackend:
     """A backend for the scripted server."""
-    return VLLMBackend(model=model, base_url=stage.base_url, agent_id="qwen")
+    return VLLMBackend(model=model, base_url=fake_vllm.base_url, agent_id="qwen")
 
 
 @pytest.fixture
-def agent(stage: StagedVLLM, model: str, installed: None) -> Callable[..., Any]:
+def agent(fake_vllm: FakeVLLM, model: str, installed: None) -> Callable[..., Any]:
     """Makes an agent from a backend block, as MassGen does."""
 
     def make(**block: Any) -> Any:
-        full = {"type": "vllm", "model": model, "base_url": stage.base_url, **block}
+        full = {"type": "vllm", "model": model, "base_url": fake_vllm.base_url, **block}
         return create_agents_from_config({"agents": [{"id": "qwen", "backend": full}]})["qwen"]
 
     return make

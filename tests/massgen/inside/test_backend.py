@@ -10,8 +10,8 @@ import pytest
 from massgen.backend.base import LLMBackend, StreamChunk
 from massgen.backend.chat_completions import ChatCompletionsBackend
 
+from support.fake_vllm import QUESTION, WORKFLOW, FakeVLLM, collected, events, kinds, only, refusal, says
 from support.scripted import Gate, in_thread, never, refusing_origin, reset, script, stream
-from support.stage import QUESTION, WORKFLOW, StagedVLLM, collected, events, kinds, only, refusal, says
 from vllmchat.adapters.massgen import VLLMBackend
 from vllmchat.errors import InvalidRequestError
 
@@ -59,8 +59,8 @@ def test_a_bad_block_is_rejected_at_once() -> None:
 # The order of a turn
 
 
-async def test_reasoning_then_text(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.next(says(reasoning="Six sevens.", text="42"))
+async def test_reasoning_then_text(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(says(reasoning="Six sevens.", text="42"))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["reasoning", "reasoning_done", "content", "complete_message", "done"]
     reasoning = [chunk for chunk in chunks if chunk.type == "reasoning"]
@@ -70,9 +70,9 @@ async def test_reasoning_then_text(backend: VLLMBackend, stage: StagedVLLM) -> N
 
 @pytest.mark.parametrize("finish", ["tool_calls", "stop"])
 async def test_reasoning_then_a_call_whatever_the_finish_reason(
-    backend: VLLMBackend, stage: StagedVLLM, finish: str
+    backend: VLLMBackend, fake_vllm: FakeVLLM, finish: str
 ) -> None:
-    stage.next(says(reasoning="I know.", calls=[("new_answer", '{"content": "42"}')], finish=finish))
+    fake_vllm.next(says(reasoning="I know.", calls=[("new_answer", '{"content": "42"}')], finish=finish))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["reasoning", "reasoning_done", "tool_calls", "complete_message", "done"]
     (call,) = only(chunks, "tool_calls").tool_calls or [{}]
@@ -82,9 +82,9 @@ async def test_reasoning_then_a_call_whatever_the_finish_reason(
     assert message["tool_calls"] == [call]
 
 
-async def test_each_chunk_may_be_pulled_in_a_separate_task(backend: VLLMBackend, stage: StagedVLLM) -> None:
+async def test_each_chunk_may_be_pulled_in_a_separate_task(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
     # So does MassGen's orchestrator. A cancel scope around a `yield` would break here.
-    stage.next(says(reasoning="Six sevens.", text="42", calls=[("vote", "{}")]))
+    fake_vllm.next(says(reasoning="Six sevens.", text="42", calls=[("vote", "{}")]))
     chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
     pulled: list[str] = []
     while (chunk := await asyncio.create_task(_pull(chunks))) is not None:
@@ -100,9 +100,9 @@ async def _pull(chunks: Any) -> Any:
 
 
 async def test_a_cut_call_is_reported_and_the_model_learns_of_it(
-    backend: VLLMBackend, stage: StagedVLLM
+    backend: VLLMBackend, fake_vllm: FakeVLLM
 ) -> None:
-    stage.next(says(text="So: ", calls=[("new_answer", '{"content": "4')], finish="length"))
+    fake_vllm.next(says(text="So: ", calls=[("new_answer", '{"content": "4')], finish="length"))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["content", "error", "complete_message", "done"]
     error = only(chunks, "error")
@@ -115,22 +115,24 @@ async def test_a_cut_call_is_reported_and_the_model_learns_of_it(
 
 
 async def test_a_cut_call_of_a_custom_tool_is_not_executed(
-    agent: Callable[..., Any], stage: StagedVLLM
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
 ) -> None:
     calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
-    stage.next(says(calls=[("custom_tool__two_num_tool", '{"x": 6, "y": 7')], finish="length"))
+    fake_vllm.next(says(calls=[("custom_tool__two_num_tool", '{"x": 6, "y": 7')], finish="length"))
     chunks = await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
-    assert len(stage.chats) == 1
+    assert len(fake_vllm.chats) == 1
     assert "custom_tool_status" not in kinds(chunks)
     assert "error" in kinds(chunks)
 
 
-async def test_calls_of_the_workflow_are_never_run_here(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_calls_of_the_workflow_are_never_run_here(
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
+) -> None:
     calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
     both = [("custom_tool__two_num_tool", '{"x": 6, "y": 7}'), ("vote", '{"agent_id": "agent1"}')]
-    stage.next(says(calls=both))
+    fake_vllm.next(says(calls=both))
     chunks = await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
-    assert len(stage.chats) == 1
+    assert len(fake_vllm.chats) == 1
     assert kinds(chunks) == ["tool_calls", "done"]
     assert [call["function"]["name"] for call in only(chunks, "tool_calls").tool_calls or ()] == [
         name for name, _ in both
@@ -142,10 +144,10 @@ async def test_calls_of_the_workflow_are_never_run_here(agent: Callable[..., Any
 
 @pytest.mark.parametrize("end", ["early", "reset"])
 async def test_a_stream_without_an_end_is_reported_and_keeps_the_text(
-    backend: VLLMBackend, stage: StagedVLLM, end: str
+    backend: VLLMBackend, fake_vllm: FakeVLLM, end: str
 ) -> None:
     begun = events(text="Once upon a time", finish="")
-    stage.next(stream([*begun, reset]) if end == "reset" else stream(begun, done=False))
+    fake_vllm.next(stream([*begun, reset]) if end == "reset" else stream(begun, done=False))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["content", "error", "complete_message", "done"]
     error = only(chunks, "error")
@@ -161,8 +163,8 @@ async def test_a_stream_without_an_end_is_reported_and_keeps_the_text(
     assert timed.success is False
 
 
-async def test_calls_of_a_broken_stream_are_dropped(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.next(stream(events(calls=[("vote", '{"agent_id": "agent1"}')], finish=""), done=False))
+async def test_calls_of_a_broken_stream_are_dropped(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(stream(events(calls=[("vote", '{"agent_id": "agent1"}')], finish=""), done=False))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["error", "done"]
 
@@ -176,21 +178,21 @@ async def test_calls_of_a_broken_stream_are_dropped(backend: VLLMBackend, stage:
     ],
 )
 async def test_what_a_retry_cannot_fix_ends_the_agent_at_once(
-    backend: VLLMBackend, stage: StagedVLLM, status: int, message: str, parts: tuple[str, ...]
+    backend: VLLMBackend, fake_vllm: FakeVLLM, status: int, message: str, parts: tuple[str, ...]
 ) -> None:
-    stage.next(refusal(status, message))
+    fake_vllm.next(refusal(status, message))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["error", "done"]
     error = only(chunks, "error")
     assert error.status == "fatal"
     for part in parts:
         assert part in (error.error or "")
-    assert len(stage.chats) == 1
+    assert len(fake_vllm.chats) == 1
 
 
-async def test_an_error_inside_the_stream_is_an_error(backend: VLLMBackend, stage: StagedVLLM) -> None:
+async def test_an_error_inside_the_stream_is_an_error(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
     failed = {"error": {"message": "EngineCore died", "type": "InternalServerError", "code": 500}}
-    stage.next(stream([*events(text="Once", finish=""), failed]))
+    fake_vllm.next(stream([*events(text="Once", finish=""), failed]))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["content", "error", "complete_message", "done"]
     assert "EngineCore died" in (only(chunks, "error").error or "")
@@ -200,9 +202,9 @@ async def test_an_error_inside_the_stream_is_an_error(backend: VLLMBackend, stag
     assert "EngineCore died" in (timed.error_message or "")
 
 
-async def test_an_overflow_is_compressed_and_retried(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_an_overflow_is_compressed_and_retried(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     keyed = agent(api_key="secret", top_k=20)
-    stage.next(refusal(400, OVERFLOW), says(reasoning="Shorten.", text="They greeted."), says(text="42"))
+    fake_vllm.next(refusal(400, OVERFLOW), says(reasoning="Shorten.", text="They greeted."), says(text="42"))
     long = [
         {"role": "system", "content": "You are terse."},
         {"role": "user", "content": "Hello"},
@@ -211,11 +213,11 @@ async def test_an_overflow_is_compressed_and_retried(agent: Callable[..., Any], 
     ]
     chunks = await collected(keyed.chat(long, WORKFLOW, reset_chat=True))
     assert kinds(chunks) == ["compression_status", "content", "done"]
-    refused, summary, retried = stage.bodies
+    refused, summary, retried = fake_vllm.bodies
     assert summary["messages"][0]["content"] != refused["messages"][0]["content"]
     # The summary comes from a second backend that MassGen makes: it gets the parameters and the key anyway.
     assert summary["top_k"] == 20
-    assert {request.headers["authorization"] for request in stage.chats} == {"Bearer secret"}
+    assert {request.headers["authorization"] for request in fake_vllm.chats} == {"Bearer secret"}
     told = str(retried["messages"])
     assert "They greeted." in told
     assert "Shorten." not in told
@@ -224,8 +226,8 @@ async def test_an_overflow_is_compressed_and_retried(agent: Callable[..., Any], 
     assert (keyed.backend.token_usage.input_tokens, keyed.backend.token_usage.output_tokens) == (20, 10)
 
 
-async def test_an_overflow_that_stays_is_reported_once(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.next(refusal(400, OVERFLOW), says(text="A summary."), refusal(400, OVERFLOW))
+async def test_an_overflow_that_stays_is_reported_once(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(refusal(400, OVERFLOW), says(text="A summary."), refusal(400, OVERFLOW))
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *QUESTION]
     chunks = await collected(backend.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["compression_status", "error", "done"]
@@ -235,73 +237,75 @@ async def test_an_overflow_that_stays_is_reported_once(backend: VLLMBackend, sta
 # Stopping
 
 
-async def test_interrupt_stops_the_server_while_it_is_read(backend: VLLMBackend, stage: StagedVLLM) -> None:
+async def test_interrupt_stops_the_server_while_it_is_read(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
     gate = Gate()
-    stage.next(stream([*events(text="12", finish=""), gate]))
+    fake_vllm.next(stream([*events(text="12", finish=""), gate]))
     chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
     assert [(await anext(chunks)).content, (await anext(chunks)).content] == ["1", "2"]
     reading = asyncio.create_task(collected(chunks))
     await in_thread(gate.wait_reached)
     began = time.monotonic()
     await backend.interrupt()
-    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert await in_thread(lambda: fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0))
     assert time.monotonic() - began < 0.1
     assert kinds(await reading) == ["error"]
 
 
 async def test_interrupt_stops_a_request_that_waits_for_its_response(
-    backend: VLLMBackend, stage: StagedVLLM
+    backend: VLLMBackend, fake_vllm: FakeVLLM
 ) -> None:
     gate = Gate()
-    stage.next(script(gate))
+    fake_vllm.next(script(gate))
     reading = asyncio.create_task(collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")))
     await in_thread(gate.wait_reached)
     began = time.monotonic()
     await backend.interrupt()
-    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert await in_thread(lambda: fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0))
     assert time.monotonic() - began < 0.1
     assert kinds(await reading) == ["error"]
 
 
-async def test_interrupt_between_two_chunks_stops_the_server(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.next(stream([*events(text="Once", finish=""), never]))
+async def test_interrupt_between_two_chunks_stops_the_server(
+    backend: VLLMBackend, fake_vllm: FakeVLLM
+) -> None:
+    fake_vllm.next(stream([*events(text="Once", finish=""), never]))
     chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
     first = await anext(chunks)
     assert first.type == "content"
     began = time.monotonic()
     await backend.interrupt()
-    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert await in_thread(lambda: fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0))
     assert time.monotonic() - began < 0.1
     assert "content" not in kinds(await collected(chunks))[1:]
 
 
 async def test_closing_an_agents_stream_stops_the_server(
-    agent: Callable[..., Any], stage: StagedVLLM
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
 ) -> None:
-    stage.next(stream([*events(text="Once", finish=""), never]))
+    fake_vllm.next(stream([*events(text="Once", finish=""), never]))
     chunks = agent().chat(QUESTION, WORKFLOW, reset_chat=True)
     assert (await anext(chunks)).type == "content"
     began = time.monotonic()
     await chunks.aclose()
-    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert await in_thread(lambda: fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0))
     assert time.monotonic() - began < 0.1
 
 
-async def test_cancelling_the_reader_stops_the_server(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_cancelling_the_reader_stops_the_server(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     gate = Gate()
-    stage.next(stream([*events(text="Once", finish=""), gate]))
+    fake_vllm.next(stream([*events(text="Once", finish=""), gate]))
     reading = asyncio.create_task(collected(agent().chat(QUESTION, WORKFLOW, reset_chat=True)))
     await in_thread(gate.wait_reached)
     began = time.monotonic()
     reading.cancel()
-    assert await in_thread(lambda: stage.server.wait_for(lambda: stage.server.open_connections == 0))
+    assert await in_thread(lambda: fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0))
     assert time.monotonic() - began < 0.1
     with pytest.raises(asyncio.CancelledError):
         await reading
 
 
-async def test_the_backend_is_usable_after_an_interruption(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.next(stream([*events(text="Once", finish=""), never]), says(text="42"))
+async def test_the_backend_is_usable_after_an_interruption(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(stream([*events(text="Once", finish=""), never]), says(text="42"))
     chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
     await anext(chunks)
     await backend.interrupt()
@@ -313,25 +317,25 @@ async def test_the_backend_is_usable_after_an_interruption(backend: VLLMBackend,
 # Connections
 
 
-async def test_one_connection_serves_many_calls(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.always(says(text="42"))
+async def test_one_connection_serves_many_calls(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.always(says(text="42"))
     for _ in range(5):
         await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
-    assert len(stage.chats) == 5
-    assert stage.server.connections == 1
+    assert len(fake_vllm.chats) == 5
+    assert fake_vllm.server.connections == 1
 
 
-def test_the_connections_end_with_the_event_loop(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.always(says(text="42"))
+def test_the_connections_end_with_the_event_loop(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.always(says(text="42"))
     for _ in range(2):
         asyncio.run(collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")))
-        assert stage.server.wait_for(lambda: stage.server.open_connections == 0)
+        assert fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0)
 
 
 # Counting
 
 
-async def test_the_servers_counts_are_in_massgens_metrics(backend: VLLMBackend, stage: StagedVLLM) -> None:
+async def test_the_servers_counts_are_in_massgens_metrics(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
     usage = {
         "prompt_tokens": 100,
         "completion_tokens": 30,
@@ -339,7 +343,7 @@ async def test_the_servers_counts_are_in_massgens_metrics(backend: VLLMBackend, 
         "prompt_tokens_details": {"cached_tokens": 64},
         "completion_tokens_details": {"reasoning_tokens": 20},
     }
-    stage.next(says(text="42", usage=usage))
+    fake_vllm.next(says(text="42", usage=usage))
     await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     counted = backend.token_usage
     assert (counted.input_tokens, counted.output_tokens) == (100, 30)
@@ -351,16 +355,16 @@ async def test_the_servers_counts_are_in_massgens_metrics(backend: VLLMBackend, 
     assert timed.time_to_first_token_ms > 0
 
 
-async def test_a_reply_without_counts_is_estimated(backend: VLLMBackend, stage: StagedVLLM) -> None:
-    stage.next(stream(events(text="Six times seven is forty-two.")[:-1]))
+async def test_a_reply_without_counts_is_estimated(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(stream(events(text="Six times seven is forty-two.")[:-1]))
     await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert backend.token_usage.output_tokens > 0
 
 
 async def test_nothing_is_printed(
-    backend: VLLMBackend, stage: StagedVLLM, capfd: pytest.CaptureFixture[str]
+    backend: VLLMBackend, fake_vllm: FakeVLLM, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stage.next(says(reasoning="Hm.", text="42"), stream(events(text="4", finish=""), done=False))
+    fake_vllm.next(says(reasoning="Hm.", text="42"), stream(events(text="4", finish=""), done=False))
     backend.start_round_tracking(0, "initial_answer", "qwen")
     for _ in range(2):
         await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
@@ -369,7 +373,7 @@ async def test_nothing_is_printed(
 
 
 async def test_the_context_size_is_the_servers(
-    stage: StagedVLLM, model: str, monkeypatch: pytest.MonkeyPatch
+    fake_vllm: FakeVLLM, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from massgen.backend import _compression_utils
 
@@ -381,16 +385,16 @@ async def test_the_context_size_is_the_servers(
         return size_of(backend)
 
     monkeypatch.setattr(_compression_utils, "_get_context_window_for_backend", note)
-    other = StagedVLLM(max_model_len=8192)
+    other = FakeVLLM(max_model_len=8192)
     other.always(says(text="42"))
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *QUESTION]
     with other.server:
         # Another server of the same model, with another size, is known as well.
         larger = VLLMBackend(model=model, base_url=other.base_url)
         await collected(larger.stream_with_tools(QUESTION, WORKFLOW, agent_id="glm"))
-        stage.max_model_len = 2048
-        stage.next(refusal(400, OVERFLOW), says(text="A summary."), says(text="42"))
-        small = VLLMBackend(model=model, base_url=stage.base_url)
+        fake_vllm.max_model_len = 2048
+        fake_vllm.next(refusal(400, OVERFLOW), says(text="A summary."), says(text="42"))
+        small = VLLMBackend(model=model, base_url=fake_vllm.base_url)
         small.start_round_tracking(0, "initial_answer", "qwen")
         await collected(small.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
         ended = small.end_round_tracking("answer")
@@ -404,14 +408,14 @@ async def test_the_context_size_is_the_servers(
 
 
 def test_a_monitor_knows_the_size_before_the_first_request(
-    stage: StagedVLLM, model: str, installed: None
+    fake_vllm: FakeVLLM, model: str, installed: None
 ) -> None:
     from massgen.memory._context_monitor import ContextWindowMonitor
 
-    stage.max_model_len = 4096
-    kept = VLLMBackend(model=model, base_url=stage.base_url)
+    fake_vllm.max_model_len = 4096
+    kept = VLLMBackend(model=model, base_url=fake_vllm.base_url)
     assert ContextWindowMonitor(model, provider="vllm").context_window == 4096
-    assert [request.path for request in stage.server.requests] == ["/v1/models"]
+    assert [request.path for request in fake_vllm.server.requests] == ["/v1/models"]
     del kept
 
 
@@ -427,10 +431,10 @@ async def test_a_size_that_cannot_be_looked_up_stays_unknown(model: str, install
     assert origin in (only(chunks, "error").error or "")
 
 
-async def test_the_size_is_that_of_the_model_asked_for(stage: StagedVLLM, model: str) -> None:
-    stage.models = [{"id": "small", "max_model_len": 1024}, {"id": model, "max_model_len": 8192}]
-    stage.next(says(text="42"))
-    chosen = VLLMBackend(model=model, base_url=stage.base_url)
+async def test_the_size_is_that_of_the_model_asked_for(fake_vllm: FakeVLLM, model: str) -> None:
+    fake_vllm.models = [{"id": "small", "max_model_len": 1024}, {"id": model, "max_model_len": 8192}]
+    fake_vllm.next(says(text="42"))
+    chosen = VLLMBackend(model=model, base_url=fake_vllm.base_url)
     await collected(chosen.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     pricing = chosen.token_calculator.get_model_pricing("vLLM", model)
     assert pricing is not None
@@ -447,10 +451,10 @@ def test_prices_of_other_providers_are_massgens(backend: VLLMBackend) -> None:
 
 
 async def test_a_custom_tool_is_run_and_its_result_sent_back(
-    agent: Callable[..., Any], stage: StagedVLLM
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
 ) -> None:
     calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
-    stage.next(
+    fake_vllm.next(
         says(
             reasoning="I add.",
             text="Let me see.",
@@ -468,7 +472,7 @@ async def test_a_custom_tool_is_run_and_its_result_sent_back(
         "tool_calls",
         "done",
     ]
-    first, second = stage.bodies
+    first, second = fake_vllm.bodies
     assert any(tool["function"]["name"] == "custom_tool__two_num_tool" for tool in first["tools"])
     _, assistant, result = second["messages"]
     assert assistant["content"] == "Let me see."
@@ -481,36 +485,36 @@ async def test_a_custom_tool_is_run_and_its_result_sent_back(
 
 
 async def test_a_tool_of_an_mcp_server_is_run(
-    agent: Callable[..., Any], stage: StagedVLLM, mcp_server: Any
+    agent: Callable[..., Any], fake_vllm: FakeVLLM, mcp_server: Any
 ) -> None:
     connected = agent(mcp_servers=[mcp_server])
-    stage.next(
+    fake_vllm.next(
         says(calls=[("mcp__weather__forecast", '{"city": "Oslo"}')]),
         says(calls=[("new_answer", '{"content": "-2"}')]),
     )
     chunks = await collected(connected.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert "mcp_status" in kinds(chunks), chunks
-    first, second = stage.bodies
+    first, second = fake_vllm.bodies
     assert any(tool["function"]["name"] == "mcp__weather__forecast" for tool in first["tools"])
     assert "Oslo: -2 degrees" in second["messages"][-1]["content"]
 
 
 async def test_planning_blocks_the_tools_of_mcp_servers(
-    agent: Callable[..., Any], stage: StagedVLLM, mcp_server: Any
+    agent: Callable[..., Any], fake_vllm: FakeVLLM, mcp_server: Any
 ) -> None:
     planning = agent(mcp_servers=[mcp_server])
     planning.backend.set_planning_mode(True)
-    stage.next(
+    fake_vllm.next(
         says(calls=[("mcp__weather__forecast", '{"city": "Oslo"}')]),
         says(calls=[("new_answer", '{"content": "A plan."}')]),
     )
     chunks = await collected(planning.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert "planning_mode_blocked" in [chunk.status for chunk in chunks]
-    assert "was not executed" in stage.bodies[1]["messages"][-1]["content"]
+    assert "was not executed" in fake_vllm.bodies[1]["messages"][-1]["content"]
 
 
 async def test_blocked_mcp_servers_are_not_called(
-    agent: Callable[..., Any], stage: StagedVLLM, mcp_server: Any, monkeypatch: pytest.MonkeyPatch
+    agent: Callable[..., Any], fake_vllm: FakeVLLM, mcp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected = agent(mcp_servers=[mcp_server])
 
@@ -518,18 +522,18 @@ async def test_blocked_mcp_servers_are_not_called(
         return False
 
     monkeypatch.setattr(connected.backend, "_check_circuit_breaker_before_execution", blocked)
-    stage.next(
+    fake_vllm.next(
         says(calls=[("mcp__weather__forecast", '{"city": "Oslo"}')]),
         says(calls=[("new_answer", '{"content": "Unknown."}')]),
     )
     chunks = await collected(connected.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert "mcp_blocked" in [chunk.status for chunk in chunks]
-    assert "was not executed" in stage.bodies[1]["messages"][-1]["content"]
+    assert "was not executed" in fake_vllm.bodies[1]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("works", [True, False])
 async def test_massgens_router_is_asked_first(
-    agent: Callable[..., Any], stage: StagedVLLM, monkeypatch: pytest.MonkeyPatch, works: bool
+    agent: Callable[..., Any], fake_vllm: FakeVLLM, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
     routed = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
     routed.backend.set_nlip_router(object(), enabled=True)
@@ -544,49 +548,49 @@ async def test_massgens_router_is_asked_first(
         yield StreamChunk(config.chunk_type, content="routed", status=config.status_response)
 
     monkeypatch.setattr(routed.backend, "_stream_tool_execution_via_nlip", route)
-    stage.next(
+    fake_vllm.next(
         says(calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22}')]),
         says(calls=[("new_answer", '{"content": "42"}')]),
     )
     await collected(routed.chat(QUESTION, WORKFLOW, reset_chat=True))
-    (result,) = [message for message in stage.bodies[1]["messages"] if message["role"] == "tool"]
+    (result,) = [message for message in fake_vllm.bodies[1]["messages"] if message["role"] == "tool"]
     assert ("by another way" in result["content"]) is works
     assert "42" in result["content"]
 
 
 async def test_without_mcp_servers_the_agent_goes_on(
-    backend: VLLMBackend, stage: StagedVLLM, monkeypatch: pytest.MonkeyPatch
+    backend: VLLMBackend, fake_vllm: FakeVLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: VLLMBackend) -> VLLMBackend:
         raise RuntimeError("no MCP today")
 
     monkeypatch.setattr(VLLMBackend, "__aenter__", broken, raising=False)
-    stage.next(says(text="42"))
+    fake_vllm.next(says(text="42"))
     chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["content", "complete_message", "done"]
 
 
 async def test_an_mcp_server_that_fails_does_not_stop_the_agent(
-    agent: Callable[..., Any], stage: StagedVLLM
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
 ) -> None:
     broken: dict[str, Any] = {"name": "broken", "type": "stdio", "command": "/nonexistent", "args": []}
-    stage.next(says(calls=[("new_answer", '{"content": "42"}')]))
+    fake_vllm.next(says(calls=[("new_answer", '{"content": "42"}')]))
     chunks = await collected(agent(mcp_servers=[broken]).chat(QUESTION, WORKFLOW, reset_chat=True))
     assert kinds(chunks)[-2:] == ["tool_calls", "done"]
 
 
 async def test_the_response_to_a_rejected_vote_follows_the_vote(
-    agent: Callable[..., Any], stage: StagedVLLM
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
 ) -> None:
     voting = agent()
-    stage.next(
+    fake_vllm.next(
         says(calls=[("vote", '{"agent_id": "agent9"}')]), says(calls=[("vote", '{"agent_id": "agent1"}')])
     )
     chunks = await collected(voting.chat(QUESTION, WORKFLOW, reset_chat=True))
     (call,) = only(chunks, "tool_calls").tool_calls or [{}]
     objection = voting.backend.create_tool_result_message(call, "Invalid agent_id 'agent9'.")
     await collected(voting.chat([objection], WORKFLOW))
-    _, second = stage.bodies
+    _, second = fake_vllm.bodies
     question, vote, refused = second["messages"]
     assert question == QUESTION[0]
     assert vote["tool_calls"] == [call]
@@ -597,34 +601,34 @@ def test_a_workspace_is_set_up(agent: Callable[..., Any]) -> None:
     assert agent(cwd="workspace").backend.filesystem_manager is not None
 
 
-async def test_an_image_is_sent(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_an_image_is_sent(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     picture = {"image_path": "https://example.org/cat.png"}
-    stage.next(says(text="A cat."))
+    fake_vllm.next(says(text="A cat."))
     await collected(agent(upload_files=[picture]).chat(QUESTION, WORKFLOW, reset_chat=True))
-    (body,) = stage.bodies
+    (body,) = fake_vllm.bodies
     parts = body["messages"][-1]["content"]
     assert {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}} in parts
     assert "upload_files" not in body
 
 
 async def test_direct_callers_of_the_backend_get_no_reasoning_in_the_text(
-    backend: VLLMBackend, stage: StagedVLLM
+    backend: VLLMBackend, fake_vllm: FakeVLLM
 ) -> None:
-    stage.next(says(reasoning="Hm.", text="A persona."))
+    fake_vllm.next(says(reasoning="Hm.", text="A persona."))
     chunks = await collected(backend.stream_with_tools(QUESTION, []))
     assert "".join(chunk.content or "" for chunk in chunks) == "A persona."
 
 
-async def test_massgens_circuit_breaker_works(backend: VLLMBackend, stage: StagedVLLM, model: str) -> None:
+async def test_massgens_circuit_breaker_works(backend: VLLMBackend, fake_vllm: FakeVLLM, model: str) -> None:
     guarded = VLLMBackend(
         model=model,
-        base_url=stage.base_url,
+        base_url=fake_vllm.base_url,
         llm_circuit_breaker_enabled=True,
         llm_circuit_breaker_max_failures=1,
     )
-    stage.next(refusal(500, "EngineCore died"))
+    fake_vllm.next(refusal(500, "EngineCore died"))
     chunks = await collected(guarded.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert "error" in kinds(chunks)
     chunks = await collected(guarded.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
     assert "ircuit breaker" in (only(chunks, "error").error or "")
-    assert len(stage.chats) == 1
+    assert len(fake_vllm.chats) == 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from support.stage import QUESTION, WORKFLOW, StagedVLLM, collected, kinds, only, says
+from support.fake_vllm import QUESTION, WORKFLOW, FakeVLLM, collected, kinds, only, says
 from vllmchat.adapters.massgen import VLLMBackend
 from vllmchat.adapters.massgen.patch import massgen_names
 from vllmchat.chat.check import VLLM_CHAT_NAMES
@@ -117,18 +117,18 @@ def test_there_is_a_value_for_every_parameter() -> None:
 
 @pytest.mark.parametrize("name", sorted(BODY_BY_PARAMETER))
 async def test_a_parameter_of_the_block_reaches_the_server_once(
-    agent: Callable[..., Any], stage: StagedVLLM, name: str
+    agent: Callable[..., Any], fake_vllm: FakeVLLM, name: str
 ) -> None:
     value, expected = BODY_BY_PARAMETER[name]
     needed = NEEDED.get(name, {})
-    stage.always(says(text="42"))
+    fake_vllm.always(says(text="42"))
     made = agent(**{name: value}, **needed)
     chunks = await collected(made.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert kinds(chunks) == ["content", "done"], chunks
     # MassGen's summaries, personas and memory call the backend like this, without the block.
     await collected(made.backend.stream_with_tools(QUESTION, []))
-    assert len(stage.chats) == 2
-    for request in stage.chats:
+    assert len(fake_vllm.chats) == 2
+    for request in fake_vllm.chats:
         pairs: list[tuple[str, Any]] = json.loads(request.body, object_pairs_hook=list)
         body = request.json()
         assert {field: body[field] for field in expected} == expected
@@ -137,30 +137,32 @@ async def test_a_parameter_of_the_block_reaches_the_server_once(
         assert len(names) == len(set(names))
 
 
-async def test_a_header_of_the_block_is_sent(agent: Callable[..., Any], stage: StagedVLLM) -> None:
-    stage.next(says(text="42"))
+async def test_a_header_of_the_block_is_sent(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(says(text="42"))
     await collected(agent(extra_headers={"X-Team": "blue"}).chat(QUESTION, WORKFLOW, reset_chat=True))
-    (request,) = stage.chats
+    (request,) = fake_vllm.chats
     assert request.headers["x-team"] == "blue"
     assert set(request.json()) == PLAIN
 
 
-async def test_a_timeout_of_the_block_applies(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_a_timeout_of_the_block_applies(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     from support.scripted import never, script
 
-    stage.next(script(never))
+    fake_vllm.next(script(never))
     chunks = await collected(agent(timeout={"first_token": 0.2}).chat(QUESTION, WORKFLOW, reset_chat=True))
     assert "first_token" in (only(chunks, "error").error or "")
 
 
-async def test_tools_of_the_block_are_added_to_massgens(agent: Callable[..., Any], stage: StagedVLLM) -> None:
-    stage.next(says(text="42"))
+async def test_tools_of_the_block_are_added_to_massgens(
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
+) -> None:
+    fake_vllm.next(says(text="42"))
     await collected(agent(tools=[TOOL]).chat(QUESTION, WORKFLOW, reset_chat=True))
-    names = [tool["function"]["name"] for tool in stage.bodies[0]["tools"]]
+    names = [tool["function"]["name"] for tool in fake_vllm.bodies[0]["tools"]]
     assert names.count("look_up") == names.count("vote") == names.count("new_answer") == 1
 
 
-async def test_nothing_of_massgens_is_sent(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_nothing_of_massgens_is_sent(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     block: dict[str, Any] = {
         "api_key": "secret",
         "enable_rate_limit": True,
@@ -175,35 +177,35 @@ async def test_nothing_of_massgens_is_sent(agent: Callable[..., Any], stage: Sta
         "hooks": {},
         "_internal": 1,
     }
-    stage.next(says(text="42"))
+    fake_vllm.next(says(text="42"))
     await collected(agent(**block).chat(QUESTION, WORKFLOW, reset_chat=True))
-    (request,) = stage.chats
+    (request,) = fake_vllm.chats
     assert set(request.json()) == PLAIN
     assert request.headers["authorization"] == "Bearer secret"
     assert not set(request.json()) & (massgen_names() - VLLM_CHAT_NAMES - {"model"})
 
 
 async def test_without_tools_there_is_no_choice_of_one(
-    stage: StagedVLLM, model: str, monkeypatch: pytest.MonkeyPatch
+    fake_vllm: FakeVLLM, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toolless = VLLMBackend(
-        model=model, base_url=stage.base_url, tool_choice="auto", parallel_tool_calls=False
+        model=model, base_url=fake_vllm.base_url, tool_choice="auto", parallel_tool_calls=False
     )
     monkeypatch.setattr(toolless.api_params_handler, "get_custom_tools", list[Any])
-    stage.next(says(text="42"))
+    fake_vllm.next(says(text="42"))
     await collected(toolless.stream_with_tools(QUESTION, []))
-    assert set(stage.bodies[0]) == PLAIN - {"tools"}
+    assert set(fake_vllm.bodies[0]) == PLAIN - {"tools"}
 
 
-async def test_the_block_is_not_changed(agent: Callable[..., Any], stage: StagedVLLM) -> None:
+async def test_the_block_is_not_changed(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     extra = {"a_new_field": 1}
     template = {"a": 1}
-    stage.always(says(text="42"))
+    fake_vllm.always(says(text="42"))
     made = agent(extra_body=extra, chat_template_kwargs=template, enable_thinking=True)
     for _ in range(2):
         await collected(made.chat(QUESTION, WORKFLOW, reset_chat=True))
     assert (extra, template) == ({"a_new_field": 1}, {"a": 1})
-    assert stage.bodies[0]["chat_template_kwargs"] == {"a": 1, "enable_thinking": True}
+    assert fake_vllm.bodies[0]["chat_template_kwargs"] == {"a": 1, "enable_thinking": True}
 
 
 # The method for subclasses to override
@@ -239,10 +241,12 @@ class Flavoured(VLLMBackend):
         return {**extra, "x_flavour": flavour, "top_p": 0.8}
 
 
-async def test_a_subclass_may_add_to_the_request(stage: StagedVLLM, model: str) -> None:
-    stage.next(says(text="42"))
-    flavoured = Flavoured(model=model, base_url=stage.base_url, flavour="mint", top_k=5, extra_body={"b": 1})
+async def test_a_subclass_may_add_to_the_request(fake_vllm: FakeVLLM, model: str) -> None:
+    fake_vllm.next(says(text="42"))
+    flavoured = Flavoured(
+        model=model, base_url=fake_vllm.base_url, flavour="mint", top_k=5, extra_body={"b": 1}
+    )
     await collected(flavoured.stream_with_tools(QUESTION, WORKFLOW))
-    (body,) = stage.bodies
+    (body,) = fake_vllm.bodies
     assert set(body) == {*PLAIN, "x_flavour", "top_p", "top_k", "b"}
     assert (body["x_flavour"], body["top_p"], body["top_k"], body["b"]) == ("mint", 0.8, 5, 1)

@@ -16,8 +16,8 @@ from anyio import to_thread
 from massgen.cli import EXIT_CONFIG_ERROR, EXIT_EXECUTION_ERROR
 
 import massgen
+from support.fake_vllm import FakeVLLM, plays_along, recorder, refusal
 from support.scripted import ScriptedServer, refusing_origin
-from support.stage import StagedVLLM, plays_along, recorder, refusal
 from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
 from vllmchat.adapters.massgen.launcher import main
 
@@ -151,15 +151,15 @@ def test_a_misspelled_key_stops_the_run_before_any_request(
 
 
 def test_a_wrong_key_ends_the_run_with_a_failure(run: Any) -> None:
-    stage = StagedVLLM()
-    stage.always(refusal(401, "Unauthorized"))
-    with stage.server:
-        code, _, err = run(three_agents(stage.base_url))
+    fake_vllm = FakeVLLM()
+    fake_vllm.always(refusal(401, "Unauthorized"))
+    with fake_vllm.server:
+        code, _, err = run(three_agents(fake_vllm.base_url))
     assert code == EXIT_EXECUTION_ERROR
     assert "No agent produced an answer" in err
     for name in ("ada", "bob", "eve"):
-        assert f"{name}: The vLLM server at {stage.base_url} rejected the API key" in err
-    assert len(stage.chats) == 3
+        assert f"{name}: The vLLM server at {fake_vllm.base_url} rejected the API key" in err
+    assert len(fake_vllm.chats) == 3
 
 
 def test_an_unreachable_server_ends_the_run_with_a_failure(run: Any) -> None:

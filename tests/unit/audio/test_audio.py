@@ -37,7 +37,7 @@ from vllmchat.audio import upload
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import Request, ScriptedServer
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "vllm-0.32.0-audio.json"
@@ -51,10 +51,10 @@ def recorded() -> dict[str, Any]:
 
 
 @pytest.fixture
-def llm(scripted: ScriptedServer, colour: Colour) -> Iterator[VLLMProvider]:
+def llm(scripted: ScriptedServer, runner: Runner) -> Iterator[VLLMProvider]:
     provider = VLLMProvider("whisper", base_url=scripted.base_url)
     yield provider
-    colour.close(provider)
+    runner.close(provider)
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,18 @@ def form(request: Request) -> Form:
     return file
 
 
-def refused(colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
+def refused(runner: Runner, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, method, *args, **params)
+        runner.do(llm, method, *args, **params)
     return [str(problem) for problem in caught.value.problems]
 
 
 # Whole responses
 
 
-def test_a_transcription(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_transcription(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(recorded()["transcription"].encode())
-    result: Transcription = colour.do(
+    result: Transcription = runner.do(
         llm, "transcribe", SOUND, language="en", temperature=0.5, seed=-1, prompt='Say "ü"\r\nplease'
     )
     [request] = scripted.requests
@@ -128,10 +128,10 @@ def test_a_transcription(scripted: ScriptedServer, colour: Colour, llm: VLLMProv
     assert result.request_id == request.headers["x-request-id"]
 
 
-def test_verbose_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_verbose_json(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     scripted.reply(recorded()["transcription_verbose"].encode())
-    result: Transcription = colour.do(
+    result: Transcription = runner.do(
         llm,
         "transcribe",
         SOUND,
@@ -155,9 +155,9 @@ def test_verbose_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvide
     assert (segment.tokens, segment.no_speech_prob, segment.speaker) == ([15947, 13], None, None)
 
 
-def test_diarized_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_diarized_json(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(recorded()["transcription_diarized"].encode())
-    result: Transcription = colour.do(llm, "transcribe", SOUND, response_format="diarized_json")
+    result: Transcription = runner.do(llm, "transcribe", SOUND, response_format="diarized_json")
     assert result.segments is not None
     assert [(each.id, each.speaker, each.text) for each in result.segments] == [
         ("seg_0", "A", "Hello."),
@@ -165,26 +165,26 @@ def test_diarized_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvid
     ]
 
 
-def test_the_usage_of_old_servers(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_the_usage_of_old_servers(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply({"text": "x", "duration": "3.5", "language": "en", "segments": None})
-    result: Transcription = colour.do(llm, "transcribe", SOUND)
+    result: Transcription = runner.do(llm, "transcribe", SOUND)
     assert (result.duration, result.usage) == (3.5, None)
 
 
 def test_plain_text_is_a_transcription_too(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(b"Hello.\n", headers={"content-type": "text/plain; charset=utf-8"})
-    result: Transcription = colour.do(llm, "transcribe", SOUND, response_format="text")
+    result: Transcription = runner.do(llm, "transcribe", SOUND, response_format="text")
     assert result.text == "Hello.\n"
     assert result.request_id
 
 
 @pytest.mark.parametrize("name", ["translation", "translation_verbose"])
-def test_a_translation(name: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_translation(name: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     scripted.reply(recorded()[name].encode())
-    result: Transcription = colour.do(llm, "translate", SOUND, to_language="en", model="other")
+    result: Transcription = runner.do(llm, "translate", SOUND, to_language="en", model="other")
     [request] = scripted.requests
     assert request.path == "/v1/audio/translations"
     assert form(request).fields == [("model", "other"), ("to_language", "en")]
@@ -192,10 +192,10 @@ def test_a_translation(name: str, scripted: ScriptedServer, colour: Colour, llm:
     assert result.usage is None
 
 
-def test_escape_hatches(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_escape_hatches(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(recorded()["translation"].encode())
     extra: Any = {"new": [1, True, "x"], "gone": None, "deep": {"a": 1}, "language": "fr"}
-    colour.do(
+    runner.do(
         llm, "transcribe", SOUND, language="en", extra_body=extra, extra_headers={"x-a": "b"}, timeout=9
     )
     [request] = scripted.requests
@@ -218,38 +218,38 @@ def test_escape_hatches(scripted: ScriptedServer, colour: Colour, llm: VLLMProvi
         ("\ud800", "cannot be encoded (surrogates not allowed)."),
     ],
 )
-def test_what_cannot_be_sent_in_a_form(value: object, rule: str, colour: Colour, llm: VLLMProvider) -> None:
-    [problem] = refused(colour, llm, "transcribe", SOUND, extra_body={"new": value})
+def test_what_cannot_be_sent_in_a_form(value: object, rule: str, runner: Runner, llm: VLLMProvider) -> None:
+    [problem] = refused(runner, llm, "transcribe", SOUND, extra_body={"new": value})
     assert problem.startswith("new=")
     assert problem.endswith(f": {rule}")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"oops"])
 def test_other_responses_are_not_transcriptions(
-    body: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    body: bytes, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(body)
     with pytest.raises(ResponseError, match="not a transcription"):
-        colour.do(llm, "transcribe", SOUND)
+        runner.do(llm, "transcribe", SOUND)
 
 
 def test_a_model_that_does_not_accept_audio(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
     with pytest.raises(NotFoundError, match="whisper-large-v3-turbo"):
-        colour.do(llm, "transcribe", SOUND)
+        runner.do(llm, "transcribe", SOUND)
     error = {"message": "Maximum file size exceeded", "type": "BadRequestError", "param": "audio_filesize_mb"}
     scripted.reply({"error": {**error, "code": 400}}, 400)
     with pytest.raises(BadRequestError, match="Maximum file size exceeded") as caught:
-        colour.do(llm, "translate", SOUND)
+        runner.do(llm, "translate", SOUND)
     assert caught.value.param == "audio_filesize_mb"
 
 
-def test_a_retry_sends_the_file_again(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_retry_sends_the_file_again(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.busy(1, retry_after="0")
     scripted.reply(recorded()["transcription"].encode())
-    colour.do(llm, "transcribe", io.BytesIO(SOUND))
+    runner.do(llm, "transcribe", io.BytesIO(SOUND))
     assert [form(request).data for request in scripted.requests] == [SOUND, SOUND]
 
 
@@ -261,7 +261,7 @@ class Nameless(io.RawIOBase):
         return SOUND
 
 
-def test_files(tmp_path: Path, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_files(tmp_path: Path, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     path = tmp_path / 'sp"ech.mp3'
     path.write_bytes(SOUND)
     with path.open("rb") as opened:
@@ -278,11 +278,11 @@ def test_files(tmp_path: Path, scripted: ScriptedServer, colour: Colour, llm: VL
         ]
         for file, name, kind in files:
             scripted.reply(recorded()["transcription"].encode())
-            colour.do(llm, "transcribe", file)
+            runner.do(llm, "transcribe", file)
             assert form(scripted.requests[-1]) == Form([("model", "whisper")], name, kind, SOUND)
 
 
-def test_what_is_not_a_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -> None:
+def test_what_is_not_a_file(tmp_path: Path, runner: Runner, llm: VLLMProvider) -> None:
     empty = tmp_path / "empty.wav"
     empty.touch()
     closed = io.BytesIO(b"x")
@@ -304,7 +304,7 @@ def test_what_is_not_a_file(tmp_path: Path, colour: Colour, llm: VLLMProvider) -
         (("a.wav", "b.wav"), "must be a path, bytes"),
     ]
     for file, rule in wrong:
-        [problem] = refused(colour, llm, "transcribe", file)
+        [problem] = refused(runner, llm, "transcribe", file)
         assert problem.startswith("file=")
         assert rule in problem, problem
 
@@ -320,22 +320,22 @@ def test_a_file_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
 
 
 def test_files_have_a_maximum_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour: Colour, llm: VLLMProvider
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner, llm: VLLMProvider
 ) -> None:
     monkeypatch.setattr(upload, "MAX_FILE_BYTES", 2 * 1024**2)
     path = tmp_path / "a.wav"
     path.write_bytes(bytes(2 * 1024**2 + 1))
     for file in (path, path.read_bytes(), io.BytesIO(path.read_bytes())):
-        [problem] = refused(colour, llm, "transcribe", file)
+        [problem] = refused(runner, llm, "transcribe", file)
         assert problem.endswith("must not be larger than 2 MB.")
 
 
-def test_a_pipe_has_no_size(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_pipe_has_no_size(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     out, into = os.pipe()
     os.write(into, SOUND)
     os.close(into)
     scripted.reply(recorded()["transcription"].encode())
-    colour.do(llm, "transcribe", f"/dev/fd/{out}")
+    runner.do(llm, "transcribe", f"/dev/fd/{out}")
     os.close(out)
     assert form(scripted.requests[0]).data == SOUND
 
@@ -344,27 +344,27 @@ def test_a_pipe_has_no_size(scripted: ScriptedServer, colour: Colour, llm: VLLMP
 
 
 def test_off_is_sent_in_a_form_that_all_versions_understand(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     for top_k, sent in ((0, "-1"), (5, "5")):
         scripted.reply({"text": ""})
-        colour.do(llm, "transcribe", SOUND, top_k=top_k)
+        runner.do(llm, "transcribe", SOUND, top_k=top_k)
         assert ("top_k", sent) in form(scripted.requests[-1]).fields
     scripted.reply({"text": ""})
-    colour.do(llm, "transcribe", SOUND, extra_body={"top_k": 0})
+    runner.do(llm, "transcribe", SOUND, extra_body={"top_k": 0})
     assert ("top_k", "0") in form(scripted.requests[-1]).fields
 
 
-def test_word_timestamps_are_rejected(colour: Colour, llm: VLLMProvider) -> None:
+def test_word_timestamps_are_rejected(runner: Runner, llm: VLLMProvider) -> None:
     given = {"response_format": "verbose_json", "timestamp_granularities": ["segment", "word"]}
-    [problem] = refused(colour, llm, "transcribe", SOUND, **given)
+    [problem] = refused(runner, llm, "transcribe", SOUND, **given)
     assert problem.startswith('timestamp_granularities="word": is not supported by vLLM')
     assert problem.endswith('Write ["segment"].')
 
 
-def test_rules_between_parameters(colour: Colour, llm: VLLMProvider) -> None:
+def test_rules_between_parameters(runner: Runner, llm: VLLMProvider) -> None:
     assert refused(
-        colour,
+        runner,
         llm,
         "transcribe",
         3,
@@ -385,14 +385,14 @@ def test_rules_between_parameters(colour: Colour, llm: VLLMProvider) -> None:
         "top_p=0: must be greater than 0 and at most 1.",
     ]
     # What is wrong anyway is reported once.
-    assert refused(colour, llm, "transcribe", SOUND, use_beam_search=1, n=2) == [
+    assert refused(runner, llm, "transcribe", SOUND, use_beam_search=1, n=2) == [
         "use_beam_search=1: must be True or False, not an int."
     ]
     [one] = refused(
-        colour, llm, "transcribe", SOUND, response_format="srt", timestamp_granularities=["segment"]
+        runner, llm, "transcribe", SOUND, response_format="srt", timestamp_granularities=["segment"]
     )
     assert one.startswith("response_format='srt': must be")
-    [one] = refused(colour, llm, "translate", SOUND, response_format="diarized_json")
+    [one] = refused(runner, llm, "translate", SOUND, response_format="diarized_json")
     assert one.startswith("response_format='diarized_json': must be")
 
 
@@ -425,9 +425,9 @@ class Stream:
     """A sync or async stream, as a sync one."""
 
     def __init__(
-        self, colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object
+        self, runner: Runner, llm: VLLMProvider, method: str, *args: object, **params: object
     ) -> None:
-        self._portal = colour.portal
+        self._portal = runner.portal
         name = f"stream_{method}" if self._portal is None else f"astream_{method}"
         self.inner: TranscriptionStream | AsyncTranscriptionStream = getattr(llm, name)(*args, **params)
 
@@ -448,10 +448,10 @@ def events(name: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("method", ["transcribe", "translate"])
-def test_a_stream(method: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_stream(method: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     kind = "transcription" if method == "transcribe" else "translation"
     scripted.stream([*events(f"{kind}_stream"), DONE], done=False)
-    stream = Stream(colour, llm, method, SOUND, language="en")
+    stream = Stream(runner, llm, method, SOUND, language="en")
     assert scripted.requests == []
     assert stream.inner.request_id is None
     chunks = stream.chunks()
@@ -481,15 +481,15 @@ def test_a_stream(method: str, scripted: ScriptedServer, colour: Colour, llm: VL
         stream.chunks()
 
 
-def test_the_usage_proves_the_end(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_the_usage_proves_the_end(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream(events("transcription_stream"), done=False)
-    stream = Stream(colour, llm, "transcribe", SOUND)
+    stream = Stream(runner, llm, "transcribe", SOUND)
     assert len(stream.chunks()) == 5
 
 
-def test_a_finish_reason_does_not(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_finish_reason_does_not(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream(events("transcription_stream")[:2], done=False)
-    stream = Stream(colour, llm, "transcribe", SOUND, stream_include_usage=False)
+    stream = Stream(runner, llm, "transcribe", SOUND, stream_include_usage=False)
     with pytest.raises(StreamInterruptedError) as caught:
         stream.chunks()
     assert caught.value.partial is not None
@@ -498,11 +498,11 @@ def test_a_finish_reason_does_not(scripted: ScriptedServer, colour: Colour, llm:
 
 
 def test_usage_together_with_text_proves_nothing(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     chunk = {"choices": [{"delta": {"content": "x"}}], "usage": {"prompt_tokens": 1, "total_tokens": 2}}
     scripted.stream([chunk], done=False)
-    stream = Stream(colour, llm, "transcribe", SOUND, stream_continuous_usage_stats=True)
+    stream = Stream(runner, llm, "transcribe", SOUND, stream_continuous_usage_stats=True)
     with pytest.raises(StreamInterruptedError):
         stream.chunks()
     usage = stream.inner.transcription.usage
@@ -510,10 +510,10 @@ def test_usage_together_with_text_proves_nothing(
     assert usage.total_tokens == 2
 
 
-def test_an_error_inside_the_stream(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_an_error_inside_the_stream(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     error = {"error": {"message": "engine died", "type": "InternalServerError", "param": None, "code": 500}}
     scripted.stream([*events("transcription_stream")[:1], error])
-    stream = Stream(colour, llm, "transcribe", SOUND)
+    stream = Stream(runner, llm, "transcribe", SOUND)
     with pytest.raises(APIStatusError, match="engine died") as caught:
         stream.chunks()
     assert caught.value.partial is not None
@@ -521,30 +521,30 @@ def test_an_error_inside_the_stream(scripted: ScriptedServer, colour: Colour, ll
 
 
 @pytest.mark.parametrize("event", [b"data: {}\n\n", b"data: 3\n\n", b'data: {"text": "x"}\n\n'])
-def test_other_events(event: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_other_events(event: bytes, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream([event])
     with pytest.raises(ResponseError, match="not a transcription chunk"):
-        Stream(colour, llm, "transcribe", SOUND).chunks()
+        Stream(runner, llm, "transcribe", SOUND).chunks()
 
 
-def test_lenient_chunks(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_lenient_chunks(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream([{"choices": [{"delta": None}, {}]}, {"choices": None, "usage": None}])
-    stream = Stream(colour, llm, "transcribe", SOUND)
+    stream = Stream(runner, llm, "transcribe", SOUND)
     assert [chunk.text for chunk in stream.chunks()] == ["", ""]
     assert stream.inner.transcription.text == ""
 
 
 def test_the_file_of_a_stream_is_read_when_it_opens(
-    tmp_path: Path, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    tmp_path: Path, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(SOUND)
-    stream = Stream(colour, llm, "transcribe", path)
+    stream = Stream(runner, llm, "transcribe", path)
     path.write_bytes(SOUND * 2)
     scripted.stream(events("transcription_stream"))
     stream.chunks()
     assert form(scripted.requests[0]).data == SOUND * 2
-    other = Stream(colour, llm, "transcribe", path)
+    other = Stream(runner, llm, "transcribe", path)
     path.unlink()
     with pytest.raises(InvalidRequestError, match="cannot be read"):
         other.chunks()

@@ -14,7 +14,7 @@ from vllmchat.chat.batch import batch_request
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
 
 Object = dict[str, Any]
 
@@ -28,11 +28,11 @@ def refused(conversations: Any = TWO, **params: Any) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_one_reply_for_each_conversation(colour: Colour, scripted: ScriptedServer) -> None:
+def test_one_reply_for_each_conversation(runner: Runner, scripted: ScriptedServer) -> None:
     recorded = recordings.load("batch")
     scripted.add(reply(json.loads(recorded.body)))
     llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
-    answer = colour.do(llm, "chat_batch", TWO, temperature=0, max_tokens=40)
+    answer = runner.do(llm, "chat_batch", TWO, temperature=0, max_tokens=40)
     assert [choice.message.content.strip() for choice in answer.choices] == [
         "Hello! How can I help you today?",
         "The capital of France is Paris.",
@@ -48,9 +48,9 @@ def answered(*places: int) -> Object:
     return {"object": "chat.completion", "choices": choices}
 
 
-def test_replies_are_in_the_order_of_the_conversations(colour: Colour, scripted: ScriptedServer) -> None:
+def test_replies_are_in_the_order_of_the_conversations(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.add(reply(answered(1, 0)))
-    answer = colour.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
+    answer = runner.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
     assert [choice.message.content for choice in answer.choices] == ["0", "1"]
 
 
@@ -67,10 +67,10 @@ def test_conversations_in_extra_body_are_not_counted(scripted: ScriptedServer) -
     assert len(llm.chat_batch(TWO, extra_body={"messages": [TWO[1]]}).choices) == 1
 
 
-def test_an_old_server_does_not_have_the_route(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_old_server_does_not_have_the_route(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.add(reply({"detail": "Not Found"}, 404))
     with pytest.raises(NotFoundError, match=r"Batches of chats need vLLM 0\.19 or newer"):
-        colour.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
+        runner.do(VLLMProvider("m", base_url=scripted.base_url), "chat_batch", TWO)
 
 
 def test_valid_parameters() -> None:

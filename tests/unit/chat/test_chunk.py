@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from support import recordings
-from support.nulls import null_and_absent
+from support.null_or_absent import null_and_absent
 from vllmchat.chat.chunk import (
     ChatCompletionChunk,
     ChunkChoice,

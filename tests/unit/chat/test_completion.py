@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from support import recordings
-from support.nulls import null_and_absent
+from support.null_or_absent import null_and_absent
 from vllmchat.chat.completion import (
     ChatCompletion,
     ChatMessage,

@@ -13,7 +13,7 @@ from vllmchat.chat.limits import CallLimits
 from vllmchat.chat.stream import ChatReader
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
     from vllmchat import ChatCompletion
 
@@ -91,7 +91,7 @@ CASES = [
 @pytest.mark.parametrize(("arguments", "given", "limit", "tokens", "complete"), CASES)
 def test_a_call_truncated_by_a_limit(
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     arguments: str | None,
     given: FunctionTool,
     limit: int | None,
@@ -103,13 +103,13 @@ def test_a_call_truncated_by_a_limit(
     with VLLMProvider("m", base_url=scripted.base_url) as llm:
         if streams:
             scripted.stream(chunks(name, arguments, tokens))
-            stream = colour.stream(llm, "Hi", tools=[given], max_tokens=limit)
+            stream = runner.stream(llm, "Hi", tools=[given], max_tokens=limit)
             [done] = [event for event in stream.events() if isinstance(event, ToolCallDone)]
             assert done.tool_call.complete is complete
             reply = stream.completion
         else:
             scripted.reply(whole(name, arguments or "", tokens))
-            reply = colour.chat(llm, "Hi", tools=[given], max_tokens=limit)
+            reply = runner.chat(llm, "Hi", tools=[given], max_tokens=limit)
     check(reply, complete)
 
 
@@ -223,7 +223,7 @@ SUNNY_WHOLE: Object = {**HEAD, "choices": [{"message": {"content": "Sunny."}, "f
 @pytest.mark.parametrize("kind", [VLLMProvider, OpenAIProvider])
 def test_a_run_does_not_execute_the_call(
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     streams: bool,
     kind: type[VLLMProvider | OpenAIProvider],
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_run_does_not_execute_the_call(
         scripted.reply(whole("weather", "{}", 12))
         scripted.reply(SUNNY_WHOLE)
     llm = kind("m", base_url=scripted.base_url)
-    done = run(colour, llm, streams)
+    done = run(runner, llm, streams)
     llm.close()
     assert (done.text, ran) == ("Sunny.", [])
     assert done.results[0].content.startswith("Not executed: the call of tool 'weather' was truncated")
@@ -244,7 +244,7 @@ def test_a_run_does_not_execute_the_call(
     assert sent["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-def run(colour: Colour, llm: VLLMProvider | OpenAIProvider, streams: bool) -> ToolRun:
+def run(runner: Runner, llm: VLLMProvider | OpenAIProvider, streams: bool) -> ToolRun:
     tools = [Tool(weather)]
 
     async def go() -> ToolRun:
@@ -253,8 +253,8 @@ def run(colour: Colour, llm: VLLMProvider | OpenAIProvider, streams: bool) -> To
                 return await llm.astream_run_tools("Hi", tools=tools, max_tokens=12).until_done()
             return await llm.arun_tools("Hi", tools=tools, max_tokens=12)
 
-    if colour.portal is not None:
-        return colour.portal.call(go)
+    if runner.portal is not None:
+        return runner.portal.call(go)
     if streams:
         return llm.stream_run_tools("Hi", tools=tools, max_tokens=12).until_done()
     return llm.run_tools("Hi", tools=tools, max_tokens=12)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import recordings
-from support.nulls import null_and_absent
+from support.null_or_absent import null_and_absent
 from support.scripted import ScriptedServer, body, close, head, reply, sse, stream
 from vllmchat import (
     BadRequestError,
@@ -31,7 +31,7 @@ from vllmchat.http.sse import ServerSentEvent
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
     from vllmchat.client.request import JSONRequest
 
 Object = dict[str, Any]
@@ -455,35 +455,35 @@ def test_a_stream_is_complete_when_every_choice_has_finished() -> None:
 
 
 def ask(
-    colour: Colour, server: ScriptedServer, *args: Any, openai: bool = False, **params: Any
+    runner: Runner, server: ScriptedServer, *args: Any, openai: bool = False, **params: Any
 ) -> TextCompletion:
     provider = OpenAIProvider if openai else VLLMProvider
-    found: TextCompletion = colour.do(provider("m", base_url=server.base_url), "complete", *args, **params)
+    found: TextCompletion = runner.do(provider("m", base_url=server.base_url), "complete", *args, **params)
     return found
 
 
 @pytest.mark.parametrize("openai", [False, True])
-def test_complete(colour: Colour, scripted: ScriptedServer, openai: bool) -> None:
+def test_complete(runner: Runner, scripted: ScriptedServer, openai: bool) -> None:
     scripted.add(reply(whole("one", "two")))
-    completion = ask(colour, scripted, ["a", "b"], openai=openai, max_tokens=5, temperature=None)
+    completion = ask(runner, scripted, ["a", "b"], openai=openai, max_tokens=5, temperature=None)
     assert completion.texts == ["one", "two"]
     assert completion.request_id
     assert scripted.requests[0].path == "/v1/completions"
     assert scripted.requests[0].json() == {"model": "m", "prompt": ["a", "b"], "max_tokens": 5}
 
 
-def test_complete_accepts_only_embeddings(colour: Colour, scripted: ScriptedServer) -> None:
+def test_complete_accepts_only_embeddings(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.version = "0.33.0"
     scripted.add(reply(whole("one")))
-    assert ask(colour, scripted, prompt_embeds="AAAA").text == "one"
+    assert ask(runner, scripted, prompt_embeds="AAAA").text == "one"
     assert scripted.requests[0].json() == {"model": "m", "prompt_embeds": "AAAA"}
 
 
 @pytest.mark.parametrize("openai", [False, True])
-def test_a_stream(colour: Colour, scripted: ScriptedServer, openai: bool) -> None:
+def test_a_stream(runner: Runner, scripted: ScriptedServer, openai: bool) -> None:
     scripted.add(stream(text("a", "b", finish="stop")))
     provider = OpenAIProvider if openai else VLLMProvider
-    got = colour.open(provider("m", base_url=scripted.base_url), "stream_complete", "Hello")
+    got = runner.open(provider("m", base_url=scripted.base_url), "stream_complete", "Hello")
     assert not scripted.requests
     with got:
         assert got.texts() == ["a", "b"]
@@ -494,21 +494,21 @@ def test_a_stream(colour: Colour, scripted: ScriptedServer, openai: bool) -> Non
     assert asked.get("stream_options") == (None if openai else {"include_usage": True})
 
 
-def test_an_interrupted_stream_keeps_the_partial_completion(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_interrupted_stream_keeps_the_partial_completion(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.add(stream(text("a", "b"), done=False))
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_complete", "Hello")
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_complete", "Hello")
     with pytest.raises(StreamInterruptedError) as caught:
         got.until_done()
     assert isinstance(caught.value.partial, TextCompletion)
     assert caught.value.partial.text == "ab"
 
 
-def test_an_error_inside_the_stream_is_raised(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_error_inside_the_stream_is_raised(runner: Runner, scripted: ScriptedServer) -> None:
     error = {"error": {"message": "bad grammar", "type": "BadRequestError", "param": None, "code": 400}}
     scripted.script(
         head(headers={"content-type": "text/event-stream"}), body(sse(text("a")[0]) + sse(error)), close
     )
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_complete", "Hello")
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_complete", "Hello")
     with pytest.raises(BadRequestError, match="bad grammar") as caught:
         got.until_done()
     assert caught.value.partial is not None

@@ -30,7 +30,7 @@ from vllmchat.generate.stream import GenerationReader
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
 
 Object = dict[str, Any]
 
@@ -233,12 +233,12 @@ def test_invalid_rendered_prompts(data: bytes) -> None:
         decode_all_rendered(b"[" + data + b"]")
 
 
-def test_render_methods(colour: Colour, scripted: ScriptedServer) -> None:
+def test_render_methods(runner: Runner, scripted: ScriptedServer) -> None:
     body = json.loads(recordings.load("render").body)
     scripted.add(reply(body), reply([body, body]))
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    assert colour.do(llm, "render", "Hello", temperature=0).token_ids == body["token_ids"]
-    assert len(colour.do(llm, "render_completion", ["a", "b"], max_tokens=3)) == 2
+    assert runner.do(llm, "render", "Hello", temperature=0).token_ids == body["token_ids"]
+    assert len(runner.do(llm, "render_completion", ["a", "b"], max_tokens=3)) == 2
     assert [request.path for request in scripted.requests] == [
         "/v1/chat/completions/render",
         "/v1/completions/render",
@@ -277,17 +277,17 @@ def test_invalid_responses(data: bytes) -> None:
         decode_event(data)
 
 
-def test_generate(colour: Colour, scripted: ScriptedServer) -> None:
+def test_generate(runner: Runner, scripted: ScriptedServer) -> None:
     recorded = recordings.load("generate")
     scripted.add(reply(json.loads(recorded.body)))
     llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
-    generation: Generation = colour.do(llm, "generate", [300, 301, 302], max_tokens=4, temperature=0)
+    generation: Generation = runner.do(llm, "generate", [300, 301, 302], max_tokens=4, temperature=0)
     assert generation.token_ids == [14, 615, 3, 14]
     assert scripted.requests[0].path == "/inference/v1/generate"
     assert scripted.requests[0].json() == recorded.request
 
 
-def test_a_stream_adds_up(colour: Colour, scripted: ScriptedServer) -> None:
+def test_a_stream_adds_up(runner: Runner, scripted: ScriptedServer) -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
     first = chunk(1, prompt_token_ids=[7, 8])
     first["choices"][0]["logprobs"] = {"content": [{"token_id": 1, "logprob": -0.5, "rank": 1}]}
@@ -295,7 +295,7 @@ def test_a_stream_adds_up(colour: Colour, scripted: ScriptedServer) -> None:
     last["choices"][0]["logprobs"] = {"content": [{"token_id": 2, "logprob": -0.1, "rank": 1}]}
     end: Object = {"request_id": "generate-tokens-1", "output_mode": "tokens", "choices": [], "usage": usage}
     scripted.add(stream([first, last, end]))
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300], max_tokens=3)
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300], max_tokens=3)
     pieces: list[Any] = list(got)
     assert [piece.token_ids for piece in pieces] == [[1], [2, 3], []]
     assert {piece.text for piece in pieces} == {""}
@@ -342,36 +342,36 @@ def test_missing_log_probabilities() -> None:
     assert len(choice.logprobs.content or []) == 1
 
 
-def test_an_interrupted_stream_keeps_the_partial_generation(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_interrupted_stream_keeps_the_partial_generation(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.add(stream([chunk(1, 2)], done=False))
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     with pytest.raises(StreamInterruptedError) as caught:
         got.until_done()
     assert isinstance(caught.value.partial, Generation)
     assert caught.value.partial.token_ids == [1, 2]
 
 
-def test_a_response_that_is_not_streamed_is_one_chunk(colour: Colour, scripted: ScriptedServer) -> None:
+def test_a_response_that_is_not_streamed_is_one_chunk(runner: Runner, scripted: ScriptedServer) -> None:
     # vLLM 0.12 to 0.19 respond like this, regardless of `stream`.
     choice = {"index": 0, "logprobs": None, "finish_reason": "length", "token_ids": [548, 649]}
     scripted.reply({"request_id": "b", "choices": [choice], "prompt_logprobs": None})
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     pieces: list[Any] = list(got)
     assert [piece.token_ids for piece in pieces] == [[548, 649]]
     inner: Any = got.inner
     assert (inner.generation.token_ids, inner.generation.finish_reason) == ([548, 649], "length")
 
 
-def test_an_error_instead_of_a_stream(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_error_instead_of_a_stream(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.reply({"error": {"message": "no such token", "type": "BadRequestError", "code": 400}})
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     with pytest.raises(BadRequestError, match="no such token"):
         got.until_done()
 
 
-def test_a_json_response_that_is_not_a_generation(colour: Colour, scripted: ScriptedServer) -> None:
+def test_a_json_response_that_is_not_a_generation(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.reply({"hello": "world"})
-    got = colour.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
+    got = runner.open(VLLMProvider("m", base_url=scripted.base_url), "stream_generate", [300])
     with pytest.raises(ResponseError, match="is not a chunk of a generation"):
         got.until_done()
 
@@ -382,7 +382,7 @@ def test_a_json_response_that_is_not_a_generation(colour: Colour, scripted: Scri
 @pytest.mark.parametrize(("status", "body"), [(403, SCALE_OUT), (404, {"detail": "Not Found"})])
 @pytest.mark.parametrize("method", ["render", "render_completion", "generate", "stream_generate"])
 def test_the_error_names_the_option(
-    colour: Colour, scripted: ScriptedServer, method: str, status: int, body: Object
+    runner: Runner, scripted: ScriptedServer, method: str, status: int, body: Object
 ) -> None:
     scripted.add(reply(body, status))
     llm = VLLMProvider("m", base_url=scripted.base_url)
@@ -390,9 +390,9 @@ def test_the_error_names_the_option(
 
     def ask() -> object:
         return (
-            colour.open(llm, method, prompt).until_done()
+            runner.open(llm, method, prompt).until_done()
             if "stream" in method
-            else colour.do(llm, method, prompt)
+            else runner.do(llm, method, prompt)
         )
 
     with pytest.raises((PermissionDeniedError, NotFoundError), match="--enable-scale-out") as caught:

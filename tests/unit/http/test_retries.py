@@ -21,7 +21,7 @@ from vllmchat import (
 )
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import Step
 
 pytestmark = pytest.mark.usefixtures("pauses")
@@ -44,8 +44,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 class Asking:
     """Gets replies, whole or streamed."""
 
-    def __init__(self, colour: Colour, server: ScriptedServer, streaming: bool) -> None:
-        self.colour = colour
+    def __init__(self, runner: Runner, server: ScriptedServer, streaming: bool) -> None:
+        self.runner = runner
         self.server = server
         self.streaming = streaming
         self.llm = VLLMProvider("m", base_url=server.base_url)
@@ -54,8 +54,8 @@ class Asking:
         """Gets a reply's text."""
         llm = llm or self.llm
         if self.streaming:
-            return self.colour.stream(llm, **params).until_done().text
-        return self.colour.chat(llm, **params).text
+            return self.runner.stream(llm, **params).until_done().text
+        return self.runner.chat(llm, **params).text
 
     def answer(self, text: str) -> None:
         """Queues a good reply."""
@@ -71,8 +71,8 @@ class Asking:
 
 
 @pytest.fixture(params=["whole", "stream"])
-def ask(request: pytest.FixtureRequest, colour: Colour, scripted: ScriptedServer) -> Asking:
-    return Asking(colour, scripted, request.param == "stream")
+def ask(request: pytest.FixtureRequest, runner: Runner, scripted: ScriptedServer) -> Asking:
+    return Asking(runner, scripted, request.param == "stream")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -102,12 +102,12 @@ def test_a_stale_connection_is_replaced(ask: Asking, end: Step, pauses: list[int
     assert len(set(ask.ids)) == 3
 
 
-def test_a_server_that_closes_after_each_response(colour: Colour) -> None:
+def test_a_server_that_closes_after_each_response(runner: Runner) -> None:
     with ScriptedServer(requests_per_connection=1) as server:
         llm = VLLMProvider("m", base_url=server.base_url)
         for number in range(4):
             server.reply(completion(str(number)))
-            assert colour.chat(llm).text == str(number)
+            assert runner.chat(llm).text == str(number)
 
 
 def test_a_new_connection_that_ends_without_a_response_raises(ask: Asking) -> None:
@@ -142,13 +142,13 @@ def test_a_read_that_times_out_raises(ask: Asking) -> None:
     assert len(ask.server.requests) == 2
 
 
-def test_a_stream_is_not_retried_once_it_has_begun(colour: Colour, scripted: ScriptedServer) -> None:
+def test_a_stream_is_not_retried_once_it_has_begun(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.stream([chunk("a"), reset])
     with pytest.raises((StreamInterruptedError, APIConnectionError)):
-        colour.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
+        runner.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
     scripted.stream([{"error": {"message": "busy", "code": 503}}])
     with pytest.raises(ServiceUnavailableError):
-        colour.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
+        runner.stream(VLLMProvider("m", base_url=scripted.base_url)).until_done()
     assert len(scripted.requests) == 2
 
 

@@ -49,7 +49,7 @@ from vllmchat.http.sse import SSEDecoder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour, Stream
+    from support.runners import Runner, Stream
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "vllm-0.32.0"
 
@@ -60,9 +60,9 @@ def llm(scripted: ScriptedServer) -> VLLMProvider:
 
 
 @pytest.fixture
-def stream(colour: Colour, llm: VLLMProvider) -> Callable[[], Stream]:
+def stream(runner: Runner, llm: VLLMProvider) -> Callable[[], Stream]:
     """Creates streams from the scripted server, sync and async."""
-    return lambda: colour.stream(llm)
+    return lambda: runner.stream(llm)
 
 
 Make: TypeAlias = "Callable[[], Stream]"
@@ -224,10 +224,10 @@ def test_a_finish_reason_completes_a_truncated_stream(scripted: ScriptedServer, 
     assert stream().until_done().text == "b"
 
 
-def test_every_choice_must_finish(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_every_choice_must_finish(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     both = [part(0, "a"), part(1, "b"), part(1, "", "stop"), part(0, "", "length")]
     scripted.stream(both, done=False)
-    talk = colour.stream(llm, n=2)
+    talk = runner.stream(llm, n=2)
     assert [choice.message.content for choice in talk.until_done().choices] == ["a", "b"]
 
 
@@ -483,11 +483,11 @@ def test_a_stream_that_ends_before_the_first_chunk(scripted: ScriptedServer, str
 
 
 def test_missing_choices_interrupt_the_stream(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.stream(chunks("a"), done=False)
     with pytest.raises(StreamInterruptedError):
-        colour.stream(llm, n=2).until_done()
+        runner.stream(llm, n=2).until_done()
 
 
 def test_an_interrupted_stream_has_no_finished_event(scripted: ScriptedServer, stream: Make) -> None:

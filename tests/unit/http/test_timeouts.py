@@ -32,7 +32,7 @@ from vllmchat import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,11 @@ defaults."""
 
 
 @pytest.fixture(params=["whole", "stream"])
-def ask(request: pytest.FixtureRequest, colour: Colour) -> Callable[[VLLMProvider], object]:
+def ask(request: pytest.FixtureRequest, runner: Runner) -> Callable[[VLLMProvider], object]:
     """Gets a reply, whole or streamed."""
     if request.param == "whole":
-        return colour.chat
-    return lambda llm: colour.stream(llm).until_done()
+        return runner.chat
+    return lambda llm: runner.stream(llm).until_done()
 
 
 def passed(act: Callable[[], object], limit: str, seconds: float) -> APITimeoutError:
@@ -100,52 +100,52 @@ def test_first_token(scripted: ScriptedServer, ask: Callable[[VLLMProvider], obj
 
 @pytest.mark.parametrize("noise", [[], [KEEP_ALIVE], [b": \n\n", b"data: \n\n", b"event: x\n\n"]])
 def test_first_token_ends_with_the_first_event_not_with_the_first_byte(
-    scripted: ScriptedServer, colour: Colour, noise: list[bytes]
+    scripted: ScriptedServer, runner: Runner, noise: list[bytes]
 ) -> None:
     scripted.stream([*noise, never])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT, idle=0.01))
-    passed(colour.stream(llm).until_done, "first_token", SHORT)
+    passed(runner.stream(llm).until_done, "first_token", SHORT)
 
 
-def test_a_token_that_arrived_in_time_but_is_read_late(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_token_that_arrived_in_time_but_is_read_late(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([gate := Gate(), *chunks("a", "b")])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT))
-    with colour.stream(llm) as talk:
+    with runner.stream(llm) as talk:
         gate.release()
         time.sleep(3 * SHORT)  # the caller is busy: the point of this test
         assert talk.until_done().text == "ab"
 
 
-def test_first_token_expires_even_while_bytes_arrive(scripted: ScriptedServer, colour: Colour) -> None:
+def test_first_token_expires_even_while_bytes_arrive(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([forever(KEEP_ALIVE * 1000)])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(first_token=SHORT))
-    passed(colour.stream(llm).until_done, "first_token", SHORT)
+    passed(runner.stream(llm).until_done, "first_token", SHORT)
 
 
-def test_idle_in_a_stream(scripted: ScriptedServer, colour: Colour) -> None:
+def test_idle_in_a_stream(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([chunk("a"), chunk("b"), never])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(idle=SHORT))
-    error = passed(colour.stream(llm).until_done, "idle", SHORT)
+    error = passed(runner.stream(llm).until_done, "idle", SHORT)
     assert error.partial is not None
     assert error.partial.text == "ab"
     assert str(error).startswith(f"{scripted.base_url}/chat/completions stopped sending for")
     assert scripted.wait_client_closed()
 
 
-def test_idle_in_a_whole_reply(scripted: ScriptedServer, colour: Colour) -> None:
+def test_idle_in_a_whole_reply(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.script(head(200, {"content-length": "99"}), body(b"{"), never)
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(idle=SHORT))
-    passed(lambda: colour.chat(llm), "idle", SHORT)
+    passed(lambda: runner.chat(llm), "idle", SHORT)
     assert scripted.wait_client_closed()
 
 
-def test_idle_restarts_with_each_byte(scripted: ScriptedServer, colour: Colour) -> None:
+def test_idle_restarts_with_each_byte(scripted: ScriptedServer, runner: Runner) -> None:
     def pause(_: object) -> None:
         time.sleep(0.1)
 
     scripted.stream([chunk("a"), pause, chunk("b"), pause, chunk("c"), pause, *chunks()])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(idle=0.25))
-    assert colour.stream(llm).until_done().text == "abc"
+    assert runner.stream(llm).until_done().text == "abc"
 
 
 def test_idle_in_an_errors_body_costs_only_the_body(
@@ -157,10 +157,10 @@ def test_idle_in_an_errors_body_costs_only_the_body(
         ask(llm)
 
 
-def test_after_the_finish_reason_timeouts_are_harmless(scripted: ScriptedServer, colour: Colour) -> None:
+def test_after_the_finish_reason_timeouts_are_harmless(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([*chunks("a"), never])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(idle=SHORT))
-    assert colour.stream(llm).until_done().text == "a"
+    assert runner.stream(llm).until_done().text == "a"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -175,28 +175,28 @@ def test_a_number_is_total(scripted: ScriptedServer, ask: Callable[[VLLMProvider
     assert len(scripted.requests) <= 1
 
 
-def test_a_number_for_one_call(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_number_for_one_call(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     scripted.script(never)
-    passed(lambda: colour.chat(llm, timeout=SHORT), "total", SHORT)
+    passed(lambda: runner.chat(llm, timeout=SHORT), "total", SHORT)
     scripted.script(never)
-    passed(colour.stream(llm, timeout=SHORT).until_done, "total", SHORT)
+    passed(runner.stream(llm, timeout=SHORT).until_done, "total", SHORT)
     scripted.script(never)
-    passed(lambda: colour.chat(llm.with_options(timeout=SHORT)), "total", SHORT)
+    passed(lambda: runner.chat(llm.with_options(timeout=SHORT)), "total", SHORT)
 
 
-def test_total_ends_an_endless_stream(scripted: ScriptedServer, colour: Colour) -> None:
+def test_total_ends_an_endless_stream(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([forever(sse(chunk("a")) * 100)])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=0.4)
-    error = passed(colour.stream(llm).until_done, "total", 0.4)
+    error = passed(runner.stream(llm).until_done, "total", 0.4)
     assert error.partial is not None
     assert error.partial.text.startswith("aaaa")
 
 
-def test_total_ends_an_endless_reply(scripted: ScriptedServer, colour: Colour) -> None:
+def test_total_ends_an_endless_reply(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.script(head(200, {"content-length": "999999999"}), forever(b"x" * 1000))
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=SHORT)
-    passed(lambda: colour.chat(llm), "total", SHORT)
+    passed(lambda: runner.chat(llm), "total", SHORT)
 
 
 def test_total_limits_connecting(ask: Callable[[VLLMProvider], object]) -> None:
@@ -241,7 +241,7 @@ def test_no_pause_goes_beyond_total(scripted: ScriptedServer, ask: Callable[[VLL
 
 
 def test_none_disables_a_timeout(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A day passes while the server thinks, and another one in the middle of its response.
     days = 0
@@ -249,7 +249,7 @@ def test_none_disables_a_timeout(
     first, second = Gate(), Gate()
     scripted.stream([first, chunk("a"), second, *chunks("b")])
     llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(None, None, None, None))
-    with colour.stream(llm) as stream:
+    with runner.stream(llm) as stream:
         first.wait_reached()
         days += 1
         first.release()
@@ -259,9 +259,9 @@ def test_none_disables_a_timeout(
         assert stream.until_done().text == "ab"
 
 
-def test_the_defaults_end_only_what_hangs(scripted: ScriptedServer, colour: Colour) -> None:
+def test_the_defaults_end_only_what_hangs(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(completion("hello"))
-    assert colour.chat(VLLMProvider("m", base_url=scripted.base_url)).text == "hello"
+    assert runner.chat(VLLMProvider("m", base_url=scripted.base_url)).text == "hello"
 
 
 def test_a_call_after_one_that_timed_out(

@@ -27,7 +27,7 @@ from vllmchat import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
 
 CHAT = [{"role": "user", "content": "Hello"}]
@@ -35,15 +35,15 @@ OCTETS = {"content-type": "application/octet-stream"}
 
 
 @pytest.fixture
-def llm(scripted: ScriptedServer, colour: Colour) -> Iterator[VLLMProvider]:
+def llm(scripted: ScriptedServer, runner: Runner) -> Iterator[VLLMProvider]:
     provider = VLLMProvider("m", base_url=scripted.base_url)
     yield provider
-    colour.close(provider)
+    runner.close(provider)
 
 
-def refused(colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
+def refused(runner: Runner, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, method, *args, **params)
+        runner.do(llm, method, *args, **params)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -78,10 +78,10 @@ def metadata(*shapes: list[int], dtype: str = "float32", size: int = 4) -> dict[
 # Embeddings
 
 
-def test_embeddings_come_as_base64(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_embeddings_come_as_base64(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     recorded = recordings.load("embeddings_base64")
     scripted.reply(recorded.body)
-    result: Embeddings = colour.do(llm, "embed", "Hello")
+    result: Embeddings = runner.do(llm, "embed", "Hello")
     [request] = scripted.requests
     assert (request.method, request.path) == ("POST", "/v1/embeddings")
     assert request.json() == {
@@ -99,10 +99,10 @@ def test_embeddings_come_as_base64(scripted: ScriptedServer, colour: Colour, llm
     assert result.request_id == request.headers["x-request-id"]
 
 
-def test_embeddings_come_as_json(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_embeddings_come_as_json(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     recorded = recordings.load("embeddings")
     scripted.reply(recorded.body)
-    result: Embeddings = colour.do(llm, "embed", ["Hello", "world"], encoding_format="float")
+    result: Embeddings = runner.do(llm, "embed", ["Hello", "world"], encoding_format="float")
     assert scripted.requests[0].json() == {
         "model": "m",
         "input": ["Hello", "world"],
@@ -134,10 +134,10 @@ def test_embeddings_come_as_json(scripted: ScriptedServer, colour: Colour, llm: 
     ],
 )
 def test_inputs(
-    inputs: object, sent: object, count: int, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    inputs: object, sent: object, count: int, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(answer(*[[1.0]] * count))
-    result: Embeddings = colour.do(llm, "embed", inputs, dimensions=1)
+    result: Embeddings = runner.do(llm, "embed", inputs, dimensions=1)
     body: Any = scripted.requests[0].json()
     assert body.pop("dimensions") == 1
     assert {name: value for name, value in body.items() if name in ("input", "messages")} == sent
@@ -145,15 +145,15 @@ def test_inputs(
 
 
 def test_conversations_accept_template_parameters(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.version = "0.33.0"
     scripted.reply(recordings.load("embeddings_messages").body)
-    colour.do(llm, "embed", CHAT, enable_thinking=False, continue_final_message=True, timeout=5)
+    runner.do(llm, "embed", CHAT, enable_thinking=False, continue_final_message=True, timeout=5)
     body: Any = scripted.requests[0].json()
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert body["add_generation_prompt"] is False
-    problems = refused(colour, llm, "embed", "text", enable_thinking=False, add_generation_promt=True)
+    problems = refused(runner, llm, "embed", "text", enable_thinking=False, add_generation_promt=True)
     assert problems == [
         (
             "enable_thinking=False: is only for conversations, which go through a chat template; this input is not a "
@@ -163,9 +163,9 @@ def test_conversations_accept_template_parameters(
     ]
 
 
-def test_bytes_with_metadata(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_bytes_with_metadata(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(struct.pack("<4e", 1, 2, 3, 4), headers=metadata([2], [2], dtype="float16", size=2))
-    result: Embeddings = colour.do(llm, "embed", ["a", "b"], embed_dtype="float16")
+    result: Embeddings = runner.do(llm, "embed", ["a", "b"], embed_dtype="float16")
     body: Any = scripted.requests[0].json()
     assert (body["encoding_format"], body["embed_dtype"]) == ("bytes", "float16")
     assert result.vectors == [[1, 2], [3, 4]]
@@ -176,10 +176,10 @@ def test_bytes_with_metadata(scripted: ScriptedServer, colour: Colour, llm: VLLM
 
 
 def test_bytes_without_metadata_are_split_evenly(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(struct.pack(">6f", *range(6)), headers=OCTETS)
-    result: Embeddings = colour.do(
+    result: Embeddings = runner.do(
         llm, "embed", ["a", "b", "c"], encoding_format="bytes_only", endianness="big"
     )
     assert scripted.requests[0].json()["endianness"] == "big"
@@ -188,30 +188,30 @@ def test_bytes_without_metadata_are_split_evenly(
 
 
 def test_many_inputs_of_another_type_come_without_metadata(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(bytes([0x38] * 513), headers=OCTETS)
-    result: Embeddings = colour.do(llm, "embed", ["x"] * 513, embed_dtype="fp8_e4m3")
+    result: Embeddings = runner.do(llm, "embed", ["x"] * 513, embed_dtype="fp8_e4m3")
     assert scripted.requests[0].json()["encoding_format"] == "bytes_only"
     assert result.vectors == [[1.0]] * 513
-    assert refused(colour, llm, "embed", ["x"] * 513, encoding_format="bytes") == [
+    assert refused(runner, llm, "embed", ["x"] * 513, encoding_format="bytes") == [
         "encoding_format='bytes': accepts at most 512 inputs, not 513. Use bytes_only or base64."
     ]
 
 
-def test_a_server_may_return_json_anyway(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_server_may_return_json_anyway(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(answer([0.5], [1.5]))
-    result: Embeddings = colour.do(llm, "embed", ["a", "b"], encoding_format="bytes")
+    result: Embeddings = runner.do(llm, "embed", ["a", "b"], encoding_format="bytes")
     assert result.vectors == [[0.5], [1.5]]
 
 
 def test_results_are_in_the_order_of_the_inputs(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     body = answer([0.0], [1.0], [2.0])
     body["data"] = list(reversed(body["data"]))  # type: ignore[call-overload] # a list, here
     scripted.reply(body)
-    result: Embeddings = colour.do(llm, "embed", ["a", "b", "c"])
+    result: Embeddings = runner.do(llm, "embed", ["a", "b", "c"])
     assert result.vectors == [[0.0], [1.0], [2.0]]
 
 
@@ -236,32 +236,32 @@ def test_other_responses_are_not_embeddings(
     headers: dict[str, str],
     reason: str,
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     llm: VLLMProvider,
 ) -> None:
     scripted.reply(body, headers=headers)
     with pytest.raises(ResponseError, match="not a list of embeddings") as caught:
-        colour.do(llm, "embed", ["a", "b"])
+        runner.do(llm, "embed", ["a", "b"])
     assert reason in str(caught.value)
 
 
-def test_a_shape_that_does_not_fit(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_shape_that_does_not_fit(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     headers = metadata([2])
     headers["metadata"] = headers["metadata"].replace("[2]", "[3]")
     scripted.reply(floats(1, 2), headers=headers)
     with pytest.raises(ResponseError, match=r"8 bytes do not have the shape \[3\]"):
-        colour.do(llm, "embed", "a", encoding_format="bytes")
+        runner.do(llm, "embed", "a", encoding_format="bytes")
 
 
 def test_another_input_in_extra_body_is_not_counted(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(answer([1.0], [2.0]))
-    result: Embeddings = colour.do(llm, "embed", "a", extra_body={"input": ["b", "c"]})
+    result: Embeddings = runner.do(llm, "embed", "a", extra_body={"input": ["b", "c"]})
     assert len(result.vectors) == 2
     scripted.reply(floats(1, 2), headers=OCTETS)
     with pytest.raises(ResponseError, match="its metadata is missing"):
-        colour.do(llm, "embed", "a", extra_body={"input": ["b"]}, encoding_format="bytes_only")
+        runner.do(llm, "embed", "a", extra_body={"input": ["b"]}, encoding_format="bytes_only")
 
 
 @pytest.mark.parametrize(
@@ -289,14 +289,14 @@ def test_another_input_in_extra_body_is_not_counted(
         ],
     ),
 )
-def test_wrong_inputs(inputs: object, problems: list[str], colour: Colour, llm: VLLMProvider) -> None:
-    found = refused(colour, llm, "embed", inputs)
+def test_wrong_inputs(inputs: object, problems: list[str], runner: Runner, llm: VLLMProvider) -> None:
+    found = refused(runner, llm, "embed", inputs)
     assert len(found) == len(problems)
     for text, expected in zip(found, problems, strict=True):
         assert text.startswith(expected), text
 
 
-def test_many_wrong_items_are_reported_as_few_problems(colour: Colour, llm: VLLMProvider) -> None:
+def test_many_wrong_items_are_reported_as_few_problems(runner: Runner, llm: VLLMProvider) -> None:
     several: list[list[object]] = [
         ["a", *[1] * 1000],
         [1, *["a"] * 1000],
@@ -305,12 +305,12 @@ def test_many_wrong_items_are_reported_as_few_problems(colour: Colour, llm: VLLM
         [CHAT, *[[3]] * 1000],
     ]
     for wrong in several:
-        assert len(refused(colour, llm, "embed", wrong)) == 5
+        assert len(refused(runner, llm, "embed", wrong)) == 5
 
 
-def test_wrong_parameters_of_embeddings(colour: Colour, llm: VLLMProvider) -> None:
+def test_wrong_parameters_of_embeddings(runner: Runner, llm: VLLMProvider) -> None:
     assert refused(
-        colour, llm, "embed", [], normalize=True, encoding_format="float", embed_dtype="float16", dimensions=0
+        runner, llm, "embed", [], normalize=True, encoding_format="float", embed_dtype="float16", dimensions=0
     ) == [
         "input=[]: must not be empty.",
         "normalize=True: was removed in vLLM 0.26. Write use_activation=... instead.",
@@ -319,21 +319,21 @@ def test_wrong_parameters_of_embeddings(colour: Colour, llm: VLLMProvider) -> No
     ]
 
 
-def test_a_model_that_does_not_embed(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_model_that_does_not_embed(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     recorded = recordings.load("error_embeddings_unsupported")
     scripted.reply(recorded.body, recorded.status)
     with pytest.raises(NotFoundError, match="--runner pooling --convert embed"):
-        colour.do(llm, "embed", "x")
+        runner.do(llm, "embed", "x")
 
 
 # Pooling
 
 
-def test_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_pooling(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     recorded = recordings.load("pooling")
     scripted.reply({"version": "0.32.0"})
     scripted.reply(recorded.body)
-    result: PoolingOutputs = colour.do(llm, "pool", "Hello", task="embed", use_activation=False)
+    result: PoolingOutputs = runner.do(llm, "pool", "Hello", task="embed", use_activation=False)
     [_, request] = scripted.requests
     assert request.path == "/pooling"
     assert request.json() == {
@@ -349,25 +349,25 @@ def test_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) ->
     assert result.id.startswith("pooling-")
 
 
-def test_rows_of_a_token_task(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_rows_of_a_token_task(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     scripted.reply(answer([[1, 2], [3, 4], [5, 6]], [[7, 8]], key="data"))
-    result: PoolingOutputs = colour.do(llm, "pool", [[1, 2, 3], [4]], task="token_embed")
+    result: PoolingOutputs = runner.do(llm, "pool", [[1, 2, 3], [4]], task="token_embed")
     assert [output.tolist() for output in result.data] == [[[1, 2], [3, 4], [5, 6]], [[7, 8]]]
     assert [output.numpy().shape for output in result.data] == [(3, 2), (1, 2)]
     scripted.reply(floats(*range(8)), headers=metadata([3, 2], [1, 2]))
-    result = colour.do(llm, "pool", [[1, 2, 3], [4]], task="token_embed", encoding_format="bytes")
+    result = runner.do(llm, "pool", [[1, 2, 3], [4]], task="token_embed", encoding_format="bytes")
     assert [output.tolist() for output in result.data] == [[[0, 1], [2, 3], [4, 5]], [[6, 7]]]
     scripted.reply(answer(base64.b64encode(floats(1, 2, 3, 4)).decode(), key="data"))
-    result = colour.do(llm, "pool", CHAT, encoding_format="base64")
+    result = runner.do(llm, "pool", CHAT, encoding_format="base64")
     assert result.data[0].tolist() == [1, 2, 3, 4]
     scripted.reply(b"", headers=metadata([0, 2]))
-    result = colour.do(llm, "pool", "", encoding_format="bytes")
+    result = runner.do(llm, "pool", "", encoding_format="bytes")
     assert result.data[0].tolist() == []
 
 
-def test_what_pooling_rejects(colour: Colour, llm: VLLMProvider) -> None:
-    assert refused(colour, llm, "pool", [CHAT], dimensions=3, encoding_format="bytes_only") == [
+def test_what_pooling_rejects(runner: Runner, llm: VLLMProvider) -> None:
+    assert refused(runner, llm, "pool", [CHAT], dimensions=3, encoding_format="bytes_only") == [
         (
             "input=<a list of 1>: must be one conversation: this route does not accept a list of conversations. "
             "Make one call for each."
@@ -375,23 +375,23 @@ def test_what_pooling_rejects(colour: Colour, llm: VLLMProvider) -> None:
         "dimensions=3: is not accepted here. Call .embed(...) instead.",
         'encoding_format=\'bytes_only\': must be "float", "base64" or "bytes".',
     ]
-    assert refused(colour, llm, "pool", ["x"] * 513, embed_dtype="float16") == [
+    assert refused(runner, llm, "pool", ["x"] * 513, embed_dtype="float16") == [
         "encoding_format='bytes': accepts at most 512 inputs, not 513. Use float, or make several calls."
     ]
-    [problem] = refused(colour, llm, "pool", "x", task="score")
+    [problem] = refused(runner, llm, "pool", "x", task="score")
     assert problem.startswith("task='score': must be")
 
 
-def test_a_response_that_is_not_pooling(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_response_that_is_not_pooling(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(answer({"a": 1}, key="data"))
     with pytest.raises(ResponseError, match="not a pooling response"):
-        colour.do(llm, "pool", "x")
+        runner.do(llm, "pool", "x")
 
 
 # Classes
 
 
-def test_classes(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_classes(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     data = [
         {"index": 0, "label": "POSITIVE", "probs": [0.25, 0.75], "num_classes": 2},
         {"index": 1, "label": None, "probs": [0.5, 0.5], "num_classes": 2},
@@ -401,7 +401,7 @@ def test_classes(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) ->
     scripted.reply(
         {"id": "classify-1", "object": "list", "created": 1, "model": "m", "data": data, "usage": usage}
     )
-    result: Classifications = colour.do(llm, "classify", ["good", "bad"], use_activation=True)
+    result: Classifications = runner.do(llm, "classify", ["good", "bad"], use_activation=True)
     [_, request] = scripted.requests
     assert (request.path, request.json()) == (
         "/classify",
@@ -411,21 +411,21 @@ def test_classes(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) ->
     assert [each.probs.tolist() for each in result.data] == [[0.25, 0.75], [0.5, 0.5]]
     assert (result.data[0].num_classes, result.id) == (2, "classify-1")
     scripted.reply({"data": [{"index": 0, "label": "A"}]})
-    result = colour.do(llm, "classify", CHAT, chat_template_kwargs={"a": 1})
+    result = runner.do(llm, "classify", CHAT, chat_template_kwargs={"a": 1})
     assert result.data[0].probs.tolist() == []
 
 
-def test_a_model_that_does_not_classify(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_model_that_does_not_classify(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     recorded = recordings.load("classify")
     scripted.reply(recorded.body, recorded.status)
     with pytest.raises(NotFoundError, match="--convert classify"):
-        colour.do(llm, "classify", "x")
-    assert refused(colour, llm, "classify", "x", softmax=True) == [
+        runner.do(llm, "classify", "x")
+    assert refused(runner, llm, "classify", "x", softmax=True) == [
         "softmax=True: was removed in vLLM 0.16. Write use_activation=... instead."
     ]
     scripted.reply({"data": []})
     with pytest.raises(ResponseError, match="it has 0 results for 1 inputs"):
-        colour.do(llm, "classify", "x")
+        runner.do(llm, "classify", "x")
 
 
 # Scores
@@ -434,10 +434,10 @@ def test_a_model_that_does_not_classify(scripted: ScriptedServer, colour: Colour
 IMAGE = {"content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
 
 
-def test_scores(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_scores(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     scripted.reply(recordings.load("score").body)
-    result: Scores = colour.do(
+    result: Scores = runner.do(
         llm, "score", "Hello", ("Hello", "world"), max_tokens_per_doc=5, instruction="i"
     )
     [request] = scripted.requests
@@ -453,10 +453,10 @@ def test_scores(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> 
     assert (result.id[:6], result.data[1].index) == ("score-", 1)
 
 
-def test_pairs_of_any_kind(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_pairs_of_any_kind(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     for left, right, count in ((IMAGE, "a", 1), (["a", IMAGE], ["b", "c"], 2), (["a"], ["b", "c", IMAGE], 3)):
         scripted.reply({"data": [{"index": place, "score": 0.5} for place in range(count)]})
-        result: Scores = colour.do(llm, "score", left, right)
+        result: Scores = runner.do(llm, "score", left, right)
         assert len(result.scores) == count
 
 
@@ -488,34 +488,34 @@ def test_pairs_of_any_kind(scripted: ScriptedServer, colour: Colour, llm: VLLMPr
     ],
 )
 def test_what_is_not_a_pair(
-    left: object, right: object, problems: list[str], colour: Colour, llm: VLLMProvider
+    left: object, right: object, problems: list[str], runner: Runner, llm: VLLMProvider
 ) -> None:
-    found = refused(colour, llm, "score", left, right)
+    found = refused(runner, llm, "score", left, right)
     assert len(found) == len(problems)
     for text, expected in zip(found, problems, strict=True):
         assert text.startswith(expected), text
 
 
-def test_wrong_parameters_of_scores(colour: Colour, llm: VLLMProvider) -> None:
-    assert len(refused(colour, llm, "score", "a", [1] * 1000)) == 5
-    assert refused(colour, llm, "score", "a", "b", max_tokens_per_doc=-1, activation=True) == [
+def test_wrong_parameters_of_scores(runner: Runner, llm: VLLMProvider) -> None:
+    assert len(refused(runner, llm, "score", "a", [1] * 1000)) == 5
+    assert refused(runner, llm, "score", "a", "b", max_tokens_per_doc=-1, activation=True) == [
         "max_tokens_per_doc=-1: must be at least 0.",
         "activation=True: was removed in vLLM 0.16. Write use_activation=... instead.",
     ]
 
 
-def test_scores_that_are_missing(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_scores_that_are_missing(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply({"data": []})
     with pytest.raises(ResponseError, match="it has 0 results for 2 inputs"):
-        colour.do(llm, "score", "a", ["b", "c"])
+        runner.do(llm, "score", "a", ["b", "c"])
     scripted.reply({"data": []})
-    result: Scores = colour.do(llm, "score", "a", "b", extra_body={"text_2": []})
+    result: Scores = runner.do(llm, "score", "a", "b", extra_body={"text_2": []})
     assert result.scores == []
 
 
-def test_a_ranking(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_ranking(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(recordings.load("rerank").body)
-    result: Ranking = colour.do(llm, "rerank", "Hello", ("Hello", "world"), top_n=1)
+    result: Ranking = runner.do(llm, "rerank", "Hello", ("Hello", "world"), top_n=1)
     [request] = scripted.requests
     assert request.path == "/v1/rerank"
     assert request.json() == {"model": "m", "query": "Hello", "documents": ["Hello", "world"], "top_n": 1}
@@ -526,17 +526,17 @@ def test_a_ranking(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) 
     assert result.usage.total_tokens == 6
 
 
-def test_what_cannot_be_ranked(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
-    assert refused(colour, llm, "rerank", 3, "a", top_n=-1, top_k=2) == [
+def test_what_cannot_be_ranked(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
+    assert refused(runner, llm, "rerank", 3, "a", top_n=-1, top_k=2) == [
         "query=3: must be a text or a mapping with `content`, not an int.",
         "documents='a': must be a list of texts or of mappings with `content`, not a str. Wrap it in [...].",
         "top_n=-1: must be at least 0.",
         "top_k=2: is not a parameter of rerank. Did you mean `top_n`?",
     ]
-    assert refused(colour, llm, "rerank", "a", []) == ["documents=[]: must not be empty."]
+    assert refused(runner, llm, "rerank", "a", []) == ["documents=[]: must not be empty."]
     scripted.reply({"data": []})
     with pytest.raises(ResponseError, match="not a ranking"):
-        colour.do(llm, "rerank", "a", ["b"])
+        runner.do(llm, "rerank", "a", ["b"])
     scripted.reply({"detail": "Not Found"}, 404)
     with pytest.raises(NotFoundError, match="cross-encoder"):
-        colour.do(llm, "rerank", "a", ["b"])
+        runner.do(llm, "rerank", "a", ["b"])

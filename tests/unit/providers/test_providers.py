@@ -28,7 +28,7 @@ from vllmchat.http.timeout import DEFAULT_TIMEOUT
 from vllmchat.version import VERSION
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
 
 Either = type[VLLMProvider] | type[OpenAIProvider]
 EITHER = pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
@@ -63,13 +63,13 @@ def test_api_key(
     variable: str,
     default: str | None,
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripted.always(answer_any)
 
     def sent(**options: Any) -> str | None:
-        colour.chat(cls("m", base_url=scripted.base_url, **options))
+        runner.chat(cls("m", base_url=scripted.base_url, **options))
         return scripted.requests[-1].headers.get("authorization")
 
     assert sent() == default
@@ -100,14 +100,14 @@ def test_timeout() -> None:
 
 
 @EITHER
-def test_headers(cls: Either, scripted: ScriptedServer, colour: Colour) -> None:
+def test_headers(cls: Either, scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = cls("m", base_url=scripted.base_url, headers={"X-Team": " a ", "User-Agent": "mine"})
-    colour.chat(llm)
+    runner.chat(llm)
     headers = scripted.requests[0].headers
     assert (headers["x-team"], headers["user-agent"]) == ("a", "mine")
     assert headers["host"] == scripted.origin.removeprefix("http://")
-    colour.chat(cls("m", base_url=scripted.base_url, headers={"Host": "virtual.example"}))
+    runner.chat(cls("m", base_url=scripted.base_url, headers={"Host": "virtual.example"}))
     assert [value for name, value in scripted.requests[1].raw_headers if name.lower() == "host"] == [
         "virtual.example"
     ]
@@ -183,18 +183,18 @@ def test_wrong_types() -> None:
         (" ", "/v1"),
     ],
 )
-def test_base_url_forms(given: str, path: str, scripted: ScriptedServer, colour: Colour) -> None:
+def test_base_url_forms(given: str, path: str, scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.origin + given)
-    colour.chat(llm)
+    runner.chat(llm)
     assert scripted.requests[0].target == f"{path}/chat/completions"
     assert llm.base_url == scripted.origin + path
 
 
-def test_openai_takes_base_url_as_it_is(scripted: ScriptedServer, colour: Colour) -> None:
+def test_openai_takes_base_url_as_it_is(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     for given, path in (("", ""), ("/api/", "/api"), ("/v1", "/v1"), ("/openai/v1beta", "/openai/v1beta")):
-        colour.chat(OpenAIProvider("m", base_url=scripted.origin + given))
+        runner.chat(OpenAIProvider("m", base_url=scripted.origin + given))
         assert scripted.requests[-1].target == f"{path}/chat/completions"
 
 
@@ -267,12 +267,12 @@ def test_not_pickled_or_copied(cls: Either) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_with_options_shares_connections(scripted: ScriptedServer, colour: Colour) -> None:
+def test_with_options_shares_connections(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url, api_key="one", headers={"x-a": "1", "x-b": "2"})
     other = llm.with_options(model="n", api_key="two", headers={"X-B": "3"}, timeout=9, max_retries=0)
     for each in (llm, other, llm):
-        colour.chat(each)
+        runner.chat(each)
     assert scripted.connections == 1
     first, second, third = scripted.requests
     assert [request.json()["model"] for request in scripted.requests] == ["m", "n", "m"]
@@ -287,18 +287,18 @@ def test_with_options_shares_connections(scripted: ScriptedServer, colour: Colou
     assert type(other) is VLLMProvider
     scripted.busy()
     with pytest.raises(Exception, match="busy"):
-        colour.chat(other)
+        runner.chat(other)
 
 
-def test_closing_a_copy_does_nothing(scripted: ScriptedServer, colour: Colour) -> None:
+def test_closing_a_copy_does_nothing(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
     copied = llm.with_options(model="n")
-    colour.chat(llm)
-    colour.close(copied)
-    colour.chat(llm)
+    runner.chat(llm)
+    runner.close(copied)
+    runner.chat(llm)
     assert scripted.connections == 1
-    colour.close(llm)
+    runner.close(llm)
     assert scripted.wait_client_closed()
 
 
@@ -333,14 +333,14 @@ def test_context_managers_close(scripted: ScriptedServer) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_the_server_is_asked_for_its_model_once(scripted: ScriptedServer, colour: Colour) -> None:
+def test_the_server_is_asked_for_its_model_once(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider(base_url=scripted.base_url)
     assert llm.model is None
-    colour.chat(llm)
-    assert colour.stream(llm).texts() == ["H", "i"]
-    colour.chat(llm, model="other")
-    colour.chat(llm.with_options(headers={"x": "y"}))
+    runner.chat(llm)
+    assert runner.stream(llm).texts() == ["H", "i"]
+    runner.chat(llm, model="other")
+    runner.chat(llm.with_options(headers={"x": "y"}))
     assert llm.model == "served"
     assert "served" in repr(llm)
     assert [request.path for request in scripted.requests].count("/v1/models") == 1
@@ -352,9 +352,9 @@ def test_the_server_is_asked_for_its_model_once(scripted: ScriptedServer, colour
     ]
 
 
-def test_a_given_model_is_not_asked_for(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_given_model_is_not_asked_for(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
-    colour.chat(VLLMProvider(base_url=scripted.base_url), model="mine")
+    runner.chat(VLLMProvider(base_url=scripted.base_url), model="mine")
     assert [request.path for request in scripted.requests] == ["/v1/chat/completions"]
 
 
@@ -381,22 +381,22 @@ def test_many_threads_ask_once(scripted: ScriptedServer) -> None:
     assert [request.path for request in scripted.requests].count("/v1/models") == 1
 
 
-def test_several_models_or_none(scripted: ScriptedServer, colour: Colour) -> None:
+def test_several_models_or_none(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(models("a", "b"))
     llm = VLLMProvider(base_url=scripted.base_url)
     with pytest.raises(InvalidRequestError, match="the server serves a, b: set model= to one of them"):
-        colour.chat(llm)
+        runner.chat(llm)
     scripted.reply(models())
     with pytest.raises(InvalidRequestError, match="the server serves no model"):
-        colour.chat(llm)
+        runner.chat(llm)
     adapter = {"data": [{"id": "base"}, {"id": "sql", "parent": "base"}]}
     scripted.reply(adapter)
     with pytest.raises(InvalidRequestError, match=r"serves base, sql \(an adapter of base\)"):
-        colour.chat(llm)
+        runner.chat(llm)
     # It is asked again, since it may have been starting.
     scripted.reply(models("a"))
     scripted.reply(completion())
-    assert colour.chat(llm).text == "hi"
+    assert runner.chat(llm).text == "hi"
 
 
 @pytest.mark.anyio
@@ -460,20 +460,20 @@ async def test_a_cancelled_question_is_asked_by_the_next(scripted: ScriptedServe
     assert texts == ["Ho"]
 
 
-def test_a_server_that_is_down(colour: Colour) -> None:
+def test_a_server_that_is_down(runner: Runner) -> None:
     with refusing_origin() as origin:
         llm = VLLMProvider(base_url=origin, max_retries=0)
         with pytest.raises(APIConnectionError, match="vllm serve"):
-            colour.chat(llm)
+            runner.chat(llm)
 
 
-def test_openai_without_a_model(colour: Colour) -> None:
+def test_openai_without_a_model(runner: Runner) -> None:
     llm = OpenAIProvider(base_url="http://127.0.0.1:9/v1")
     words = r"no model is set. Write OpenAIProvider\('MODEL'\) or model='MODEL'"
     with pytest.raises(InvalidRequestError, match=words):
-        colour.chat(llm)
+        runner.chat(llm)
     with pytest.raises(InvalidRequestError, match=words):
-        colour.stream(llm).texts()
+        runner.stream(llm).texts()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -536,11 +536,11 @@ def test_a_method_without_a_client(cls: Either) -> None:
 
 
 @EITHER
-def test_messages_and_parameters_are_judged_together(cls: Either, colour: Colour) -> None:
+def test_messages_and_parameters_are_judged_together(cls: Either, runner: Runner) -> None:
     llm = cls("m", base_url="http://localhost:1")
     message: Any = {"role": "user", "content": "x"}
     wrong: Any = {"topk": 5, "temperature": 9}
-    for ask in (colour.chat, colour.stream):
+    for ask in (runner.chat, runner.stream):
         with pytest.raises(InvalidRequestError) as caught:
             ask(llm, message, **wrong)
         found = [problem.parameter for problem in caught.value.problems]
@@ -563,10 +563,10 @@ WRONG_SUBJECTS: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("method", "subject"), WRONG_SUBJECTS)
-def test_all_problems_of_a_call_come_in_one_error(method: str, subject: object, colour: Colour) -> None:
+def test_all_problems_of_a_call_come_in_one_error(method: str, subject: object, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
     kind = [int] if method == "parse" else []
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, method, subject, *kind, temprature=0.5)
+        runner.do(llm, method, subject, *kind, temprature=0.5)
     assert len(caught.value.problems) == 2
     assert caught.value.problems[-1].parameter == "temprature"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import recordings
-from support.nulls import null_and_absent
+from support.null_or_absent import null_and_absent
 from support.scripted import ScriptedServer, reply, stream
 from vllmchat import (
     BadRequestError,
@@ -39,7 +39,7 @@ from vllmchat.responses.response import ResponseItem, decode_response
 from vllmchat.responses.stream import ResponseReader
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
 
 Object = dict[str, Any]
 
@@ -460,16 +460,16 @@ def test_an_event_of_another_shape_is_invalid() -> None:
 # The methods, sync and async
 
 
-def ask(colour: Colour, server: ScriptedServer, *pieces: bytes | Object, done: bool = False) -> Any:
+def ask(runner: Runner, server: ScriptedServer, *pieces: bytes | Object, done: bool = False) -> Any:
     server.add(stream(pieces, done=done))
-    return colour.open(VLLMProvider("m", base_url=server.base_url), "stream_respond", "Hello")
+    return runner.open(VLLMProvider("m", base_url=server.base_url), "stream_respond", "Hello")
 
 
-def test_respond(colour: Colour, scripted: ScriptedServer) -> None:
+def test_respond(runner: Runner, scripted: ScriptedServer) -> None:
     recorded = recordings.load("responses")
     scripted.add(reply(json.loads(recorded.body)))
     llm = VLLMProvider("tiny-qwen3", base_url=scripted.base_url)
-    response: ModelResponse = colour.do(llm, "respond", "Hello", temperature=0)
+    response: ModelResponse = runner.do(llm, "respond", "Hello", temperature=0)
     assert response.text.strip() == "Hello! How can I help you today?"
     assert response.request_id
     assert scripted.requests[0].path == "/v1/responses"
@@ -477,8 +477,8 @@ def test_respond(colour: Colour, scripted: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_stream(colour: Colour, scripted: ScriptedServer, done: bool) -> None:
-    got = ask(colour, scripted, *events(), done=done)
+def test_a_stream(runner: Runner, scripted: ScriptedServer, done: bool) -> None:
+    got = ask(runner, scripted, *events(), done=done)
     assert "".join(event.text_delta for event in got).strip() == "Hello! How can I help you today?"
     assert got.inner.response.usage.total_tokens == 49
     assert got.inner.response.request_id == got.inner.request_id
@@ -487,26 +487,26 @@ def test_a_stream(colour: Colour, scripted: ScriptedServer, done: bool) -> None:
         list(got)
 
 
-def test_empty_events_are_skipped(colour: Colour, scripted: ScriptedServer) -> None:
-    got = ask(colour, scripted, b"data: \n\n", *events())
+def test_empty_events_are_skipped(runner: Runner, scripted: ScriptedServer) -> None:
+    got = ask(runner, scripted, b"data: \n\n", *events())
     assert got.until_done().status == "completed"
 
 
 @pytest.mark.parametrize("done", [False, True])
 def test_a_stream_without_its_last_event_is_interrupted(
-    colour: Colour, scripted: ScriptedServer, done: bool
+    runner: Runner, scripted: ScriptedServer, done: bool
 ) -> None:
     with pytest.raises(StreamInterruptedError) as caught:
-        ask(colour, scripted, *events()[:-1], done=done).until_done()
+        ask(runner, scripted, *events()[:-1], done=done).until_done()
     assert isinstance(caught.value.partial, ModelResponse)
     assert caught.value.partial.text.strip() == "Hello! How can I help you today?"
     assert caught.value.partial.status == "in_progress"
 
 
 @pytest.mark.parametrize("kind", ["response.incomplete", "response.cancelled"])
-def test_other_last_events(colour: Colour, scripted: ScriptedServer, kind: str) -> None:
+def test_other_last_events(runner: Runner, scripted: ScriptedServer, kind: str) -> None:
     body: Object = {"type": kind, "response": {"status": kind.removeprefix("response."), "output": []}}
-    assert ask(colour, scripted, named(body)).until_done().status == kind.removeprefix("response.")
+    assert ask(runner, scripted, named(body)).until_done().status == kind.removeprefix("response.")
 
 
 @pytest.mark.parametrize(
@@ -533,16 +533,16 @@ def test_other_last_events(colour: Colour, scripted: ScriptedServer, kind: str) 
     ],
 )
 def test_errors_inside_the_stream_are_raised(
-    colour: Colour, scripted: ScriptedServer, piece: bytes | Object, kind: type[Exception], said: str
+    runner: Runner, scripted: ScriptedServer, piece: bytes | Object, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
-        ask(colour, scripted, *events()[:5], piece).until_done()
+        ask(runner, scripted, *events()[:5], piece).until_done()
 
 
-def test_an_old_server_has_no_such_route(colour: Colour, scripted: ScriptedServer) -> None:
+def test_an_old_server_has_no_such_route(runner: Runner, scripted: ScriptedServer) -> None:
     scripted.add(reply({"detail": "Not Found"}, 404))
     with pytest.raises(NotFoundError, match=r"Responses need vLLM 0\.10 or newer"):
-        colour.do(VLLMProvider("m", base_url=scripted.base_url), "respond", "Hello")
+        runner.do(VLLMProvider("m", base_url=scripted.base_url), "respond", "Hello")
 
 
 def test_an_item_without_content_has_no_text() -> None:

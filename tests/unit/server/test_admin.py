@@ -13,7 +13,7 @@ from vllmchat import InvalidRequestError, NotFoundError, ResponseError, ServiceU
 from vllmchat.errors import APIStatusError
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
 
 Given = tuple[str, tuple[Any, ...], dict[str, Any]]
@@ -77,13 +77,13 @@ SENT: list[tuple[Given, str, str, dict[str, list[str]], Any]] = [
 ]
 
 
-def ask(colour: Colour, scripted: ScriptedServer, given: Given) -> Any:
+def ask(runner: Runner, scripted: ScriptedServer, given: Given) -> Any:
     method, args, params = given
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
     try:
-        return colour.do(llm, method, *args, **params)
+        return runner.do(llm, method, *args, **params)
     finally:
-        colour.close(llm)
+        runner.close(llm)
 
 
 @pytest.mark.parametrize(("given", "method", "path", "query", "body"), SENT)
@@ -94,23 +94,23 @@ def test_what_is_sent(
     query: dict[str, list[str]],
     body: Any,
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
 ) -> None:
     scripted.reply()
-    assert ask(colour, scripted, given) is None
+    assert ask(runner, scripted, given) is None
     [request] = scripted.requests
     assert (request.method, request.path, parse_qs(request.query)) == (method, path, query)
     assert (json.loads(request.body) if request.body else None) == body
     assert request.headers.get("content-type") == ("application/json" if body else None)
 
 
-def test_below_a_path_of_a_gateway(scripted: ScriptedServer, colour: Colour) -> None:
+def test_below_a_path_of_a_gateway(scripted: ScriptedServer, runner: Runner) -> None:
     for base_url in (scripted.url("/team-a/v1"), scripted.url("/team-a")):
         llm = VLLMProvider("m", base_url=base_url)
         for method, arguments in (("resume", ()), ("unload_lora", ("x",))):
             scripted.reply()
-            colour.do(llm, method, *arguments)
-        colour.close(llm)
+            runner.do(llm, method, *arguments)
+        runner.close(llm)
     assert [request.path for request in scripted.requests] == [
         "/team-a/resume",
         "/team-a/v1/unload_lora_adapter",
@@ -137,18 +137,18 @@ ANSWERS: list[tuple[Given, object, object]] = [
 
 @pytest.mark.parametrize(("given", "answer", "result"), ANSWERS)
 def test_results(
-    given: Given, answer: object, result: object, scripted: ScriptedServer, colour: Colour
+    given: Given, answer: object, result: object, scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.reply(answer)
-    assert ask(colour, scripted, given) is result
+    assert ask(runner, scripted, given) is result
 
 
 @pytest.mark.parametrize(
     "given", [each for each, _, _ in ANSWERS if each[0] not in ("is_sleeping", "is_paused")]
 )
-def test_an_empty_response_is_an_old_servers(given: Given, scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_empty_response_is_an_old_servers(given: Given, scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply()
-    assert ask(colour, scripted, given) is None
+    assert ask(runner, scripted, given) is None
 
 
 @pytest.mark.parametrize("given", [each for each, _, _ in ANSWERS])
@@ -257,10 +257,10 @@ WRONG: list[tuple[Given, str]] = [
 
 @pytest.mark.parametrize(("given", "message"), WRONG)
 def test_what_is_wrong_is_not_sent(
-    given: Given, message: str, scripted: ScriptedServer, colour: Colour
+    given: Given, message: str, scripted: ScriptedServer, runner: Runner
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        ask(colour, scripted, given)
+        ask(runner, scripted, given)
     assert caught.value.message == message
     assert scripted.requests == []
 

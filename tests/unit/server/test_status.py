@@ -31,7 +31,7 @@ from vllmchat.http.url import BaseURL
 from vllmchat.server.status import Readiness
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
 
 MODELS = {"object": "list", "data": [{"id": "m", "max_model_len": 2048}, {"id": "a", "parent": "m"}]}
@@ -40,11 +40,11 @@ MODELS = {"object": "list", "data": [{"id": "m", "max_model_len": 2048}, {"id": 
 
 
 @pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
-def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour) -> None:
+def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(recordings.load("models").body)
     llm = cls("any", base_url=scripted.base_url)
-    models = colour.do(llm, "models")
-    colour.close(llm)
+    models = runner.do(llm, "models")
+    runner.close(llm)
     [request] = scripted.requests
     assert (request.method, request.path, request.body) == ("GET", "/v1/models", b"")
     [card] = models.data
@@ -56,13 +56,13 @@ def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServ
     [("version", "/version", "0.32.0"), ("load", "/load", 0), ("health", "/health", True)],
 )
 def test_routes_outside_v1(
-    method: str, path: str, result: object, scripted: ScriptedServer, colour: Colour
+    method: str, path: str, result: object, scripted: ScriptedServer, runner: Runner
 ) -> None:
     for prefix in ("", "/team-a", "/team-a/v1"):
         scripted.reply(recordings.load(method).body)
         llm = VLLMProvider(base_url=scripted.url(prefix))
-        assert colour.do(llm, method) == result
-        colour.close(llm)
+        assert runner.do(llm, method) == result
+        runner.close(llm)
     assert [request.method for request in scripted.requests] == ["GET"] * 3
     assert [request.path for request in scripted.requests] == [path, f"/team-a{path}", f"/team-a{path}"]
 
@@ -83,24 +83,24 @@ def test_a_server_other_than_vllm_does_not_have_the_route(method: str, scripted:
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_unhealthy_is_a_result_and_is_not_retried(
-    status: int, scripted: ScriptedServer, colour: Colour
+    status: int, scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.reply(status=status)
     llm = VLLMProvider(base_url=scripted.base_url)
-    assert colour.do(llm, "health") is False
-    colour.close(llm)
+    assert runner.do(llm, "health") is False
+    runner.close(llm)
     assert len(scripted.requests) == 1
 
 
-def test_no_response_about_health_is_an_error(scripted: ScriptedServer, colour: Colour) -> None:
+def test_no_response_about_health_is_an_error(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider(base_url="http://127.0.0.1:1", max_retries=0)
     with pytest.raises(APIConnectionError, match="Is the server running"):
-        colour.do(llm, "health")
+        runner.do(llm, "health")
     llm = VLLMProvider(base_url=scripted.base_url, max_retries=0)
     scripted.reply(status=502)
     with pytest.raises(APIStatusError, match="502"):
-        colour.do(llm, "health")
-    colour.close(llm)
+        runner.do(llm, "health")
+    runner.close(llm)
 
 
 def test_the_connection_of_an_unhealthy_server_is_reused(scripted: ScriptedServer) -> None:
@@ -112,25 +112,25 @@ def test_the_connection_of_an_unhealthy_server_is_reused(scripted: ScriptedServe
 
 
 @pytest.mark.parametrize("method", ["models", "version", "health", "load", "metrics", "is_sleeping"])
-def test_a_timeout_for_one_call(method: str, scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_timeout_for_one_call(method: str, scripted: ScriptedServer, runner: Runner) -> None:
     gate = Gate()
     scripted.script(gate)
     llm = VLLMProvider(base_url=scripted.base_url)
     with pytest.raises(APITimeoutError) as caught:
-        colour.do(llm, method, timeout=Timeout(first_token=0.05))
+        runner.do(llm, method, timeout=Timeout(first_token=0.05))
     gate.release()
-    colour.close(llm)
+    runner.close(llm)
     assert (caught.value.limit, caught.value.seconds) == ("first_token", 0.05)
     with pytest.raises(InvalidRequestError, match="timeout=0: must be greater than 0"):
-        colour.do(llm, method, timeout=0)
+        runner.do(llm, method, timeout=0)
 
 
-def test_metrics(scripted: ScriptedServer, colour: Colour) -> None:
+def test_metrics(scripted: ScriptedServer, runner: Runner) -> None:
     recorded = recordings.load("metrics")
     scripted.reply(recorded.body, headers={"content-type": recorded.headers["content-type"]})
     llm = VLLMProvider(base_url=scripted.base_url)
-    metrics = colour.do(llm, "metrics")
-    colour.close(llm)
+    metrics = runner.do(llm, "metrics")
+    runner.close(llm)
     assert scripted.requests[0].path == "/metrics"
     assert metrics.prompt_tokens == 72
 
@@ -145,15 +145,15 @@ def test_metrics_without_their_parser(monkeypatch: pytest.MonkeyPatch, scripted:
 # Waiting, sync and async
 
 
-def test_ready(scripted: ScriptedServer, colour: Colour) -> None:
+def test_ready(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(status=503)
     scripted.reply()
     scripted.reply({"object": "list", "data": []})
     scripted.reply()
     scripted.reply(MODELS)
     llm = VLLMProvider("a", base_url=scripted.url("/team-a"))
-    assert colour.do(llm, "ready", 5) is None
-    colour.close(llm)
+    assert runner.do(llm, "ready", 5) is None
+    runner.close(llm)
     assert [request.path.removeprefix("/team-a") for request in scripted.requests] == [
         "/health",
         "/health",
@@ -163,12 +163,12 @@ def test_ready(scripted: ScriptedServer, colour: Colour) -> None:
     ]
 
 
-def test_never_ready(scripted: ScriptedServer, colour: Colour) -> None:
+def test_never_ready(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(lambda request: _served(request.path))
     llm = VLLMProvider("other", base_url=scripted.base_url)
     with pytest.raises(APITimeoutError) as caught:
-        colour.do(llm, "ready", 0.15, model="another")
-    colour.close(llm)
+        runner.do(llm, "ready", 0.15, model="another")
+    runner.close(llm)
     assert caught.value.message == (
         f"{scripted.base_url} was not ready within 0.15 s. Last state: "
         "it was healthy and serving m, a, but not another"
@@ -183,9 +183,9 @@ def _served(path: str) -> Any:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "5", None, float("inf"), True])
-def test_an_invalid_time(timeout: Any, colour: Colour) -> None:
+def test_an_invalid_time(timeout: Any, runner: Runner) -> None:
     with pytest.raises(InvalidRequestError, match="timeout="):
-        colour.do(VLLMProvider("m"), "ready", timeout)
+        runner.do(VLLMProvider("m"), "ready", timeout)
 
 
 # Waiting, step by step: no sockets, no sleeping

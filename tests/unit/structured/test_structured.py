@@ -35,7 +35,7 @@ from vllmchat.structured.output_type import OutputType
 from vllmchat.structured.stream import PartialReader
 
 if TYPE_CHECKING:
-    from support.colours import Colour
+    from support.runners import Runner
 
 Object = dict[str, Any]
 
@@ -224,10 +224,10 @@ def other(scripted: ScriptedServer) -> OpenAIProvider:
     ],
 )
 def test_parse(
-    kind: Any, text: str, value: object, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    kind: Any, text: str, value: object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(reply(text))
-    parsed: Parsed[object] = colour.do(llm, "parse", "Hi", kind, temperature=0)
+    parsed: Parsed[object] = runner.do(llm, "parse", "Hi", kind, temperature=0)
     assert type(parsed) is Parsed
     assert parsed.value == value
     assert parsed.completion.text == text
@@ -238,14 +238,14 @@ def test_parse(
 
 
 def test_other_servers_accept_only_objects(
-    scripted: ScriptedServer, colour: Colour, other: OpenAIProvider
+    scripted: ScriptedServer, runner: Runner, other: OpenAIProvider
 ) -> None:
     scripted.reply(reply('{"name": "Ada", "age": 36}'))
-    assert colour.do(other, "parse", "Hi", User).value == User(name="Ada", age=36)
+    assert runner.do(other, "parse", "Hi", User).value == User(name="Ada", age=36)
     sent: Any = scripted.requests[-1].json()["response_format"]
     assert sent["json_schema"] == {"name": "User", "schema": USER_SCHEMA}
     scripted.reply(reply('{"value": [{"name": "Ada", "age": 36}]}'))
-    assert colour.do(other, "parse", "Hi", list[User]).value == [User(name="Ada", age=36)]
+    assert runner.do(other, "parse", "Hi", list[User]).value == [User(name="Ada", age=36)]
     sent = scripted.requests[-1].json()["response_format"]
     assert sent["json_schema"]["schema"] == {
         "type": "object",
@@ -298,11 +298,11 @@ def test_other_servers_may_not_enforce_the_schema(
     ],
 )
 def test_a_reply_that_is_not_a_value(
-    answer: Object, reason: str, message: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    answer: Object, reason: str, message: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(answer)
     with pytest.raises(StructuredOutputError) as caught:
-        colour.do(llm, "parse", "Hi", User)
+        runner.do(llm, "parse", "Hi", User)
     error = caught.value
     assert error.reason == reason
     assert message in str(error)
@@ -335,9 +335,9 @@ PIECES = ['{"na', 'me": "A', "da", '", "ag', 'e": 3', "6", "}"]
 GROWING: list[object] = [{}, {"name": "A"}, {"name": "Ada"}, {"name": "Ada", "age": 36}]
 
 
-def test_partial_values(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_partial_values(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream(chunks(*PIECES))
-    with colour.open(llm, "stream_parse", "Hi", User, temperature=0) as stream:
+    with runner.open(llm, "stream_parse", "Hi", User, temperature=0) as stream:
         values = cast("list[PartialValue[User]]", list(stream))
         assert [each.data for each in values] == [*GROWING, GROWING[-1]]
         assert [each.complete for each in values] == [False] * 4 + [True]
@@ -354,29 +354,29 @@ def test_partial_values(scripted: ScriptedServer, colour: Colour, llm: VLLMProvi
 
 
 def test_partial_values_of_other_types(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider, other: OpenAIProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, other: OpenAIProvider
 ) -> None:
     scripted.stream(chunks("[1", "0, 2", "]"))
-    stream = colour.open(llm, "stream_parse", "Hi", list[int])
+    stream = runner.open(llm, "stream_parse", "Hi", list[int])
     assert [cast("Any", each).data for each in stream] == [[], [10], [10, 2], [10, 2]]
     scripted.stream(chunks('{"val', 'ue": [1', "0, 2", "]}"))
-    stream = colour.open(other, "stream_parse", "Hi", list[int])
+    stream = runner.open(other, "stream_parse", "Hi", list[int])
     assert [cast("Any", each).data for each in stream] == [[], [10], [10, 2], [10, 2]]
 
 
-def test_until_done_reads_the_rest(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_until_done_reads_the_rest(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream(chunks(*PIECES))
-    stream = colour.open(llm, "stream_parse", "Hi", User)
+    stream = runner.open(llm, "stream_parse", "Hi", User)
     assert cast("Any", stream.until_done()).value == User(name="Ada", age=36)
     with pytest.raises(StreamError, match="only once"):
         iter(stream)
 
 
 def test_an_invalid_reply_raises_at_the_end_of_the_stream(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.stream([chunk('{"name": "Ada"'), chunk(finish="length")])
-    stream = colour.open(llm, "stream_parse", "Hi", User)
+    stream = runner.open(llm, "stream_parse", "Hi", User)
     assert cast("Any", next(stream)).data == {"name": "Ada"}
     with pytest.raises(StructuredOutputError) as caught:
         next(stream)
@@ -388,17 +388,17 @@ def test_an_invalid_reply_raises_at_the_end_of_the_stream(
         stream.until_done()
 
 
-def test_an_interrupted_stream_raises(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_an_interrupted_stream_raises(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream(chunks('{"name": "Ada"')[:-1], done=False)
-    stream = colour.open(llm, "stream_parse", "Hi", User)
+    stream = runner.open(llm, "stream_parse", "Hi", User)
     next(stream)
     with pytest.raises(StreamInterruptedError):
         next(stream)
 
 
-def test_a_stream_can_be_left_early(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_stream_can_be_left_early(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream([chunk('{"name": "Ada"'), never])
-    with colour.open(llm, "stream_parse", "Hi", User) as stream:
+    with runner.open(llm, "stream_parse", "Hi", User) as stream:
         next(stream)
     with pytest.raises(StopIteration):
         next(stream)
@@ -507,14 +507,14 @@ def test_choose(
     text: str,
     chosen: str,
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     llm: VLLMProvider,
     other: OpenAIProvider,
 ) -> None:
     names = Choices(options).names
     scripted.reply({"version": "0.32.0"})
     scripted.reply(reply(text))
-    answer = colour.do(llm, "choose", "Where?", options, temperature=0)
+    answer = runner.do(llm, "choose", "Where?", options, temperature=0)
     assert answer == chosen
     assert type(answer) is type(chosen)
     body = scripted.requests[-1].json()
@@ -523,7 +523,7 @@ def test_choose(
     # OpenAI's API only has schemas.
     name = chosen.value if isinstance(chosen, Enum) else chosen
     scripted.reply(reply(json.dumps({"value": name})))
-    answer = colour.do(other, "choose", "Where?", options)
+    answer = runner.do(other, "choose", "Where?", options)
     assert answer == chosen
     assert type(answer) is type(chosen)
     sent: Any = scripted.requests[-1].json()["response_format"]
@@ -540,12 +540,12 @@ def test_choose(
     ],
 )
 def test_a_reply_that_is_not_an_option(
-    answer: Object, reason: str, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    answer: Object, reason: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply({"version": "0.32.0"})
     scripted.reply(answer)
     with pytest.raises(StructuredOutputError) as caught:
-        colour.do(llm, "choose", "Where?", ["Oslo", "New York", "New York City"])
+        runner.do(llm, "choose", "Where?", ["Oslo", "New York", "New York City"])
     assert caught.value.reason == reason
     if reason == "mismatch":
         assert "is not one of 'Oslo', 'New York', 'New York City'; it is: Rome" in str(caught.value)
@@ -580,12 +580,12 @@ def test_invalid_options_are_rejected(
 
 @pytest.mark.parametrize("cls", [VLLMProvider, OpenAIProvider])
 def test_problems_of_messages_and_parameters_are_reported_together(
-    cls: type[VLLMProvider | OpenAIProvider], colour: Colour
+    cls: type[VLLMProvider | OpenAIProvider], runner: Runner
 ) -> None:
     llm = cls("m", base_url="http://localhost:1")
     wrong: Any = {"topk": 5, "n": 0, "response_format": {"type": "text"}}
     for method, kind in (("parse", int), ("choose", ["a", "b"])):
         with pytest.raises(InvalidRequestError) as caught:
-            colour.do(llm, method, [{"role": 5}], kind, **wrong)
+            runner.do(llm, method, [{"role": 5}], kind, **wrong)
         found = [problem.parameter for problem in caught.value.problems]
         assert found == ["messages[0].role", "response_format", "n", "topk"]

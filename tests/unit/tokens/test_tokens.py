@@ -19,7 +19,7 @@ from vllmchat import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.colours import Colour
+    from support.runners import Runner
     from support.scripted import ScriptedServer
 
 CHAT = [{"role": "user", "content": "Hello"}]
@@ -27,26 +27,26 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"t
 
 
 @pytest.fixture
-def llm(scripted: ScriptedServer, colour: Colour) -> Iterator[VLLMProvider]:
+def llm(scripted: ScriptedServer, runner: Runner) -> Iterator[VLLMProvider]:
     provider = VLLMProvider("m", base_url=scripted.base_url)
     yield provider
-    colour.close(provider)
+    runner.close(provider)
 
 
-def refused(colour: Colour, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
+def refused(runner: Runner, llm: VLLMProvider, method: str, *args: object, **params: object) -> list[str]:
     with pytest.raises(InvalidRequestError) as caught:
-        colour.do(llm, method, *args, **params)
+        runner.do(llm, method, *args, **params)
     return [str(problem) for problem in caught.value.problems]
 
 
 # Text to tokens
 
 
-def test_a_string_is_tokenized_unchanged(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_string_is_tokenized_unchanged(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
     recorded = recordings.load("tokenize")
     scripted.reply(recorded.body)
-    result: Tokenization = colour.do(llm, "tokenize", "Hello world", return_token_strs=True)
+    result: Tokenization = runner.do(llm, "tokenize", "Hello world", return_token_strs=True)
     [request] = scripted.requests
     assert (request.method, request.path) == ("POST", "/tokenize")
     assert request.json() == {"model": "m", "prompt": "Hello world", "return_token_strs": True}
@@ -57,7 +57,7 @@ def test_a_string_is_tokenized_unchanged(scripted: ScriptedServer, colour: Colou
 
 
 def test_a_conversation_is_rendered_with_the_template(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.version = "0.33.0"
     scripted.reply(recordings.load("tokenize_chat").body)
@@ -70,7 +70,7 @@ def test_a_conversation_is_rendered_with_the_template(
         "extra_body": {"new": 2},
         "extra_headers": {"x-trace": "t"},
     }
-    result: Tokenization = colour.do(llm, "tokenize", messages, model="other", **params)
+    result: Tokenization = runner.do(llm, "tokenize", messages, model="other", **params)
     assert (result.count, result.token_strs) == (24, None)
     [request] = scripted.requests
     assert request.headers["x-trace"] == "t"
@@ -85,7 +85,7 @@ def test_a_conversation_is_rendered_with_the_template(
     }
 
 
-def test_python_functions_are_tools(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_python_functions_are_tools(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.version = "0.33.0"
 
     def weather(city: str) -> str:
@@ -93,16 +93,16 @@ def test_python_functions_are_tools(scripted: ScriptedServer, colour: Colour, ll
         return city
 
     scripted.reply(recordings.load("tokenize_chat").body)
-    colour.do(llm, "tokenize", CHAT, tools=[weather])
+    runner.do(llm, "tokenize", CHAT, tools=[weather])
     body: Any = scripted.requests[0].json()
     [tool] = body["tools"]
     assert tool["function"]["name"] == "weather"
     assert tool["function"]["description"] == "Get the weather."
 
 
-def test_conversation_parameters_are_rejected_for_a_string(colour: Colour, llm: VLLMProvider) -> None:
+def test_conversation_parameters_are_rejected_for_a_string(runner: Runner, llm: VLLMProvider) -> None:
     first, second, third = refused(
-        colour, llm, "tokenize", "Hello", tools=[WEATHER], enable_thinking=True, return_token_str=True
+        runner, llm, "tokenize", "Hello", tools=[WEATHER], enable_thinking=True, return_token_str=True
     )
     assert first.startswith("tools=")
     assert "only applies to conversations" in first
@@ -112,81 +112,81 @@ def test_conversation_parameters_are_rejected_for_a_string(colour: Colour, llm: 
     )
 
 
-def test_all_problems_are_reported_together(colour: Colour, llm: VLLMProvider) -> None:
-    found = refused(colour, llm, "tokenize", [{"content": "x"}, 3], add_special_tokens="yes", prompts=1)
+def test_all_problems_are_reported_together(runner: Runner, llm: VLLMProvider) -> None:
+    found = refused(runner, llm, "tokenize", [{"content": "x"}, 3], add_special_tokens="yes", prompts=1)
     assert [text.partition(":")[0].partition("=")[0] for text in found] == [
         "prompt[0].role",
         "prompt[1]",
         "add_special_tokens",
         "prompts",
     ]
-    assert refused(colour, llm, "tokenize", 3) == ["prompt: must be a str or a list of messages, not an int."]
+    assert refused(runner, llm, "tokenize", 3) == ["prompt: must be a str or a list of messages, not an int."]
 
 
-def test_template_rules_apply(colour: Colour, llm: VLLMProvider) -> None:
-    [one] = refused(colour, llm, "tokenize", CHAT, continue_final_message=True, add_generation_prompt=True)
+def test_template_rules_apply(runner: Runner, llm: VLLMProvider) -> None:
+    [one] = refused(runner, llm, "tokenize", CHAT, continue_final_message=True, add_generation_prompt=True)
     assert one.startswith("continue_final_message=True: cannot be combined with add_generation_prompt=True")
-    [two] = refused(colour, llm, "count_tokens", CHAT, chat_template_kwargs={"tokenize": True})
+    [two] = refused(runner, llm, "count_tokens", CHAT, chat_template_kwargs={"tokenize": True})
     assert two.startswith("chat_template_kwargs.tokenize=True: is rejected by the server")
 
 
 @pytest.mark.parametrize("body", [b'{"count": 3}', b"[]", b"no", b'{"tokens": "x"}'])
-def test_invalid_responses(body: bytes, scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_invalid_responses(body: bytes, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(body)
     with pytest.raises(ResponseError, match="not a list of tokens") as caught:
-        colour.do(llm, "tokenize", "x")
+        runner.do(llm, "tokenize", "x")
     assert caught.value.request_id == scripted.requests[0].headers["x-request-id"]
 
 
-def test_a_server_without_the_route(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_a_server_without_the_route(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
     with pytest.raises(NotFoundError, match="outside /v1: check base_url"):
-        colour.do(llm, "tokenize", "x")
+        runner.do(llm, "tokenize", "x")
 
 
 # Counting
 
 
 def test_a_string_to_count_is_a_user_message(
-    scripted: ScriptedServer, colour: Colour, llm: VLLMProvider
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.reply(recordings.load("tokenize_chat").body)
-    assert colour.do(llm, "count_tokens", "Hello", add_special_tokens=False) == 24
+    assert runner.do(llm, "count_tokens", "Hello", add_special_tokens=False) == 24
     assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "add_special_tokens": False}
 
 
-def test_count_tokens_rejects_invalid_arguments(colour: Colour, llm: VLLMProvider) -> None:
-    [problem] = refused(colour, llm, "count_tokens", "Hello", return_token_strs=True)
+def test_count_tokens_rejects_invalid_arguments(runner: Runner, llm: VLLMProvider) -> None:
+    [problem] = refused(runner, llm, "count_tokens", "Hello", return_token_strs=True)
     assert problem == "return_token_strs=True: is not a parameter of count_tokens."
-    [problem] = refused(colour, llm, "count_tokens", None)
+    [problem] = refused(runner, llm, "count_tokens", None)
     assert problem == "messages: must be a str or a list of messages, not None."
 
 
 # Tokens to text
 
 
-def test_detokenize(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_detokenize(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(recordings.load("detokenize").body)
-    assert colour.do(llm, "detokenize", (39, 68, 300), timeout=5) == "Eb ca"
+    assert runner.do(llm, "detokenize", (39, 68, 300), timeout=5) == "Eb ca"
     [request] = scripted.requests
     assert (request.path, request.json()) == ("/detokenize", {"model": "m", "tokens": [39, 68, 300]})
 
 
-def test_invalid_tokens(colour: Colour, llm: VLLMProvider) -> None:
-    assert refused(colour, llm, "detokenize", [1, -1, 2.0], timeout=0) == [
+def test_invalid_tokens(runner: Runner, llm: VLLMProvider) -> None:
+    assert refused(runner, llm, "detokenize", [1, -1, 2.0], timeout=0) == [
         "tokens[1]=-1: must be between 0 and 2**63 - 1.",
         "tokens[2]=2.0: must be an integer, not a float. Write 2.",
         "timeout=0: must be greater than 0.",
     ]
-    assert refused(colour, llm, "detokenize", "Hello") == [
+    assert refused(runner, llm, "detokenize", "Hello") == [
         "tokens='Hello': must be a list of integers, not a str."
     ]
 
 
-def test_invalid_responses_to_detokenize(scripted: ScriptedServer, colour: Colour, llm: VLLMProvider) -> None:
+def test_invalid_responses_to_detokenize(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply({"tokens": []})
     with pytest.raises(ResponseError, match="is not a text"):
-        colour.do(llm, "detokenize", [1])
+        runner.do(llm, "detokenize", [1])
 
 
 @pytest.mark.parametrize(
@@ -206,11 +206,11 @@ def test_invalid_responses_to_detokenize(scripted: ScriptedServer, colour: Colou
     ],
 )
 def test_template_variables_of_chats_are_counted(
-    given: Any, told: dict[str, object], scripted: ScriptedServer, colour: Colour
+    given: Any, told: dict[str, object], scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.version = "0.33.0"
     scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    assert colour.do(llm, "count_tokens", "Hello", **given) == 3
+    assert runner.do(llm, "count_tokens", "Hello", **given) == 3
     assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "chat_template_kwargs": told}
-    colour.close(llm)
+    runner.close(llm)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from support.colours import Colour
+    from support.runners import Runner
     from vllmchat import CommonChatParams, Event, Messages, RunEvent
     from vllmchat.chat.messages import ToolMessage
 
@@ -215,20 +215,20 @@ def wire(messages: Sequence[Message | ChatMessage]) -> list[Object]:
 
 
 def run(
-    colour: Colour, llm: Script, messages: Messages = "Weather?", *, streams: bool, **params: Any
+    runner: Runner, llm: Script, messages: Messages = "Weather?", *, streams: bool, **params: Any
 ) -> ToolRun:
     """Runs a conversation with the module-level functions."""
     if streams:
-        if colour.portal is None:
+        if runner.portal is None:
             return stream_run_tools(llm, messages, **params).until_done()
 
         async def read() -> ToolRun:
             return await astream_run_tools(llm, messages, **params).until_done()
 
-        return colour.portal.call(read)
-    if colour.portal is None:
+        return runner.portal.call(read)
+    if runner.portal is None:
         return run_tools(llm, messages, **params)
-    return colour.portal.call(lambda: arun_tools(llm, messages, **params))
+    return runner.portal.call(lambda: arun_tools(llm, messages, **params))
 
 
 def get_weather(city: str) -> str:
@@ -252,10 +252,10 @@ def streams(request: pytest.FixtureRequest) -> bool:
 # The loop
 
 
-def test_a_run(colour: Colour, streams: bool) -> None:
+def test_a_run(runner: Runner, streams: bool) -> None:
     llm = Script(said("", PARIS), said(ANSWER))
     messages: list[Message] = [{"role": "user", "content": "Weather?"}]
-    done = run(colour, llm, messages, streams=streams, tools=[get_weather], model="m", temperature=0)
+    done = run(runner, llm, messages, streams=streams, tools=[get_weather], model="m", temperature=0)
     assert messages == [{"role": "user", "content": "Weather?"}]
     assert done.text == done.completion.text == ANSWER
     assert wire(done.messages) == [
@@ -288,24 +288,24 @@ def test_a_run(colour: Colour, streams: bool) -> None:
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (20, 4, 24)
 
 
-def test_a_reply_without_calls(colour: Colour, streams: bool) -> None:
-    done = run(colour, Script(said("Hello!", usage=False)), streams=streams, tools=[get_weather])
+def test_a_reply_without_calls(runner: Runner, streams: bool) -> None:
+    done = run(runner, Script(said("Hello!", usage=False)), streams=streams, tools=[get_weather])
     assert (done.text, len(done.turns), done.results, done.usage) == ("Hello!", 1, (), None)
 
 
-def test_results_are_sent_in_the_order_of_the_calls(colour: Colour, streams: bool) -> None:
+def test_results_are_sent_in_the_order_of_the_calls(runner: Runner, streams: bool) -> None:
     oslo = call("get_weather", {"city": "Oslo"}, "c2")
     llm = Script(said("", PARIS, oslo), said("Done."))
-    done = run(colour, llm, streams=streams, tools=[get_weather])
+    done = run(runner, llm, streams=streams, tools=[get_weather])
     assert [result.content for result in done.results] == ["21 C", "4 C"]
     assert [each["tool_call_id"] for each in wire(done.messages)[2:4]] == ["c1", "c2"]
 
 
-def test_constraints_do_not_apply_to_a_forced_call(colour: Colour, streams: bool) -> None:
+def test_constraints_do_not_apply_to_a_forced_call(runner: Runner, streams: bool) -> None:
     wanted: Any = {"type": "json_object"}
     for choice, first in (("required", None), ("auto", wanted), (None, wanted)):
         llm = Script(said("", PARIS), said("{}"))
-        run(colour, llm, streams=streams, tools=[get_weather], tool_choice=choice, response_format=wanted)
+        run(runner, llm, streams=streams, tools=[get_weather], tool_choice=choice, response_format=wanted)
         assert [asked.get("response_format") for asked in llm.asked] == [first, wanted]
 
 
@@ -319,10 +319,10 @@ def test_constraints_do_not_apply_to_a_forced_call(colour: Colour, streams: bool
     ],
 )
 def test_tool_choice_applies_to_the_first_reply(
-    choice: object, second: object, colour: Colour, streams: bool
+    choice: object, second: object, runner: Runner, streams: bool
 ) -> None:
     llm = Script(said("", PARIS), said(ANSWER))
-    run(colour, llm, streams=streams, tools=[get_weather], tool_choice=choice)
+    run(runner, llm, streams=streams, tools=[get_weather], tool_choice=choice)
     assert [asked.get("tool_choice") for asked in llm.asked] == [choice, second]
 
 
@@ -370,7 +370,7 @@ def give_circle() -> Circle:
     ],
 )  # fmt: skip
 def test_errors_are_sent_to_the_model(
-    made: Object, content: str, error: type[Exception] | None, colour: Colour, streams: bool
+    made: Object, content: str, error: type[Exception] | None, runner: Runner, streams: bool
 ) -> None:
     llm = Script(said("", made), said("Sorry."))
     tools = [get_weather, fail, give_circle, Tool(get_weather, name="by_hand", parameters={"type": "object"})]
@@ -379,7 +379,7 @@ def test_errors_are_sent_to_the_model(
     def hook(failed: ToolCall, why: Exception) -> None:
         seen.append((failed.name, why))
 
-    done = run(colour, llm, streams=streams, tools=tools, on_tool_error=hook)
+    done = run(runner, llm, streams=streams, tools=tools, on_tool_error=hook)
     [result] = done.results
     assert result.content.startswith(content)
     assert result.value is None
@@ -392,12 +392,12 @@ def test_errors_are_sent_to_the_model(
     assert isinstance(json.loads(sent["function"]["arguments"]), dict)
 
 
-def test_the_hooks_text_is_sent_instead(colour: Colour, streams: bool) -> None:
+def test_the_hooks_text_is_sent_instead(runner: Runner, streams: bool) -> None:
     def hook(failed: ToolCall, error: Exception) -> str:
         return f"{failed.name}: try later"
 
     done = run(
-        colour,
+        runner,
         Script(said("", call("fail")), said("Sorry.")),
         streams=streams,
         tools=[fail],
@@ -406,16 +406,16 @@ def test_the_hooks_text_is_sent_instead(colour: Colour, streams: bool) -> None:
     assert done.results[0].content == "fail: try later"
 
 
-def test_an_exception_from_the_hook_ends_the_run(colour: Colour, streams: bool) -> None:
+def test_an_exception_from_the_hook_ends_the_run(runner: Runner, streams: bool) -> None:
     def hook(failed: ToolCall, error: Exception) -> None:
         raise error
 
     llm = Script(said("", call("fail"), call("fail", call_id="c2")))
     with pytest.raises(RuntimeError, match="no network"):
-        run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
+        run(runner, llm, streams=streams, tools=[fail], on_tool_error=hook)
 
 
-def test_the_hook_may_be_async_in_an_async_run(colour: Colour, streams: bool) -> None:
+def test_the_hook_may_be_async_in_an_async_run(runner: Runner, streams: bool) -> None:
     async def hook(failed: ToolCall, error: Exception) -> str | None:
         await anyio.lowlevel.checkpoint()
         if str(error) == "no network":
@@ -423,34 +423,34 @@ def test_the_hook_may_be_async_in_an_async_run(colour: Colour, streams: bool) ->
         raise error
 
     llm = Script(said("", call("fail"), call("fail", call_id="c2")), said("Sorry."))
-    if colour.portal is None:
+    if runner.portal is None:
         with pytest.raises(InvalidRequestError, match="on_tool_error: is async, which a sync run cannot"):
-            run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
+            run(runner, llm, streams=streams, tools=[fail], on_tool_error=hook)
         assert llm.asked == []
         return
-    done = run(colour, llm, streams=streams, tools=[fail], on_tool_error=hook)
+    done = run(runner, llm, streams=streams, tools=[fail], on_tool_error=hook)
     assert [result.content for result in done.results] == ["fail: try later"] * 2
 
 
-def test_an_exception_from_an_async_hook_ends_the_run(colour: Colour, streams: bool) -> None:
+def test_an_exception_from_an_async_hook_ends_the_run(runner: Runner, streams: bool) -> None:
     async def hook(failed: ToolCall, error: Exception) -> None:
         raise error
 
-    if colour.portal is not None:
+    if runner.portal is not None:
         with pytest.raises(RuntimeError, match="no network"):
-            run(colour, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
+            run(runner, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
 
 
-def test_a_hook_that_returns_something_else_ends_the_run(colour: Colour, streams: bool) -> None:
+def test_a_hook_that_returns_something_else_ends_the_run(runner: Runner, streams: bool) -> None:
     def hook(failed: ToolCall, error: Exception) -> Any:
         return {"failed": True}
 
     with pytest.raises(TypeError, match="on_tool_error must return a str or None, not dict"):
-        run(colour, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
+        run(runner, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Par', '{"city": "Paris"}'])
-def test_a_truncated_call_is_never_executed(arguments: str, colour: Colour, streams: bool) -> None:
+def test_a_truncated_call_is_never_executed(arguments: str, runner: Runner, streams: bool) -> None:
     cities: list[str] = []
 
     def look(city: str) -> str:
@@ -459,7 +459,7 @@ def test_a_truncated_call_is_never_executed(arguments: str, colour: Colour, stre
 
     calls = [call("look", {"city": "Oslo"}), call("look", arguments, "c2")]
     llm = Script(said("", *calls, finish="length"), said("Done."))
-    done = run(colour, llm, streams=streams, tools=[look])
+    done = run(runner, llm, streams=streams, tools=[look])
     assert cities == ["Oslo"]
     assert [result.error is None for result in done.results] == [True, False]
     assert done.results[1].content.startswith("Not executed: the call of tool 'look' was truncated: {")
@@ -469,11 +469,11 @@ def test_a_truncated_call_is_never_executed(arguments: str, colour: Colour, stre
     assert done.turns[0].completion.tool_calls[1].arguments == arguments
 
 
-def test_calls_without_ids_get_ids(colour: Colour, streams: bool) -> None:
+def test_calls_without_ids_get_ids(runner: Runner, streams: bool) -> None:
     for ids in (["", ""], ["same", "same"], ["a", ""]):
         calls = [call("get_weather", {"city": "Paris"}, each) for each in ids]
         llm = Script(said("", *calls), said("Done."))
-        done = run(colour, llm, streams=streams, tools=[get_weather])
+        done = run(runner, llm, streams=streams, tools=[get_weather])
         _, reply_, *results, _ = wire(done.messages)
         sent = [each["id"] for each in reply_["tool_calls"]]
         assert len(set(sent)) == 2
@@ -484,7 +484,7 @@ def test_calls_without_ids_get_ids(colour: Colour, streams: bool) -> None:
 # Too many turns
 
 
-def test_too_many_turns(colour: Colour, streams: bool) -> None:
+def test_too_many_turns(runner: Runner, streams: bool) -> None:
     cities: list[str] = []
 
     def look(city: str) -> str:
@@ -493,7 +493,7 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
 
     llm = Script(*(said("", call("look", {"city": str(turn)}, f"c{turn}")) for turn in range(3)))
     with pytest.raises(MaxTurnsError) as caught:
-        run(colour, llm, streams=streams, tools=[look], max_turns=3)
+        run(runner, llm, streams=streams, tools=[look], max_turns=3)
     error = caught.value
     assert str(error) == (
         "the model still calls tools (look) after 3 turns. Raise max_turns, or continue from .messages."
@@ -506,7 +506,7 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
     copied = pickle.loads(pickle.dumps(error))
     assert wire(copied.messages) == wire(error.messages)
     # A run continues from the history.
-    done = run(colour, Script(said("Done.")), copied.messages, streams=streams, tools=[look])
+    done = run(runner, Script(said("Done.")), copied.messages, streams=streams, tools=[look])
     assert cities == ["0", "1", "2"]
     assert done.text == "Done."
     assert [result.content for result in done.results] == ["2"]
@@ -514,27 +514,27 @@ def test_too_many_turns(colour: Colour, streams: bool) -> None:
     assert len(error.messages) == 6
 
 
-def test_too_many_turns_with_truncated_calls(colour: Colour, streams: bool) -> None:
+def test_too_many_turns_with_truncated_calls(runner: Runner, streams: bool) -> None:
     cut = said("", call("get_weather", '{"city'), finish="length")
     with pytest.raises(MaxTurnsError, match="2 of its calls were truncated") as caught:
-        run(colour, Script(cut, copy.deepcopy(cut)), streams=streams, tools=[get_weather], max_turns=2)
+        run(runner, Script(cut, copy.deepcopy(cut)), streams=streams, tools=[get_weather], max_turns=2)
     # A continued run does not execute it either.
     llm = Script(said("Done."))
-    done = run(colour, llm, caught.value.messages, streams=streams, tools=[get_weather])
+    done = run(runner, llm, caught.value.messages, streams=streams, tools=[get_weather])
     assert done.results[0].error is not None
 
 
-def test_a_history_may_end_with_tool_calls(colour: Colour, streams: bool) -> None:
+def test_a_history_may_end_with_tool_calls(runner: Runner, streams: bool) -> None:
     asked: Message = {"role": "user", "content": "Weather?"}
     calling = cast("Message", {"role": "assistant", "content": None, "tool_calls": [PARIS]})
-    done = run(colour, Script(said(ANSWER)), [asked, calling], streams=streams, tools=[get_weather])
+    done = run(runner, Script(said(ANSWER)), [asked, calling], streams=streams, tools=[get_weather])
     assert [result.content for result in done.results] == ["21 C"]
     # Messages that cannot be parsed are left to the server.
     strange = cast("Message", {"role": "assistant", "content": None, "tool_calls": "none"})
     for last in (strange, asked, ChatMessage(content="Hello")):
-        done = run(colour, Script(said(ANSWER)), [asked, last], streams=streams, tools=[get_weather])
+        done = run(runner, Script(said(ANSWER)), [asked, last], streams=streams, tools=[get_weather])
         assert done.results == ()
-    assert run(colour, Script(said(ANSWER)), [], streams=streams, tools=[get_weather]).text == ANSWER
+    assert run(runner, Script(said(ANSWER)), [], streams=streams, tools=[get_weather]).text == ANSWER
 
 
 # Validation before anything is sent
@@ -566,16 +566,16 @@ async def aget_weather(city: str) -> str:
     ],
 )  # fmt: skip
 def test_invalid_arguments_of_a_run(
-    params: Object, problems: list[str], colour: Colour, streams: bool
+    params: Object, problems: list[str], runner: Runner, streams: bool
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        run(colour, Script(), streams=streams, **params)
+        run(runner, Script(), streams=streams, **params)
     assert [str(problem) for problem in caught.value.problems] == problems
 
 
-def test_invalid_messages_are_rejected(colour: Colour, streams: bool) -> None:
+def test_invalid_messages_are_rejected(runner: Runner, streams: bool) -> None:
     with pytest.raises(InvalidRequestError, match="must be a str or a list of messages"):
-        run(colour, Script(), cast("Any", 5), streams=streams, tools=[get_weather])
+        run(runner, Script(), cast("Any", 5), streams=streams, tools=[get_weather])
 
 
 @pytest.mark.parametrize("method", [run_tools, stream_run_tools])
@@ -684,27 +684,27 @@ def kinds(events: Sequence[RunEvent]) -> list[type]:
     return [type(event) for event in events]
 
 
-def read(colour: Colour, source: Any) -> list[RunEvent]:
-    if colour.portal is None:
+def read(runner: Runner, source: Any) -> list[RunEvent]:
+    if runner.portal is None:
         return list(source)
 
     async def all_of() -> list[RunEvent]:
         return [event async for event in source]
 
-    return colour.portal.call(all_of)
+    return runner.portal.call(all_of)
 
 
-def open_stream(colour: Colour, llm: Script, **params: Any) -> Any:
-    method: Any = stream_run_tools if colour.portal is None else astream_run_tools
+def open_stream(runner: Runner, llm: Script, **params: Any) -> Any:
+    method: Any = stream_run_tools if runner.portal is None else astream_run_tools
     return method(llm, "Weather?", tools=[get_weather], **params)
 
 
-def test_a_stream_yields_all_events(colour: Colour) -> None:
+def test_a_stream_yields_all_events(runner: Runner) -> None:
     oslo = call("get_weather", {"city": "Oslo"}, "c2")
     llm = Script(said("Let me look.", PARIS, oslo), said(ANSWER))
-    source = open_stream(colour, llm)
+    source = open_stream(runner, llm)
     assert llm.asked == []
-    events = read(colour, source)
+    events = read(runner, source)
     told = [event for event in events if not isinstance(event, ToolCallStart | ToolCallDone)]
     assert [kind.__name__ for kind in kinds(told)] == [
         "TextDelta", "ToolCallDelta", "ToolCallDelta", "Finished", "ToolResult", "ToolResult", "TextDelta", "Finished",
@@ -715,17 +715,17 @@ def test_a_stream_yields_all_events(colour: Colour) -> None:
     assert isinstance(last, Finished)
     assert last.completion.text == ANSWER
     assert len(source.messages) == 5
-    done: ToolRun = source.until_done() if colour.portal is None else colour.portal.call(source.until_done)
+    done: ToolRun = source.until_done() if runner.portal is None else runner.portal.call(source.until_done)
     assert done.text == ANSWER
     assert wire(source.messages) == wire(done.messages)
     assert all(each.closed for each in llm.streams)
-    assert read(colour, source) == []
+    assert read(runner, source) == []
 
 
-def test_a_stream_can_be_left_early(colour: Colour) -> None:
+def test_a_stream_can_be_left_early(runner: Runner) -> None:
     llm = Script(said("Let me look.", PARIS), said(ANSWER))
-    source = open_stream(colour, llm)
-    if colour.portal is None:
+    source = open_stream(runner, llm)
+    if runner.portal is None:
         with source:
             assert isinstance(next(source), TextDelta)
         with pytest.raises(StreamError, match="was closed"):
@@ -738,19 +738,19 @@ def test_a_stream_can_be_left_early(colour: Colour) -> None:
             with pytest.raises(StreamError, match="was closed"):
                 await source.until_done()
 
-        colour.portal.call(leave)
+        runner.portal.call(leave)
     assert [each.closed for each in llm.streams] == [True]
     assert len(llm.asked) == 1
     assert len(source.messages) == 1
 
 
-def test_a_stream_can_be_left_before_it_starts(colour: Colour) -> None:
-    source = open_stream(colour, Script())
-    if colour.portal is None:
+def test_a_stream_can_be_left_before_it_starts(runner: Runner) -> None:
+    source = open_stream(runner, Script())
+    if runner.portal is None:
         source.close()
     else:
-        colour.portal.call(source.aclose)
-    assert read(colour, source) == []
+        runner.portal.call(source.aclose)
+    assert read(runner, source) == []
 
 
 # The library's providers
@@ -758,12 +758,12 @@ def test_a_stream_can_be_left_before_it_starts(colour: Colour) -> None:
 
 @pytest.mark.parametrize("provider", [VLLMProvider, OpenAIProvider])
 def test_methods_of_the_providers(
-    provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour
+    provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, runner: Runner
 ) -> None:
     llm = provider("m", base_url=scripted.base_url)
     scripted.reply(said("", PARIS))
     scripted.reply(said(ANSWER))
-    done: ToolRun = colour.do(
+    done: ToolRun = runner.do(
         llm,
         "run_tools",
         "Weather?",
@@ -783,25 +783,25 @@ def test_methods_of_the_providers(
 
 @pytest.mark.parametrize("provider", [VLLMProvider, OpenAIProvider])
 def test_streams_of_the_providers(
-    provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, colour: Colour
+    provider: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServer, runner: Runner
 ) -> None:
     llm = provider("m", base_url=scripted.base_url)
     scripted.stream(streamed(said("", PARIS)))
     scripted.stream(streamed(said(ANSWER)))
-    method: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
+    method: Any = llm.stream_run_tools if runner.portal is None else llm.astream_run_tools
     source = method("Weather?", tools=[get_weather])
-    events = read(colour, source)
+    events = read(runner, source)
     assert [event.content for event in events if isinstance(event, ToolResult)] == ["21 C"]
     assert source.messages[-1].content == ANSWER
     assert len({request.connection for request in scripted.requests}) == 1
 
 
-def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, colour: Colour) -> None:
+def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url)
     scripted.stream([streamed(said("Let me"))[0], never])
-    method: Any = llm.stream_run_tools if colour.portal is None else llm.astream_run_tools
+    method: Any = llm.stream_run_tools if runner.portal is None else llm.astream_run_tools
     source = method("Weather?", tools=[get_weather])
-    if colour.portal is None:
+    if runner.portal is None:
         with source:
             next(source)
     else:
@@ -810,18 +810,18 @@ def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, colour: Col
             async with source:
                 await anext(source)
 
-        colour.portal.call(leave)
+        runner.portal.call(leave)
     assert scripted.wait_client_closed()
 
 
-def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
 
     def go(method: str) -> None:
         if method == "run_tools":
-            colour.do(llm, method, "Weather?", tools=[get_weather])
+            runner.do(llm, method, "Weather?", tools=[get_weather])
         else:
-            colour.open(llm, method, "Weather?", tools=[get_weather]).until_done()
+            runner.open(llm, method, "Weather?", tools=[get_weather]).until_done()
 
     for method in ("run_tools", "stream_run_tools"):
         first = stream(streamed(said("", PARIS))) if method.startswith("stream") else reply(said("", PARIS))
@@ -830,10 +830,10 @@ def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, colour: Colour
             go(method)
 
 
-def test_invalid_parameters_are_rejected(colour: Colour) -> None:
+def test_invalid_parameters_are_rejected(runner: Runner) -> None:
     llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
     with pytest.raises(InvalidRequestError, match="top_k"):
-        colour.do(llm, "run_tools", "Weather?", tools=[get_weather], top_k="5")
+        runner.do(llm, "run_tools", "Weather?", tools=[get_weather], top_k="5")
 
 
 def test_a_results_message_is_the_one_that_was_sent() -> None:

@@ -48,7 +48,7 @@ from vllmchat.http.transport import async_backend, asyncio_stream, backend, even
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -64,16 +64,16 @@ def provider(server: ScriptedServer, **options: Any) -> VLLMProvider:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_large_bodies_both_ways(scripted: ScriptedServer, colour: Colour) -> None:
+def test_large_bodies_both_ways(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = provider(scripted)
-    assert colour.chat(llm, BIG).text == BIG
-    assert "".join(colour.stream(llm, BIG).texts()) == BIG
+    assert runner.chat(llm, BIG).text == BIG
+    assert "".join(runner.stream(llm, BIG).texts()) == BIG
     assert scripted.connections == 1
-    colour.close(llm)
+    runner.close(llm)
 
 
-def test_a_server_that_reads_slowly(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_server_that_reads_slowly(scripted: ScriptedServer, runner: Runner) -> None:
     gate = Gate()
 
     def read_late(connection: Connection) -> None:
@@ -84,36 +84,36 @@ def test_a_server_that_reads_slowly(scripted: ScriptedServer, colour: Colour) ->
     scripted.add(Answer((read_late, *reply(completion("done")).steps), read_body=False))
     llm = provider(scripted, timeout=Timeout(first_token=5))
     threading.Timer(0.05, gate.release).start()
-    assert colour.chat(llm, BIG).text == "done"
-    colour.close(llm)
+    assert runner.chat(llm, BIG).text == "done"
+    runner.close(llm)
 
 
-def test_a_server_that_does_not_read(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_server_that_does_not_read(scripted: ScriptedServer, runner: Runner) -> None:
     """The request is larger than the kernel's buffers, so writing has to wait."""
     released = threading.Event()
     # A gate would read, to notice that the client closes.
     scripted.add(Answer((lambda _: cast("None", released.wait(5)),), read_body=False))
     llm = provider(scripted, timeout=Timeout(first_token=0.1))
     with pytest.raises(APITimeoutError) as caught:
-        colour.chat(llm, BIG)
+        runner.chat(llm, BIG)
     assert caught.value.limit == "first_token"
     released.set()
     assert scripted.wait_open(0)
 
 
-def test_a_response_before_the_request_was_read(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_response_before_the_request_was_read(scripted: ScriptedServer, runner: Runner) -> None:
     refusal = reply({"error": {"message": "too large"}}, 413, {"connection": "close"})
     scripted.add(Answer(refusal.steps, read_body=False))
     # Data sent to a closed connection causes a reset, which may overtake the response.
     with pytest.raises((APIStatusError, APIConnectionError)):
-        colour.chat(provider(scripted), BIG)
+        runner.chat(provider(scripted), BIG)
     assert scripted.wait_open(0)
 
 
-def test_a_server_that_closes_during_a_write(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_server_that_closes_during_a_write(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.add(Answer((reset,), read_body=False))
     with pytest.raises(APIConnectionError):
-        colour.chat(provider(scripted), BIG)
+        runner.chat(provider(scripted), BIG)
     assert scripted.wait_open(0)
 
 
@@ -145,32 +145,32 @@ async def test_a_slow_reader_stops_the_server(scripted: ScriptedServer) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_timeouts_change_during_a_connection(scripted: ScriptedServer, colour: Colour) -> None:
+def test_timeouts_change_during_a_connection(scripted: ScriptedServer, runner: Runner) -> None:
     llm = provider(scripted, timeout=Timeout(first_token=5, idle=0.1))
     scripted.stream([chunk("a"), never])
-    with colour.stream(llm) as stream, pytest.raises(APITimeoutError) as caught:
+    with runner.stream(llm) as stream, pytest.raises(APITimeoutError) as caught:
         stream.texts()
     assert caught.value.limit == "idle"
     scripted.stream([chunk("a"), never])
-    with colour.stream(llm, timeout=Timeout(total=0.1)) as stream, pytest.raises(APITimeoutError) as caught:
+    with runner.stream(llm, timeout=Timeout(total=0.1)) as stream, pytest.raises(APITimeoutError) as caught:
         stream.texts()
     assert caught.value.limit == "total"
     assert scripted.wait_open(0)
 
 
-def test_a_connection_without_timeouts(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_connection_without_timeouts(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = provider(scripted, timeout=Timeout(None, None, None, None))
-    assert colour.chat(llm).text == "Hi"
-    assert colour.stream(llm).texts() == ["H", "i"]
-    colour.close(llm)
+    assert runner.chat(llm).text == "Hi"
+    assert runner.stream(llm).texts() == ["H", "i"]
+    runner.close(llm)
 
 
-def test_an_address_that_does_not_respond(colour: Colour) -> None:
+def test_an_address_that_does_not_respond(runner: Runner) -> None:
     with unanswering_origin() as origin:
         llm = VLLMProvider("m", base_url=origin, max_retries=0, timeout=Timeout(connect=0.1))
         with pytest.raises(APITimeoutError) as caught:
-            colour.chat(llm)
+            runner.chat(llm)
         assert (caught.value.limit, caught.value.seconds) == ("connect", 0.1)
 
 
@@ -238,13 +238,13 @@ async def test_a_timer_that_fires_between_two_calls_is_harmless(scripted: Script
 
 
 @pytest.mark.skipif(not ipv6_available(), reason="this machine has no ::1")
-def test_ipv6(colour: Colour) -> None:
+def test_ipv6(runner: Runner) -> None:
     with ScriptedServer("ipv6") as server:
         server.always(answer_any)
         llm = provider(server)
-        assert colour.chat(llm).text == "Hi"
+        assert runner.chat(llm).text == "Hi"
         assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
-        colour.close(llm)
+        runner.close(llm)
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return resolve
 
 
-def test_name_resolution_respects_the_timeout(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_resolution_respects_the_timeout(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     asked = socket.getaddrinfo
 
@@ -281,36 +281,36 @@ def test_name_resolution_respects_the_timeout(colour: Colour, monkeypatch: pytes
     llm = VLLMProvider("m", base_url="http://server.test/v1", timeout=Timeout(connect=0.05), max_retries=0)
     try:
         with pytest.raises(APITimeoutError, match=r"within 0.05 s \(Timeout.connect\)"):
-            colour.chat(llm)
+            runner.chat(llm)
     finally:
         answered.set()
-    colour.close(llm)
+    runner.close(llm)
 
 
 def test_the_second_address_of_a_name_is_tried(
-    scripted: ScriptedServer, colour: Colour, name_service: Callable[..., None]
+    scripted: ScriptedServer, runner: Runner, name_service: Callable[..., None]
 ) -> None:
     scripted.always(answer_any)
     # Nothing listens on that port of 127.0.0.2.
     name_service("127.0.0.2", "127.0.0.1")
     llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}")
-    assert colour.chat(llm).text == "Hi"
+    assert runner.chat(llm).text == "Hi"
     assert scripted.requests[0].headers["host"] == f"server.test:{scripted.port}"
-    colour.close(llm)
+    runner.close(llm)
 
 
 def test_no_address_of_a_name_works(
-    scripted: ScriptedServer, colour: Colour, name_service: Callable[..., None]
+    scripted: ScriptedServer, runner: Runner, name_service: Callable[..., None]
 ) -> None:
     name_service("127.0.0.2", "127.0.0.3")
     llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
     with pytest.raises(APIConnectionError, match=r"refused|Connect call failed|all attempts"):
-        colour.chat(llm)
+        runner.chat(llm)
 
 
 def test_an_address_that_hangs_leaves_time_for_the_next(
     scripted: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     name_service: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -319,12 +319,12 @@ def test_an_address_that_hangs_leaves_time_for_the_next(
     with unanswering_at("127.0.0.2", scripted.port):
         name_service("127.0.0.2", "127.0.0.1")
         llm = VLLMProvider("m", base_url=f"http://server.test:{scripted.port}", max_retries=0)
-        assert colour.chat(llm, timeout=Timeout(connect=0.8)).text == "Hi"
-        colour.close(llm)
+        assert runner.chat(llm, timeout=Timeout(connect=0.8)).text == "Hi"
+        runner.close(llm)
 
 
 def test_an_address_that_hangs_and_one_that_refuses(
-    colour: Colour, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    runner: Runner, name_service: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asyncio_stream, "_HEAD_START", 0.01)
     with refusing_origin() as origin:
@@ -333,7 +333,7 @@ def test_an_address_that_hangs_and_one_that_refuses(
             name_service("127.0.0.2", "127.0.0.1")
             llm = VLLMProvider("m", base_url=f"http://server.test:{port}", max_retries=0)
             with pytest.raises(APIConnectionError, match=r"refused|within 0\.2 s"):
-                colour.chat(llm, timeout=Timeout(connect=0.2))
+                runner.chat(llm, timeout=Timeout(connect=0.2))
 
 
 @contextlib.contextmanager
@@ -350,11 +350,11 @@ def unanswering_at(address: str, port: int) -> Any:
         yield
 
 
-def test_an_unknown_host(colour: Colour, name_service: Callable[..., None]) -> None:
+def test_an_unknown_host(runner: Runner, name_service: Callable[..., None]) -> None:
     name_service()
     llm = VLLMProvider("m", base_url="http://server.test:1", max_retries=0)
     with pytest.raises(APIConnectionError, match="Name or service not known"):
-        colour.chat(llm)
+        runner.chat(llm)
 
 
 @pytest.mark.anyio
@@ -416,11 +416,11 @@ def test_without_trio(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not event_loop.on_trio()
 
 
-def test_refused(colour: Colour) -> None:
+def test_refused(runner: Runner) -> None:
     with refusing_origin() as origin:
         llm = VLLMProvider("m", base_url=origin, max_retries=0)
         with pytest.raises(APIConnectionError, match="vllm serve MODEL --port"):
-            colour.chat(llm)
+            runner.chat(llm)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -428,11 +428,11 @@ def test_refused(colour: Colour) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
+def test_keep_alive_is_on(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = provider(scripted)
-    colour.chat(llm)
-    (line,) = idle_connections(pool_of(colour, llm))
+    runner.chat(llm)
+    (line,) = idle_connections(pool_of(runner, llm))
     stream = cast("Any", line)._stream
     sock = stream.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
@@ -442,7 +442,7 @@ def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
     assert stream.get_extra_info("server_addr")[1] == scripted.port
     assert stream.get_extra_info("client_addr")[0] == "127.0.0.1"
     assert stream.get_extra_info("ssl_object") is None
-    colour.close(llm)
+    runner.close(llm)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -452,18 +452,18 @@ def test_keep_alive_is_on(scripted: ScriptedServer, colour: Colour) -> None:
 
 @pytest.mark.parametrize("ending", [close, reset, half_close])
 def test_a_server_that_closes_instead_of_responding(
-    ending: Any, scripted: ScriptedServer, colour: Colour
+    ending: Any, scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.script(ending)
     with pytest.raises(APIConnectionError, match=r"broke|closed"):
-        colour.chat(provider(scripted))
+        runner.chat(provider(scripted))
     assert scripted.wait_open(0)
 
 
 @pytest.mark.parametrize("ending", [close, reset, half_close])
-def test_a_server_that_closes_in_the_middle(ending: Any, scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_server_that_closes_in_the_middle(ending: Any, scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([chunk("a"), gate := Gate(), ending])
-    with colour.stream(provider(scripted)) as stream:
+    with runner.stream(provider(scripted)) as stream:
         texts = iter(stream)
         assert next(texts).text == "a"
         gate.release()
@@ -474,25 +474,25 @@ def test_a_server_that_closes_in_the_middle(ending: Any, scripted: ScriptedServe
     assert scripted.wait_open(0)
 
 
-@pytest.mark.parametrize("colour", ["asyncio"], indirect=True)
-def test_a_server_that_stops_reading_may_have_responded(scripted: ScriptedServer, colour: Colour) -> None:
+@pytest.mark.parametrize("runner", ["asyncio"], indirect=True)
+def test_a_server_that_stops_reading_may_have_responded(scripted: ScriptedServer, runner: Runner) -> None:
     # The request is larger than what the sockets hold, so that writing it waits for a server that has stopped reading.
     refusal = head(413, {"content-type": "application/json", "content-length": "33"})
     scripted.script(refusal + b'{"error":{"message":"too large"}}', half_close, read_body=False)
     with pytest.raises(APIStatusError, match="too large") as caught:
-        colour.chat(provider(scripted, timeout=5), "x" * 30_000_000)
+        runner.chat(provider(scripted, timeout=5), "x" * 30_000_000)
     assert caught.value.status_code == 413
     assert scripted.wait_open(0)
 
 
-def test_data_before_a_reset_is_read(scripted: ScriptedServer, colour: Colour) -> None:
+def test_data_before_a_reset_is_read(scripted: ScriptedServer, runner: Runner) -> None:
     def send_and_reset(connection: Connection) -> None:
         gate(connection)
         reset(connection)
 
     gate = Gate()
     scripted.stream([*chunks("a", "b"), send_and_reset], done=False)
-    with colour.stream(provider(scripted)) as stream:
+    with runner.stream(provider(scripted)) as stream:
         texts = iter(stream)
         assert next(texts).text == "a"
         gate.release()

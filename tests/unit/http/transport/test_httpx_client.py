@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from support.chats import answer_any, chunk, completion
-from support.colours import NAMES, Name, colour_of
+from support.runners import NAMES, Name, runner_of
 from support.scripted import (
     Gate,
     ScriptedServer,
@@ -46,7 +46,7 @@ from vllmchat.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -56,25 +56,25 @@ class Family:
     """Sync or async clients of one library."""
 
     module: Any
-    colour: Colour
+    runner: Runner
     clients: list[Any]
 
     def client(self, **options: Any) -> Any:
         """The caller's client."""
         options.setdefault("trust_env", False)
-        cls = self.module.Client if self.colour.portal is None else self.module.AsyncClient
+        cls = self.module.Client if self.runner.portal is None else self.module.AsyncClient
         self.clients.append(cls(**options))
         return self.clients[-1]
 
     def transport(self, **options: Any) -> Any:
         """The caller's transport."""
-        if self.colour.portal is None:
+        if self.runner.portal is None:
             return self.module.HTTPTransport(**options)
         return self.module.AsyncHTTPTransport(**options)
 
     def provider(self, base_url: str, client: Any = None, **options: Any) -> VLLMProvider:
         """A provider that sends through the caller's client."""
-        name = "http_client" if self.colour.portal is None else "async_http_client"
+        name = "http_client" if self.runner.portal is None else "async_http_client"
         client = self.client() if client is None else client
         options.setdefault("max_retries", 0)
         return VLLMProvider("m", base_url=base_url, **{name: client}, **options)
@@ -82,17 +82,17 @@ class Family:
     def close(self) -> None:
         """The caller closes the clients."""
         for client in self.clients:
-            if self.colour.portal is None:
+            if self.runner.portal is None:
                 client.close()
             else:
-                self.colour.portal.call(client.aclose)
+                self.runner.portal.call(client.aclose)
 
 
 @pytest.fixture(params=[(module, name) for module in (httpx, httpx2) for name in NAMES], ids=str)
 def family(request: pytest.FixtureRequest) -> Iterator[Family]:
     module, name = request.param
-    with colour_of(name) as colour:
-        family = Family(module, colour, [])
+    with runner_of(name) as runner:
+        family = Family(module, runner, [])
         yield family
         family.close()
         gc.collect(1)
@@ -106,22 +106,22 @@ def family(request: pytest.FixtureRequest) -> Iterator[Family]:
 def test_replies_and_streams(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     llm = family.provider(scripted.base_url)
-    assert family.colour.chat(llm).text == "Hi"
-    assert family.colour.stream(llm).texts() == ["H", "i"]
-    assert family.colour.chat(llm).text == "Hi"
+    assert family.runner.chat(llm).text == "Hi"
+    assert family.runner.stream(llm).texts() == ["H", "i"]
+    assert family.runner.chat(llm).text == "Hi"
     # A sync client has one timeout for the whole body, so the end of a stream is not waited for.
-    assert scripted.connections == (2 if family.colour.portal is None else 1)
+    assert scripted.connections == (2 if family.runner.portal is None else 1)
 
 
 def test_the_client_is_not_closed(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     client = family.client()
     llm = family.provider(scripted.base_url, client)
-    family.colour.chat(llm)
-    family.colour.close(llm)
+    family.runner.chat(llm)
+    family.runner.close(llm)
     assert not client.is_closed
     assert scripted.open_connections == 1
-    family.colour.chat(llm)
+    family.runner.chat(llm)
     del llm
     gc.collect(1)
     assert not client.is_closed
@@ -142,9 +142,9 @@ def test_the_clients_settings_apply(family: Family, scripted: ScriptedServer) ->
         headers={"x-mine": "1", "user-agent": "mine/1", "authorization": "Bearer mine"},
         cookies={"c": "d"},
         params={"api-version": "3"},
-        event_hooks={"request": [hook if family.colour.portal is None else ahook]},
+        event_hooks={"request": [hook if family.runner.portal is None else ahook]},
     )
-    family.colour.chat(family.provider(scripted.base_url, client))
+    family.runner.chat(family.provider(scripted.base_url, client))
     request = scripted.requests[0]
     assert request.headers["x-mine"] == "1"
     assert request.headers["user-agent"] == "mine/1"
@@ -160,7 +160,7 @@ def test_the_providers_settings_take_precedence(family: Family, scripted: Script
     llm = family.provider(
         scripted.base_url, client, api_key="ours", headers={"X-A": "provider", "User-Agent": "ours/1"}
     )
-    family.colour.chat(llm)
+    family.runner.chat(llm)
     headers = scripted.requests[0].headers
     assert (headers["authorization"], headers["x-a"], headers["user-agent"]) == (
         "Bearer ours",
@@ -178,16 +178,16 @@ def test_a_client_with_credentials_takes_precedence_over_a_key_from_the_environm
     scripted.always(answer_any)
     client = family.client(headers={"authorization": "Bearer gateway"})
     llm = family.provider(scripted.base_url, client)
-    family.colour.chat(llm)
-    family.colour.chat(llm, extra_headers={"authorization": "Bearer this-call"})
-    family.colour.chat(llm.with_options(api_key="given"))
+    family.runner.chat(llm)
+    family.runner.chat(llm, extra_headers={"authorization": "Bearer this-call"})
+    family.runner.chat(llm.with_options(api_key="given"))
     sent = [request.headers["authorization"] for request in scripted.requests]
     assert sent == ["Bearer gateway", "Bearer this-call", "Bearer given"]
 
 
 def test_a_plain_client_changes_nothing(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
-    family.colour.chat(family.provider(scripted.base_url))
+    family.runner.chat(family.provider(scripted.base_url))
     headers = scripted.requests[0].headers
     assert headers["authorization"] == "Bearer EMPTY"
     assert headers["user-agent"] == f"vllmchat/{VERSION}"
@@ -197,7 +197,7 @@ def test_a_plain_client_changes_nothing(family: Family, scripted: ScriptedServer
 def test_the_clients_auth_applies(family: Family, scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
     client = family.client(auth=("user", "password"))
-    family.colour.chat(family.provider(scripted.base_url, client))
+    family.runner.chat(family.provider(scripted.base_url, client))
     assert scripted.requests[0].headers["authorization"].startswith("Basic ")
 
 
@@ -210,8 +210,8 @@ def test_mock_transports(family: Family) -> None:
 
     client = family.client(transport=family.module.MockTransport(handler))
     llm = family.provider("http://nowhere.test", client)
-    assert family.colour.chat(llm).text == "mocked"
-    assert family.colour.stream(llm).texts() == ["a"]
+    assert family.runner.chat(llm).text == "mocked"
+    assert family.runner.stream(llm).texts() == ["a"]
 
 
 def test_a_unix_socket(family: Family) -> None:
@@ -219,7 +219,7 @@ def test_a_unix_socket(family: Family) -> None:
         server.always(answer_any)
         client = family.client(transport=family.transport(uds=server.unix_path))
         llm = family.provider("http://localhost", client)
-        assert family.colour.chat(llm).text == "Hi"
+        assert family.runner.chat(llm).text == "Hi"
         assert server.requests[0].path == "/v1/chat/completions"
         family.close()
         family.clients.clear()
@@ -230,9 +230,9 @@ def test_the_clients_tls_settings_apply(family: Family) -> None:
     with ScriptedServer(tls=authority.server_context()) as server:
         server.always(answer_any)
         llm = family.provider(server.base_url, family.client(verify=authority.client_context()))
-        assert family.colour.chat(llm).text == "Hi"
+        assert family.runner.chat(llm).text == "Hi"
         with pytest.raises(APIConnectionError, match="no TLS connection"):
-            family.colour.chat(family.provider(server.base_url))
+            family.runner.chat(family.provider(server.base_url))
         family.close()
         family.clients.clear()
 
@@ -241,16 +241,16 @@ def test_redirects_are_the_clients_choice(family: Family, scripted: ScriptedServ
     target = {"location": scripted.url("/elsewhere/v1/chat/completions")}
     scripted.reply(None, 307, target)
     with pytest.raises(Exception, match="Redirects are not followed"):
-        family.colour.chat(family.provider(scripted.base_url))
+        family.runner.chat(family.provider(scripted.base_url))
     scripted.reply(None, 307, target)
     scripted.always(answer_any)
     following = family.client(follow_redirects=True)
-    assert family.colour.chat(family.provider(scripted.base_url, following)).text == "Hi"
+    assert family.runner.chat(family.provider(scripted.base_url, following)).text == "Hi"
 
 
 def test_compressed_responses(family: Family, scripted: ScriptedServer) -> None:
     scripted.reply(completion("small"), gzip=True)
-    assert family.colour.chat(family.provider(scripted.base_url)).text == "small"
+    assert family.runner.chat(family.provider(scripted.base_url)).text == "small"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -270,8 +270,8 @@ def test_the_clients_timeouts_apply_unless_others_are_given(family: Family) -> N
 
 
 def _timeout(family: Family, llm: VLLMProvider) -> Timeout:
-    colour = "_sync_timeout" if family.colour.portal is None else "_async_timeout"
-    timeout: Timeout = getattr(llm, colour)
+    runner = "_sync_timeout" if family.runner.portal is None else "_async_timeout"
+    timeout: Timeout = getattr(llm, runner)
     return timeout
 
 
@@ -279,7 +279,7 @@ def test_first_token(family: Family, scripted: ScriptedServer) -> None:
     scripted.script(never)
     llm = family.provider(scripted.base_url, timeout=Timeout(first_token=0.05))
     with pytest.raises(APITimeoutError) as caught:
-        family.colour.chat(llm)
+        family.runner.chat(llm)
     assert caught.value.limit == "first_token"
     assert scripted.wait_client_closed()
 
@@ -291,7 +291,7 @@ def test_in_the_body(limit: str, family: Family, scripted: ScriptedServer) -> No
     timeout = Timeout(first_token=0.1, idle=0.1) if limit == "idle" else Timeout(total=0.1)
     llm = family.provider(scripted.base_url, timeout=timeout)
     with pytest.raises(APITimeoutError) as caught:
-        family.colour.stream(llm).texts()
+        family.runner.stream(llm).texts()
     assert caught.value.limit == limit
     assert caught.value.partial is not None
     assert scripted.wait_client_closed()
@@ -301,7 +301,7 @@ def test_connect(family: Family) -> None:
     with unanswering_origin() as origin:
         llm = family.provider(origin, timeout=Timeout(connect=0.05))
         with pytest.raises(APITimeoutError) as caught:
-            family.colour.chat(llm)
+            family.runner.chat(llm)
         assert caught.value.limit == "connect"
 
 
@@ -311,13 +311,13 @@ def test_waiting_for_the_clients_pool(bound: str, family: Family, scripted: Scri
     limits = family.module.Limits(max_connections=1)
     timeout = family.module.Timeout(20, pool=0.05 if bound == "pool" else 20)
     llm = family.provider(scripted.base_url, family.client(limits=limits, timeout=timeout))
-    with family.colour.stream(llm):
+    with family.runner.stream(llm):
         if bound == "pool":
             with pytest.raises(APIConnectionError, match="no connection to"):
-                family.colour.chat(llm)
+                family.runner.chat(llm)
         else:
             with pytest.raises(APITimeoutError) as caught:
-                family.colour.chat(llm, timeout=0.05)
+                family.runner.chat(llm, timeout=0.05)
             assert caught.value.limit == "total"
     assert len(scripted.requests) == 1
 
@@ -329,7 +329,7 @@ def test_waiting_for_the_clients_pool(bound: str, family: Family, scripted: Scri
 
 def test_refused(family: Family) -> None:
     with refusing_origin() as origin, pytest.raises(APIConnectionError, match="vllm serve MODEL") as caught:
-        family.colour.chat(family.provider(origin))
+        family.runner.chat(family.provider(origin))
     assert type(caught.value.__cause__).__module__.partition(".")[0] == family.module.__name__
 
 
@@ -337,16 +337,16 @@ def test_refused(family: Family) -> None:
 def test_broken(ending: Any, family: Family, scripted: ScriptedServer) -> None:
     scripted.script(ending)
     with pytest.raises(APIConnectionError, match="broke"):
-        family.colour.chat(family.provider(scripted.base_url))
+        family.runner.chat(family.provider(scripted.base_url))
     scripted.stream([chunk("a"), ending])
     with pytest.raises(StreamInterruptedError):
-        family.colour.stream(family.provider(scripted.base_url)).texts()
+        family.runner.stream(family.provider(scripted.base_url)).texts()
 
 
 def test_status(family: Family, scripted: ScriptedServer) -> None:
     scripted.reply({"error": {"message": "no such thing"}}, 400, {"X-Request-Id": "abc"})
     with pytest.raises(BadRequestError, match="no such thing") as caught:
-        family.colour.chat(family.provider(scripted.base_url))
+        family.runner.chat(family.provider(scripted.base_url))
     assert caught.value.request_id == "abc"
 
 
@@ -357,8 +357,8 @@ def test_a_stale_connection_is_retried(family: Family) -> None:
         server.script(close)
         server.reply(completion("two"))
         llm = family.provider(server.base_url, max_retries=0)
-        assert family.colour.chat(llm).text == "one"
-        assert family.colour.chat(llm).text == "two"
+        assert family.runner.chat(llm).text == "one"
+        assert family.runner.chat(llm).text == "two"
         assert [request.index for request in server.requests] == [0, 1, 0]
         family.close()
         family.clients.clear()
@@ -367,7 +367,7 @@ def test_a_stale_connection_is_retried(family: Family) -> None:
 def test_a_new_connection_that_breaks_is_not_retried(family: Family, scripted: ScriptedServer) -> None:
     scripted.script(close)
     with pytest.raises(APIConnectionError):
-        family.colour.chat(family.provider(scripted.base_url, max_retries=3))
+        family.runner.chat(family.provider(scripted.base_url, max_retries=3))
     assert len(scripted.requests) == 1
 
 
@@ -380,7 +380,7 @@ def test_a_new_connection_that_breaks_is_not_retried(family: Family, scripted: S
 def test_leaving_a_stream(how: str, family: Family, scripted: ScriptedServer) -> None:
     scripted.stream([chunk("a"), never])
     llm = family.provider(scripted.base_url)
-    opened = family.colour.stream(llm)
+    opened = family.runner.stream(llm)
     chunks = iter(opened)
     assert next(chunks).text == "a"
     if how == "close":
@@ -389,12 +389,12 @@ def test_leaving_a_stream(how: str, family: Family, scripted: ScriptedServer) ->
     gc.collect()
     assert scripted.wait_client_closed()
     scripted.always(answer_any)
-    assert family.colour.chat(llm).text == "Hi"
+    assert family.runner.chat(llm).text == "Hi"
 
 
 def test_leaving_a_stream_that_never_pauses(family: Family, scripted: ScriptedServer) -> None:
     scripted.stream([forever(b"data: %s\n\n" % json.dumps(chunk("a")).encode())])
-    with family.colour.stream(family.provider(scripted.base_url)) as opened:
+    with family.runner.stream(family.provider(scripted.base_url)) as opened:
         assert next(iter(opened)).text == "a"
     assert scripted.wait_client_closed()
 
@@ -458,7 +458,7 @@ def test_the_formal_end_of_a_finished_stream_is_not_awaited_long(
     family: Family, scripted: ScriptedServer
 ) -> None:
     scripted.stream([chunk("a", "stop")], end=False, then=[gate := Gate()])
-    assert family.colour.stream(family.provider(scripted.base_url)).texts() == ["a"]
+    assert family.runner.stream(family.provider(scripted.base_url)).texts() == ["a"]
     gate.release()
     assert scripted.wait_client_closed()
 
@@ -527,11 +527,11 @@ def test_a_minimal_client(name: Name, headers: bool) -> None:
         assert issubclass(type(client), protocol)
     option: dict[str, Any] = {"http_client" if name == "sync" else "async_http_client": client}
     llm = VLLMProvider("m", base_url="http://x", **option)
-    with colour_of(name) as colour:
-        reply = colour.chat(llm)
+    with runner_of(name) as runner:
+        reply = runner.chat(llm)
         assert reply.text == "minimal"
         assert reply.request_id == ("r1" if headers else client.requests[0]["headers"]["x-request-id"])
-        colour.close(llm)
+        runner.close(llm)
     (request,) = client.requests
     assert (request["method"], request["url"]) == ("POST", "http://x/v1/chat/completions")
     assert isinstance(request["content"], bytes)
@@ -544,7 +544,7 @@ def test_a_client_with_unknown_errors(family: Family) -> None:
 
     client = family.client(transport=family.module.MockTransport(handler))
     with pytest.raises(ZeroDivisionError, match="mine"):
-        family.colour.chat(family.provider("http://x", client))
+        family.runner.chat(family.provider("http://x", client))
 
 
 def test_timeouts_of_a_client_that_has_none() -> None:

@@ -27,7 +27,7 @@ from vllmchat.http.url import BaseURL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 
 class Time:
@@ -53,19 +53,19 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 # ------------------------------------------------------------------------------------------------
 
 
-def test_sequential_calls_share_a_connection(scripted: ScriptedServer, colour: Colour) -> None:
+def test_sequential_calls_share_a_connection(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
     for _ in range(5):
-        assert colour.chat(llm).text == "Hi"
-        assert colour.stream(llm).texts() == ["H", "i"]
+        assert runner.chat(llm).text == "Hi"
+        assert runner.stream(llm).texts() == ["H", "i"]
     scripted.reply({"error": {"message": "no"}}, 400)
     with pytest.raises(Exception, match="no"):
-        colour.chat(llm)
-    colour.chat(llm)
+        runner.chat(llm)
+    runner.chat(llm)
     assert scripted.connections == 1
-    assert held(pool_of(colour, llm)) == (1, 0, 0)
-    colour.close(llm)
+    assert held(pool_of(runner, llm)) == (1, 0, 0)
+    runner.close(llm)
     assert scripted.wait_client_closed()
 
 
@@ -130,70 +130,70 @@ def test_the_newest_connection_is_reused_and_old_ones_are_dropped(
         assert scripted.wait_open(1)
 
 
-def test_an_old_connection_is_not_used(scripted: ScriptedServer, colour: Colour, time: Time) -> None:
+def test_an_old_connection_is_not_used(scripted: ScriptedServer, runner: Runner, time: Time) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    colour.chat(llm)
+    runner.chat(llm)
     time.ahead = KEEP_ALIVE_SECONDS - 0.1
-    colour.chat(llm)
+    runner.chat(llm)
     assert scripted.connections == 1
     time.ahead += KEEP_ALIVE_SECONDS + 0.01
-    colour.chat(llm)
+    runner.chat(llm)
     assert scripted.connections == 2
     assert scripted.wait_open(1)
     assert KEEP_ALIVE_SECONDS < 5.0
-    colour.close(llm)
+    runner.close(llm)
 
 
-def test_a_connection_that_the_server_closed_is_not_used(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_connection_that_the_server_closed_is_not_used(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
     gate = Gate()
     scripted.reply(completion(), then=[gate, close])
-    colour.chat(llm)
+    runner.chat(llm)
     gate.release()
     assert scripted.wait_open(0)
-    if colour.portal is not None:
+    if runner.portal is not None:
         # The event loop must have noticed it.
-        colour.portal.call(anyio.wait_all_tasks_blocked)
+        runner.portal.call(anyio.wait_all_tasks_blocked)
     scripted.reply(completion("two"))
-    assert colour.chat(llm).text == "two"
+    assert runner.chat(llm).text == "two"
     assert scripted.connections == 2
-    colour.close(llm)
+    runner.close(llm)
 
 
 @pytest.mark.parametrize("header", [{"connection": "close"}, {"content-length": None}])
 def test_a_server_that_does_not_keep_connections(
-    header: dict[str, str | None], scripted: ScriptedServer, colour: Colour
+    header: dict[str, str | None], scripted: ScriptedServer, runner: Runner
 ) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
     for number in range(1, 3):
         scripted.reply(completion(), headers=header)
-        colour.chat(llm)
+        runner.chat(llm)
         assert scripted.connections == number
-        assert held(pool_of(colour, llm))[1:] == (0, 0)
+        assert held(pool_of(runner, llm))[1:] == (0, 0)
     assert scripted.wait_open(0)
-    colour.close(llm)
+    runner.close(llm)
 
 
 def test_a_call_costs_the_same_however_many_connections_are_idle(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    colour.chat(llm)
-    pool = pool_of(colour, llm)
+    runner.chat(llm)
+    pool = pool_of(runner, llm)
     idle_connections(pool).extendleft(cast("Any", [_Idle() for _ in range(500)]))
     looked: list[object] = []
     for cls in (PlainSyncConnection, PlainAsyncConnection):
         for name in ("is_idle", "is_open"):
             monkeypatch.setattr(cls, name, _counting(getattr(cls, name), looked))
-    colour.chat(llm)
+    runner.chat(llm)
     assert scripted.connections == 1
     # Once when it is taken and once when it is returned, and never another one.
     assert len(looked) == 2
     assert len(set(looked)) == 1
     assert all(line.asked == 0 for line in cast("Any", list(idle_connections(pool))[:500]))
-    colour.close(llm)
+    runner.close(llm)
 
 
 class _Idle:
@@ -297,18 +297,18 @@ def test_threads_wait_in_order(scripted: ScriptedServer) -> None:
     assert sent == ["Hi", *"0123"]
 
 
-def test_waiting_for_a_connection_ends_at_total(scripted: ScriptedServer, colour: Colour) -> None:
+def test_waiting_for_a_connection_ends_at_total(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
-    with colour.stream(llm) as stream:
+    with runner.stream(llm) as stream:
         with pytest.raises(APITimeoutError) as caught:
-            colour.chat(llm, timeout=0.05)
+            runner.chat(llm, timeout=0.05)
         assert (caught.value.limit, caught.value.seconds) == ("total", 0.05)
-        assert held(pool_of(colour, llm)) == (0, 1, 0)
+        assert held(pool_of(runner, llm)) == (0, 1, 0)
         assert stream.texts() == ["H", "i"]
-    assert colour.chat(llm).text == "Hi"
+    assert runner.chat(llm).text == "Hi"
     assert len(scripted.requests) == 2
-    colour.close(llm)
+    runner.close(llm)
 
 
 @pytest.mark.anyio
@@ -419,7 +419,7 @@ def test_a_turn_that_comes_as_the_wait_ends_is_used(
 
 
 def test_a_connection_that_cannot_be_made(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
 
@@ -430,8 +430,8 @@ def test_a_connection_that_cannot_be_made(
         patched.setattr(pool, "sync_connection", fail)
         patched.setattr(pool, "async_connection", fail)
         with pytest.raises(MemoryError):
-            colour.chat(llm)
-    assert held(pool_of(colour, llm)) == (0, 0, 0)
+            runner.chat(llm)
+    assert held(pool_of(runner, llm)) == (0, 0, 0)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -439,53 +439,53 @@ def test_a_connection_that_cannot_be_made(
 # ------------------------------------------------------------------------------------------------
 
 
-def test_usable_after_close(scripted: ScriptedServer, colour: Colour) -> None:
+def test_usable_after_close(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    colour.close(llm)
+    runner.close(llm)
     for number in range(1, 3):
-        colour.chat(llm)
+        runner.chat(llm)
         assert scripted.connections == number
-        colour.close(llm)
-        colour.close(llm)
+        runner.close(llm)
+        runner.close(llm)
         assert scripted.wait_open(0)
 
 
-def test_closed_while_in_use(scripted: ScriptedServer, colour: Colour) -> None:
+def test_closed_while_in_use(scripted: ScriptedServer, runner: Runner) -> None:
     gate = Gate()
     scripted.stream([chunk("a"), gate, chunk("b", "stop")])
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    with colour.stream(llm) as stream:
+    with runner.stream(llm) as stream:
         chunks = iter(stream)
         assert next(chunks).text == "a"
-        colour.close(llm)
+        runner.close(llm)
         assert scripted.open_connections == 1
         gate.release()
         assert [chunk.text for chunk in chunks] == ["b"]
     assert scripted.wait_client_closed()
-    assert held(pool_of(colour, llm)) == (0, 0, 0)
+    assert held(pool_of(runner, llm)) == (0, 0, 0)
 
 
-def test_an_unread_response_is_garbage_collected(scripted: ScriptedServer, colour: Colour) -> None:
+def test_an_unread_response_is_garbage_collected(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.stream([chunk("a"), never])
     llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
-    stream = colour.stream(llm)
+    stream = runner.stream(llm)
     chunks = iter(stream)
     assert next(chunks).text == "a"
     del chunks, stream
     gc.collect()
     assert scripted.wait_client_closed()
     scripted.reply(completion("next"))
-    assert colour.chat(llm, timeout=5).text == "next"
-    colour.close(llm)
+    assert runner.chat(llm, timeout=5).text == "next"
+    runner.close(llm)
 
 
 def test_a_response_is_garbage_collected_while_a_caller_joins_the_queue(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.stream([chunk("a"), never])
     llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=1)
-    held_by_itself: list[object] = [colour.stream(llm)]
+    held_by_itself: list[object] = [runner.stream(llm)]
     next(cast("Any", held_by_itself[0]))
     held_by_itself.append(held_by_itself)
     del held_by_itself
@@ -502,14 +502,14 @@ def test_a_response_is_garbage_collected_while_a_caller_joins_the_queue(
         module = SimpleNamespace(Lock=collecting(threading.Lock), TIMEOUT_MAX=threading.TIMEOUT_MAX)
         patched.setattr(pool, "threading", module)
         patched.setattr(anyio, "Event", collecting(anyio.Event))
-        assert colour.chat(llm, timeout=5).text == "next"
-    colour.close(llm)
+        assert runner.chat(llm, timeout=5).text == "next"
+    runner.close(llm)
 
 
-def test_a_provider_is_garbage_collected(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_provider_is_garbage_collected(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    colour.chat(llm)
+    runner.chat(llm)
     del llm
     gc.collect()
     assert scripted.wait_client_closed()
@@ -603,10 +603,10 @@ def test_a_discarded_response(scripted: ScriptedServer) -> None:
         assert held(sync_pool(llm)) == (0, 0, 0)
 
 
-def test_a_finished_response_returns_nothing_more(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_finished_response_returns_nothing_more(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(completion())
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    pool = pool_of(colour, llm)
+    pool = pool_of(runner, llm)
     step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
     if isinstance(pool, SyncPool):
         answer = pool.send(step, Clock(Timeout()))
@@ -624,19 +624,19 @@ def test_a_finished_response_returns_nothing_more(scripted: ScriptedServer, colo
             answer.abort()
             await answer.aclose()
 
-        assert colour.portal is not None
-        colour.portal.call(main)
+        assert runner.portal is not None
+        runner.portal.call(main)
     assert held(pool) == (1, 0, 0)
-    colour.close(llm)
+    runner.close(llm)
 
 
-def test_a_connection_that_fails_is_not_kept(scripted: ScriptedServer, colour: Colour) -> None:
+def test_a_connection_that_fails_is_not_kept(scripted: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0, timeout=Timeout(first_token=0.05))
     scripted.script(never)
     with pytest.raises(APITimeoutError):
-        colour.chat(llm)
+        runner.chat(llm)
     assert scripted.wait_client_closed()
     scripted.script(close)
     with pytest.raises(APIConnectionError):
-        colour.chat(llm)
-    assert held(pool_of(colour, llm)) == (0, 0, 0)
+        runner.chat(llm)
+    assert held(pool_of(runner, llm)) == (0, 0, 0)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -45,23 +45,23 @@ PLAIN = pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PR
 
 @PLAIN
 def test_a_plain_server(
-    variable: str, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    variable: str, scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.always(answer_any)
     with ForwardProxy(scripted) as proxy:
         monkeypatch.setenv(variable, proxy.origin)
         llm = VLLMProvider("m", base_url="http://vllm.example:8000", api_key="key")
-        assert colour.chat(llm).text == "Hi"
-        assert colour.stream(llm).texts() == ["H", "i"]
+        assert runner.chat(llm).text == "Hi"
+        assert runner.stream(llm).texts() == ["H", "i"]
         assert proxy.requests[0].target == "http://vllm.example:8000/v1/chat/completions"
         assert scripted.requests[0].headers["host"] == "vllm.example:8000"
         assert scripted.requests[0].headers["authorization"] == "Bearer key"
-        colour.close(llm)
+        runner.close(llm)
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
 def test_a_server_with_tls(
-    variable: str, secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    variable: str, secure: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ForwardProxy(secure) as proxy:
         monkeypatch.setenv(variable, proxy.origin)
@@ -69,28 +69,28 @@ def test_a_server_with_tls(
             "m", base_url="https://vllm.example", api_key="hunter2", headers={"x-key": "hunter2"}
         )
         for _ in range(3):
-            assert colour.chat(llm).text == "Hi"
-            assert colour.stream(llm).texts() == ["H", "i"]
+            assert runner.chat(llm).text == "Hi"
+            assert runner.stream(llm).texts() == ["H", "i"]
         assert proxy.tunnels == ["vllm.example:443"]
         assert (proxy.connections, secure.connections) == (1, 1)
-        assert held(pool_of(colour, llm)) == (1, 0, 0)
+        assert held(pool_of(runner, llm)) == (1, 0, 0)
         # The proxy has seen only the target of the request.
         assert "hunter2" not in repr(proxy.requests)
         assert secure.requests[0].headers["authorization"] == "Bearer hunter2"
-        colour.close(llm)
+        runner.close(llm)
         assert proxy.wait_client_closed()
         assert secure.wait_client_closed()
 
 
 def test_a_proxy_with_tls(
-    authority: Authority, secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, secure: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ForwardProxy(secure, tls=authority.server_context()) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         llm = VLLMProvider("m", base_url="https://vllm.example")
-        assert colour.chat(llm).text == "Hi"
+        assert runner.chat(llm).text == "Hi"
         assert proxy.tunnels == ["vllm.example:443"]
-        colour.close(llm)
+        runner.close(llm)
         assert proxy.wait_client_closed()
 
 
@@ -99,7 +99,7 @@ def test_credentials(
     scheme: str,
     scripted: ScriptedServer,
     secure: ScriptedServer,
-    colour: Colour,
+    runner: Runner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = scripted if scheme == "http" else secure
@@ -108,10 +108,10 @@ def test_credentials(
         base_url = f"{scheme}://vllm.example"
         monkeypatch.setenv("ALL_PROXY", proxy.origin)
         with pytest.raises(Exception, match="407"):
-            colour.chat(VLLMProvider("m", base_url=base_url, max_retries=2))
+            runner.chat(VLLMProvider("m", base_url=base_url, max_retries=2))
         assert len(proxy.requests) == 1
         monkeypatch.setenv("ALL_PROXY", proxy.origin.replace("://", "://u%40x:p%3A%C3%BC@"))
-        assert colour.chat(VLLMProvider("m", base_url=base_url)).text == "Hi"
+        assert runner.chat(VLLMProvider("m", base_url=base_url)).text == "Hi"
         assert "proxy-authorization" not in server.requests[-1].headers
 
 
@@ -126,16 +126,16 @@ def test_credentials(
     ],
 )
 def test_no_proxy(
-    no_proxy: str, direct: bool, scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    no_proxy: str, direct: bool, scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted.always(answer_any)
     with ForwardProxy(scripted) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
         monkeypatch.setenv("NO_PROXY", no_proxy)
         llm = VLLMProvider("m", base_url=scripted.base_url)
-        assert colour.chat(llm).text == "Hi"
+        assert runner.chat(llm).text == "Hi"
         assert bool(proxy.requests) is not direct
-        colour.close(llm)
+        runner.close(llm)
 
 
 def test_a_callers_own_client_decides_for_itself(
@@ -154,47 +154,47 @@ def test_a_callers_own_client_decides_for_itself(
 # ------------------------------------------------------------------------------------------------
 
 
-def test_leaving_a_stream(secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_a_stream(secure: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     with ForwardProxy(secure) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         llm = VLLMProvider("m", base_url="https://vllm.example", max_connections=1)
         secure.stream([chunk("a"), never])
-        with colour.stream(llm) as opened:
+        with runner.stream(llm) as opened:
             assert next(iter(opened)).text == "a"
         assert secure.wait_client_closed()
         assert proxy.wait_client_closed()
-        assert colour.chat(llm).text == "Hi"
-        colour.close(llm)
-        assert colour.chat(llm).text == "Hi"
-        colour.close(llm)
+        assert runner.chat(llm).text == "Hi"
+        runner.close(llm)
+        assert runner.chat(llm).text == "Hi"
+        runner.close(llm)
         assert secure.wait_open(0)
 
 
-def test_timeouts_apply(scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_apply(scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted.always(answer_any)
     with ForwardProxy(scripted) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
         llm = VLLMProvider("m", base_url="http://vllm.example", max_connections=1, timeout=Timeout(idle=0.1))
-        with colour.stream(llm):
+        with runner.stream(llm):
             with pytest.raises(APITimeoutError) as caught:
-                colour.chat(llm, timeout=0.05)
+                runner.chat(llm, timeout=0.05)
             assert caught.value.limit == "total"
         scripted.stream([chunk("a"), never])
         with pytest.raises(APITimeoutError) as caught:
-            colour.stream(llm).texts()
+            runner.stream(llm).texts()
         assert caught.value.limit == "idle"
         assert scripted.wait_open(0)
 
 
-def test_a_stale_connection(secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_connection(secure: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     with ForwardProxy(secure) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         llm = VLLMProvider("m", base_url="https://vllm.example")
-        colour.chat(llm)
+        runner.chat(llm)
         secure.script(close)
-        assert colour.chat(llm).text == "Hi"
+        assert runner.chat(llm).text == "Hi"
         assert secure.connections == 2
-        colour.close(llm)
+        runner.close(llm)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -203,24 +203,24 @@ def test_a_stale_connection(secure: ScriptedServer, colour: Colour, monkeypatch:
 
 
 def test_a_proxy_that_refuses(
-    secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    secure: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ForwardProxy(secure, status=403) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         with pytest.raises(APIConnectionError, match="403"):
-            colour.chat(VLLMProvider("m", base_url="https://vllm.example", max_retries=0))
+            runner.chat(VLLMProvider("m", base_url="https://vllm.example", max_retries=0))
         assert proxy.wait_open(0)
 
 
-def test_a_proxy_that_does_not_exist(colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_exist(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     with refusing_origin() as origin:
         monkeypatch.setenv("ALL_PROXY", origin)
         with pytest.raises(APIConnectionError, match="no connection"):
-            colour.chat(VLLMProvider("m", base_url="http://vllm.example", max_retries=0))
+            runner.chat(VLLMProvider("m", base_url="http://vllm.example", max_retries=0))
 
 
 @pytest.mark.parametrize("silent", ["proxy", "tunnel"])
-def test_a_proxy_that_hangs(silent: str, colour: Colour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_hangs(silent: str, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requesting a tunnel is part of connecting: it does not get 600 s."""
     with unanswering_origin() as origin, ScriptedServer() as mute:
         mute.always(lambda _: pytest.fail("no answer is asked for"))
@@ -229,13 +229,13 @@ def test_a_proxy_that_hangs(silent: str, colour: Colour, monkeypatch: pytest.Mon
         timeout = Timeout(connect=0.1)
         llm = VLLMProvider("m", base_url="https://vllm.example", max_retries=0, timeout=timeout)
         with pytest.raises(APITimeoutError) as caught:
-            colour.chat(llm)
+            runner.chat(llm)
         assert (caught.value.limit, caught.value.seconds) == ("connect", 0.1)
         assert mute.wait_open(0)
 
 
 def test_connecting_ends_with_the_tunnel(
-    secure: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    secure: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the tunnel is open, `connect` no longer applies."""
     secure.script(never)
@@ -244,7 +244,7 @@ def test_connecting_ends_with_the_tunnel(
         timeout = Timeout(connect=0.5, first_token=0.8)
         llm = VLLMProvider("m", base_url="https://vllm.example", max_retries=0, timeout=timeout)
         with pytest.raises(APITimeoutError) as caught:
-            colour.chat(llm)
+            runner.chat(llm)
         assert caught.value.limit == "first_token"
 
 

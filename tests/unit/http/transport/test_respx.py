@@ -21,7 +21,7 @@ from vllmchat import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 URL = "http://localhost:8000/v1/chat/completions"
 
@@ -42,45 +42,45 @@ def events(*bodies: object) -> bytes:
     return b"".join(b"data: %s\n\n" % json.dumps(body).encode() for body in bodies)
 
 
-def test_a_reply(router: respx.Router, llm: VLLMProvider, colour: Colour) -> None:
+def test_a_reply(router: respx.Router, llm: VLLMProvider, runner: Runner) -> None:
     route = router.post(URL, json__model="m").mock(httpx.Response(200, json=completion("mocked")))
     for _ in range(2):
-        assert colour.chat(llm).text == "mocked"
+        assert runner.chat(llm).text == "mocked"
     request = route.calls.last.request
     assert request.headers["authorization"] == "Bearer key"
     assert json.loads(request.content)["messages"] == [{"role": "user", "content": "Hi"}]
-    colour.close(llm)
+    runner.close(llm)
 
 
-def test_a_stream(router: respx.Router, llm: VLLMProvider, colour: Colour) -> None:
+def test_a_stream(router: respx.Router, llm: VLLMProvider, runner: Runner) -> None:
     body = events(*chunks("a", "b")) + b"data: [DONE]\n\n"
     router.post(URL).respond(200, headers={"content-type": "text/event-stream"}, content=body)
-    assert colour.stream(llm).texts() == ["a", "b"]
+    assert runner.stream(llm).texts() == ["a", "b"]
 
 
-def test_a_stream_that_breaks(router: respx.Router, llm: VLLMProvider, colour: Colour) -> None:
+def test_a_stream_that_breaks(router: respx.Router, llm: VLLMProvider, runner: Runner) -> None:
     router.post(URL).respond(200, headers={"content-type": "text/event-stream"}, content=events(chunk("a")))
     with pytest.raises(StreamInterruptedError) as caught:
-        colour.stream(llm).texts()
+        runner.stream(llm).texts()
     assert caught.value.partial is not None
     assert caught.value.partial.text == "a"
 
 
-def test_leaving_a_stream(router: respx.Router, llm: VLLMProvider, colour: Colour) -> None:
+def test_leaving_a_stream(router: respx.Router, llm: VLLMProvider, runner: Runner) -> None:
     body = events(*chunks("a", "b"))
     router.post(URL).respond(200, headers={"content-type": "text/event-stream"}, content=body)
-    with colour.stream(llm) as opened:
+    with runner.stream(llm) as opened:
         assert next(iter(opened)).text == "a"
 
 
-def test_an_error(router: respx.Router, llm: VLLMProvider, colour: Colour) -> None:
+def test_an_error(router: respx.Router, llm: VLLMProvider, runner: Runner) -> None:
     router.post(URL).respond(400, json={"error": {"message": "no such thing"}}, headers={"x-request-id": "r"})
     with pytest.raises(BadRequestError, match="no such thing") as caught:
-        colour.chat(llm)
+        runner.chat(llm)
     assert caught.value.request_id == "r"
 
 
-def test_second_attempts(router: respx.Router, colour: Colour) -> None:
+def test_second_attempts(router: respx.Router, runner: Runner) -> None:
     router.post(URL).mock(
         side_effect=[
             httpx.Response(503, headers={"retry-after": "0"}),
@@ -88,7 +88,7 @@ def test_second_attempts(router: respx.Router, colour: Colour) -> None:
             httpx.Response(200, json=completion("third")),
         ]
     )
-    assert colour.chat(VLLMProvider("m")).text == "third"
+    assert runner.chat(VLLMProvider("m")).text == "third"
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,20 @@ def test_exceptions(
     limit: str | None,
     router: respx.Router,
     llm: VLLMProvider,
-    colour: Colour,
+    runner: Runner,
 ) -> None:
     router.post(URL).mock(side_effect=raised)
     with pytest.raises(error) as caught:
-        colour.chat(llm)
+        runner.chat(llm)
     assert caught.value.__cause__ is not None
     assert getattr(caught.value, "limit", None) == limit
 
 
-def test_what_is_not_mocked(llm: VLLMProvider, colour: Colour) -> None:
+def test_what_is_not_mocked(llm: VLLMProvider, runner: Runner) -> None:
     with respx.mock, pytest.raises(AssertionError, match="not mocked"):
-        colour.chat(llm)
+        runner.chat(llm)
     with (
         respx.mock(assert_all_mocked=False),
         pytest.raises(Exception, match=r"not a chat completion|no chat"),
     ):
-        colour.chat(llm)
+        runner.chat(llm)

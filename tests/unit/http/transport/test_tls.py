@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.colours import Colour
+    from support.runners import Runner
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +40,20 @@ def server(authority: Authority) -> Iterator[ScriptedServer]:
 
 
 def test_the_environment_names_the_authority(
-    server: ScriptedServer, files: Files, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, files: Files, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
     llm = VLLMProvider("m", base_url=server.base_url)
-    assert colour.chat(llm).text == "Hi"
-    assert colour.stream(llm).texts() == ["H", "i"]
+    assert runner.chat(llm).text == "Hi"
+    assert runner.stream(llm).texts() == ["H", "i"]
     assert server.connections == 1
-    colour.close(llm)
+    runner.close(llm)
     assert server.wait_client_closed()
 
 
 @pytest.mark.parametrize("how", ["path", "str", "context"])
 def test_verify_names_the_authority(
-    how: str, server: ScriptedServer, authority: Authority, files: Files, colour: Colour
+    how: str, server: ScriptedServer, authority: Authority, files: Files, runner: Runner
 ) -> None:
     ways: dict[str, Path | str | ssl.SSLContext] = {
         "path": files.ca,
@@ -61,15 +61,15 @@ def test_verify_names_the_authority(
         "context": authority.client_context(),
     }
     llm = VLLMProvider("m", base_url=server.base_url, verify=ways[how])
-    assert colour.chat(llm).text == "Hi"
-    colour.close(llm)
+    assert runner.chat(llm).text == "Hi"
+    runner.close(llm)
 
 
 def test_verify_names_a_directory_of_authorities(
     server: ScriptedServer,
     authority: Authority,
     tmp_path: Path,
-    colour: Colour,
+    runner: Runner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[dict[str, object]] = []
@@ -81,81 +81,81 @@ def test_verify_names_a_directory_of_authorities(
 
     monkeypatch.setattr(ssl, "create_default_context", create)
     llm = VLLMProvider("m", base_url=server.base_url, verify=tmp_path)
-    assert colour.chat(llm).text == "Hi"
+    assert runner.chat(llm).text == "Hi"
     assert asked == [{"capath": tmp_path}]
-    colour.close(llm)
+    runner.close(llm)
 
 
-def test_an_untrusted_authority(server: ScriptedServer, colour: Colour) -> None:
+def test_an_untrusted_authority(server: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=server.base_url, max_retries=2)
     with pytest.raises(
         APIConnectionError, match=r"no TLS connection to https://.*SSL_CERT_FILE.*verify="
     ) as caught:
-        colour.chat(llm)
+        runner.chat(llm)
     assert "certificate verify failed" in str(caught.value)
     # Retrying does not make a certificate valid.
     assert server.wait_open(0)
     assert server.connections == 1
 
 
-def test_verification_can_be_disabled(server: ScriptedServer, colour: Colour) -> None:
+def test_verification_can_be_disabled(server: ScriptedServer, runner: Runner) -> None:
     llm = VLLMProvider("m", base_url=server.base_url, verify=False)
-    assert colour.chat(llm).text == "Hi"
-    colour.close(llm)
+    assert runner.chat(llm).text == "Hi"
+    runner.close(llm)
 
 
-def test_a_certificate_for_another_name(server: ScriptedServer, files: Files, colour: Colour) -> None:
+def test_a_certificate_for_another_name(server: ScriptedServer, files: Files, runner: Runner) -> None:
     # The certificate has 127.0.0.1 and localhost in it.
     llm = VLLMProvider("m", base_url=f"https://127.0.0.2:{server.port}", verify=files.ca, max_retries=0)
     with pytest.raises(APIConnectionError):
-        colour.chat(llm)
+        runner.chat(llm)
 
 
-def test_client_certificates(authority: Authority, files: Files, colour: Colour) -> None:
+def test_client_certificates(authority: Authority, files: Files, runner: Runner) -> None:
     with ScriptedServer(tls=authority.server_context(client_certificates=True)) as server:
         server.always(answer_any)
         without = VLLMProvider("m", base_url=server.base_url, verify=files.ca, max_retries=0)
         with pytest.raises(APIConnectionError):
-            colour.chat(without)
+            runner.chat(without)
         context = ssl.create_default_context(cafile=str(files.ca))
         context.load_cert_chain(files.certificate, files.key)
         llm = VLLMProvider("m", base_url=server.base_url, verify=context)
-        assert colour.chat(llm).text == "Hi"
-        colour.close(llm)
+        assert runner.chat(llm).text == "Hi"
+        runner.close(llm)
 
 
-def test_a_server_without_tls(scripted: ScriptedServer, files: Files, colour: Colour) -> None:
+def test_a_server_without_tls(scripted: ScriptedServer, files: Files, runner: Runner) -> None:
     base_url = scripted.base_url.replace("http:", "https:")
     # To the server, the handshake does not look like a request that it could respond to.
     scripted.at_connect(close)
     llm = VLLMProvider("m", base_url=base_url, verify=files.ca, max_retries=0)
     with pytest.raises(APIConnectionError, match=r"no TLS connection|no connection"):
-        colour.chat(llm)
+        runner.chat(llm)
 
 
-def test_the_handshake_counts_as_connecting(authority: Authority, files: Files, colour: Colour) -> None:
+def test_the_handshake_counts_as_connecting(authority: Authority, files: Files, runner: Runner) -> None:
     with ScriptedServer(tls=authority.server_context()) as server:
         server.at_connect(gate := Gate())
         timeout = Timeout(connect=0.1)
         llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca, max_retries=0, timeout=timeout)
         with pytest.raises(APITimeoutError) as caught:
-            colour.chat(llm)
+            runner.chat(llm)
         assert (caught.value.limit, caught.value.seconds) == ("connect", 0.1)
         gate.release()
         assert server.wait_open(0)
 
 
-def test_leaving_a_stream_is_noticed_at_once(server: ScriptedServer, files: Files, colour: Colour) -> None:
+def test_leaving_a_stream_is_noticed_at_once(server: ScriptedServer, files: Files, runner: Runner) -> None:
     """A closing handshake would have to wait for the server, which is busy generating."""
     server.always(stream([{"choices": []}, never]))
     llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca)
-    with colour.stream(llm) as opened:
+    with runner.stream(llm) as opened:
         next(iter(opened))
     assert server.wait_client_closed()
 
 
 def test_a_server_that_closes_without_close_notify(
-    authority: Authority, files: Files, colour: Colour
+    authority: Authority, files: Files, runner: Runner
 ) -> None:
     # What TLS still buffers then must not be lost. The server sends as fast as it can, all at once.
     text = "x" * 5_000_000
@@ -176,22 +176,22 @@ def test_a_server_that_closes_without_close_notify(
         base_url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         llm = VLLMProvider("m", base_url=base_url, verify=str(files.ca))
         for _ in range(3):
-            assert colour.chat(llm).text == text
-        colour.close(llm)
+            assert runner.chat(llm).text == text
+        runner.close(llm)
         served.result(10)
 
 
-def test_timeouts_apply(server: ScriptedServer, files: Files, colour: Colour) -> None:
+def test_timeouts_apply(server: ScriptedServer, files: Files, runner: Runner) -> None:
     server.always(stream([{"choices": []}, never]))
     llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca, timeout=Timeout(idle=0.1))
     with pytest.raises(APITimeoutError) as caught:
-        colour.stream(llm).texts()
+        runner.stream(llm).texts()
     assert caught.value.limit == "idle"
     assert server.wait_client_closed()
 
 
 def test_no_context_without_tls(
-    scripted: ScriptedServer, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes longer to make than everything else in a provider."""
 
@@ -203,12 +203,12 @@ def test_no_context_without_tls(
     with monkeypatch.context() as patched:
         patched.setattr(ssl, "create_default_context", fail)
         patched.setattr("httpx.create_ssl_context", fail)
-        assert colour.chat(llm).text == "Hi"
-    colour.close(llm)
+        assert runner.chat(llm).text == "Hi"
+    runner.close(llm)
 
 
 def test_one_context_for_many_connections(
-    server: ScriptedServer, files: Files, colour: Colour, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, files: Files, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
     create = ssl.create_default_context
@@ -220,7 +220,7 @@ def test_one_context_for_many_connections(
     monkeypatch.setattr(ssl, "create_default_context", counting)
     llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca)
     for _ in range(3):
-        colour.chat(llm)
-        colour.close(llm)
+        runner.chat(llm)
+        runner.close(llm)
     assert server.connections == 3
     assert made == [files.ca]

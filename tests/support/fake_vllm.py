@@ -112,7 +112,7 @@ class RunPython(Protocol):
     ) -> subprocess.CompletedProcess[str]: ...
 
 
-class StagedVLLM:
+class FakeVLLM:
     """A vLLM server that returns queued responses to chats, and always lists its models.
 
     Attributes:

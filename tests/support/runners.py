@@ -34,7 +34,7 @@ Name = Literal["sync", "asyncio", "trio"]
 NAMES: tuple[Name, ...] = ("sync", "asyncio", "trio")
 
 
-class Colour:
+class Runner:
     """Sync methods, or async ones on an event loop in a thread of its own.
 
     Attributes:
@@ -169,10 +169,10 @@ def _next(portal: BlockingPortal, source: AsyncIterator[T]) -> T:
 
 
 @contextlib.contextmanager
-def colour_of(name: Name) -> Generator[Colour]:
+def runner_of(name: Name) -> Generator[Runner]:
     """Makes sync or async methods by name; the event loop of async ones ends with the block."""
     if name == "sync":
-        yield Colour(name, None)
+        yield Runner(name, None)
         return
     with start_blocking_portal(name) as portal:
-        yield Colour(name, portal)
+        yield Runner(name, portal)
