@@ -35,7 +35,5 @@ def test_every_module_is_drawn_where_it_is() -> None:
         modules = {path.name for path in (PACKAGE / folder).glob("*.py")}
         if folder:
             modules.discard("__init__.py")
-        if "…_methods.py" in names:
-            modules = {"…_methods.py" if name.endswith("_methods.py") else name for name in modules}
         if names:
             assert names == modules, folder

@@ -1,4 +1,4 @@
-"""Imports run downward only: adapters, providers, chat and its neighbours, http, errors."""
+"""Imports run downward only, from tier to tier."""
 
 from __future__ import annotations
 
@@ -16,46 +16,55 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(vllmchat.__file__).parent
 
-FLOORS: dict[str, int] = {
-    "errors": 0,
-    "lazy": 0,
-    "version": 0,
-    "http": 1,
-    "checking": 2,
-    "versions": 2,
-    "wire": 2,
-    "schemas": 3,
-    "sampling": 4,
-    "client": 4,
-    "server": 5,
-    "chat": 6,
-    "audio": 7,
-    "completions": 7,
-    "pooling": 7,
-    "responses": 7,
-    "tokens": 7,
-    "structured": 7,
-    "tools": 7,
-    "generate": 8,
-    "providers": 9,
-    "types": 10,
-    "adapters": 11,
+ROOT = {"__init__", "errors", "lazy", "types", "version", "versions"}
+"""The modules that are in no folder."""
+
+TIERS: dict[str, set[str]] = {
+    "ground": {"errors", "lazy", "version"},
+    "bytes and time": {"http"},
+    "rules and JSON": {"checking", "versions", "wire"},
+    "how a request is sent": {"client"},
+    "schemas of Python types": {"schemas"},
+    "what generating endpoints share": {"sampling"},
+    "chat": {"chat"},
+    "endpoints": {"audio", "completions", "pooling", "responses", "server", "structured", "tokens", "tools"},
+    "endpoints made of others": {"generate"},
+    "what a user imports": {"providers"},
+    "public types": {"types"},
+    "adapters": {"adapters"},
 }
-"""Each part of the package and its floor. A part imports lower floors and itself, never its neighbours."""
+"""Each part of the package and its tier, the lowest first. A part imports lower tiers and itself, never its
+neighbors.
+"""
+
+LEVEL = {part: level for level, parts in enumerate(TIERS.values()) for part in sorted(parts)}
 
 TYPES_ONLY = {
     (low, high)
     for low in ("errors", "http")
-    for high in ("chat", "completions", "generate", "responses", "audio")
+    for high in ("audio", "chat", "completions", "generate", "responses")
 }
 """What may be named upward for type checkers: what an error has in its `partial`."""
 
+FROM_CHAT: dict[str, set[str]] = {
+    "audio": set(),
+    "completions": {"check", "request", "unknown_names"},
+    "generate": {"check", "messages", "params", "templating"},
+    "pooling": {"completion", "content", "messages", "templating"},
+    "responses": {"check", "completion", "templating"},
+    "server": set(),
+    "tokens": {"completion", "messages", "templating"},
+}
+"""What other endpoints import from chat/: conversations, their templates, tool calls, and which names are those of
+chats.
+"""
+
 FACE = "__init__"
-"""The package's own file: it names everything and imports nothing until it is asked for it."""
+"""The package's own file: it names everything and imports nothing until a name is used."""
 
 
 class Imports(ast.NodeVisitor):
-    """The modules that a file imports, and whether only for type checkers."""
+    """The modules that a file imports, and whether only for type checkers. What is lazy counts too."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, bool, int]] = []
@@ -78,10 +87,25 @@ class Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0, "imports are absolute here"
         assert node.module is not None
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        modules = [name for name in names if is_module(name)]
         if node.module == "vllmchat":
-            self.found += [(f"vllmchat.{alias.name}", self._for_types, node.lineno) for alias in node.names]
-        else:
-            self.found.append((node.module, self._for_types, node.lineno))
+            modules = names
+        elif len(modules) < len(names):
+            modules.append(node.module)
+        self.found += [(module, self._for_types, node.lineno) for module in modules]
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id in ("lazy", "LazyModule"):
+            home = node.args[0]
+            if isinstance(home, ast.Constant):
+                self.found.append((str(home.value), self._for_types, node.lineno))
+        self.generic_visit(node)
+
+
+def is_module(name: str) -> bool:
+    base = PACKAGE.parent.joinpath(*name.split("."))
+    return base.with_suffix(".py").exists() or base.joinpath("__init__.py").exists()
 
 
 def files() -> Iterator[tuple[Path, str]]:
@@ -97,11 +121,21 @@ def imports(path: Path) -> list[tuple[str, bool, int]]:
     return visitor.found
 
 
-def test_every_part_has_a_floor() -> None:
-    assert {part for _, part in files()} - {FACE} == set(FLOORS)
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("part", FLOORS)
+def test_every_part_has_a_tier() -> None:
+    assert {part for _, part in files()} - {FACE} == set(LEVEL)
+    assert len(LEVEL) == sum(map(len, TIERS.values()))
+
+
+def test_the_root_holds_what_belongs_to_no_folder() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT
+
+
+@pytest.mark.parametrize("part", LEVEL)
 def test_imports_run_downward(part: str) -> None:
     wrong: list[str] = []
     for path, own in files():
@@ -111,12 +145,68 @@ def test_imports_run_downward(part: str) -> None:
             if not module.startswith("vllmchat."):
                 continue
             other = module.split(".")[1]
-            if other not in FLOORS:  # a public name: the face knows what stands behind it
+            if other not in LEVEL:  # a public name: the face knows where it is
                 other = str(getattr(vllmchat, other).__module__).split(".")[1]
-            allowed = other == part or FLOORS[other] < FLOORS[part]
+            allowed = other == part or LEVEL[other] < LEVEL[part]
             if not allowed and not (for_types and (part, other) in TYPES_ONLY):
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {module}")
     assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        module_of(path): {
+            module for module, for_types, _ in imports(path) if not for_types and is_module(module)
+        }
+        for path, _ in files()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module))
+        if module not in done:
+            for other in graph.get(module, set()) - {"vllmchat", module}:
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("endpoint", FROM_CHAT)
+def test_an_endpoint_imports_from_chat_only_what_is_chat(endpoint: str) -> None:
+    found = {
+        module.split(".")[2]
+        for path, part in files()
+        if part == endpoint
+        for module, _, _ in imports(path)
+        if module.startswith("vllmchat.chat.")
+    }
+    assert found == FROM_CHAT[endpoint]
+
+
+def test_http_meets_its_sockets_in_one_place() -> None:
+    """What decides knows two protocols, a transport and an open response; `connections` fills them."""
+    transport = PACKAGE / "http" / "transport"
+    meeting = {
+        path.relative_to(PACKAGE / "http").as_posix()
+        for path, part in files()
+        if part == "http" and not path.is_relative_to(transport)
+        for module, for_types, _ in imports(path)
+        if module.startswith("vllmchat.http.transport.") and not for_types
+    }
+    assert meeting == {"connections.py"}
+
+
+def test_http_knows_no_endpoint() -> None:
+    for path, part in files():
+        if part == "http":
+            known = {
+                module.split(".")[1]
+                for module, for_types, _ in imports(path)
+                if module.startswith("vllmchat.") and not for_types
+            }
+            assert known <= {"errors", "http", "version"}, path.relative_to(PACKAGE)
 
 
 def test_adapters_do_not_import_each_other() -> None:
@@ -145,7 +235,7 @@ def test_no_part_imports_the_face() -> None:
         if part == "adapters":
             continue
         for module, for_types, line in imports(path):
-            assert for_types or module.split(".")[0] != "vllmchat" or module.split(".")[1] in FLOORS, (
+            assert for_types or module.split(".")[0] != "vllmchat" or module.split(".")[1] in LEVEL, (
                 f"{path.relative_to(PACKAGE)}:{line}"
             )
 
