@@ -168,13 +168,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"No real vLLM server, its tests {what}: {reason}", red=True)
     version = _version(config)
     if version != DEFAULT.version:
-        reasons = Counter(reason(report) for report in terminalreporter.stats.get("skipped", []))
+        reasons = Counter(_skip_reason(report) for report in terminalreporter.stats.get("skipped", []))
         terminalreporter.section(f"skipped on vLLM {version}")
         for reason, count in sorted(reasons.items()):
             terminalreporter.write_line(f"{count:4} {reason}")
 
 
-def reason(report: pytest.TestReport) -> str:
+def _skip_reason(report: pytest.TestReport) -> str:
     """Why a test was skipped: a skip's report holds path, line and reason."""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return text.removeprefix("Skipped: ")
