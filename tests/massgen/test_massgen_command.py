@@ -58,7 +58,8 @@ def test_three_agents_find_a_winner(
 
     # Three answers, three votes, the presentation; an agent may be asked again if an answer arrived in the meantime.
     assert len(bodies) >= 7
-    assert others == {("GET", "/v1/models")}
+    # `bad_words` is younger than the oldest vLLM, so the server is asked for its version.
+    assert others == {("GET", "/v1/models"), ("GET", "/version")}
     of_ada = {"top_k": 50, "repetition_penalty": 1.0, "chat_template_kwargs": {"enable_thinking": True}}
     of_bob = {"min_p": 0.1, "chat_template_kwargs": {"enable_thinking": False}}
     of_eve = {"seed": 7, "stop_token_ids": [1], "bad_words": ["zebra"], "x_mine": 1}

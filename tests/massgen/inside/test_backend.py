@@ -108,7 +108,7 @@ async def test_a_cut_call_is_reported_and_the_model_learns_of_it(
     error = only(chunks, "error")
     assert error.status is None  # MassGen retries.
     assert error.error is not None
-    assert "was cut" in error.error
+    assert "was truncated" in error.error
     assert "max_tokens" in error.error
     # MassGen shows this buffer to the model when it retries.
     assert error.error in (backend._get_streaming_buffer() or "")

@@ -193,7 +193,7 @@ async def test_the_real_server_stops_generating(how: str) -> None:
         await chunks.aclose()
     while await to_thread.run_sync(running_requests):
         assert time.monotonic() - began < 5
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 1, "far from the time that the rest of the reply takes"
     await chunks.aclose()
 
 
