@@ -172,9 +172,8 @@ def form(reply: ChatCompletion, server: LiveServer) -> dict[str, Any]:
         if message["tool_calls"]:
             # "" without a stream where the call was required, else none.
             message["content"] = message["content"] or ""
-        if not server.since("0.30"):  # their streams lose line breaks next to the end of the reasoning
-            for name in ("content", "reasoning"):
-                message[name] = message[name] and message[name].strip()
+        for name in ("content", "reasoning"):
+            message[name] = message[name] and server.kept(message[name])
     return dumped
 
 

@@ -46,6 +46,13 @@ class LiveServer:
         """The `base_url` for clients."""
         return f"{self.url}/v1"
 
+    def kept(self, text: str | None) -> str:
+        """A text as it can be compared where one side was streamed.
+
+        If a chunk holds the end of the reasoning and more tokens, servers before 0.30 lose a line break next to it.
+        """
+        return (text or "") if self.since("0.30") else (text or "").strip()
+
     def since(self, version: str) -> bool:
         """Whether it is that version of vLLM or a newer one."""
         return at_least(self.version, version)
