@@ -352,13 +352,13 @@ class StructuredOutputError(VLLMChatError):
     If its text does not validate, `__cause__` is pydantic's `ValidationError`.
 
     Attributes:
-        reason: `"cut"` if generation ended too early, `"refused"` if the model declined, `"mismatch"` if the text does
-            not match the type.
+        reason: `"truncated"` if generation ended too early, `"refused"` if the model declined, `"mismatch"` if the text
+            does not match the type.
         completion: The reply.
     """
 
     def __init__(
-        self, message: str, *, reason: Literal["cut", "refused", "mismatch"], completion: ChatCompletion
+        self, message: str, *, reason: Literal["truncated", "refused", "mismatch"], completion: ChatCompletion
     ) -> None:
         super().__init__(message, partial=completion)
         self.reason = reason

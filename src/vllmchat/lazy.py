@@ -7,7 +7,7 @@ and uses a stand-in at run time:
     if TYPE_CHECKING:
         from vllmchat.tokens.tokenize import count_request
     else:
-        count_request = later("vllmchat.tokens.tokenize", "count_request")
+        count_request = lazy("vllmchat.tokens.tokenize", "count_request")
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ DIFFERENCES: Final = (
         "0.11.1",
         "tools, reasoning items in the input, and `status` of `respond`",
         "as documented; before, tools and reasoning items are rejected (except for OpenAI's models), and a response "
-        "that was cut is `completed`",
+        "that was truncated is `completed`",
         "nothing: an old server returns a `BadRequestError`",
     ),
     Difference(
@@ -320,12 +320,12 @@ DIFFERENCES: Final = (
     Difference(
         "0.32",
         "`max_tokens` beyond the context",
-        "cut; before, rejected",
+        "truncated; before, rejected",
         "sends it; an old server returns a `ContextWindowExceededError`",
     ),
     Difference(
         "0.33",
-        "the finish reason of a tool call that `max_tokens` cut",
+        "the finish reason of a tool call that `max_tokens` truncated",
         "`length`; before, often `tool_calls`, with JSON that the server has completed",
         "looks at the call and the usage: `ToolCall.complete`",
     ),

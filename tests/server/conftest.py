@@ -20,7 +20,7 @@ WAIT = 120.0
 
 @pytest.fixture
 def script(vllm_server: LiveServer) -> Script:
-    """What the tiny model knows by heart."""
+    """The dialogues that the tiny model has memorized."""
     return vllm_server.dialogues
 
 

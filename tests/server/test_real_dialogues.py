@@ -71,7 +71,7 @@ def test_stream_gives_every_known_answer(llm: VLLMProvider, vllm_server: LiveSer
                 pieces = [(chunk.text, chunk.reasoning or "") for chunk in stream]
                 question.check(stream.completion)
                 text = "".join(text for text, _ in pieces)
-                # The blank line before a call is no content of the reply.
+                # The blank line before a call does not belong to the content of the reply.
                 assert text == stream.completion.text or (stream.completion.tool_calls and not text.strip())
                 assert "".join(thought for _, thought in pieces) == (stream.completion.reasoning or "")
 
@@ -109,7 +109,7 @@ async def test_astream_gives_every_known_answer(allm: VLLMProvider, vllm_server:
                 pieces = [(chunk.text, chunk.reasoning or "") async for chunk in stream]
                 question.check(stream.completion)
                 text = "".join(text for text, _ in pieces)
-                # The blank line before a call is no content of the reply.
+                # The blank line before a call does not belong to the content of the reply.
                 assert text == stream.completion.text or (stream.completion.tool_calls and not text.strip())
                 assert "".join(thought for _, thought in pieces) == (stream.completion.reasoning or "")
 

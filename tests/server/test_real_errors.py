@@ -110,7 +110,7 @@ def test_a_reply_beyond_the_context(llm: VLLMProvider, ask: Ask, name: str) -> N
         VLLMChatParams(structured_outputs={"regex": "["}),
         pytest.param(
             VLLMChatParams(stop_token_ids=[1_000_000]),
-            marks=pytest.mark.since("0.30", "a stop token outside the vocabulary is refused"),
+            marks=pytest.mark.since("0.30", "a stop token outside the vocabulary is rejected"),
         ),
     ],
 )

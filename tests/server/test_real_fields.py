@@ -163,7 +163,7 @@ FORMER = {
     "logits_processors",
     "normalize",
     "softmax",
-    "truncate_prompt_tokens",  # among the sampling parameters; now beside them
+    "truncate_prompt_tokens",  # among the sampling parameters; now next to them
 }
 """What older servers take and the newest does not."""
 

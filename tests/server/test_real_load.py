@@ -121,7 +121,7 @@ def running(server: LiveServer) -> float:
     for line in httpx.get(f"{server.url}/metrics").text.splitlines():
         if line.startswith("vllm:num_requests_running{"):
             return float(line.rpartition(" ")[2])
-    raise AssertionError("the server tells no vllm:num_requests_running")
+    raise AssertionError("the server reports no vllm:num_requests_running")
 
 
 def comes_to(server: LiveServer, count: int, within: float = SOON) -> bool:

@@ -70,7 +70,7 @@ class Try:
     """A value for one parameter, and what it does.
 
     Attributes:
-        params: The parameter, and what it needs beside it.
+        params: The parameter, and what it needs in addition.
         shows: What is true of the answer, and not without the parameter; or that it differs from the answer without
             it; None where nothing shows and the answer is the known one.
         base: The other parameters.

@@ -2,7 +2,7 @@
 
 The server is not of one mind with itself in two places, and no client can make that up:
 
-- Beside tool calls `content` is null, empty or white space: without a stream it is null (`""` for required and
+- Next to tool calls `content` is null, empty or white space: without a stream it is null (`""` for required and
   named calls), in a stream the blank line that comes before the first call.
 - A call that `max_tokens` cuts is the text of the reply without a stream, and a call without its end in one.
 """

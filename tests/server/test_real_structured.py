@@ -48,8 +48,8 @@ async def test_aparse(allm: VLLMProvider) -> None:
     assert parsed.value == {"name": "Ada", "age": 36}
 
 
-def test_values_that_are_no_objects(llm: VLLMProvider) -> None:
-    """The server holds the reply to any schema, whatever the model would have said."""
+def test_values_that_are_not_objects(llm: VLLMProvider) -> None:
+    """The server constrains the reply to any schema, whatever the model would have said."""
     digit = Annotated[int, Field(ge=1, le=9)]
     assert llm.parse("Count from 1 to 100.", digit, temperature=0, enable_thinking=False).value in range(
         1, 10
@@ -82,7 +82,7 @@ def test_other_servers_protocol(vllm_server: LiveServer) -> None:
 def test_a_reply_that_is_cut(llm: VLLMProvider) -> None:
     with pytest.raises(StructuredOutputError) as caught:
         llm.parse(ADA, User, temperature=0, enable_thinking=False, max_tokens=4)
-    assert caught.value.reason == "cut"
+    assert caught.value.reason == "truncated"
     assert caught.value.completion.finish_reason == "length"
 
 

@@ -93,15 +93,15 @@ def test_prompt_log_probabilities(llm: VLLMProvider) -> None:
     assert all(each and any(one.rank for one in each.values()) for each in choice.prompt_logprobs[1:])
 
 
-def test_a_completion_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
-    # This server reads reasoning, so nothing is held to anything before the reasoning has ended.
+def test_a_completion_is_constrained_to_what_is_requested(llm: VLLMProvider) -> None:
+    # This server reads reasoning, so nothing is constrained before the reasoning has ended.
     choice: StructuredOutputs = {"choice": ["yes", "no"]}
     text = llm.complete("Say yes.<think></think>", structured_outputs=choice, max_tokens=20).text
     assert text in ("yes", "no")
 
 
 @pytest.mark.since("0.32", "the parameter reasoning_ended")
-def test_a_generation_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
+def test_a_generation_is_constrained_to_what_is_requested(llm: VLLMProvider) -> None:
     prompt = llm.render("Hello")
     choice: StructuredOutputs = {"choice": ["yes", "no"]}
     generation = llm.generate(prompt, structured_outputs=choice, reasoning_ended=True)
@@ -510,7 +510,7 @@ def test_a_response_without_thinking(llm: VLLMProvider) -> None:
     assert (response.text, response.reasoning) == ("The capital of France is Paris.", None)
 
 
-def test_a_response_is_held_to_what_is_wanted(llm: VLLMProvider) -> None:
+def test_a_response_is_constrained_to_what_is_requested(llm: VLLMProvider) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     response = llm.respond(
         "Hello",

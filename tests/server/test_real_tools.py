@@ -91,7 +91,7 @@ def test_a_run_can_be_forced_and_goes_on(llm: VLLMProvider, vllm_server: LiveSer
     assert run.text
     if vllm_server.since(
         "0.25"
-    ):  # before, the tiny model is not held to write the arguments as it knows them
+    ):  # before, the tiny model is not constrained to the arguments it has memorized
         assert run.text.strip() == ANSWERS[PARIS]
 
 

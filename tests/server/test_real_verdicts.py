@@ -31,8 +31,8 @@ def named(name: str) -> Params:
     return {"type": "function", "function": {"name": name}}
 
 
-def each(name: str, *values: object, **beside: object) -> list[Params]:
-    return [{name: value, **beside} for value in values]
+def each(name: str, *values: object, **others: object) -> list[Params]:
+    return [{name: value, **others} for value in values]
 
 
 def schema(json_schema: Params) -> Params:
@@ -151,7 +151,7 @@ ALIKE: list[Params] = [
 """What both take, or both refuse."""
 
 COERCED = "the server makes another type of it, and what it makes is seldom what was meant"
-SILENT = "the server ignores it without a word"
+SILENT = "the server ignores it silently"
 SENSELESS = "the server takes it, and it can only be a mistake"
 NOTATION = "one way to write a token id is enough"
 

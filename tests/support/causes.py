@@ -125,13 +125,13 @@ OUTCOMES: Final = (
         "the parameter came with 0.10.1; before, it is ignored",
         until="0.9.2",
     ),
-    Cause(("chat_reasoning_effort_none",), "the word came with 0.18; before, it is refused", until="0.17.1"),
+    Cause(("chat_reasoning_effort_none",), "the word came with 0.18; before, it is rejected", until="0.17.1"),
     Cause(
         ("chat_reasoning_effort_none",),
         f"{_DEFECT} it takes the word and does not switch thinking off, and then drops what was thought",
         servers=("0.19.1",),
     ),
-    Cause(("chat_reasoning_effort_max",), "the word came with 0.21; before, it is refused", until="0.19.1"),
+    Cause(("chat_reasoning_effort_max",), "the word came with 0.21; before, it is rejected", until="0.19.1"),
     Cause(("chat_stop5",), "refused since 0.28", until="0.25.1"),
     Cause(("chat_temp3",), "refused since 0.24", until="0.22.1"),
     Cause(("chat_token_ids",), "return_token_ids came with 0.10.2; before, it is ignored", until="0.9.2"),
@@ -206,8 +206,8 @@ OUTCOMES: Final = (
     ),
     Cause(
         ("tool_required*",),
-        f"{_DEFECT} nothing keeps the tiny model from calling without end, and what max_tokens cut is refused or "
-        "dropped",
+        f"{_DEFECT} nothing keeps the tiny model from calling without end, and what max_tokens truncated is "
+        "rejected or dropped",
         until="0.22.1",
     ),
     *SERVERS,

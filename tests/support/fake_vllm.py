@@ -116,7 +116,7 @@ class FakeVLLM:
     """A vLLM server that returns queued responses to chats, and always lists its models.
 
     Attributes:
-        server: The server; `with stage.server:` starts it.
+        server: The server; `with fake.server:` starts it.
         max_model_len: The context size that it reports.
         models: The models that it lists, instead of one with that size.
     """

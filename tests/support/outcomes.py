@@ -395,7 +395,7 @@ def differing_pieces(pieces: Sequence[Any], reply: object) -> Facts:
 def _added(pieces: Sequence[Any], message: ChatMessage) -> list[tuple[object, object]]:
     text = "".join(piece.delta.content or "" for piece in pieces)
     if message.tool_calls and not text.strip():
-        text = ""  # the blank line before a call comes as a piece; it is no content of the reply
+        text = ""  # the blank line before a call comes as a piece; it does not belong to the content
     reasoning = "".join(piece.delta.reasoning or "" for piece in pieces)
     return [(text, message.content or ""), (reasoning, message.reasoning or "")]
 

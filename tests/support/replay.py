@@ -38,7 +38,7 @@ class Endpoint:
     """How a route's recordings are asked for.
 
     Attributes:
-        method: The method, named without the `a` of its async twin.
+        method: The method, named without the `a` of its async version.
         stream: The method that streams.
         subject: The fields of the request that are its positional arguments; of those in brackets, the first that
             the request has.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # Names
 
 
-def misspelt() -> None:
+def misspelled() -> None:
     import vllmchat
     from vllmchat import VLLMProvder  # type: ignore[attr-defined]  # noqa: F401
 
@@ -138,7 +138,7 @@ class Parrot:
 
 
 class AsyncParrot:
-    """Awaiting only; it takes any parameters."""
+    """Async only; it accepts any parameters."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What type checkers say of the public names is what the files beside this one expect, to the line."""
+"""What type checkers say of the public names is what the files next to this one expect, to the line."""
 
 from __future__ import annotations
 

@@ -15,7 +15,17 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 
-COVERED: Final = ("*.md", "mkdocs.yml", "Makefile", "docs", "examples", "benchmarks", "scripts")
+COVERED: Final = (
+    "*.md",
+    "mkdocs.yml",
+    "Makefile",
+    "docs",
+    "examples",
+    "benchmarks",
+    "scripts",
+    "src",
+    "tests",
+)
 """Files and folders to check."""
 
 SUFFIXES: Final = frozenset({".md", ".py", ".yml", ".yaml", ".toml", ""})

@@ -84,7 +84,7 @@ def example(cls: type[VLLMChatError]) -> VLLMChatError:
     if issubclass(cls, ResponseError):
         return cls("m", status_code=200, body="<html>", request_id="id-1", partial=partial())
     if issubclass(cls, StructuredOutputError):
-        return cls("m", reason="cut", completion=partial())
+        return cls("m", reason="truncated", completion=partial())
     if issubclass(cls, MaxTurnsError):
         history: list[Message | ChatMessage] = [{"role": "user", "content": "Hello"}, partial().message]
         return cls("m", max_turns=1, messages=history, completions=[partial()])

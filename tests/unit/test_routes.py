@@ -41,6 +41,6 @@ def test_each_method_uses_its_route(asked: Asked, scripted: ScriptedServer, runn
 
 def test_every_method_is_in_the_table() -> None:
     public = {name for name in dir(VLLMProvider) if not name.startswith("_")}
-    awaiting = {f"a{name}" for name in public} & public
-    assert public - awaiting - SENDS_NOTHING == {asked.method for asked in ASKED}
+    async_methods = {f"a{name}" for name in public} & public
+    assert public - async_methods - SENDS_NOTHING == {asked.method for asked in ASKED}
     assert len({asked.method for asked in ASKED}) == len(ASKED)

@@ -47,7 +47,7 @@ TWINS = {
     "Iterator[Event]": {"AsyncIterator[Event]", "AsyncChatEvents"},
     "Iterator[ChatCompletionChunk]": {"AsyncIterator[ChatCompletionChunk]"},
 }
-"""What the asynchronous twin gives instead."""
+"""What the async version returns instead."""
 
 SPECIAL = {
     "__iter__": "__aiter__",
@@ -219,7 +219,7 @@ ANYIO_IMPORTS_ASYNCIO = [int(part) for part in version("anyio").split(".")[:3]] 
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that a fresh interpreter has after a statement, beside those that it has anyway."""
+    """The modules that a fresh interpreter has after a statement, in addition to those that it has anyway."""
     code = (
         f"import sys; before = set(sys.modules)\n{statement}\n"
         "import json; print(json.dumps(sorted(set(sys.modules) - before)))"

@@ -170,8 +170,8 @@ def stream_translate_upload(file: AudioFile, params: StreamTranslateParams) -> U
 def _upload(
     path: str, file: AudioFile, params: Mapping[str, object], validator: Validator, *, stream: bool
 ) -> Upload:
-    judged, found = check_file(file)
-    return Upload(path, judged, check_request(found, validator.check, params, stream=stream), stream)
+    checked_file, found = check_file(file)
+    return Upload(path, checked_file, check_request(found, validator.check, params, stream=stream), stream)
 
 
 # Rules between parameters, each under the name that triggers it
@@ -226,11 +226,11 @@ _ONLY_STREAMS: Final = {
 def _validator(
     owner: str,
     params: type,
-    said: Mapping[str, tuple[str, str | None]],
+    messages: Mapping[str, tuple[str, str | None]],
     cross_field_rules: Mapping[str, CrossFieldRule],
 ) -> Validator:
     return Validator(
-        owner, params, cross_field_rules, unknown=unknown(owner, params, said), finish=_in_brackets
+        owner, params, cross_field_rules, unknown=unknown(owner, params, messages), finish=_in_brackets
     )
 
 

@@ -146,12 +146,12 @@ def form_fields(fields: Mapping[str, object]) -> list[tuple[str, str]]:
     Raises:
         InvalidRequestError: A value cannot be sent in a form.
     """
-    said: list[tuple[str, str]] = []
+    entries: list[tuple[str, str]] = []
     for name, value in fields.items():
         if value is not None:
             several = as_list(value)
-            said.extend((name, _text(name, each)) for each in ([value] if several is None else several))
-    return said
+            entries.extend((name, _text(name, each)) for each in ([value] if several is None else several))
+    return entries
 
 
 def _text(name: str, value: object) -> str:

@@ -167,14 +167,14 @@ class Accumulator:
     def _summed_usage(self) -> Usage | None:
         if self._usage is not None:
             return self._usage
-        told = [choice.usage for choice in self._choices.values() if choice.usage is not None]
-        if len(told) <= 1:
-            return told[0] if told else None
+        usages = [choice.usage for choice in self._choices.values() if choice.usage is not None]
+        if len(usages) <= 1:
+            return usages[0] if usages else None
         # The stream broke off before the total: each choice has counted the prompt and its own tokens.
-        usage = max(told, key=lambda each: each.prompt_tokens).model_copy()
-        usage.completion_tokens = sum(each.completion_tokens for each in told)
+        usage = max(usages, key=lambda each: each.prompt_tokens).model_copy()
+        usage.completion_tokens = sum(each.completion_tokens for each in usages)
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
-        details = [each.completion_tokens_details for each in told]
+        details = [each.completion_tokens_details for each in usages]
         counts = [each.reasoning_tokens for each in details if each is not None]
         if any(count is not None for count in counts):
             usage.completion_tokens_details = CompletionTokensDetails(

@@ -59,7 +59,7 @@ def batch_request(
     if problems or checked is None:
         raise InvalidRequestError(problems)
     replaced = "messages" in (checked.extra_body or {})
-    read = partial(_read, wanted=None if replaced else len(messages))
+    read = partial(_read, expected=None if replaced else len(messages))
     return JSONRequest("/chat/completions/batch", {"messages": messages}, checked, read, route_hint=NEEDS)
 
 
@@ -134,7 +134,7 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
     return problems
 
 
-def _read(reply: Response, *, wanted: int | None) -> ChatCompletion:
+def _read(reply: Response, *, expected: int | None) -> ChatCompletion:
     completion = decode_completion(reply.body, request_id=reply.head.request_id)
-    sort_by_index(completion.choices, wanted, "a batch response", reply)
+    sort_by_index(completion.choices, expected, "a batch response", reply)
     return completion

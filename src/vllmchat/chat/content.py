@@ -413,15 +413,15 @@ def _needs_uuid(uuid: str | None, family: str) -> None:
 
 def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, str]:
     """Returns the bytes and the media type of a source."""
-    given: object = cast("object", source)  # for callers that do not use a type checker
+    value: object = cast("object", source)  # for callers that do not use a type checker
     name = ""
-    if isinstance(given, bytes | bytearray):
-        data = bytes(given)
-    elif isinstance(given, str) or hasattr(given, "__fspath__"):
-        name = os.fspath(cast("str | os.PathLike[str]", given))
+    if isinstance(value, bytes | bytearray):
+        data = bytes(value)
+    elif isinstance(value, str) or hasattr(value, "__fspath__"):
+        name = os.fspath(cast("str | os.PathLike[str]", value))
         data = _read_file(name)
     else:
-        rule = f"must be a URL, a path or bytes, not {type_name(given)}."
+        rule = f"must be a URL, a path or bytes, not {type_name(value)}."
         raise InvalidRequestError([Problem("source", "", rule)])
     shown = repr(name) if name else f"<{len(data)} bytes>"
     if not data:

@@ -218,17 +218,19 @@ class _ChoiceCalls:
         if limits is None or not limits.leave_open(last.arguments, finish_reason):
             self._end(events, last, last.build(cut=finish_reason in CUT_REASONS))
 
-    def finish(self, events: list[Event], judged: Sequence[ToolCall]) -> None:
+    def finish(self, events: list[Event], final_calls: Sequence[ToolCall]) -> None:
         """Adds the events for the end of all calls that are still open.
 
         Args:
             events: Where to add them.
-            judged: The calls in the whole reply.
+            final_calls: The calls in the whole reply.
         """
         calls = self._calls.in_order()
         for place, call in enumerate(calls):
-            known = len(judged) == len(calls)
-            self._end(events, call, judged[place] if known else call.build(cut=self._calls.may_grow(call)))
+            known = len(final_calls) == len(calls)
+            self._end(
+                events, call, final_calls[place] if known else call.build(cut=self._calls.may_grow(call))
+            )
 
     def _start(self, call: PartialToolCall, events: list[Event]) -> None:
         self._started.add(call.index)

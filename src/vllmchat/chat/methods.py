@@ -154,7 +154,7 @@ class OpenAIChatMethods(ChatStreams):
 
         Nothing is sent before the stream is iterated over or entered. The server decides whether the stream has a
         usage, unless `stream_options={"include_usage": True}` is given. Set it together with `tools` and `max_tokens`:
-        with some servers, only the usage shows that a tool call was cut.
+        with some servers, only the usage shows that a tool call was truncated.
 
         Args:
             messages: A string, or the conversation so far.

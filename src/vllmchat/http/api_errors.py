@@ -92,9 +92,9 @@ def no_stream(head: ResponseHead, raw: bytes) -> ResponseError:
     text = raw[:8_000].decode("utf-8", "replace")[:2_000]
     kind = head.headers.get("content-type", "").partition(";")[0]
     shown = text if len(text) <= 200 else f"{text[:200]}…"
-    said = f"it starts with: {shown}" if shown.strip() else "it is empty"
+    excerpt = f"it starts with: {shown}" if shown.strip() else "it is empty"
     return ResponseError(
-        f"expected a stream, but the response is {kind}; {said}. Check base_url, and that the server supports "
+        f"expected a stream, but the response is {kind}; {excerpt}. Check base_url, and that the server supports "
         "streaming",
         status_code=head.status,
         body=text,
@@ -159,9 +159,9 @@ def _listed(detail: object) -> str:
     lines: list[str] = []
     for each in cast("list[object]", detail) if isinstance(detail, list) else []:
         problem = cast("dict[str, object]", each) if isinstance(each, dict) else {}
-        place, said = problem.get("loc"), problem.get("msg")
-        if isinstance(place, list) and isinstance(said, str):
-            lines.append(f"{'.'.join(map(str, cast('list[object]', place)))}: {said}")
+        place, text = problem.get("loc"), problem.get("msg")
+        if isinstance(place, list) and isinstance(text, str):
+            lines.append(f"{'.'.join(map(str, cast('list[object]', place)))}: {text}")
     return "; ".join(lines) or json.dumps(detail, ensure_ascii=False)
 
 

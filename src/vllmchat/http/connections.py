@@ -28,7 +28,7 @@ class ClientPair:
 
     Attributes:
         blocking: Runs sync calls.
-        awaiting: Runs async calls.
+        waiting: Runs async calls.
         model: The model that the server serves, once it has been looked up.
         version: The version that it reports, or is treated as, once it has been looked up.
     """

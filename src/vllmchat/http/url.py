@@ -35,9 +35,9 @@ class BaseURL(NamedTuple):
         Raises:
             ValueError: The URL cannot be used; the message says what to write.
         """
-        given = cast("object", text)  # not all callers use a type checker
-        if not isinstance(given, str):
-            raise TypeError(f"base_url must be a str, not {type(given).__name__}")
+        value = cast("object", text)  # not all callers use a type checker
+        if not isinstance(value, str):
+            raise TypeError(f"base_url must be a str, not {type(value).__name__}")
         text = text.strip()
         shown = _shown(text)
         try:

@@ -44,9 +44,9 @@ def wanted_format(params: Mapping[str, object], plain: str, count: int, most: st
         count: The number of inputs.
         most: The format for more inputs than `bytes` accepts.
     """
-    given = params.get("encoding_format")
-    if given is not None:
-        return given
+    encoding = params.get("encoding_format")
+    if encoding is not None:
+        return encoding
     if params.get("embed_dtype") in (None, "float32") and params.get("endianness") != "big":
         return plain
     # Versions that do not know the type or byte order would silently send something else, but they reject these
@@ -107,17 +107,17 @@ def read_packed(
     Raises:
         ResponseError: The bytes are not as expected.
     """
-    told = reply.head.headers.get("metadata")
+    header = reply.head.headers.get("metadata")
     try:
-        if told is not None:
-            return _with_metadata(reply.body, told)
+        if header is not None:
+            return _with_metadata(reply.body, header)
         return _evenly(reply.body, packing, count), {}
     except (ValueError, TypeError, KeyError) as error:
         raise unexpected_body(what, reply.body, str(error)) from error
 
 
-def _with_metadata(body: bytes, told: str) -> tuple[list[Chunk], dict[str, object]]:
-    metadata = as_object(from_json(told))
+def _with_metadata(body: bytes, header: str) -> tuple[list[Chunk], dict[str, object]]:
+    metadata = as_object(from_json(header))
     if metadata is None:
         raise ValueError("its metadata is not an object")
     chunks: list[Chunk] = []

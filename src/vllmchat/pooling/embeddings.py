@@ -123,18 +123,18 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> JSONRequest[Embeddin
     found = [*subject.problems, *check_count(form, subject.count, "Use bytes_only or base64.")]
     checked = check_request(found, _VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
-    read = partial(_read, packing=packing, wanted=subject.wanted(checked))
+    read = partial(_read, packing=packing, expected=subject.expected_count(checked))
     return JSONRequest("/embeddings", subject.fields, checked, read, route_hint=_NEEDS)
 
 
-def _read(reply: Response, *, packing: Packing, wanted: int | None) -> Embeddings:
+def _read(reply: Response, *, packing: Packing, expected: int | None) -> Embeddings:
     if is_packed(reply):
-        chunks, told = read_packed(reply, packing, wanted, _WHAT)
+        chunks, fields = read_packed(reply, packing, expected, _WHAT)
         ensure_built(Embedding)
         ensure_built(Embeddings)
         data = [Embedding.model_validate({"index": each.index, "embedding": each.data}) for each in chunks]
-        answer = with_request_id(Embeddings.model_validate({**told, "data": data}), reply)
+        answer = with_request_id(Embeddings.model_validate({**fields, "data": data}), reply)
     else:
         answer = read_answer(Embeddings, reply, _WHAT, required_key="data", context=packing)
-    sort_by_index(answer.data, wanted, _WHAT, reply)
+    sort_by_index(answer.data, expected, _WHAT, reply)
     return answer

@@ -51,7 +51,7 @@ class Subject:
     conversation: bool = False
     problems: Sequence[Problem] = ()
 
-    def wanted(self, params: CheckedParams) -> int | None:
+    def expected_count(self, params: CheckedParams) -> int | None:
         """The expected number of results; None if `extra_body` may have replaced the input."""
         extra = params.extra_body or {}
         return None if "input" in extra or "messages" in extra else self.count
@@ -65,7 +65,7 @@ class Validators:
         params: All its parameters.
         of_texts: Those that it accepts with text or tokens.
         cross_field_rules: The rules between its parameters.
-        said: For some other names, what is wrong with them and what to write instead.
+        messages: For some other names, what is wrong with them and what to write instead.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Validators:
         params: type,
         of_texts: type,
         cross_field_rules: Mapping[str, CrossFieldRule] | None = None,
-        said: Mapping[str, tuple[str, str | None]] | None = None,
+        messages: Mapping[str, tuple[str, str | None]] | None = None,
     ) -> None:
         self._make: Callable[[bool], Validator] = lambda conversation: Validator(
             owner,
@@ -89,7 +89,7 @@ class Validators:
                         if conversation
                         else dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS)
                     ),
-                    **(said or {}),
+                    **(messages or {}),
                 },
             ),
             finish=fold_template if conversation else None,

@@ -157,7 +157,7 @@ _CLASSIFY_VALIDATORS: Final = Validators(
     "classify",
     ClassifyParams,
     ClassifyTextParams,
-    said={
+    messages={
         "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
         "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
     },
@@ -176,7 +176,7 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> JSONRequest[PoolingOut
     found = [*subject.problems, *check_count(form, subject.count, hint)]
     checked = check_request(found, _POOL_VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
-    read = partial(_read_pooled, packing=packing, wanted=subject.wanted(checked))
+    read = partial(_read_pooled, packing=packing, expected=subject.expected_count(checked))
     return JSONRequest("/pooling", subject.fields, checked, read, outside_v1=True, route_hint=_POOL_NEEDS)
 
 
@@ -188,25 +188,25 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> JSONRequest[Cl
     """
     subject = check_input(inputs, batches=False)
     checked = check_request(subject.problems, _CLASSIFY_VALIDATORS.of(subject).check, params)
-    read = partial(_read_classes, wanted=subject.wanted(checked))
+    read = partial(_read_classes, expected=subject.expected_count(checked))
     return JSONRequest(
         "/classify", subject.fields, checked, read, outside_v1=True, route_hint=_CLASSIFY_NEEDS
     )
 
 
-def _read_pooled(reply: Response, *, packing: Packing, wanted: int | None) -> PoolingOutputs:
+def _read_pooled(reply: Response, *, packing: Packing, expected: int | None) -> PoolingOutputs:
     if is_packed(reply):
-        chunks, told = read_packed(reply, packing, wanted, _POOLED)
+        chunks, fields = read_packed(reply, packing, expected, _POOLED)
         ensure_built(PoolingOutputs)
         data = [{"index": each.index, "data": each.data} for each in chunks]
-        answer = with_request_id(PoolingOutputs.model_validate({**told, "data": data}), reply)
+        answer = with_request_id(PoolingOutputs.model_validate({**fields, "data": data}), reply)
     else:
         answer = read_answer(PoolingOutputs, reply, _POOLED, required_key="data", context=packing)
-    sort_by_index(answer.data, wanted, _POOLED, reply)
+    sort_by_index(answer.data, expected, _POOLED, reply)
     return answer
 
 
-def _read_classes(reply: Response, *, wanted: int | None) -> Classifications:
+def _read_classes(reply: Response, *, expected: int | None) -> Classifications:
     answer = read_answer(Classifications, reply, _CLASSES, required_key="data")
-    sort_by_index(answer.data, wanted, _CLASSES, reply)
+    sort_by_index(answer.data, expected, _CLASSES, reply)
     return answer

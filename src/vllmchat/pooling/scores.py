@@ -172,8 +172,10 @@ def score_request(
     checked = check_request(found, _SCORE.check, params)
     # The names that all versions know.
     subject = {"text_1": left.value, "text_2": right.value}
-    wanted = _unless_replaced(right.count, checked, ("text_1", "text_2"))
-    return JSONRequest("/score", subject, checked, partial(_read_scores, wanted=wanted), route_hint=_NEEDS)
+    expected = _unless_replaced(right.count, checked, ("text_1", "text_2"))
+    return JSONRequest(
+        "/score", subject, checked, partial(_read_scores, expected=expected), route_hint=_NEEDS
+    )
 
 
 def rerank_request(
@@ -242,9 +244,9 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
     return []
 
 
-def _read_scores(reply: Response, *, wanted: int | None) -> Scores:
+def _read_scores(reply: Response, *, expected: int | None) -> Scores:
     answer = read_answer(Scores, reply, _SCORES, required_key="data")
-    sort_by_index(answer.data, wanted, _SCORES, reply)
+    sort_by_index(answer.data, expected, _SCORES, reply)
     return answer
 
 

@@ -118,7 +118,7 @@ def _items(lines: list[str]) -> dict[str, str]:
         names = [name.strip(" *") for name in match[1].split(",")] if match is not None else []
         for name in names:
             found[name] = [match[2]] if match is not None and indent and match[2] else []
-    return {name: " ".join(said) for name, said in found.items() if said}
+    return {name: " ".join(words) for name, words in found.items() if words}
 
 
 def _indent(line: str) -> int:
@@ -129,19 +129,19 @@ def _fields(lines: Iterable[str]) -> tuple[str, dict[str, str]]:
     """Returns the text without reST fields, and their descriptions of parameters."""
     kept: list[str] = []
     found: dict[str, list[str]] = {}
-    said: list[str] | None = None
+    words: list[str] | None = None
     for line in lines:
         match = _FIELD.fullmatch(line)
         if match is not None and match[1] in _REST:
             # `:param str name: text` or `:param name: text`
             name = match[2].split()[-1].lstrip("*") if match[2] else ""
-            said = [match[3]] if match[3] else []
+            words = [match[3]] if match[3] else []
             if match[1] in ("param", "parameter", "arg", "argument", "key", "keyword") and name:
-                found[name] = said
-        elif said is not None and line.startswith((" ", "\t")):
-            said.append(line.strip())
+                found[name] = words
+        elif words is not None and line.startswith((" ", "\t")):
+            words.append(line.strip())
         else:
-            said = None
+            words = None
             kept.append(line)
     return "\n".join(kept), {name: " ".join(words) for name, words in found.items() if words}
 

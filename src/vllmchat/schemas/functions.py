@@ -103,10 +103,10 @@ class Tool:
         """
         text = arguments if arguments.strip() else "{}"
         if self._signature is None:
-            given = as_object(from_json(text))
-            if given is None:
+            values = as_object(from_json(text))
+            if values is None:
                 raise ValueError("not a JSON object")
-            return functools.partial(self.function, **given)
+            return functools.partial(self.function, **values)
         return self._signature.bind(self.function, text)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
@@ -187,13 +187,13 @@ class _Signature:
     defaults: dict[str, FieldInfo]
 
     def bind(self, function: Callable[..., object], arguments: str) -> Callable[[], object]:
-        given = self.adapter.validate_json(arguments)
+        values = self.adapter.validate_json(arguments)
         for name, field in self.defaults.items():
-            if name not in given:
-                given[name] = field.get_default(call_default_factory=True)
+            if name not in values:
+                values[name] = field.get_default(call_default_factory=True)
         # Validation has ensured that those without a default are given.
-        positions = [given.pop(name, default) for name, default in self.positional]
-        return functools.partial(function, *positions, **given)
+        positions = [values.pop(name, default) for name, default in self.positional]
+        return functools.partial(function, *positions, **values)
 
 
 def _check(function: object) -> None:
@@ -256,15 +256,15 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
         raise _UndescribableError(function, f"has no signature ({error}).", _BY_HAND) from error
     hints = _hints_of(function)
     # Arguments bound by a partial may be secrets, so the model must not see them.
-    given = _keywords_of(function)
-    said = docstrings.parse(_doc_of(function)).parameters
+    bound = _keywords_of(function)
+    descriptions = docstrings.parse(_doc_of(function)).parameters
     fields: dict[str, object] = {}
     defaults: dict[str, FieldInfo] = {}
     texts: dict[str, str] = {}
     positional: list[tuple[str, object]] = []
     shown: dict[str, object] = {}
     for place, (name, parameter) in enumerate(parameters.items()):
-        if parameter.kind is parameter.VAR_KEYWORD or name in given:
+        if parameter.kind is parameter.VAR_KEYWORD or name in bound:
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
             rule = f"has *{name}, but a model passes arguments by name."
@@ -273,7 +273,7 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
             rule = f"is an unbound method: its first parameter is {name}."
             raise _UndescribableError(function, rule, "Pass the bound method: instance.method.")
         hint, default = hints.get(name, Any), parameter.default
-        if (text := _text_in(hint) or said.get(name)) is not None:
+        if (text := _text_in(hint) or descriptions.get(name)) is not None:
             texts[name] = text
         if isinstance(default, FieldInfo):
             defaults[name] = default
@@ -321,11 +321,11 @@ def _hints_of(function: Callable[..., object]) -> dict[str, Any]:
 
 
 def _keywords_of(function: object) -> set[str]:
-    given: set[str] = set()
+    keywords: set[str] = set()
     while isinstance(function, functools.partial):
-        given.update(function.keywords)
+        keywords.update(function.keywords)
         function = function.func
-    return given
+    return keywords
 
 
 def _text_in(hint: object) -> str | None:

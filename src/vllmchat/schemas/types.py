@@ -91,13 +91,13 @@ def response_format_of(name: str, schema: Mapping[str, object]) -> dict[str, obj
     return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
 
 
-# Converters of a `Dialect`
+# Converters of a `Validator`
 
 
 def convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     """Converts a type given as `response_format` to the mapping that is sent."""
     if not is_type(value):
-        return _checked_later(value, path)
+        return _checked_on_use(value, path)
     try:
         return response_format_of(name_of(value), schema_of(adapter_of(value))), ()
     except SchemaError as error:
@@ -106,18 +106,18 @@ def convert_response_format(value: object, path: str) -> tuple[object, Sequence[
 
 def convert_structured_outputs(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     """Converts `structured_outputs` whose `json` is a type to the mapping that is sent."""
-    given = as_mapping(value) or {}
-    kind = given.get("json")
+    fields = as_mapping(value) or {}
+    kind = fields.get("json")
     if not is_type(kind):
         return value, ()
     try:
         schema = schema_of(adapter_of(kind))
     except SchemaError as error:
         return value, (_no_schema(kind, f"{path}.json", error),)
-    return {**given, "json": schema}, ()
+    return {**fields, "json": schema}, ()
 
 
-def _checked_later(value: object, path: str) -> tuple[object, Sequence[Problem]]:
+def _checked_on_use(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     if hasattr(value, "model_dump"):
         rule = f"must be a mapping or a type, not an instance of {type(value).__name__}."
         return value, (Problem(path, "", rule, f"Pass the class itself: {type(value).__name__}."),)

@@ -116,8 +116,8 @@ def reset_prefix_cache_request(
     Raises:
         InvalidRequestError: A parameter is wrong.
     """
-    given = {"reset_running_requests": reset_running_requests, "reset_external": reset_external}
-    checked = _RESET_PREFIX_CACHE.check({**given, "timeout": timeout})
+    options = {"reset_running_requests": reset_running_requests, "reset_external": reset_external}
+    checked = _RESET_PREFIX_CACHE.check({**options, "timeout": timeout})
     return _post("/reset_prefix_cache", _read_success, checked.timeout, query=checked.fields)
 
 
@@ -178,8 +178,8 @@ def load_lora_request(
     Raises:
         InvalidRequestError: A parameter is wrong.
     """
-    given = {"load_inplace": load_inplace, "is_3d_lora_weight": is_3d_lora_weight, "timeout": timeout}
-    checked = _LOAD_LORA.check({"name": _required("name", name), "path": _required("path", path), **given})
+    options = {"load_inplace": load_inplace, "is_3d_lora_weight": is_3d_lora_weight, "timeout": timeout}
+    checked = _LOAD_LORA.check({"name": _required("name", name), "path": _required("path", path), **options})
     body = checked.fields
     return _lora(
         "/load_lora_adapter",

@@ -148,5 +148,5 @@ class Readiness:
         names = [card.id for card in models.data]
         if self.model in names or (self.model is None and names):
             return None
-        wanted = f", but not {self.model}" if self.model is not None else ""
-        return f"it was healthy and serving {', '.join(names) or 'no model'}{wanted}"
+        missing = f", but not {self.model}" if self.model is not None else ""
+        return f"it was healthy and serving {', '.join(names) or 'no model'}{missing}"

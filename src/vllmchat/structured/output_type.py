@@ -180,7 +180,7 @@ def check_whole(completion: ChatCompletion, what: str) -> None:
         hint = ": raise max_tokens" if reason == "length" else ""
         raise StructuredOutputError(
             f"the reply was truncated before it was {what} (finish reason {reason!r}){hint}; {_excerpt(completion)}",
-            reason="cut",
+            reason="truncated",
             completion=completion,
         )
 

@@ -333,12 +333,10 @@ def _too_many(
 ) -> MaxTurnsError:
     completions = [turn.completion for turn in turns]
     names = ", ".join(call.name for call in completions[-1].tool_calls)
-    cut = sum(not call.complete for each in completions for call in each.tool_calls)
+    unusable = sum(not call.complete for each in completions for call in each.tool_calls)
     message = f"the model still calls tools ({names}) after {max_turns} turns. "
-    if cut:
-        message += (
-            f"{cut} of its calls were truncated or invalid: raise max_tokens, or continue from .messages."
-        )
+    if unusable:
+        message += f"{unusable} of its calls were truncated or invalid: raise max_tokens, or continue from .messages."
     else:
         message += "Raise max_turns, or continue from .messages."
     return MaxTurnsError(message, max_turns=max_turns, messages=history, completions=completions)

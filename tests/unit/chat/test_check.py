@@ -590,7 +590,7 @@ def test_objects_of_other_libraries_get_a_hint(params: dict[str, object], sugges
         ("extra_header", "extra_headers"),
         ("time_out", "timeout"),
         ("a", None),
-        ("colour", None),
+        ("color", None),
         ("", None),
     ],
 )
@@ -695,7 +695,7 @@ def test_names_known_elsewhere_are_explained(name: str, value: object, says: str
         ("api-key", "sk-1", "OpenAIProvider(..., api_key=...)"),
         ("max_new_tokens", 1, "`max_tokens=1`"),
         ("api_key", "sk-1", "OpenAIProvider(..., api_key=...)"),
-        ("colour", 1, 'extra_body={"colour": 1}'),
+        ("color", 1, 'extra_body={"color": 1}'),
     ],
 )
 def test_parameters_of_the_other_provider(name: str, value: object, says: str) -> None:
@@ -887,7 +887,7 @@ def test_invalid_headers(headers: object, rule: str) -> None:
         pytest.param([10**5000], id="integer inside"),
     ],
 )
-@pytest.mark.parametrize("name", ["temperature", "colour", "structured_outputs", "tools", "response_format"])
+@pytest.mark.parametrize("name", ["temperature", "color", "structured_outputs", "tools", "response_format"])
 def test_errors_are_short_for_any_value(name: str, value: object) -> None:
     found = problems({name: value})
     assert 0 < len(found) <= 1000

@@ -80,9 +80,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process group has a member that is no zombie."""
-    told = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in told.stdout.splitlines()]
+    """Whether a process group has a member that is not a zombie."""
+    listing = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listing.stdout.splitlines()]
     return any(row[0] == str(group) and not row[1].startswith("Z") for row in rows)
 
 

@@ -271,12 +271,12 @@ def test_other_servers_may_not_enforce_the_schema(
     [
         (
             reply('{"name": "A', "length"),
-            "cut",
+            "truncated",
             'a complete User (finish reason \'length\'): raise max_tokens; it is: {"name": "A',
         ),
         (
             reply("", "abort"),
-            "cut",
+            "truncated",
             "the reply was truncated before it was a complete User (finish reason 'abort'); it has no",
         ),
         (reply("", "stop", refusal="I will not."), "refused", "the model refused: I will not."),
@@ -380,7 +380,7 @@ def test_an_invalid_reply_raises_at_the_end_of_the_stream(
     assert cast("Any", next(stream)).data == {"name": "Ada"}
     with pytest.raises(StructuredOutputError) as caught:
         next(stream)
-    assert caught.value.reason == "cut"
+    assert caught.value.reason == "truncated"
     assert caught.value.completion.text == '{"name": "Ada"'
     with pytest.raises(StopIteration):
         next(stream)
@@ -534,9 +534,9 @@ def test_choose(
     ("answer", "reason"),
     [
         (reply("Rome"), "mismatch"),
-        (reply("Os", "length"), "cut"),
+        (reply("Os", "length"), "truncated"),
         (reply("", refusal="No."), "refused"),
-        (reply("New York", "length"), "cut"),  # it could have become New York City
+        (reply("New York", "length"), "truncated"),  # it could have become New York City
     ],
 )
 def test_a_reply_that_is_not_an_option(

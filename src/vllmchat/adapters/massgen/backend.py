@@ -276,7 +276,7 @@ class VLLMBackend(ChatCompletionsBackend):
         self._stream_usage_received = False
         outgoing = cast("Messages", request_messages(messages))
         self.start_api_call_timing(model)
-        trouble: str | None = "interrupted"
+        failure: str | None = "interrupted"
         try:
             with trace_llm_api_call(agent_id or "unknown", PROVIDER.lower(), model, operation="stream"):
                 events: AsyncChatEvents = await self.circuit_breaker.call_with_retry(
@@ -294,14 +294,14 @@ class VLLMBackend(ChatCompletionsBackend):
             for chunk in turn.end():
                 self._take_down(chunk)
                 yield _massgen_chunk(chunk)
-            trouble = turn.refusal
+            failure = turn.refusal
         except VLLMChatError as error:
-            trouble = error.message
+            failure = error.message
             self._count(turn, messages, model, error)
             raise
         finally:
             await client.aclose()
-            self.end_api_call_timing(success=trouble is None, error=trouble)
+            self.end_api_call_timing(success=failure is None, error=failure)
 
     def _take_down(self, chunk: Chunk) -> None:
         """Adds a chunk to MassGen's trace and to the buffer from which it continues after an interruption."""

@@ -44,8 +44,8 @@ class Turn:
         text: The text so far.
         reasoning: The reasoning so far.
         completion: The whole reply, once it is finished.
-        refusal: Why the reply must not be used, once it is finished: a tool call was cut, or there is no reply at all.
-            None for a good reply.
+        refusal: Why the reply must not be used, once it is finished: a tool call was truncated, or there is no
+            reply at all. None for a good reply.
         calls: The tool calls to act on, in the chat completions format; empty if there is a `refusal`.
     """
 
@@ -147,7 +147,7 @@ class Turn:
             if not call.complete:
                 return f"{_what_is_wrong(call, completion)} It was not executed; MassGen retries."
         if reason == "length" and not self.text and not self._called:
-            thinking = ": the model was still reasoning when it was cut" if self.reasoning else ""
+            thinking = ": the model was still reasoning when it was truncated" if self.reasoning else ""
             return f"The reply has no answer{thinking}. {_limit(completion)} MassGen retries."
         return None
 

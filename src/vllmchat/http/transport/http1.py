@@ -160,13 +160,13 @@ class ResponseParser:
         elif self._form == _HEAD:
             raise httpcore.RemoteProtocolError("the server closed the connection without responding")
         elif not self.ended:
-            told = (
+            detail = (
                 f": {self._length - self._left} of {self._length} bytes arrived"
                 if self._form == _SIZED
                 else ""
             )
             raise httpcore.RemoteProtocolError(
-                f"the server closed the connection in the middle of its response{told}"
+                f"the server closed the connection in the middle of its response{detail}"
             )
         self.reusable = False
         return b""

@@ -80,22 +80,22 @@ def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
     """The addresses of a host. The system's resolver has no timeout, so it is abandoned when the time is up."""
     if timeout is None or is_address(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    came: list[_Resolved | OSError] = []
+    outcome: list[_Resolved | OSError] = []
 
     def ask() -> None:
         try:
-            came.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            outcome.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as error:
-            came.append(error)
+            outcome.append(error)
 
-    asking = threading.Thread(target=ask, name="vllmchat-resolver", daemon=True)
-    asking.start()
-    asking.join(timeout)
-    if not came:
+    resolver = threading.Thread(target=ask, name="vllmchat-resolver", daemon=True)
+    resolver.start()
+    resolver.join(timeout)
+    if not outcome:
         raise httpcore.ConnectTimeout("timed out")
-    if isinstance(came[0], OSError):
-        raise came[0]
-    return came[0]
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    return outcome[0]
 
 
 class _SyncStream(httpcore.NetworkStream):
