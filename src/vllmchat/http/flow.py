@@ -1,7 +1,7 @@
 """The policy of a call: send, wait, try again, give up. No I/O, and the same for sync and async.
 
 A flow is a generator. It yields what is to be done, receives the outcome, and returns the result; the drivers in
-`exchange.py` do the waiting. Sync and async run the same flow.
+`exchange.py` do the waiting. Sync and async run the same flow. `yield from` a step returns the step's own result.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vllmchat.errors import ResponseError
 from vllmchat.http.api_errors import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
@@ -68,6 +68,9 @@ class Send:
         """The URL without its query, for messages."""
         return self.url.partition("?")[0]
 
+    def __iter__(self) -> Generator[Send, ResponseHead, ResponseHead]:
+        return (yield self)
+
 
 @dataclass(frozen=True, slots=True)
 class ReadBody:
@@ -79,6 +82,9 @@ class ReadBody:
     limit: int
     cut: bool = False
 
+    def __iter__(self) -> Generator[ReadBody, bytes, bytes]:
+        return (yield self)
+
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
@@ -86,10 +92,14 @@ class Sleep:
 
     seconds: float
 
+    def __iter__(self) -> Iterator[Sleep]:
+        yield self
+
 
 Step: TypeAlias = Send | ReadBody | Sleep
 Outcome: TypeAlias = ResponseHead | bytes | None
-Flow: TypeAlias = Generator[Step, Outcome, T]
+# Any, since each step declares the type of its own result.
+Flow: TypeAlias = Generator[Step, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +153,9 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     # Without streaming, the head arrives when the whole reply has been generated.
     clock.begin_idle()
     try:
-        body = yield ReadBody(call.max_body)
+        body = yield from ReadBody(call.max_body)
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
-    assert isinstance(body, bytes)
     try:
         return call.read(Response(head, body))
     except ResponseError:
@@ -175,7 +184,7 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         clock.start_attempt()
         pause: float | None
         try:
-            head = yield send
+            head = yield from send
         except TransportFailure as failure:
             # A stale connection says nothing about the server, so the next attempt opens a new one at once. The server
             # has not read the request, so this does not count as a retry.
@@ -189,7 +198,6 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             replaced = replaced or stale
             retried += not free
         else:
-            assert isinstance(head, ResponseHead)
             if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
             raw = yield from _read_error(clock)
@@ -199,19 +207,17 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             retried += 1
         attempt += 1
         if pause > 0:
-            yield Sleep(pause)
+            yield from Sleep(pause)
 
 
 def _read_error(clock: Clock) -> Flow[bytes]:
     """Reads the body of an unwanted response."""
     clock.begin_idle()
     try:
-        raw = yield ReadBody(MAX_ERROR_BYTES, cut=True)
+        return (yield from ReadBody(MAX_ERROR_BYTES, cut=True))
     except TransportFailure:
         # The head has what matters.
         return b""
-    assert isinstance(raw, bytes)
-    return raw
 
 
 def content_type(head: ResponseHead) -> str:

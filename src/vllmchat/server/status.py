@@ -117,7 +117,7 @@ class Readiness:
                 state, cause = missing, None
             left = clock.total_seconds()
             if left > 0:
-                yield Sleep(min(pause, left))
+                yield from Sleep(min(pause, left))
                 left = clock.total_seconds()
             if left <= 0:
                 raise APITimeoutError(

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -25,6 +25,8 @@ from vllmchat.wire.usage import Usage
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Message, Messages, ToolMessage
+
+T = TypeVar("T")
 
 OnToolError: TypeAlias = "Callable[[ToolCall, Exception], str | Awaitable[str | None] | None]"
 """Called with the call and the exception if a tool raises. Text that it returns is sent to the model instead of the
@@ -135,6 +137,9 @@ class Request:
     messages: list[Message | ChatMessage]
     first: bool
 
+    def __iter__(self) -> Generator[Request, ChatCompletion, ChatCompletion]:
+        return (yield self)
+
 
 @dataclass(frozen=True, slots=True)
 class Action:
@@ -155,6 +160,9 @@ class Execute:
 
     actions: tuple[Action, ...]
 
+    def __iter__(self) -> Generator[Execute, Sequence[Outcome], Sequence[Outcome]]:
+        return (yield self)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -170,10 +178,15 @@ class Report:
 
     results: tuple[ToolResult, ...]
 
+    def __iter__(self) -> Iterator[Report]:
+        yield self
+
 
 Step: TypeAlias = Request | Execute | Report
 Answer: TypeAlias = "ChatCompletion | Sequence[Outcome] | None"
-RunFlow: TypeAlias = Generator[Step, Answer, ToolRun]
+# Any, since each step declares the type of its own result.
+_Steps: TypeAlias = Generator[Step, Any, T]
+RunFlow: TypeAlias = _Steps[ToolRun]
 
 
 class Toolbox:
@@ -313,9 +326,7 @@ def run_flow(
     if message is not None:
         results += yield from _execute(message, history, tools, on_tool_error)
     while True:
-        completion = yield Request(list(history), first=not turns)
-        assert completion is not None
-        assert not isinstance(completion, Sequence)
+        completion = yield from Request(list(history), first=not turns)
         message = _with_ids(completion.message, len(history))
         history.append(message)
         turns.append(Turn(completion))
@@ -350,7 +361,7 @@ def _execute(
     history: list[Message | ChatMessage],
     tools: Toolbox,
     on_tool_error: OnToolError | None,
-) -> Generator[Step, Answer, tuple[ToolResult, ...]]:
+) -> _Steps[tuple[ToolResult, ...]]:
     """Executes the calls of the last message and adds their results to the history."""
     calls = message.tool_calls
     history[-1] = _without_bad_arguments(message)
@@ -358,9 +369,7 @@ def _execute(
     actions = tuple(each for each in prepared if isinstance(each, Action))
     outcomes: Sequence[Outcome] = ()
     if actions:
-        answer = yield Execute(actions)
-        assert isinstance(answer, Sequence)
-        outcomes = answer
+        outcomes = yield from Execute(actions)
     came = iter(outcomes)
     results: list[ToolResult] = []
     for call, each in zip(calls, prepared, strict=True):
@@ -369,7 +378,7 @@ def _execute(
         else:
             results.append(each)
     history.extend(result.message for result in results)
-    yield Report(tuple(results))
+    yield from Report(tuple(results))
     return tuple(results)
 
 
@@ -402,9 +411,7 @@ def _problems(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _result(
-    call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None
-) -> Generator[Step, Answer, ToolResult]:
+def _result(call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None) -> _Steps[ToolResult]:
     error = outcome.error
     if error is None:
         try:
@@ -416,14 +423,12 @@ def _result(
     return ToolResult(call, content, error=error)
 
 
-def _said(hook: OnToolError, call: ToolCall, error: Exception) -> Generator[Step, Answer, str | None]:
+def _said(hook: OnToolError, call: ToolCall, error: Exception) -> _Steps[str | None]:
     """Returns the hook's text for the model."""
     said: object = hook(call, error)
     if inspect.isawaitable(said):
         awaitable = said
-        answer = yield Execute((Action(lambda: awaitable, is_async=True),))
-        assert isinstance(answer, Sequence)
-        [outcome] = answer
+        [outcome] = yield from Execute((Action(lambda: awaitable, is_async=True),))
         if outcome.error is not None:
             raise outcome.error
         said = outcome.value
