@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         transcribe_upload,
         translate_upload,
     )
-    from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionReader, TranscriptionStream
+    from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionStream, transcription_reader
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
@@ -34,8 +34,8 @@ else:
     transcribe_upload = lazy("vllmchat.audio.request", "transcribe_upload")
     translate_upload = lazy("vllmchat.audio.request", "translate_upload")
     AsyncTranscriptionStream = lazy("vllmchat.audio.stream", "AsyncTranscriptionStream")
-    TranscriptionReader = lazy("vllmchat.audio.stream", "TranscriptionReader")
     TranscriptionStream = lazy("vllmchat.audio.stream", "TranscriptionStream")
+    transcription_reader = lazy("vllmchat.audio.stream", "transcription_reader")
 
 
 class AudioMethods(ProviderBase):
@@ -143,10 +143,10 @@ class AudioMethods(ProviderBase):
         return self._astream_audio(stream_translate_upload(file, params), model)
 
     def _stream_audio(self, upload: Upload, model: str | None) -> TranscriptionStream:
-        return TranscriptionStream(TranscriptionReader(), partial(self._open_audio, upload, model))
+        return TranscriptionStream(transcription_reader(), partial(self._open_audio, upload, model))
 
     def _astream_audio(self, upload: Upload, model: str | None) -> AsyncTranscriptionStream:
-        return AsyncTranscriptionStream(TranscriptionReader(), partial(self._aopen_audio, upload, model))
+        return AsyncTranscriptionStream(transcription_reader(), partial(self._aopen_audio, upload, model))
 
     def _open_audio(self, upload: Upload, model: str | None) -> SyncExchange:
         return self._open(upload.read(), model)

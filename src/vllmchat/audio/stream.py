@@ -2,57 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from vllmchat.audio.transcription import AudioUsage, Transcription, decode_event
 from vllmchat.http.reader import ChunkReader
-from vllmchat.http.stream import AsyncReplyStream, ReplyStream
-from vllmchat.wire.decode import ensure_built
+from vllmchat.http.stream import AsyncEventStream, EventStream
+from vllmchat.wire.decode import ensure_built, set_request_id
 
 if TYPE_CHECKING:
     from vllmchat.audio.transcription import TranscriptionChunk
     from vllmchat.wire.usage import Usage
 
 
-class TranscriptionReader(ChunkReader["TranscriptionChunk", "Transcription"]):
-    """Reads the events of `/v1/audio/transcriptions` and `/v1/audio/translations`."""
+def transcription_reader() -> ChunkReader[TranscriptionChunk, Transcription]:
+    """Returns a reader of the events of `/v1/audio/transcriptions` and `/v1/audio/translations`."""
+    return ChunkReader(decode_event, _TranscriptionAccumulator(), "transcription")
 
-    result_attribute: ClassVar[str] = "transcription"
+
+class _TranscriptionAccumulator:
+    """Accumulates chunks of text."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._pieces: list[str] = []
         self._usage: Usage | None = None
-        self._last = False
-
-    def decode(self, data: bytes) -> TranscriptionChunk | dict[str, object]:
-        """Decodes an event's data: a chunk, or the body of the error that it reports."""
-        return decode_event(data)
+        self.finished = False
 
     def add(self, item: TranscriptionChunk) -> None:
-        """Adds the chunk to the transcription."""
         if item.text:
             self._pieces.append(item.text)
         if item.usage is not None:
             self._usage = item.usage
-            self._last = not item.choices
+            # Only the usage by itself is the end. A finish reason ends only one segment of the audio.
+            self.finished = not item.choices
 
-    def is_complete(self) -> bool:
-        """Whether the usage-only chunk has arrived. A finish reason ends only one segment of the audio."""
-        return self._last
-
-    def reply(self) -> Transcription:
-        """The transcription so far; it may be empty."""
+    def reply(self, *, request_id: str | None, ended: bool) -> Transcription:
         ensure_built(AudioUsage)
         ensure_built(Transcription)
         usage = self._usage.model_dump(include=_TOLD) if self._usage is not None else None
-        return Transcription.model_validate({"text": "".join(self._pieces), "usage": usage})
+        transcription = Transcription.model_validate({"text": "".join(self._pieces), "usage": usage})
+        set_request_id(transcription, request_id)
+        return transcription
 
 
 _TOLD = {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
-class TranscriptionStream(ReplyStream["TranscriptionChunk", "Transcription"]):
+class TranscriptionStream(EventStream["TranscriptionChunk", "Transcription"]):
     """The chunks of a transcription or translation as they arrive; sync.
 
     Iterate over it once. As a context manager it always closes, even if you leave early, and the server stops
@@ -81,7 +76,7 @@ class TranscriptionStream(ReplyStream["TranscriptionChunk", "Transcription"]):
         return self._reader.reply()
 
 
-class AsyncTranscriptionStream(AsyncReplyStream["TranscriptionChunk", "Transcription"]):
+class AsyncTranscriptionStream(AsyncEventStream["TranscriptionChunk", "Transcription"]):
     """The chunks of a transcription or translation as they arrive; async.
 
     Iterate over it once. As a context manager it always closes, even if you leave early, and the server stops

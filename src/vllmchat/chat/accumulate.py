@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
-from vllmchat.chat.completion import ChatCompletion, mark_cut, set_request_id
+from vllmchat.chat.completion import ChatCompletion, mark_cut
 from vllmchat.chat.tool_calls import PartialToolCalls
-from vllmchat.wire.decode import as_object, ensure_built
+from vllmchat.wire.decode import as_object, ensure_built, set_request_id
 from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
 if TYPE_CHECKING:
@@ -41,20 +41,16 @@ class Accumulator:
         accumulator = Accumulator()
         for chunk in chunks:
             accumulator.add(chunk)
-        reply = accumulator.completion()
+        reply = accumulator.reply()
 
     Args:
         expected: How many choices were requested (`n`); `finished` waits for that many.
-        request_id: The response's `X-Request-Id`, for the completion.
         limits: What the request says about tool calls; None if unknown.
     """
 
-    __slots__ = ("_choices", "_expected", "_extra", "_fields", "_finished", "_limits", "_usage", "request_id")
+    __slots__ = ("_choices", "_expected", "_extra", "_fields", "_finished", "_limits", "_usage")
 
-    def __init__(
-        self, *, expected: int = 1, request_id: str | None = None, limits: CallLimits | None = None
-    ) -> None:
-        self.request_id = request_id
+    def __init__(self, *, expected: int = 1, limits: CallLimits | None = None) -> None:
         self._expected = expected
         self._limits = limits
         self._finished = 0
@@ -116,13 +112,14 @@ class Accumulator:
         """Whether all choices so far have a finish reason, and there are as many as expected."""
         return self._finished >= self._expected and self._finished == len(self._choices)
 
-    def completion(self, *, ended: bool = True) -> ChatCompletion:
+    def reply(self, *, request_id: str | None = None, ended: bool = True) -> ChatCompletion:
         """Returns the reply so far, in the form that the server would return without streaming.
 
         Can be called at any time; later chunks do not change the result. A choice that has not ended has no finish
         reason, and its tool calls are not `complete` unless they have ended and a later one has started.
 
         Args:
+            request_id: The `X-Request-Id` of the response.
             ended: Whether the stream has ended, so that no usage will follow.
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
@@ -144,7 +141,7 @@ class Accumulator:
                     mark_cut(tool_call)
         if self._limits is not None:
             self._limits.mark(completion, {choice.index: choice.usage for choice in choices}, ended=ended)
-        set_request_id(completion, self.request_id)
+        set_request_id(completion, request_id)
         return completion
 
     def _begin(self, chunk: ChatCompletionChunk) -> None:

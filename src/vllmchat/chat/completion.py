@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from vllmchat.errors import ResponseError
 from vllmchat.wire.decode import (
+    Answer,
     Content,
     JsonObject,
     JsonText,
@@ -24,6 +25,7 @@ from vllmchat.wire.decode import (
     as_object,
     decode,
     default_for_null,
+    set_request_id,
     unexpected_body,
 )
 from vllmchat.wire.usage import CUT_REASONS, FinishReason, PromptLogprob, RequestMetrics, TokenLogprob, Usage
@@ -227,7 +229,7 @@ class Choice(WireModel):
         return self
 
 
-class ChatCompletion(WireModel):
+class ChatCompletion(Answer):
     """A whole reply.
 
     `text`, `reasoning`, `tool_calls`, `message` and `finish_reason` are those of the first choice. If there are no
@@ -277,16 +279,6 @@ class ChatCompletion(WireModel):
     metrics: RequestMetrics | None = None
     """Timings measured by the server."""
 
-    _request_id: str | None = PrivateAttr(default=None)
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the response, else that of the request; None if the reply did not come over HTTP.
-
-        The server logs it; quote it to whoever runs the server.
-        """
-        return self._request_id
-
     @property
     def message(self) -> ChatMessage:
         """The first choice's message, ready for the history: `history.append(reply.message)`."""
@@ -311,11 +303,6 @@ class ChatCompletion(WireModel):
     def finish_reason(self) -> FinishReason | str | None:
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
-
-
-def set_request_id(completion: ChatCompletion, request_id: str | None) -> None:
-    """Sets a completion's `request_id`."""
-    completion._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatCompletion:

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
-    from vllmchat.chat.stream import AsyncChatStream, ChatReader, ChatStream
+    from vllmchat.chat.stream import AsyncChatStream, ChatStream
 else:
     batch_request = lazy("vllmchat.chat.batch", "batch_request")
     AsyncChatStream = lazy("vllmchat.chat.stream", "AsyncChatStream")
-    ChatReader = lazy("vllmchat.chat.stream", "ChatReader")
     ChatStream = lazy("vllmchat.chat.stream", "ChatStream")
 
 
@@ -31,10 +30,10 @@ class ChatStreams(ProviderBase):
     """How chats are streamed."""
 
     def _stream_chat(self, request: ChatRequest, model: str | None) -> ChatStream:
-        return ChatStream(ChatReader(request.limits), partial(self._open, request, model))
+        return ChatStream(request.limits, partial(self._open, request, model))
 
     def _astream_chat(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
-        return AsyncChatStream(ChatReader(request.limits), partial(self._aopen, request, model))
+        return AsyncChatStream(request.limits, partial(self._aopen, request, model))
 
 
 class ChatMethods(ChatStreams):

@@ -10,7 +10,7 @@ from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import decode_event
 from vllmchat.chat.events import EventBuilder
 from vllmchat.http.reader import ChunkReader
-from vllmchat.http.stream import AsyncReplyStream, ReplyStream
+from vllmchat.http.stream import AsyncEventStream, EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -20,37 +20,16 @@ if TYPE_CHECKING:
     from vllmchat.chat.events import Event
     from vllmchat.chat.limits import CallLimits
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
-    from vllmchat.http.reader import ReplyReader
+    from vllmchat.http.reader import EventReader
 
 
-class ChatReader(ChunkReader["ChatCompletionChunk", "ChatCompletion"]):
-    """Reads the events of `/v1/chat/completions`."""
-
-    def __init__(self, limits: CallLimits | None = None) -> None:
-        super().__init__()
-        self.limits = limits
-        self.accumulator = Accumulator(expected=limits.choices if limits is not None else 1, limits=limits)
-
-    def decode(self, data: bytes) -> ChatCompletionChunk | dict[str, object]:
-        """Parses an event's data as a chunk, or as the body of an error."""
-        return decode_event(data)
-
-    def add(self, item: ChatCompletionChunk) -> None:
-        """Adds a chunk to the completion."""
-        self.accumulator.add(item)
-
-    def is_complete(self) -> bool:
-        """Whether every choice has its finish reason."""
-        return self.accumulator.finished
-
-    def reply(self) -> ChatCompletion:
-        """Returns the completion so far, even if it is empty."""
-        if self.head is not None:
-            self.accumulator.request_id = self.head.request_id
-        return self.accumulator.completion(ended=self.done)
+def chat_reader(limits: CallLimits | None = None) -> ChunkReader[ChatCompletionChunk, ChatCompletion]:
+    """Returns a reader of the events of `/v1/chat/completions`."""
+    expected = limits.choices if limits is not None else 1
+    return ChunkReader(decode_event, Accumulator(expected=expected, limits=limits))
 
 
-class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
+class ChatStream(EventStream["ChatCompletionChunk", "ChatCompletion"]):
     """Streams the chunks of a reply (sync).
 
     Iterate over it once; or over `events()`, for text, reasoning and tool calls as separate events. As a context
@@ -72,9 +51,9 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
     Each of them has what had arrived as `partial`.
     """
 
-    def __init__(self, reader: ChatReader, open_exchange: Callable[[], SyncExchange]) -> None:
-        super().__init__(reader, open_exchange)
-        self._limits = reader.limits
+    def __init__(self, limits: CallLimits, open_exchange: Callable[[], SyncExchange]) -> None:
+        super().__init__(chat_reader(limits), open_exchange)
+        self._limits = limits
 
     @property
     def completion(self) -> ChatCompletion:
@@ -94,7 +73,7 @@ class ChatStream(ReplyStream["ChatCompletionChunk", "ChatCompletion"]):
             self.close()
 
 
-class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"]):
+class AsyncChatStream(AsyncEventStream["ChatCompletionChunk", "ChatCompletion"]):
     """Streams the chunks of a reply (async).
 
     Iterate over it once; or over `events()`, for text, reasoning and tool calls as separate events. As a context
@@ -116,9 +95,9 @@ class AsyncChatStream(AsyncReplyStream["ChatCompletionChunk", "ChatCompletion"])
     Each of them has what had arrived as `partial`.
     """
 
-    def __init__(self, reader: ChatReader, open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
-        super().__init__(reader, open_exchange)
-        self._limits = reader.limits
+    def __init__(self, limits: CallLimits, open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
+        super().__init__(chat_reader(limits), open_exchange)
+        self._limits = limits
 
     @property
     def completion(self) -> ChatCompletion:
@@ -138,7 +117,7 @@ class AsyncChatEvents(AsyncIterator["Event"]):
     def __init__(
         self,
         stream: AsyncChatStream,
-        reader: ReplyReader[ChatCompletionChunk, ChatCompletion],
+        reader: EventReader[ChatCompletionChunk, ChatCompletion],
         limits: CallLimits | None,
     ) -> None:
         self._stream = aiter(stream)

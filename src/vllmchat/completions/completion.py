@@ -8,9 +8,10 @@ Parsing is lenient: null and absent are the same, missing fields have defaults, 
 
 from typing import Annotated
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, ValidationError
 
 from vllmchat.wire.decode import (
+    Answer,
     JsonObject,
     LenientInt,
     LenientList,
@@ -21,6 +22,7 @@ from vllmchat.wire.decode import (
     default_for_null,
     ensure_built,
     first_problem,
+    set_request_id,
     unexpected_body,
 )
 from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage
@@ -76,7 +78,7 @@ class TextChoice(WireModel):
     """Which experts of a mixture-of-experts model computed each token, on servers configured to return it."""
 
 
-class TextCompletion(WireModel):
+class TextCompletion(Answer):
     """A whole completion.
 
     `text` and `finish_reason` are those of the first choice; `texts` has the texts of all choices.
@@ -114,13 +116,6 @@ class TextCompletion(WireModel):
 
     metrics: RequestMetrics | None = None
     """Timings measured by the server."""
-
-    _request_id: str | None = PrivateAttr(default=None)
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the response, else that of the request; None if it did not come over HTTP."""
-        return self._request_id
 
     @property
     def text(self) -> str:
@@ -199,11 +194,6 @@ class TextCompletionChunk(WireModel):
     def text(self) -> str:
         """What the chunk adds to the first choice's text; empty if nothing."""
         return "".join(choice.text for choice in self.choices if choice.index == 0)
-
-
-def set_request_id(completion: TextCompletion, request_id: str | None) -> None:
-    """Sets a completion's `request_id`."""
-    completion._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 def decode_completion(body: bytes, *, request_id: str | None = None) -> TextCompletion:

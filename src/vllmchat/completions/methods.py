@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
     from vllmchat.completions.prompt import Prompt
     from vllmchat.completions.request import complete_request
-    from vllmchat.completions.stream import AsyncTextStream, TextReader, TextStream
+    from vllmchat.completions.stream import AsyncTextStream, TextStream, text_reader
 else:
     check_openai = lazy("vllmchat.completions.check", "check_openai")
     check_vllm = lazy("vllmchat.completions.check", "check_vllm")
     complete_request = lazy("vllmchat.completions.request", "complete_request")
     AsyncTextStream = lazy("vllmchat.completions.stream", "AsyncTextStream")
-    TextReader = lazy("vllmchat.completions.stream", "TextReader")
     TextStream = lazy("vllmchat.completions.stream", "TextStream")
+    text_reader = lazy("vllmchat.completions.stream", "text_reader")
 
 
 class _TextStreams(ProviderBase):
     """Creates streams of completions."""
 
     def _stream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> TextStream:
-        return TextStream(TextReader(request), partial(self._open, request, model))
+        return TextStream(text_reader(request), partial(self._open, request, model))
 
     def _astream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> AsyncTextStream:
-        return AsyncTextStream(TextReader(request), partial(self._aopen, request, model))
+        return AsyncTextStream(text_reader(request), partial(self._aopen, request, model))
 
 
 class CompletionMethods(_TextStreams):

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
         render_completion_request,
         render_request,
     )
-    from vllmchat.generate.stream import AsyncGenerationStream, GenerationReader, GenerationStream
+    from vllmchat.generate.stream import AsyncGenerationStream, GenerationStream, generation_reader
 else:
     generate_request = lazy("vllmchat.generate.request", "generate_request")
     render_completion_request = lazy("vllmchat.generate.request", "render_completion_request")
     render_request = lazy("vllmchat.generate.request", "render_request")
     AsyncGenerationStream = lazy("vllmchat.generate.stream", "AsyncGenerationStream")
-    GenerationReader = lazy("vllmchat.generate.stream", "GenerationReader")
     GenerationStream = lazy("vllmchat.generate.stream", "GenerationStream")
+    generation_reader = lazy("vllmchat.generate.stream", "generation_reader")
 
 
 class GenerateMethods(ProviderBase):
@@ -145,11 +145,11 @@ class GenerateMethods(ProviderBase):
             InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
         request = generate_request(prompt, params, stream=True)
-        return GenerationStream(GenerationReader(request), partial(self._open, request, model))
+        return GenerationStream(generation_reader(request), partial(self._open, request, model))
 
     def astream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> AsyncGenerationStream:
         """Async version of `stream_generate`."""
         request = generate_request(prompt, params, stream=True)
-        return AsyncGenerationStream(GenerationReader(request), partial(self._aopen, request, model))
+        return AsyncGenerationStream(generation_reader(request), partial(self._aopen, request, model))

@@ -1,15 +1,16 @@
-"""What the events of a stream mean: one reader for each kind of stream."""
+"""What the events of a stream mean, and what they add up to."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from vllmchat.errors import ResponseError, StreamInterruptedError
-from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder
+from vllmchat.http.flow import content_type
+from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, WholeBody
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from vllmchat.errors import Partial, VLLMChatError
     from vllmchat.http.call import ResponseHead
@@ -18,28 +19,57 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Partial")
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True, bound="Partial")
 
 
-class EventReader(ABC, Generic[T]):
+class ReplyAccumulator(Protocol[T_contra, R_co]):
+    """Adds up the items of a stream."""
+
+    def add(self, item: T_contra, /) -> None:
+        """Adds the next item."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether the items so far are a complete reply."""
+        ...
+
+    def reply(self, *, request_id: str | None, ended: bool) -> R_co:
+        """Returns the reply so far, even if it is empty. Later items do not change it.
+
+        Args:
+            request_id: The `X-Request-Id`; None before the stream is open.
+            ended: Whether the last item has arrived.
+        """
+        ...
+
+
+class EventReader(ABC, Generic[T, R]):
     """Turns events into items, knows when the end is proven, and keeps what has arrived.
 
     Subclasses say what an event means; the rules for ends and errors are the same for all streams.
 
+    Args:
+        accumulator: Adds up the items.
+        result_attribute: The attribute of the stream that holds what has arrived.
+
     Attributes:
         done: Whether the last item has arrived.
         failure: What went wrong, to be raised after the items before it.
-        kept_in: The attribute of the stream that holds what has arrived.
         whole: Whether the response is not streamed: then its one event is complete when the bytes end.
+        head: The head of the response; None before it has arrived.
     """
 
-    result_attribute: ClassVar[str] = "completion"
-
-    def __init__(self) -> None:
+    def __init__(self, accumulator: ReplyAccumulator[T, R], result_attribute: str = "completion") -> None:
+        self.result_attribute = result_attribute
         self.done = False
         self.whole = False
         self.failure: VLLMChatError | None = None
         self.head: ResponseHead | None = None
-        self._decoder = SSEDecoder()
+        self._decoder: SSEDecoder | WholeBody = SSEDecoder()
+        self._accumulator = accumulator
+        self._started = False
 
     @abstractmethod
     def read_event(self, event: ServerSentEvent) -> T | None:
@@ -50,24 +80,38 @@ class EventReader(ABC, Generic[T]):
             ErrorEvent: The event reports an error.
         """
 
-    @abstractmethod
+    def begin(self, head: ResponseHead) -> None:
+        """Notes the head of the response."""
+        self.head = head
+        if content_type(head).endswith("json"):
+            self.whole = True
+            self._decoder = WholeBody()
+
     def accept(self, item: T) -> None:
         """Notes that the item is handed out: from now on it is part of what has arrived."""
+        self._started = True
+        self._accumulator.add(item)
 
-    @abstractmethod
     def is_complete(self) -> bool:
         """Whether what has been handed out is the complete response although no last event arrived."""
+        return self._accumulator.finished
 
-    @abstractmethod
+    def reply(self) -> R:
+        """The reply so far; it may be empty."""
+        request_id = self.head.request_id if self.head is not None else None
+        return self._accumulator.reply(request_id=request_id, ended=self.done)
+
     def attach_partial(self, error: VLLMChatError) -> None:
-        """Attaches what has arrived to an error, as its `partial`."""
+        """Attaches the reply so far to an error as its `partial`, if anything arrived."""
+        if self._started:
+            error.partial = self.reply()
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Takes bytes as they arrive; returns the events that they complete."""
         try:
             return self._decoder.feed(data)
         except EventTooLargeError as error:
-            self.failure = ResponseError(f"{error}: this is not the expected stream")
+            self.failure = ResponseError(str(error))
             return error.before
 
     def flush(self) -> list[ServerSentEvent]:
@@ -101,42 +145,24 @@ class EventReader(ABC, Generic[T]):
         return error
 
 
-class ReplyReader(EventReader[T], Generic[T, R]):
-    """Reads events that add up to a reply."""
+class ChunkReader(EventReader[T, R]):
+    """Reads events that are chunks of a reply, up to `[DONE]`.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._started = False
+    Args:
+        decode_event: Decodes an event's data: a chunk, or the body of the error that it reports. Raises `ResponseError`
+            if the data is neither.
+        accumulator: Adds up the chunks.
+        result_attribute: See `EventReader`.
+    """
 
-    @abstractmethod
-    def add(self, item: T) -> None:
-        """Adds an item to the reply."""
-
-    @abstractmethod
-    def reply(self) -> R:
-        """The reply so far; it may be empty."""
-
-    def accept(self, item: T) -> None:
-        """Adds the item to the reply."""
-        self._started = True
-        self.add(item)
-
-    def attach_partial(self, error: VLLMChatError) -> None:
-        """Attaches the reply so far to an error, if anything arrived."""
-        if self._started:
-            error.partial = self.reply()
-
-
-class ChunkReader(ReplyReader[T, R]):
-    """Reads events that are chunks of a reply, up to `[DONE]`."""
-
-    @abstractmethod
-    def decode(self, data: bytes) -> T | dict[str, object]:
-        """Decodes an event's data: a chunk, or the body of the error that it reports.
-
-        Raises:
-            ResponseError: The data is neither.
-        """
+    def __init__(
+        self,
+        decode_event: Callable[[bytes], T | dict[str, object]],
+        accumulator: ReplyAccumulator[T, R],
+        result_attribute: str = "completion",
+    ) -> None:
+        super().__init__(accumulator, result_attribute)
+        self._decode_event = decode_event
 
     def read_event(self, event: ServerSentEvent) -> T | None:
         """Turns an event into a chunk."""
@@ -147,7 +173,7 @@ class ChunkReader(ReplyReader[T, R]):
         if not data.strip():
             # Some proxies keep a connection alive with empty events.
             return None
-        chunk = self.decode(data)
+        chunk = self._decode_event(data)
         if isinstance(chunk, dict):
             raise ErrorEvent(cast("dict[str, object]", chunk))
         return chunk

@@ -29,14 +29,14 @@ class ServerSentEvent(NamedTuple):
 
 
 class EventTooLargeError(ValueError):
-    """An event is larger than the limit.
+    """An event, or a whole body, is larger than the limit.
 
     Attributes:
         before: The events that the same bytes completed before it.
     """
 
-    def __init__(self, limit: int, before: list[ServerSentEvent]) -> None:
-        super().__init__(f"a server-sent event has more than {limit:,} bytes")
+    def __init__(self, message: str, before: list[ServerSentEvent]) -> None:
+        super().__init__(message)
         self.before = before
 
 
@@ -97,7 +97,7 @@ class SSEDecoder:
             if line:
                 size = self._size + len(line) + 1
                 if size > self._limit:
-                    raise EventTooLargeError(self._limit, events)
+                    raise self._too_large(events)
                 if line[:6] == b"data: ":
                     payload.append(line[6:])
                     self._size = size
@@ -159,4 +159,33 @@ class SSEDecoder:
             self._line.append(piece)
             self._size += len(piece)
             if self._size > self._limit:
-                raise EventTooLargeError(self._limit, before)
+                raise self._too_large(before)
+
+    def _too_large(self, before: list[ServerSentEvent]) -> EventTooLargeError:
+        limit = f"{self._limit:,}"
+        return EventTooLargeError(
+            f"a server-sent event has more than {limit} bytes: this is not the expected stream", before
+        )
+
+
+class WholeBody:
+    """Takes the bytes of a response that is not streamed, and returns it as one event when they have ended."""
+
+    def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_bytes
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Takes some bytes.
+
+        Raises:
+            EventTooLargeError: The body exceeds the limit.
+        """
+        self._body += data
+        if len(self._body) > self._limit:
+            raise EventTooLargeError(f"the response is larger than {self._limit:,} bytes", [])
+        return []
+
+    def flush(self) -> list[ServerSentEvent]:
+        """The bytes have ended: returns the event."""
+        return [ServerSentEvent(bytes(self._body))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from vllmchat.errors import ResponseError, StreamError
 from vllmchat.http.api_errors import error_from_event
 from vllmchat.http.flow import without_secrets
-from vllmchat.http.reader import ErrorEvent, EventReader, ReplyReader
+from vllmchat.http.reader import ErrorEvent
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Send
+    from vllmchat.http.reader import EventReader
     from vllmchat.http.sse import ServerSentEvent
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Partial")
 
 
-class _Core(Generic[T]):
+class _Core(Generic[T, R]):
     """The state and the decisions that sync and async streams share.
 
     Attributes:
@@ -47,7 +48,7 @@ class _Core(Generic[T]):
 
     __slots__ = ("clock", "closed", "error", "events", "flushed", "reader", "sent")
 
-    def __init__(self, reader: EventReader[T]) -> None:
+    def __init__(self, reader: EventReader[T, R]) -> None:
         self.reader = reader
         self.events: deque[ServerSentEvent] = deque()
         self.sent: Send | None = None
@@ -55,6 +56,13 @@ class _Core(Generic[T]):
         self.flushed = False
         self.closed = False
         self.error: VLLMChatError | None = None
+
+    def opened(self, exchange: SyncExchange | AsyncExchange) -> None:
+        """Notes that the response has begun."""
+        if exchange.head is not None:
+            self.reader.begin(exchange.head)
+        self.sent = exchange.sent
+        self.clock = exchange.clock
 
     def check_unused(self) -> None:
         if self.closed:
@@ -146,17 +154,31 @@ class _Core(Generic[T]):
             reader.failure = reader.interrupted(failure, url)
 
 
-class EventStream(Iterator[T]):
-    """A sync stream; can be iterated over once.
+class EventStream(Iterator[T], Generic[T, R]):
+    """A sync stream of items that add up to a reply; can be iterated over once.
 
     It opens its connection when it is first iterated over or entered. Leaving it early, through the context manager
     or `close`, closes the connection at once, and the server stops generating.
     """
 
-    def __init__(self, reader: EventReader[T], open_exchange: Callable[[], SyncExchange]) -> None:
+    def __init__(self, reader: EventReader[T, R], open_exchange: Callable[[], SyncExchange]) -> None:
         self._core = _Core(reader)
+        self._reader = reader
         self._open_exchange = open_exchange
         self._exchange: SyncExchange | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
+        head = self._reader.head
+        return head.request_id if head is not None else None
+
+    def until_done(self) -> R:
+        """Reads the rest and returns the whole reply; works after the last item too."""
+        if not self._core.complete:
+            for _ in self:
+                pass
+        return self._reader.reply()
 
     def __iter__(self) -> Self:
         self._core.check_unused()
@@ -202,9 +224,7 @@ class EventStream(Iterator[T]):
             except BaseException:
                 self._core.close()
                 raise
-            self._core.reader.head = exchange.head
-            self._core.sent = exchange.sent
-            self._core.clock = exchange.clock
+            self._core.opened(exchange)
         return self._exchange
 
     def close(self) -> None:
@@ -228,17 +248,33 @@ class EventStream(Iterator[T]):
             self.close()
 
 
-class AsyncEventStream(AsyncIterator[T]):
-    """An async stream; can be iterated over once.
+class AsyncEventStream(AsyncIterator[T], Generic[T, R]):
+    """An async stream of items that add up to a reply; can be iterated over once.
 
     It opens its connection when it is first iterated over or entered. Leaving it early, through the context manager
     or `aclose`, closes the connection at once, and the server stops generating.
     """
 
-    def __init__(self, reader: EventReader[T], open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:
+    def __init__(
+        self, reader: EventReader[T, R], open_exchange: Callable[[], Awaitable[AsyncExchange]]
+    ) -> None:
         self._core = _Core(reader)
+        self._reader = reader
         self._open_exchange = open_exchange
         self._exchange: AsyncExchange | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
+        head = self._reader.head
+        return head.request_id if head is not None else None
+
+    async def until_done(self) -> R:
+        """Reads the rest and returns the whole reply; works after the last item too."""
+        if not self._core.complete:
+            async for _ in self:
+                pass
+        return self._reader.reply()
 
     def __aiter__(self) -> Self:
         self._core.check_unused()
@@ -284,9 +320,7 @@ class AsyncEventStream(AsyncIterator[T]):
             except BaseException:
                 self._core.close()
                 raise
-            self._core.reader.head = exchange.head
-            self._core.sent = exchange.sent
-            self._core.clock = exchange.clock
+            self._core.opened(exchange)
         return self._exchange
 
     async def aclose(self) -> None:
@@ -309,47 +343,3 @@ class AsyncEventStream(AsyncIterator[T]):
         exchange = getattr(self, "_exchange", None)
         if exchange is not None:
             exchange.abort()
-
-
-class ReplyStream(EventStream[T], Generic[T, R]):
-    """A sync stream of items that add up to a reply."""
-
-    def __init__(self, reader: ReplyReader[T, R], open_exchange: Callable[[], SyncExchange]) -> None:
-        super().__init__(reader, open_exchange)
-        self._reader = reader
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
-        head = self._reader.head
-        return head.request_id if head is not None else None
-
-    def until_done(self) -> R:
-        """Reads the rest and returns the whole reply; works after the last item too."""
-        if not self._core.complete:
-            for _ in self:
-                pass
-        return self._reader.reply()
-
-
-class AsyncReplyStream(AsyncEventStream[T], Generic[T, R]):
-    """An async stream of items that add up to a reply."""
-
-    def __init__(
-        self, reader: ReplyReader[T, R], open_exchange: Callable[[], Awaitable[AsyncExchange]]
-    ) -> None:
-        super().__init__(reader, open_exchange)
-        self._reader = reader
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
-        head = self._reader.head
-        return head.request_id if head is not None else None
-
-    async def until_done(self) -> R:
-        """Reads the rest and returns the whole reply; works after the last item too."""
-        if not self._core.complete:
-            async for _ in self:
-                pass
-        return self._reader.reply()

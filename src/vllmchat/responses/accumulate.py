@@ -15,7 +15,7 @@ from vllmchat.responses.events import (
     ResponseTextDelta,
 )
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire.decode import ensure_built
+from vllmchat.wire.decode import ensure_built, set_request_id
 
 
 class ResponseAccumulator:
@@ -50,13 +50,19 @@ class ResponseAccumulator:
             if event.type in LAST:
                 self.last = event
 
-    def response(self) -> ModelResponse:
-        """Returns the response so far. Later events do not change it."""
+    @property
+    def finished(self) -> bool:
+        """Whether the last event has arrived: nothing else shows that the response is complete."""
+        return self.last is not None
+
+    def reply(self, *, request_id: str | None = None, ended: bool = True) -> ModelResponse:
+        """Returns the response so far, even if it is empty. Later events do not change it."""
         ensure_built(ModelResponse)
         response = ModelResponse() if self._state is None else self._state.model_copy(deep=True)
         # The output in the last event takes precedence, but vLLM 0.10 leaves it empty.
         if self._items and not (self.last is not None and response.output):
             response.output = [self._items[index].build() for index in sorted(self._items)]
+        set_request_id(response, request_id)
         return response
 
     def _item(self, index: int, kind: str) -> _ItemAccumulator:

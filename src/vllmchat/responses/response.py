@@ -8,10 +8,11 @@ Parsing is lenient: null and absent are the same, missing fields have defaults, 
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from vllmchat.chat.completion import FunctionCall, ToolCall, mark_cut
 from vllmchat.wire.decode import (
+    Answer,
     JsonObject,
     JsonText,
     LenientInt,
@@ -20,6 +21,7 @@ from vllmchat.wire.decode import (
     WireModel,
     decode,
     default_for_null,
+    set_request_id,
     unexpected_body,
 )
 from vllmchat.wire.usage import RequestMetrics, TokenLogprob
@@ -140,7 +142,7 @@ class IncompleteDetails(WireModel):
     """`"max_output_tokens"`; from other servers also `"content_filter"`."""
 
 
-class ModelResponse(WireModel):
+class ModelResponse(Answer):
     """A whole response."""
 
     id: LenientStr = ""
@@ -203,13 +205,6 @@ class ModelResponse(WireModel):
     metrics: RequestMetrics | None = None
     """Timings measured by the server."""
 
-    _request_id: str | None = PrivateAttr(default=None)
-
-    @property
-    def request_id(self) -> str | None:
-        """The `X-Request-Id` of the response, else that of the request; None if it did not come over HTTP."""
-        return self._request_id
-
     @property
     def text(self) -> str:
         """The text of all messages; empty if there is none."""
@@ -239,11 +234,6 @@ class ModelResponse(WireModel):
                     mark_cut(call)
                 calls.append(call)
         return calls
-
-
-def set_request_id(response: ModelResponse, request_id: str | None) -> None:
-    """Sets a response's `request_id`."""
-    response._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 def decode_response(body: bytes, *, request_id: str | None = None) -> ModelResponse:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.reader import ErrorEvent, ReplyReader
-from vllmchat.http.stream import AsyncReplyStream, ReplyStream
+from vllmchat.http.reader import ErrorEvent, EventReader
+from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.responses.accumulate import ResponseAccumulator
 from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
-from vllmchat.responses.response import set_request_id
 from vllmchat.wire.decode import as_object, find_error
 
 if TYPE_CHECKING:
@@ -18,14 +17,11 @@ if TYPE_CHECKING:
     from vllmchat.responses.response import ModelResponse
 
 
-class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
+class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
     """Reads the events of `/v1/responses`, which end with one of the types in `LAST`, without `[DONE]`."""
 
-    result_attribute = "response"
-
     def __init__(self) -> None:
-        super().__init__()
-        self._so_far = ResponseAccumulator()
+        super().__init__(ResponseAccumulator(), "response")
 
     def read_event(self, event: ServerSentEvent) -> ResponseEvent | None:
         """Parses a server-sent event as an event of the response."""
@@ -46,21 +42,6 @@ class ResponseReader(ReplyReader["ResponseEvent", "ModelResponse"]):
             self.done = True
         return item
 
-    def add(self, item: ResponseEvent) -> None:
-        """Adds an event to the response."""
-        self._so_far.add(item)
-
-    def is_complete(self) -> bool:
-        """Whether the last event has arrived: nothing else shows that the response is complete."""
-        return self._so_far.last is not None
-
-    def reply(self) -> ModelResponse:
-        """Returns the response so far, even if it is empty."""
-        response = self._so_far.response()
-        if self.head is not None:
-            set_request_id(response, self.head.request_id)
-        return response
-
 
 def _told_error(data: bytes, kind: str) -> dict[str, object] | None:
     """Returns the error in an `event: error`, in the form of other errors."""
@@ -75,7 +56,7 @@ def _told_error(data: bytes, kind: str) -> dict[str, object] | None:
     return {"error": body}
 
 
-class ResponseStream(ReplyStream["ResponseEvent", "ModelResponse"]):
+class ResponseStream(EventStream["ResponseEvent", "ModelResponse"]):
     """Streams the events of a response (sync).
 
     Iterate over it once. As a context manager it always closes, even if you leave early, and the server
@@ -103,7 +84,7 @@ class ResponseStream(ReplyStream["ResponseEvent", "ModelResponse"]):
         return self._reader.reply()
 
 
-class AsyncResponseStream(AsyncReplyStream["ResponseEvent", "ModelResponse"]):
+class AsyncResponseStream(AsyncEventStream["ResponseEvent", "ModelResponse"]):
     """Streams the events of a response (async).
 
     Iterate over it once. As a context manager it always closes, even if you leave early, and the server

@@ -6,8 +6,9 @@ The cost of a chunk does not depend on the number of chunks before it, and no ch
 from __future__ import annotations
 
 from io import StringIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+from vllmchat.wire.decode import Answer, ensure_built, set_request_id
 from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
@@ -15,22 +16,47 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from vllmchat.wire.decode import JsonObject
+    from vllmchat.wire.decode import JsonObject, WireModel
+
+M = TypeVar("M", bound="WireModel")
 
 
-class ChoiceAccumulator:
+class Chunk(Protocol):
+    """A chunk of a response with choices."""
+
+    @property
+    def choices(self) -> Sequence[BaseModel]:
+        """What it adds to each choice."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """Its usage."""
+        ...
+
+    @property
+    def model_extra(self) -> JsonObject | None:
+        """Its unknown fields."""
+        ...
+
+
+class ChoiceAccumulator(Generic[M]):
     """Accumulates the chunks of a response with choices.
 
     The growing fields of a choice are concatenated; for other fields, the last value that is not null is kept.
 
     Args:
+        model: What the chunks add up to.
         expected: How many choices were requested; `finished` waits for that many.
         share: How many choices there are per prompt (`n`).
         growing: The fields of a choice that come in pieces: strings, lists, or objects of lists.
         head: The fields of a chunk, other than its choices, that belong to the response.
     """
 
-    def __init__(self, *, expected: int, share: int, growing: frozenset[str], head: frozenset[str]) -> None:
+    def __init__(
+        self, model: type[M], *, expected: int, share: int, growing: frozenset[str], head: frozenset[str]
+    ) -> None:
+        self._model = model
         self._expected = expected
         self._share = share
         self._growing = growing
@@ -39,14 +65,9 @@ class ChoiceAccumulator:
         self._usages: dict[int, Usage] = {}
         self._fields: JsonObject = {}
 
-    def add(self, chunk: BaseModel, choices: Sequence[BaseModel], usage: Usage | None) -> None:
-        """Adds the next chunk.
-
-        Args:
-            chunk: The chunk.
-            choices: Its choices.
-            usage: Its usage.
-        """
+    def add(self, chunk: Chunk) -> None:
+        """Adds the next chunk."""
+        choices, usage = chunk.choices, chunk.usage
         for piece in choices:
             fields = vars(piece)
             index: int = fields["index"]
@@ -83,13 +104,19 @@ class ChoiceAccumulator:
         ended = sum(bool(choice.get("finish_reason")) for choice in self._choices.values())
         return ended >= self._expected and ended == len(self._choices)
 
-    def whole(self) -> JsonObject:
-        """Returns the response so far, as input for its model. Later chunks do not change it."""
+    def reply(self, *, request_id: str | None, ended: bool) -> M:
+        """Returns the response so far, even if it is empty. Later chunks do not change it."""
+        ensure_built(self._model)
         choices: list[JsonObject] = [
             {name: _value(value) for name, value in self._choices[index].items()}
             for index in sorted(self._choices)
         ]
-        return {"usage": self._summed_usage(), **self._fields, "choices": choices}
+        reply = self._model.model_validate(
+            {"usage": self._summed_usage(), **self._fields, "choices": choices}
+        )
+        if isinstance(reply, Answer):
+            set_request_id(reply, request_id)
+        return reply
 
     def _summed_usage(self) -> Usage | None:
         if not self._usages:

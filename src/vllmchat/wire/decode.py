@@ -227,7 +227,10 @@ class Answer(WireModel):
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the response, else the one that was sent; None if it did not come over HTTP."""
+        """The `X-Request-Id` of the response, else the one that was sent; None if it did not come over HTTP.
+
+        The server logs it; quote it to whoever runs the server.
+        """
         return self._request_id
 
 
@@ -260,8 +263,13 @@ def read_answer(
 
 def with_request_id(answer: A, reply: Response) -> A:
     """Returns the result with the response's request ID."""
-    answer._request_id = reply.head.request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
+    set_request_id(answer, reply.head.request_id)
     return answer
+
+
+def set_request_id(answer: Answer, request_id: str | None) -> None:
+    """Sets a result's `request_id`."""
+    answer._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
 
 
 def sort_by_index(parts: list[P], wanted: int | None, what: str, reply: Response) -> None:

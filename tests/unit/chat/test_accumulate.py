@@ -49,7 +49,7 @@ def accumulated(*chunks: ChatCompletionChunk, expected: int = 1) -> Accumulator:
 
 
 def added_up(*chunks: ChatCompletionChunk) -> ChatCompletion:
-    return accumulated(*chunks).completion()
+    return accumulated(*chunks).reply()
 
 
 def recorded_stream(name: str) -> Accumulator:
@@ -71,12 +71,12 @@ def comparable(completion: ChatCompletion) -> Any:
 
 class TestRecordedStreams:
     def test_a_stream_adds_up_to_the_reply(self) -> None:
-        assert comparable(recorded_stream("stream").completion()) == comparable(recorded_reply("chat"))
+        assert comparable(recorded_stream("stream").reply()) == comparable(recorded_reply("chat"))
 
     @pytest.mark.parametrize("name", ["tool_call", "tool_calls_parallel", "tool_required"])
     def test_a_stream_of_tool_calls_adds_up_to_the_reply(self, name: str) -> None:
         streamed, whole = (
-            comparable(recorded_stream(f"stream_{name}").completion()),
+            comparable(recorded_stream(f"stream_{name}").reply()),
             recorded_reply(f"chat_{name}"),
         )
         # The server itself differs: without streaming, a required call has an empty text instead of none.
@@ -88,7 +88,7 @@ class TestRecordedStreams:
         assert [call.complete for call in whole.tool_calls] == [True] * len(whole.tool_calls)
 
     def test_logprobs_and_token_ids_are_those_of_the_replies(self) -> None:
-        streamed = recorded_stream("stream_logprobs_token_ids").completion()
+        streamed = recorded_stream("stream_logprobs_token_ids").reply()
         assert streamed.choices[0].logprobs == recorded_reply("chat_logprobs").choices[0].logprobs
         assert streamed.choices[0].token_ids == recorded_reply("chat_token_ids").choices[0].token_ids
         assert streamed.prompt_token_ids == recorded_reply("chat_token_ids").prompt_token_ids
@@ -96,12 +96,12 @@ class TestRecordedStreams:
         assert streamed.usage == recorded_reply("chat_token_ids").usage
 
     def test_the_size_of_chunks_does_not_matter(self) -> None:
-        large = recorded_stream("stream_interval").completion()
-        assert comparable(large) == comparable(recorded_stream("stream_long").completion())
+        large = recorded_stream("stream_interval").reply()
+        assert comparable(large) == comparable(recorded_stream("stream_long").reply())
         assert large.text == ", ".join(str(number) for number in range(1, 101)) + "."
 
     def test_several_choices(self) -> None:
-        completion = recorded_stream("stream_n2").completion()
+        completion = recorded_stream("stream_n2").reply()
         assert [choice.index for choice in completion.choices] == [0, 1]
         assert [choice.message.reasoning for choice in completion.choices] == [
             "\nA greeting. I greet back"
@@ -111,12 +111,12 @@ class TestRecordedStreams:
         assert completion.usage.completion_tokens == 16
 
     def test_a_truncated_call(self) -> None:
-        (call,) = recorded_stream("stream_tool_cut_by_max_tokens").completion().tool_calls
+        (call,) = recorded_stream("stream_tool_cut_by_max_tokens").reply().tool_calls
         assert call.arguments == '{"city":'
         assert not call.complete
 
     def test_unicode(self) -> None:
-        text = recorded_stream("stream_unicode").completion().text
+        text = recorded_stream("stream_unicode").reply().text
         assert text == "\n\nHello, Bonjour, こんにちは, 你好, Здравствуйте 👋🏽"
 
     @pytest.mark.parametrize("name", STREAMS)
@@ -128,7 +128,7 @@ class TestRecordedStreams:
             accumulator.add(each)
             text += each.text
             reasoning += each.reasoning or ""
-            completion = accumulator.completion()
+            completion = accumulator.reply()
             # White space before tool calls is dropped, as the server drops it without streaming.
             assert completion.text == ("" if completion.tool_calls and not text.strip() else text)
             assert (completion.reasoning or "") == reasoning
@@ -138,7 +138,7 @@ class TestRecordedStreams:
 
     @pytest.mark.parametrize("name", STREAMS)
     def test_it_serializes_like_a_reply(self, name: str) -> None:
-        completion = recorded_stream(name).completion()
+        completion = recorded_stream(name).reply()
         assert decode_completion(completion.model_dump_json().encode()) == completion
 
 
@@ -149,9 +149,9 @@ class TestAnyStream:
         chunks = [decode_chunk(data) for data in streamed.chunks]
         accumulator = accumulated(*chunks, expected=len(streamed.reply["choices"]))
         whole = decode_completion(streamed.body)
-        assert accumulator.completion() == whole
+        assert accumulator.reply() == whole
         assert accumulator.finished
-        for choice, expected in zip(accumulator.completion().choices, whole.choices, strict=True):
+        for choice, expected in zip(accumulator.reply().choices, whole.choices, strict=True):
             flags = [call.complete for call in choice.message.tool_calls]
             assert flags == [call.complete for call in expected.message.tool_calls]
 
@@ -162,7 +162,7 @@ class TestAnyStream:
         whole = decode_completion(streamed.body)
         for data in streamed.chunks:
             accumulator.add(decode_chunk(data))
-            for choice in accumulator.completion().choices:
+            for choice in accumulator.reply().choices:
                 for number, call in enumerate(choice.message.tool_calls):
                     expected = whole.choices[choice.index].message.tool_calls
                     if call.complete:
@@ -174,7 +174,7 @@ class TestAnyStream:
     @given(streamed_replies())
     def test_chunks_are_not_changed(self, streamed: Streamed) -> None:
         chunks = [decode_chunk(data) for data in streamed.chunks]
-        accumulated(*chunks).completion()
+        accumulated(*chunks).reply()
         assert chunks == [decode_chunk(data) for data in streamed.chunks]
 
 
@@ -182,7 +182,7 @@ class TestTheEnd:
     def test_no_chunks(self) -> None:
         accumulator = Accumulator()
         assert not accumulator.finished
-        assert accumulator.completion() == ChatCompletion()
+        assert accumulator.reply() == ChatCompletion()
 
     def test_needs_a_finish_reason_for_every_expected_choice(self) -> None:
         first, second = delta({"content": "a"}, finish_reason="stop"), delta({"content": "b"}, index=1)
@@ -195,12 +195,12 @@ class TestTheEnd:
     def test_a_repeated_finish_reason_counts_once(self) -> None:
         accumulator = accumulated(END, delta({}, finish_reason="length"), delta({}, index=1), expected=2)
         assert not accumulator.finished
-        assert accumulator.completion().finish_reason == "length"
+        assert accumulator.reply().finish_reason == "length"
 
     def test_an_empty_finish_reason_is_ignored(self) -> None:
         accumulator = accumulated(delta({"content": "a"}, finish_reason=""))
         assert not accumulator.finished
-        assert accumulator.completion().finish_reason is None
+        assert accumulator.reply().finish_reason is None
 
     def test_a_chunk_without_choices_is_not_the_end(self) -> None:
         assert not accumulated(delta({"content": "a"}), chunk(usage={"prompt_tokens": 1})).finished
@@ -304,10 +304,10 @@ class TestToolCalls:
 
     def test_later_chunks_do_not_change_a_completion(self) -> None:
         accumulator = accumulated(calls(piece(0, "{", name="f")))
-        (before,) = accumulator.completion().tool_calls
+        (before,) = accumulator.reply().tool_calls
         accumulator.add(calls(piece(0, "}"), finish_reason="stop"))
         assert before.arguments == "{"
-        assert accumulator.completion().tool_calls == [
+        assert accumulator.reply().tool_calls == [
             ToolCall.model_validate({"function": {"name": "f", "arguments": "{}"}})
         ]
 
@@ -433,7 +433,7 @@ class TestOtherFields:
             {"details": [1], "audio": {"id": "a"}}, token_ids=[1], logprobs={"content": [{"token": "a"}]}
         )
         accumulator = accumulated(first)
-        before = accumulator.completion()
+        before = accumulator.reply()
         dumped = before.model_dump()
         accumulator.add(
             delta(
@@ -442,7 +442,7 @@ class TestOtherFields:
         )
         assert before.model_dump() == dumped
         assert first.choices[0].token_ids == [1]
-        assert accumulator.completion().message.model_extra == {"details": [1, 2]}
+        assert accumulator.reply().message.model_extra == {"details": [1, 2]}
 
     def test_both_names_of_reasoning_in_a_constructed_chunk(self) -> None:
         raw = {"choices": [{"delta": {"reasoning": "r", "reasoning_content": "r"}}]}
@@ -450,7 +450,7 @@ class TestOtherFields:
         assert (message.reasoning, message.model_extra) == ("r", {})
 
     def test_the_request_id(self) -> None:
-        assert Accumulator(request_id="r").completion().request_id == "r"
+        assert Accumulator().reply(request_id="r").request_id == "r"
 
 
 def test_chunks_are_not_kept_alive() -> None:
@@ -458,4 +458,4 @@ def test_chunks_are_not_kept_alive() -> None:
     held = sys.getrefcount(first), sys.getrefcount(first.choices[0])
     accumulator = accumulated(first)
     assert (sys.getrefcount(first), sys.getrefcount(first.choices[0])) == held
-    assert accumulator.completion().text == "a"
+    assert accumulator.reply().text == "a"

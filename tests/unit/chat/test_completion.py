@@ -18,9 +18,9 @@ from vllmchat.chat.completion import (
     FunctionCall,
     ToolCall,
     decode_completion,
-    set_request_id,
 )
 from vllmchat.errors import ResponseError
+from vllmchat.wire.decode import set_request_id
 from vllmchat.wire.usage import Usage
 
 REPLIES = recordings.names("chat*")
@@ -509,7 +509,7 @@ barrier = threading.Barrier(16)
 
 def read():
     barrier.wait()
-    for decode in (decode_completion, decode_chunk, lambda _: Accumulator().completion()):
+    for decode in (decode_completion, decode_chunk, lambda _: Accumulator().reply()):
         decode(b'{"choices":[]}')
         sys.stdout.write("ok")
 

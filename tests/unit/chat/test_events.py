@@ -41,7 +41,7 @@ def events_of(chunks: Iterable[ChatCompletionChunk]) -> list[Event]:
     for chunk in chunks:
         accumulator.add(chunk)
         events += maker.feed(chunk)
-    return events + maker.finish(accumulator.completion())
+    return events + maker.finish(accumulator.reply())
 
 
 def recorded(name: str) -> list[Event]:

@@ -10,12 +10,13 @@ import pytest
 from vllmchat import FunctionTool, OpenAIProvider, ResponseError, Tool, ToolCallDone, ToolRun, VLLMProvider
 from vllmchat.chat.chunk import decode_chunk
 from vllmchat.chat.limits import CallLimits
-from vllmchat.chat.stream import ChatReader
+from vllmchat.chat.stream import chat_reader
 
 if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
-    from vllmchat import ChatCompletion
+    from vllmchat import ChatCompletion, ChatCompletionChunk
+    from vllmchat.http.reader import ChunkReader
 
 Object = dict[str, Any]
 
@@ -159,8 +160,8 @@ def test_only_the_last_call_can_be_truncated(scripted: ScriptedServer) -> None:
     assert done == [True, False]
 
 
-def feed(limits: CallLimits, *parts: Object) -> ChatReader:
-    reader = ChatReader(limits)
+def feed(limits: CallLimits, *parts: Object) -> ChunkReader[ChatCompletionChunk, ChatCompletion]:
+    reader = chat_reader(limits)
     for part in parts:
         reader.accept(decode_chunk(json.dumps(part).encode()))
     return reader

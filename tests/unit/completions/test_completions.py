@@ -26,13 +26,15 @@ from vllmchat.completions.completion import decode_completion, decode_event
 from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.completions.prompt import encode_prompt
 from vllmchat.completions.request import choices_wanted, complete_request
-from vllmchat.completions.stream import TextReader
+from vllmchat.completions.stream import text_reader
 from vllmchat.http.sse import ServerSentEvent
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from support.runners import Runner
     from vllmchat.client.request import JSONRequest
+    from vllmchat.completions.completion import TextCompletionChunk
+    from vllmchat.http.reader import ChunkReader
 
 Object = dict[str, Any]
 
@@ -65,11 +67,11 @@ def whole(*texts: str, **fields: Any) -> Object:
     }
 
 
-def reader(prompt: Any = "Hello", **params: Any) -> TextReader:
-    return TextReader(complete_request(prompt, params, check.check_vllm, stream=True))
+def reader(prompt: Any = "Hello", **params: Any) -> ChunkReader[TextCompletionChunk, TextCompletion]:
+    return text_reader(complete_request(prompt, params, check.check_vllm, stream=True))
 
 
-def read(target: TextReader, *chunks: Object) -> TextCompletion:
+def read(target: ChunkReader[TextCompletionChunk, TextCompletion], *chunks: Object) -> TextCompletion:
     for chunk in chunks:
         item = target.read_event(ServerSentEvent(json.dumps(chunk).encode()))
         assert item is not None

@@ -26,7 +26,7 @@ from vllmchat.generate.generation import decode_event, decode_generation
 from vllmchat.generate.params import GenerateParams
 from vllmchat.generate.rendered import decode_all_rendered, decode_rendered
 from vllmchat.generate.request import generate_request
-from vllmchat.generate.stream import GenerationReader
+from vllmchat.generate.stream import generation_reader
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def test_a_stream_adds_up(runner: Runner, scripted: ScriptedServer) -> None:
 
 
 def test_text_adds_up_too() -> None:
-    target = GenerationReader(generate_request([1], {"n": 2}, stream=True))
+    target = generation_reader(generate_request([1], {"n": 2}, stream=True))
     for index, said in ((0, "a"), (1, "x"), (0, "b")):
         made = chunk(1, index=index)
         made["choices"][0]["text"] = said
@@ -330,7 +330,7 @@ def test_text_adds_up_too() -> None:
 
 
 def test_missing_log_probabilities() -> None:
-    target = GenerationReader(generate_request([1], {}, stream=True))
+    target = generation_reader(generate_request([1], {}, stream=True))
     for logprobs in ({"content": [{"token_id": 1}]}, {"content": None}, None):
         made = chunk(1)
         made["choices"][0]["logprobs"] = logprobs

@@ -29,7 +29,7 @@ def told(
         accumulator.add(chunk)
         for event in maker.feed(chunk):
             chunks.extend(turn.feed(event))
-    for event in maker.finish(accumulator.completion()):
+    for event in maker.finish(accumulator.reply()):
         chunks.extend(turn.feed(event))
     return turn, chunks
 
