@@ -48,10 +48,10 @@ TYPES_ONLY = {
 
 FROM_CHAT: dict[str, set[str]] = {
     "audio": set(),
-    "completions": {"check", "request", "unknown_names"},
+    "completions": {"request"},
     "generate": {"check", "messages", "params", "templating"},
     "pooling": {"completion", "content", "messages", "templating"},
-    "responses": {"check", "completion", "templating"},
+    "responses": {"completion", "templating"},
     "server": set(),
     "tokens": {"completion", "messages", "templating"},
 }

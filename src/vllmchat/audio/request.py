@@ -14,7 +14,7 @@ from vllmchat.audio.params import (
 from vllmchat.audio.transcription import read_transcription
 from vllmchat.audio.upload import check_file, form_fields, multipart
 from vllmchat.checking.describe import format_value
-from vllmchat.checking.validator import Validator, check_request, unknown
+from vllmchat.checking.validator import Validator, check_request
 from vllmchat.client.request import depends_on_version, suit
 from vllmchat.errors import Problem
 from vllmchat.http.call import Call
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile, File
-    from vllmchat.checking.validator import CheckedParams, CrossFieldRule
+    from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Explanation
     from vllmchat.versions import Version
 
 
@@ -215,47 +215,32 @@ _ONLY_WHOLE: Final = {
     "n": ("is not for streams.", "Leave it out."),
     "length_penalty": ("is not for streams.", "Leave it out."),
     "include_stop_str_in_output": ("is not for streams.", "Leave it out."),
-    "stream": ("is not a parameter: the method decides whether to stream.", None),
 }
 _ONLY_STREAMS: Final = {
-    "stream_include_usage": ("is only for streams.", None),
-    "stream_continuous_usage_stats": ("is only for streams.", None),
+    "stream_include_usage": ("is only for streams.", "Leave it out."),
+    "stream_continuous_usage_stats": ("is only for streams.", "Leave it out."),
 }
 
 
 def _validator(
-    owner: str,
+    method: str,
     params: type,
-    messages: Mapping[str, tuple[str, str | None]],
+    own: Mapping[str, Explanation],
     cross_field_rules: Mapping[str, CrossFieldRule],
 ) -> Validator:
-    return Validator(
-        owner, params, cross_field_rules, unknown=unknown(owner, params, messages), finish=_in_brackets
-    )
+    return Validator(f"VLLMProvider.{method}", params, cross_field_rules, own=own, finish=_in_brackets)
 
 
 _TRANSCRIPTIONS: Final = _validator(
     "transcribe",
     TranscribeParams,
-    {
-        **_ONLY_STREAMS,
-        "stream": (
-            "is not a parameter: the method decides whether to stream.",
-            "Call .stream_transcribe(...).",
-        ),
-    },
+    _ONLY_STREAMS,
     {**_BEAM, "timestamp_granularities": _granularities},
 )
 _TRANSLATIONS: Final = _validator(
     "translate",
     TranslateParams,
-    {
-        **_ONLY_STREAMS,
-        "stream": (
-            "is not a parameter: the method decides whether to stream.",
-            "Call .stream_translate(...).",
-        ),
-    },
+    _ONLY_STREAMS,
     _BEAM,
 )
 _TRANSCRIPTION_STREAMS: Final = _validator(

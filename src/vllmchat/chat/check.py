@@ -7,17 +7,24 @@ vocabulary and context, and the options it was started with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, cast
 
 from vllmchat.chat.params import ChatParams, VLLMChatParams
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
 from vllmchat.checking.describe import format_value, suggest
-from vllmchat.checking.rules import fields_of
 from vllmchat.checking.validator import CheckedParams, Convert, CrossFieldRule, Validator
 from vllmchat.errors import Problem
-from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, check_stream_options
+from vllmchat.sampling.rules import (
+    CONSTRAINT_CONVERT,
+    GENERATION_RULES,
+    at_most_max_tokens,
+    not_streamed,
+    only_streamed,
+    text_keys,
+    vllm_stream_options,
+)
 
 __all__ = [
     "OPENAI_CHAT",
@@ -66,28 +73,11 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
 def _as_sent(fields: dict[str, object]) -> None:
     """Converts the validated fields, in place, to what the server accepts."""
     fold_template(fields)
-    if "logit_bias" in fields:
-        biases = cast("Mapping[object, object]", fields["logit_bias"])
-        fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
-
-
-def _unknown(provider: str, params: type, others: type) -> Callable[[str, object], Problem]:
-    def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.unknown_names import explain_unknown  # needed only for invalid requests
-
-        return explain_unknown(
-            name, value, provider=provider, known=fields_of(params), others=fields_of(others)
-        )
-
-    return problem
+    text_keys(fields)
 
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
     """Adds what was probably meant, if the name and the value show it."""
-    if name == "cache_salt":
-        return replace(
-            problem, value=""
-        )  # a salt is a secret: it protects against timing attacks on the cache
     if problem.parameter != name:
         return problem
     hint = problem.suggestion
@@ -97,8 +87,6 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
         hint = f'To name a tool, write {{"type": "function", "function": {{"name": "{value}"}}}}.'
     elif name == "response_format" and isinstance(value, str):
         hint = 'For any JSON object, write {"type": "json_object"}.'
-    elif name == "timeout" and hasattr(value, "total_seconds"):
-        hint = "Call .total_seconds() on it."
     return replace(problem, suggestion=hint)
 
 
@@ -139,35 +127,6 @@ def _tool_name(tool: Mapping[str, object]) -> str:
     return cast("Mapping[str, str]", tool[cast("str", tool["type"])])["name"]
 
 
-def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if not stream and fields["stream_options"]:
-        rule = "requires streaming."
-        yield Problem(
-            "stream_options",
-            format_value(fields["stream_options"]),
-            rule,
-            "Call .stream(...) or .astream(...).",
-        )
-
-
-def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
-    most = cast("int | None", fields.get(name))
-    if most is not None and cast("int", fields["min_tokens"]) > most:
-        yield Problem("min_tokens", format_value(fields["min_tokens"]), f"must be at most {name}={most}.")
-
-
-def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if stream and fields["prompt_logprobs"] != 0:
-        rule = "is not supported when streaming."
-        yield Problem(
-            "prompt_logprobs",
-            format_value(fields["prompt_logprobs"]),
-            rule,
-            "Call .chat(...) or .achat(...).",
-        )
-
-
 def _logprob_token_ids(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
@@ -180,17 +139,12 @@ def _logprob_token_ids(
         yield Problem("logprob_token_ids", shown, "cannot be combined with use_beam_search=True.")
 
 
-def _vllm_stream_options(
-    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
-) -> Iterable[Problem]:
-    yield from _stream_options(fields, stream, wrong)
-    yield from check_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
-
+_STREAM: Final = "Call .stream(...) or .astream(...)."
 
 _CHAT_RULES: Final[dict[str, CrossFieldRule]] = {
     "top_logprobs": _top_logprobs,
     "tool_choice": _tool_choice,
-    "stream_options": _stream_options,
+    "stream_options": only_streamed(_STREAM),
 }
 
 
@@ -201,7 +155,7 @@ OPENAI_CHAT: Final = Validator(
     "OpenAIProvider",
     ChatParams,
     _CHAT_RULES,
-    unknown=_unknown("OpenAIProvider", ChatParams, VLLMChatParams),
+    other=VLLMChatParams,
     hint=_with_hint,
     finish=_as_sent,
     convert=_CONVERT,
@@ -214,13 +168,12 @@ VLLM_CHAT: Final = Validator(
     {
         **_CHAT_RULES,
         **TEMPLATE_RULES,
-        "stream_options": _vllm_stream_options,
+        "stream_options": vllm_stream_options(_STREAM),
         **GENERATION_RULES,
-        "min_tokens": _min_tokens,
-        "prompt_logprobs": _prompt_logprobs,
+        "min_tokens": at_most_max_tokens(None),
+        "prompt_logprobs": not_streamed("Call .chat(...) or .achat(...)."),
         "logprob_token_ids": _logprob_token_ids,
     },
-    unknown=_unknown("VLLMProvider", VLLMChatParams, ChatParams),
     hint=_with_hint,
     finish=_as_sent,
     convert=_CONVERT,

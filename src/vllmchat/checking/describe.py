@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast, get_args, get_origin
@@ -26,6 +27,11 @@ def format_value(value: object) -> str:
     except ValueError:  # Python does not format integers of more than a few thousand digits
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def is_secret(name: str, value: object = None) -> bool:
+    """Whether a parameter's value must not be shown: by its name, or because it looks like a key."""
+    return bool(_SECRET.search(name)) or (isinstance(value, str) and bool(_KEY.match(value)))
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
@@ -136,6 +142,8 @@ def _hint(value: object, what: str) -> str | None:
         return "Call .model_dump() on it."
     if hasattr(value, "tolist") and hasattr(value, "item"):  # numpy, torch and similar
         return "Call .tolist() on it." if "list" in what else "Call .item() on it."
+    if hasattr(value, "total_seconds") and "number" in what:
+        return "Call .total_seconds() on it."
     if isinstance(value, float) and value.is_integer() and "integer" in what:
         return f"Write {int(value)}."
     if isinstance(value, str) and ("number" in what or "integer" in what or "True" in what):
@@ -164,6 +172,11 @@ def _reads_as(text: str, what: str) -> bool:
 def _flat(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
+
+_SECRET = re.compile(
+    r"key|secret|salt|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
+)
+_KEY = re.compile(r"(sk|hf|ghp|gsk|xox[a-z])[-_]\w|Bearer ", re.IGNORECASE)
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 120

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.checkers import OK, Checker, checker_of
-from vllmchat.checking.describe import format_value, suggest, type_name, wrong_type
+from vllmchat.checking.describe import format_value, is_secret, type_name, wrong_type
 from vllmchat.checking.rules import Bounds, Field, fields_of
 from vllmchat.checking.since import OLDEST
 from vllmchat.errors import InvalidRequestError, Problem
@@ -23,6 +23,9 @@ CrossFieldRule: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str
 Convert: TypeAlias = "Callable[[object, str], tuple[object, Sequence[Problem]]]"
 """Converts Python types or functions to what is sent. It gets a value and its path, and returns the value to check
 and the problems found so far."""
+
+Explanation: TypeAlias = tuple[str, str | None]
+"""What is wrong with an unknown name, and what to write instead, in which `{value}` stands for the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,13 @@ class Validator:
     """Validates one set of parameters, and the rules across them.
 
     Args:
-        owner: What accepts the parameters, for messages, such as `VLLMProvider`.
+        owner: What accepts the parameters, such as `VLLMProvider.embed`, or `VLLMProvider` for chats.
         params: The TypedDict of the parameters.
         cross_field_rules: The rules across parameters, keyed by the parameter that triggers them.
-        unknown: Returns the problem for an unknown name.
+        own: Unknown names that this endpoint explains itself.
+        chats: Explains the parameters of chats that this endpoint does not have.
+        other: The parameters that `VLLMProvider` has in addition, for `OpenAIProvider`.
+        hatch: The parameter for names that only the server knows.
         hint: Improves the problem of a parameter, given its name and value.
         finish: Converts the validated fields, in place, to what the server accepts.
         convert: For parameters that accept types or functions: converts them to mappings before the check.
@@ -64,15 +70,21 @@ class Validator:
         params: type,
         cross_field_rules: Mapping[str, CrossFieldRule] | None = None,
         *,
-        unknown: Callable[[str, object], Problem] | None = None,
+        own: Mapping[str, Explanation] | None = None,
+        chats: Explanation | None = None,
+        other: type | None = None,
+        hatch: str = "extra_body",
         hint: Callable[[Problem, str, object], Problem] | None = None,
         finish: Callable[[dict[str, object]], None] | None = None,
         convert: Mapping[str, Convert] | None = None,
     ) -> None:
         self.owner = owner
         self.params = params
+        self.own = own or {}
+        self.chats = chats
+        self.other = other
+        self.hatch = hatch
         self._cross_field_rules = cross_field_rules or {}
-        self._unknown = unknown or self._not_a_parameter
         self._hint = hint
         self._finish = finish
         self._convert = convert or {}
@@ -111,14 +123,14 @@ class Validator:
         for name, value in params.items():
             checker = checkers.get(name)
             if checker is None:
-                problems.append(self._unknown(name, value))
+                problems.append(_unknown(name, value, self))
                 continue
             if value is None:
                 continue
             sent, found = convert[name](value, name) if name in convert else (value, OK)
             found = found or checker(sent, name)
             if found:
-                problems.extend(self._hint(each, name, value) if self._hint else each for each in found)
+                problems.extend(self._described(each, name, value) for each in found)
                 continue
             fields[name] = sent
             if name in later and later[name].too_new_for_some(sent):
@@ -143,14 +155,16 @@ class Validator:
             newer,
         )
 
-    def _not_a_parameter(self, name: str, value: object) -> Problem:
-        meant = suggest(name, self.checkers)
-        return Problem(
-            name,
-            format_value(value),
-            f"is not a parameter of {self.owner}.",
-            f"Did you mean `{meant}`?" if meant else None,
-        )
+    def _described(self, problem: Problem, name: str, value: object) -> Problem:
+        if is_secret(name, value):
+            return replace(problem, value="", suggestion=None)
+        return self._hint(problem, name, value) if self._hint else problem
+
+
+def _unknown(name: str, value: object, validator: Validator) -> Problem:
+    from vllmchat.checking.unknown_names import explain_unknown  # needed only for invalid requests
+
+    return explain_unknown(name, value, validator)
 
 
 def _top(path: str) -> str:
@@ -243,27 +257,6 @@ def collect(encode: Callable[[], S], failed: F) -> tuple[S | F, Sequence[Problem
         return encode(), ()
     except InvalidRequestError as error:
         return failed, error.problems
-
-
-def unknown(
-    owner: str, params: type, said: Mapping[str, tuple[str, str | None]]
-) -> Callable[[str, object], Problem]:
-    """Returns what a `Validator` needs to explain unknown names.
-
-    Args:
-        owner: What accepts the parameters, such as `embed`.
-        params: The TypedDict of the parameters, for suggestions.
-        said: For some names, what is wrong with them and what to write instead.
-    """
-
-    def problem(name: str, value: object) -> Problem:
-        if name in said:
-            return Problem(name, format_value(value), *said[name])
-        meant = suggest(name, fields_of(params))
-        hint = f"Did you mean `{meant}`?" if meant else None
-        return Problem(name, format_value(value), f"is not a parameter of {owner}.", hint)
-
-    return problem
 
 
 def check_tokens(value: object, path: str) -> Sequence[Problem]:

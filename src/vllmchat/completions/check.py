@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.checking.describe import format_value
-from vllmchat.checking.rules import fields_of
-from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Validator
+from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Explanation, Validator
 from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.errors import Problem
-from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES, check_stream_options
+from vllmchat.sampling.rules import (
+    CONSTRAINT_CONVERT,
+    GENERATION_RULES,
+    at_most_max_tokens,
+    not_streamed,
+    only_streamed,
+    text_keys,
+    vllm_stream_options,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 DEFAULT_MAX_TOKENS: Final = 16
 """The default of `max_tokens` in completions."""
@@ -38,42 +44,7 @@ def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
     return _VLLM.check(params, stream=stream)
 
 
-def _unknown(
-    provider: str, params: type, others: type, chat: frozenset[str]
-) -> Callable[[str, object], Problem]:
-    def problem(name: str, value: object) -> Problem:
-        from vllmchat.chat.unknown_names import explain_unknown  # needed only for invalid requests
-
-        if name == "stream":
-            rule = "is not a parameter: the method decides whether to stream."
-            hint = "Call .stream_complete(...) to stream, .complete(...) for the whole completion."
-            return Problem(name, format_value(value), rule, hint)
-        if name in ("messages", "input"):
-            rule = "is not a parameter: the prompt is the first argument."
-            return Problem(
-                name, format_value(value), rule, "Write complete(prompt, ...), or call .chat(messages, ...)."
-            )
-        if name == "max_completion_tokens":
-            rule = "has a different name here."
-            return Problem(name, format_value(value), rule, f"Write `max_tokens={format_value(value)}`.")
-        if name == "top_logprobs":
-            rule = "has a different name here."
-            return Problem(name, format_value(value), rule, f"Write `logprobs={format_value(value)}`.")
-        if name in chat:
-            rule = "is a parameter of chats: completions do not use messages or a chat template."
-            return Problem(name, format_value(value), rule, "Call .chat(...), or leave it out.")
-        return explain_unknown(
-            name, value, provider=provider, known=fields_of(params), others=fields_of(others)
-        )
-
-    return problem
-
-
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
-    if name == "cache_salt":
-        return replace(
-            problem, value=""
-        )  # a salt is a secret: it protects against timing attacks on the cache
     if name == "logprobs" and isinstance(value, bool):
         hint = (
             "Write logprobs=0 for the generated tokens only, logprobs=5 to add the five most likely tokens."
@@ -88,16 +59,6 @@ def _with_hint(problem: Problem, name: str, value: object) -> Problem:
 def _max_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["max_tokens"] == 0 and fields.get("echo") is not True and "echo" not in wrong:
         yield Problem("max_tokens", "0", "must be at least 1, unless echo=True requests only the prompt.")
-
-
-def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    most = cast("int", fields.get("max_tokens", DEFAULT_MAX_TOKENS))
-    if "max_tokens" in wrong or cast("int", fields["min_tokens"]) <= most:
-        return
-    hint = None if "max_tokens" in fields else "Set `max_tokens` too: it defaults to 16 in completions."
-    yield Problem(
-        "min_tokens", format_value(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint
-    )
 
 
 def _suffix(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -131,12 +92,13 @@ def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
         )
 
 
+_PROMPT_LOGPROBS: Final = not_streamed("Call .complete(...) or .acomplete(...).")
+
+
 def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    shown = format_value(fields["prompt_logprobs"])
-    if stream and fields["prompt_logprobs"] != 0:
-        hint = "Call .complete(...) or .acomplete(...)."
-        yield Problem("prompt_logprobs", shown, "is not supported when streaming.", hint)
+    yield from _PROMPT_LOGPROBS(fields, stream, wrong)
     if "prompt_embeds" in fields:
+        shown = format_value(fields["prompt_logprobs"])
         yield Problem("prompt_logprobs", shown, "cannot be combined with `prompt_embeds`.")
 
 
@@ -155,19 +117,6 @@ def _logprob_token_ids(
         yield Problem("logprob_token_ids", shown, rule)
 
 
-def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if not stream and fields["stream_options"]:
-        hint = "Call .stream_complete(...) or .astream_complete(...)."
-        yield Problem("stream_options", format_value(fields["stream_options"]), "requires streaming.", hint)
-
-
-def _vllm_stream_options(
-    fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
-) -> Iterable[Problem]:
-    yield from _stream_options(fields, stream, wrong)
-    yield from check_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
-
-
 def _best_of(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if stream and cast("int", fields["best_of"]) > 1:
         yield Problem("best_of", format_value(fields["best_of"]), "is not supported when streaming.")
@@ -176,26 +125,36 @@ def _best_of(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) 
         yield Problem("best_of", format_value(fields["best_of"]), f"must be at least n={n}.")
 
 
-def _as_sent(fields: dict[str, object]) -> None:
-    """Converts the validated fields, in place, to what the server accepts."""
-    if "logit_bias" in fields:
-        biases = cast("Mapping[object, object]", fields["logit_bias"])
-        fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+_OWN: Final[dict[str, Explanation]] = {
+    "messages": (
+        "is not a parameter: the prompt is the first argument.",
+        "Write complete(prompt, ...), or call .chat(messages, ...).",
+    ),
+    "max_completion_tokens": ("has a different name here.", "Write `max_tokens={value}`."),
+    "top_logprobs": ("has a different name here.", "Write `logprobs={value}`."),
+}
+_CHATS: Final[Explanation] = (
+    "is a parameter of chats: completions do not use messages or a chat template.",
+    "Call .chat(...), or leave it out.",
+)
 
+_STREAM: Final = "Call .stream_complete(...) or .astream_complete(...)."
 
 _OF_ALL: Final[dict[str, CrossFieldRule]] = {
     "max_tokens": _max_tokens,
     "suffix": _suffix,
-    "stream_options": _stream_options,
+    "stream_options": only_streamed(_STREAM),
 }
 
 _OPENAI: Final = Validator(
     "OpenAIProvider.complete",
     CompletionParams,
     {**_OF_ALL, "best_of": _best_of},
-    unknown=_unknown("OpenAIProvider", CompletionParams, VLLMCompletionParams, OPENAI_CHAT_NAMES),
+    own=_OWN,
+    chats=_CHATS,
+    other=VLLMCompletionParams,
     hint=_with_hint,
-    finish=_as_sent,
+    finish=text_keys,
 )
 _VLLM: Final = Validator(
     "VLLMProvider.complete",
@@ -203,15 +162,18 @@ _VLLM: Final = Validator(
     {
         **GENERATION_RULES,
         **_OF_ALL,
-        "stream_options": _vllm_stream_options,
-        "min_tokens": _min_tokens,
+        "stream_options": vllm_stream_options(_STREAM),
+        "min_tokens": at_most_max_tokens(
+            DEFAULT_MAX_TOKENS, "Set `max_tokens` too: it defaults to 16 in completions."
+        ),
         "echo": _echo,
         "use_beam_search": _beam_search,
         "prompt_logprobs": _prompt_logprobs,
         "logprob_token_ids": _logprob_token_ids,
     },
-    unknown=_unknown("VLLMProvider", VLLMCompletionParams, CompletionParams, VLLM_CHAT_NAMES),
+    own=_OWN,
+    chats=_CHATS,
     hint=_with_hint,
-    finish=_as_sent,
+    finish=text_keys,
     convert=CONSTRAINT_CONVERT,
 )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import VLLM_CHAT_NAMES
-from vllmchat.checking.describe import format_value, suggest
+from vllmchat.checking.describe import format_value
 from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Validator
 from vllmchat.errors import Problem
 from vllmchat.generate.params import GenerateParams
-from vllmchat.sampling.rules import CONSTRAINT_CONVERT, GENERATION_RULES
+from vllmchat.sampling.rules import (
+    CONSTRAINT_CONVERT,
+    GENERATION_RULES,
+    at_most_max_tokens,
+    not_streamed,
+    only_streamed,
+    text_keys,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,9 +41,6 @@ OUTSIDE: Final = frozenset(
 )
 """Top-level fields of the request; all other parameters go into its `sampling_params`."""
 
-NAMES: Final = GenerateParams.__required_keys__ | GenerateParams.__optional_keys__
-"""The names of all parameters."""
-
 
 def check_generate(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
     """Validates the parameters of a call. Sampling parameters are then in the field `sampling_params`.
@@ -49,67 +51,13 @@ def check_generate(params: Mapping[str, object], *, stream: bool) -> CheckedPara
     return _VALIDATOR.check(params, stream=stream)
 
 
-def _unknown(name: str, value: object) -> Problem:
-    shown = format_value(value)
-    if name == "stream":
-        rule = "is not a parameter: the method decides whether to stream."
-        hint = "Call .stream_generate(...) to stream, .generate(...) for the whole generation."
-        return Problem(name, shown, rule, hint)
-    if name == "max_completion_tokens":
-        return Problem(name, shown, "has a different name here.", f"Write `max_tokens={shown}`.")
-    if name == "top_logprobs":
-        return Problem(name, shown, "has a different name here.", f"Write `logprobs={shown}`.")
-    if name == "sampling_params":
-        hint = "Write its fields as parameters: `temperature=..., top_k=...`."
-        return Problem(name, shown, "is not a parameter.", hint)
-    if name == "response_format":
-        hint = 'Write structured_outputs={"json": ...}.'
-        return Problem(name, shown, "is a parameter of chats and completions.", hint)
-    if name in VLLM_CHAT_NAMES:
-        rule = "is a parameter of chats: here the prompt is already rendered."
-        return Problem(name, shown, rule, "Pass it to .render(...).")
-    meant = suggest(name, NAMES)
-    if meant:
-        return Problem(
-            name, shown, "is not a parameter of VLLMProvider.generate.", f"Did you mean `{meant}`?"
-        )
-    hint = f'If your server accepts it, write extra_sampling_params={{"{name}": ...}}.'
-    return Problem(name, shown, "is not a parameter of VLLMProvider.generate.", hint)
-
-
-def _with_hint(problem: Problem, name: str, value: object) -> Problem:
-    # A salt is a secret: it protects against timing attacks on the cache.
-    return replace(problem, value="") if name == "cache_salt" else problem
-
-
-def _stream_options(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if not stream and fields["stream_options"]:
-        hint = "Call .stream_generate(...) or .astream_generate(...)."
-        yield Problem("stream_options", format_value(fields["stream_options"]), "requires streaming.", hint)
+# The server generates up to the remaining context, but checks `min_tokens` against the default of `SamplingParams`, 16.
+_MIN_TOKENS: Final = at_most_max_tokens(16, "Set `max_tokens` too.")
 
 
 def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if "max_tokens" in wrong or "extra_sampling_params" in fields:
-        return
-    # The server generates up to the remaining context, but checks `min_tokens` against the default of
-    # `SamplingParams`, 16.
-    most = cast("int", fields.get("max_tokens", 16))
-    if cast("int", fields["min_tokens"]) > most:
-        hint = None if "max_tokens" in fields else "Set `max_tokens` too."
-        yield Problem(
-            "min_tokens", format_value(fields["min_tokens"]), f"must be at most max_tokens={most}.", hint
-        )
-
-
-def _prompt_logprobs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    if stream and fields["prompt_logprobs"] != 0:
-        hint = "Call .generate(...) or .agenerate(...)."
-        yield Problem(
-            "prompt_logprobs",
-            format_value(fields["prompt_logprobs"]),
-            "is not supported when streaming.",
-            hint,
-        )
+    if "extra_sampling_params" not in fields:
+        yield from _MIN_TOKENS(fields, stream, wrong)
 
 
 def _detokenize(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -139,9 +87,7 @@ def _logprob_token_ids(
 def _as_sent(fields: dict[str, object]) -> None:
     """Converts the validated fields, in place, to what the server accepts."""
     sampling = {name: fields.pop(name) for name in list(fields) if name not in OUTSIDE}
-    if "logit_bias" in sampling:
-        biases = cast("Mapping[object, object]", sampling["logit_bias"])
-        sampling["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+    text_keys(sampling)
     if sampling.get("logprob_token_ids"):
         # The server returns nothing unless `logprobs` is their number.
         sampling["logprobs"] = len(cast("Sequence[int]", sampling["logprob_token_ids"]))
@@ -158,16 +104,28 @@ _VALIDATOR: Final = Validator(
         "dict[str, CrossFieldRule]",
         {
             **{name: rule for name, rule in GENERATION_RULES.items() if name != "response_format"},
-            "stream_options": _stream_options,
+            "stream_options": only_streamed("Call .stream_generate(...) or .astream_generate(...)."),
             "min_tokens": _min_tokens,
-            "prompt_logprobs": _prompt_logprobs,
+            "prompt_logprobs": not_streamed("Call .generate(...) or .agenerate(...)."),
             "detokenize": _detokenize,
             "content_parts": _content_parts,
             "logprob_token_ids": _logprob_token_ids,
         },
     ),
-    unknown=_unknown,
-    hint=_with_hint,
+    own={
+        "max_completion_tokens": ("has a different name here.", "Write `max_tokens={value}`."),
+        "top_logprobs": ("has a different name here.", "Write `logprobs={value}`."),
+        "sampling_params": (
+            "is not a parameter.",
+            "Write its fields as parameters: `temperature=..., top_k=...`.",
+        ),
+        "response_format": (
+            "is a parameter of chats and completions.",
+            'Write structured_outputs={{"json": ...}}.',
+        ),
+    },
+    chats=("is a parameter of chats: here the prompt is already rendered.", "Pass it to .render(...)."),
+    hatch="extra_sampling_params",
     finish=_as_sent,
     convert={"structured_outputs": CONSTRAINT_CONVERT["structured_outputs"]},
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.templating import TEMPLATE_RULES, check_conversation, fold_template
 from vllmchat.checking.describe import as_list, format_value, type_name, wrong_type
-from vllmchat.checking.validator import Validator, check_tokens, unknown
+from vllmchat.checking.validator import Validator, check_tokens
 from vllmchat.errors import Problem
 from vllmchat.pooling.params import ConversationBase
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.completion import ChatMessage
     from vllmchat.chat.messages import Message
-    from vllmchat.checking.validator import CheckedParams, CrossFieldRule
+    from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Explanation
 
     Inputs: TypeAlias = (
         str | Sequence[str | int | Message | ChatMessage | Sequence[int | Message | ChatMessage]]
@@ -61,37 +61,33 @@ class Validators:
     """The parameters of a method, for text and for conversations.
 
     Args:
-        owner: The method.
+        method: The method.
         params: All its parameters.
         of_texts: Those that it accepts with text or tokens.
         cross_field_rules: The rules between its parameters.
-        messages: For some other names, what is wrong with them and what to write instead.
+        own: The other names that the method explains itself.
     """
 
     def __init__(
         self,
-        owner: str,
+        method: str,
         params: type,
         of_texts: type,
         cross_field_rules: Mapping[str, CrossFieldRule] | None = None,
-        messages: Mapping[str, tuple[str, str | None]] | None = None,
+        own: Mapping[str, Explanation] | None = None,
     ) -> None:
         self._make: Callable[[bool], Validator] = lambda conversation: Validator(
-            owner,
+            f"VLLMProvider.{method}",
             params if conversation else of_texts,
             {**(cross_field_rules or {}), **(TEMPLATE_RULES if conversation else {})},
-            unknown=unknown(
-                owner,
-                params,
-                {
-                    **(
-                        {}
-                        if conversation
-                        else dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS)
-                    ),
-                    **(messages or {}),
-                },
-            ),
+            own={
+                **(
+                    {}
+                    if conversation
+                    else dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS)
+                ),
+                **(own or {}),
+            },
             finish=fold_template if conversation else None,
         )
         self._made: dict[bool, Validator] = {}

@@ -157,7 +157,7 @@ _CLASSIFY_VALIDATORS: Final = Validators(
     "classify",
     ClassifyParams,
     ClassifyTextParams,
-    messages={
+    own={
         "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
         "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
     },

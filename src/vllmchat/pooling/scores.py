@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from vllmchat.chat.content import ContentPart
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name, wrong_type
-from vllmchat.checking.validator import CheckedParams, Validator, check_request, unknown
+from vllmchat.checking.validator import CheckedParams, Explanation, Validator, check_request
 from vllmchat.client.request import JSONRequest
 from vllmchat.errors import Problem
 from vllmchat.http.call import Response
@@ -148,12 +148,12 @@ _NEEDS: Final = (
 )
 _MOST_PROBLEMS: Final = 5
 
-_RENAMED: Final[dict[str, tuple[str, str | None]]] = {
+_RENAMED: Final[dict[str, Explanation]] = {
     "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
     "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
 }
-_SCORE: Final = Validator("score", ScoreParams, unknown=unknown("score", ScoreParams, _RENAMED))
-_RERANK: Final = Validator("rerank", RerankParams, unknown=unknown("rerank", RerankParams, _RENAMED))
+_SCORE: Final = Validator("VLLMProvider.score", ScoreParams, own=_RENAMED)
+_RERANK: Final = Validator("VLLMProvider.rerank", RerankParams, own=_RENAMED)
 
 
 def score_request(

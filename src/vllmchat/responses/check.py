@@ -5,21 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from vllmchat.chat.check import VLLM_CHAT_NAMES
 from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_template
-from vllmchat.checking.describe import as_list, as_mapping, format_value, suggest
+from vllmchat.checking.describe import as_list, as_mapping, format_value
 from vllmchat.checking.validator import Validator
 from vllmchat.errors import Problem
 from vllmchat.responses.params import ResponseParams
-from vllmchat.sampling.rules import CONSTRAINT_CONVERT
+from vllmchat.sampling.rules import CONSTRAINT_CONVERT, text_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from vllmchat.checking.validator import CheckedParams
-
-NAMES: Final = ResponseParams.__required_keys__ | ResponseParams.__optional_keys__
-"""The names of all parameters."""
+    from vllmchat.checking.validator import CheckedParams, Explanation
 
 _LOGPROBS: Final = "message.output_text.logprobs"
 
@@ -37,11 +33,7 @@ _RENDERING: Final = "has an effect only when rendering, and responses cannot be 
 _RENDER: Final = "Leave it out, or call .render(...) for a chat."
 _OTHER_NAME: Final = "has a different name here."
 
-_PLACES: Final[dict[str, tuple[str, str]]] = {
-    "stream": (
-        "is not a parameter: the method decides whether to stream.",
-        "Call .stream_respond(...) to stream.",
-    ),
+_OWN: Final[dict[str, Explanation]] = {
     "messages": ("is not a parameter: the input is the first argument.", "Write respond(input)."),
     "max_tokens": (_OTHER_NAME, "Write `max_output_tokens={value}`."),
     "max_completion_tokens": (_OTHER_NAME, "Write `max_output_tokens={value}`."),
@@ -52,6 +44,8 @@ _PLACES: Final[dict[str, tuple[str, str]]] = {
         "is a parameter of chats: here the last event always has the usage.",
         "Leave it out.",
     ),
+    "system": (_OTHER_NAME, "Write `instructions={value}`."),
+    "system_prompt": (_OTHER_NAME, "Write `instructions={value}`."),
     "background": (
         "is not supported: it returns a response that is not complete, and no method fetches the rest.",
         "Leave it out.",
@@ -68,28 +62,7 @@ _PLACES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def _unknown(name: str, value: object) -> Problem:
-    shown = format_value(value)
-    if name in _PLACES:
-        rule, hint = _PLACES[name]
-        return Problem(name, shown, rule, hint.format(value=shown))
-    if name in VLLM_CHAT_NAMES:
-        rule = "is a parameter of chats; in responses, vLLM silently ignores it."
-        return Problem(name, shown, rule, "Call .chat(...), or leave it out.")
-    meant = suggest(name, NAMES)
-    hint = (
-        f"Did you mean `{meant}`?"
-        if meant
-        else f'If your server accepts it, write extra_body={{"{name}": ...}}.'
-    )
-    return Problem(name, shown, "is not a parameter of VLLMProvider.respond.", hint)
-
-
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
-    if name == "cache_salt":
-        return replace(
-            problem, value=""
-        )  # a salt is a secret: it protects against timing attacks on the cache
     if name == "tools" and problem.parameter.endswith((".function", ".name")) and _is_chats(value):
         hint = 'Write {"type": "function", "name": ..., "parameters": ...}, without a nested "function".'
         return replace(problem, suggestion=hint)
@@ -159,9 +132,7 @@ def _previous(fields: Mapping[str, object], stream: bool, wrong: frozenset[str])
 def _as_sent(fields: dict[str, object]) -> None:
     """Converts the validated fields, in place, to what the server accepts."""
     fold_template(fields)
-    if "logit_bias" in fields:
-        biases = cast("Mapping[object, object]", fields["logit_bias"])
-        fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+    text_keys(fields)
 
 
 _VALIDATOR: Final = Validator(
@@ -174,7 +145,11 @@ _VALIDATOR: Final = Validator(
         "tool_choice": _tool_choice,
         "previous_input_messages": _previous,
     },
-    unknown=_unknown,
+    own=_OWN,
+    chats=(
+        "is a parameter of chats; in responses, vLLM silently ignores it.",
+        "Call .chat(...), or leave it out.",
+    ),
     hint=_with_hint,
     finish=_as_sent,
     convert={"tools": _convert_tools, "structured_outputs": CONSTRAINT_CONVERT["structured_outputs"]},

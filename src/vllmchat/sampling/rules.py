@@ -91,8 +91,81 @@ def _repetition_detection(
         yield Problem("repetition_detection.min_count", format_value(given.get("min_count", 0)), rule)
 
 
-def check_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
-    """Rejects stream options that vLLM would ignore."""
+def text_keys(fields: dict[str, object]) -> None:
+    """Converts the token ids of a `logit_bias`, in place, to strings: the keys of a JSON object."""
+    if "logit_bias" in fields:
+        biases = cast("Mapping[object, object]", fields["logit_bias"])
+        fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+
+
+def only_streamed(hint: str) -> CrossFieldRule:
+    """Returns the rule that `stream_options` need a stream.
+
+    Args:
+        hint: The methods that stream.
+    """
+
+    def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+        if not stream and fields["stream_options"]:
+            yield Problem(
+                "stream_options", format_value(fields["stream_options"]), "requires streaming.", hint
+            )
+
+    return rule
+
+
+def not_streamed(hint: str) -> CrossFieldRule:
+    """Returns the rule that `prompt_logprobs` cannot be streamed.
+
+    Args:
+        hint: The methods that do not stream.
+    """
+
+    def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+        given = fields["prompt_logprobs"]
+        if stream and given != 0:
+            yield Problem("prompt_logprobs", format_value(given), "is not supported when streaming.", hint)
+
+    return rule
+
+
+def at_most_max_tokens(default: int | None, hint: str | None = None) -> CrossFieldRule:
+    """Returns the rule that `min_tokens` is at most `max_tokens`.
+
+    Args:
+        default: The default of `max_tokens` for this rule; None for none.
+        hint: What to write if the default is too small.
+    """
+
+    def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+        name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
+        if name in wrong:
+            return
+        most = cast("int | None", fields.get(name, default))
+        least = fields["min_tokens"]
+        if most is not None and cast("int", least) > most:
+            said = None if name in fields else hint
+            yield Problem("min_tokens", format_value(least), f"must be at most {name}={most}.", said)
+
+    return rule
+
+
+def vllm_stream_options(hint: str) -> CrossFieldRule:
+    """Returns the rules of vLLM for `stream_options`.
+
+    Args:
+        hint: The methods that stream.
+    """
+    streamed = only_streamed(hint)
+
+    def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+        yield from streamed(fields, stream, wrong)
+        yield from _ignored_stream_options(cast("Mapping[str, object]", fields["stream_options"]))
+
+    return rule
+
+
+def _ignored_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
     obfuscation = given.get("include_obfuscation")
     if obfuscation is not None:
         rule = "is an option of OpenAI's own server; vLLM silently ignores it."

@@ -72,13 +72,13 @@ class _UnloadLoRA(TimeoutParams, total=False):
     name: Annotated[str, NotBlank()]
 
 
-_SLEEP: Final = Validator("sleep", _Sleep)
-_WAKE_UP: Final = Validator("wake_up", _WakeUp)
-_RESET_PREFIX_CACHE: Final = Validator("reset_prefix_cache", _ResetPrefixCache)
-_PAUSE: Final = Validator("pause", _Pause)
-_ABORT: Final = Validator("abort", _Abort)
-_LOAD_LORA: Final = Validator("load_lora", _LoadLoRA)
-_UNLOAD_LORA: Final = Validator("unload_lora", _UnloadLoRA)
+_SLEEP: Final = Validator("VLLMProvider.sleep", _Sleep)
+_WAKE_UP: Final = Validator("VLLMProvider.wake_up", _WakeUp)
+_RESET_PREFIX_CACHE: Final = Validator("VLLMProvider.reset_prefix_cache", _ResetPrefixCache)
+_PAUSE: Final = Validator("VLLMProvider.pause", _Pause)
+_ABORT: Final = Validator("VLLMProvider.abort", _Abort)
+_LOAD_LORA: Final = Validator("VLLMProvider.load_lora", _LoadLoRA)
+_UNLOAD_LORA: Final = Validator("VLLMProvider.unload_lora", _UnloadLoRA)
 
 Wait: TypeAlias = float | Timeout | None
 

@@ -20,7 +20,7 @@ from vllmchat.chat.templating import (
 )
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
-from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens, unknown
+from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens
 from vllmchat.client.request import JSONRequest
 from vllmchat.http.call import Response
 from vllmchat.sampling.params import ReasoningEffort
@@ -139,20 +139,20 @@ _NEEDS: Final = (
 
 _FOR_CONVERSATIONS: Final[tuple[str, str]] = (
     "only applies to conversations; this is a string.",
-    'For a conversation, write [{"role": "user", "content": ...}].',
+    'For a conversation, write [{{"role": "user", "content": ...}}].',
 )
 
 _TEXT: Final = Validator(
-    "tokenize",
+    "VLLMProvider.tokenize",
     _TextParams,
-    unknown=unknown(
-        "tokenize",
-        TokenizeParams,
-        dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS),
-    ),
+    own=dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS),
 )
 _CONVERSATION: Final = Validator(
-    "tokenize", TokenizeParams, TEMPLATE_RULES, finish=fold_template, convert={"tools": convert_tools}
+    "VLLMProvider.tokenize",
+    TokenizeParams,
+    TEMPLATE_RULES,
+    finish=fold_template,
+    convert={"tools": convert_tools},
 )
 
 
@@ -171,9 +171,13 @@ def _fold_counted(fields: dict[str, object]) -> None:
 
 
 _COUNT: Final = Validator(
-    "count_tokens", CountTokensParams, TEMPLATE_RULES, finish=_fold_counted, convert={"tools": convert_tools}
+    "VLLMProvider.count_tokens",
+    CountTokensParams,
+    TEMPLATE_RULES,
+    finish=_fold_counted,
+    convert={"tools": convert_tools},
 )
-_DETOKENIZE: Final = Validator("detokenize", DetokenizeParams)
+_DETOKENIZE: Final = Validator("VLLMProvider.detokenize", DetokenizeParams)
 
 
 def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> JSONRequest[Tokenization]:

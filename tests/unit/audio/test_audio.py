@@ -379,9 +379,12 @@ def test_rules_between_parameters(runner: Runner, llm: VLLMProvider) -> None:
         "timestamp_granularities=['segment']: needs response_format=\"verbose_json\".",
         "n=2: has no effect without use_beam_search=True.",
         "length_penalty=1.5: has no effect without use_beam_search=True.",
-        "stream=True: is not a parameter: the method decides whether to stream. Call .stream_transcribe(...).",
-        "stream_include_usage=True: is only for streams.",
-        "temperatur=0: is not a parameter of transcribe. Did you mean `temperature`?",
+        (
+            "stream=True: is not a parameter: the method decides whether to stream. "
+            "Call .stream_transcribe(...) to stream, .transcribe(...) for the whole response."
+        ),
+        "stream_include_usage=True: is only for streams. Leave it out.",
+        "temperatur=0: is not a parameter of VLLMProvider.transcribe. Did you mean `temperature`?",
         "top_p=0: must be greater than 0 and at most 1.",
     ]
     # What is wrong anyway is reported once.

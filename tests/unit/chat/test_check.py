@@ -749,7 +749,7 @@ def test_vllm_only_parameters_are_explained_as_vllms() -> None:
 
 
 def test_no_parameter_is_listed_as_unknown() -> None:
-    from vllmchat.chat import unknown_names
+    from vllmchat.checking import unknown_names
 
     places = cast("dict[str, object]", vars(unknown_names)["_PLACES"])
     options = cast("frozenset[str]", vars(unknown_names)["_START_OPTIONS"])
@@ -938,7 +938,7 @@ def test_schemas_and_free_form_mappings_are_not_traversed() -> None:
 def test_known_names_are_imported_only_for_invalid_requests() -> None:
     code = (
         "import sys; from vllmchat.chat.check import check_vllm; check_vllm({'top_k': 5}, stream=False);"
-        "names = 'vllmchat.chat.unknown_names', 'difflib', 'pydantic', 'httpx';"
+        "names = 'vllmchat.checking.unknown_names', 'difflib', 'pydantic', 'httpx';"
         "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run(

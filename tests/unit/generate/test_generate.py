@@ -21,7 +21,7 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.checking.rules import fields_of
-from vllmchat.generate.check import NAMES, OUTSIDE, check_generate
+from vllmchat.generate.check import OUTSIDE, check_generate
 from vllmchat.generate.generation import decode_event, decode_generation
 from vllmchat.generate.params import GenerateParams
 from vllmchat.generate.rendered import decode_all_rendered, decode_rendered
@@ -72,8 +72,7 @@ def chunk(*tokens: int, index: int = 0, finish: str | None = None, **fields: Any
 
 
 def test_positions_of_the_parameters() -> None:
-    assert set(fields_of(GenerateParams)) == NAMES
-    assert OUTSIDE < NAMES
+    assert set(fields_of(GenerateParams)) > OUTSIDE
 
 
 def test_sampling_parameters_are_nested() -> None:
@@ -129,7 +128,7 @@ def test_logprob_token_ids_set_logprobs() -> None:
         ({"response_format": {"type": "json_object"}}, 'Write structured_outputs={"json": ...}.'),
         ({"tools": NOTHING}, "Pass it to .render(...)."),
         ({"temprature": 0}, "Did you mean `temperature`?"),
-        ({"whatever": 0}, 'write extra_sampling_params={"whatever": ...}.'),
+        ({"whatever": 0}, 'write extra_sampling_params={"whatever": 0}.'),
         ({"max_tokens": 0}, "must be at least 1."),
         ({"min_tokens": 5, "max_tokens": 4}, "must be at most max_tokens=4."),
         ({"min_tokens": 17}, "must be at most max_tokens=16. Set `max_tokens` too."),

@@ -159,7 +159,7 @@ def test_conversations_accept_template_parameters(
             "enable_thinking=False: is only for conversations, which go through a chat template; this input is not a "
             "conversation."
         ),
-        "add_generation_promt=True: is not a parameter of embed. Did you mean `add_generation_prompt`?",
+        "add_generation_promt=True: is not a parameter of VLLMProvider.embed. Did you mean `add_generation_prompt`?",
     ]
 
 
@@ -531,7 +531,7 @@ def test_what_cannot_be_ranked(scripted: ScriptedServer, runner: Runner, llm: VL
         "query=3: must be a text or a mapping with `content`, not an int.",
         "documents='a': must be a list of texts or of mappings with `content`, not a str. Wrap it in [...].",
         "top_n=-1: must be at least 0.",
-        "top_k=2: is not a parameter of rerank. Did you mean `top_n`?",
+        "top_k=2: is a parameter of VLLMProvider.chat, not of VLLMProvider.rerank. Did you mean `top_n`?",
     ]
     assert refused(runner, llm, "rerank", "a", []) == ["documents=[]: must not be empty."]
     scripted.reply({"data": []})

@@ -108,7 +108,7 @@ def test_conversation_parameters_are_rejected_for_a_string(runner: Runner, llm: 
     assert "only applies to conversations" in first
     assert second.startswith("enable_thinking=True: only applies to conversations")
     assert third == (
-        "return_token_str=True: is not a parameter of tokenize. Did you mean `return_token_strs`?"
+        "return_token_str=True: is not a parameter of VLLMProvider.tokenize. Did you mean `return_token_strs`?"
     )
 
 
@@ -157,7 +157,10 @@ def test_a_string_to_count_is_a_user_message(
 
 def test_count_tokens_rejects_invalid_arguments(runner: Runner, llm: VLLMProvider) -> None:
     [problem] = refused(runner, llm, "count_tokens", "Hello", return_token_strs=True)
-    assert problem == "return_token_strs=True: is not a parameter of count_tokens."
+    assert problem == (
+        "return_token_strs=True: is a parameter of VLLMProvider.tokenize, not of VLLMProvider.count_tokens. "
+        "Leave it out, or call .tokenize(...)."
+    )
     [problem] = refused(runner, llm, "count_tokens", None)
     assert problem == "messages: must be a str or a list of messages, not None."
 

@@ -1,0 +1,489 @@
+"""Explains unknown parameter names: names that older servers, other engines, other methods or the provider have.
+
+This module is imported only for invalid requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from vllmchat.checking.describe import format_value, is_secret, suggest
+from vllmchat.checking.rules import fields_of
+from vllmchat.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllmchat.checking.validator import Validator
+
+_OPENAI: Final = "OpenAIProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class _Belongs:
+    """Where a name belongs.
+
+    Attributes:
+        rule: Why it is rejected, as a sentence about the name.
+        suggestion: What to write instead. `{value}` stands for the given value, `{switch}` for it if it is a bool,
+            else True.
+        target: The parameter that the suggestion writes; without that parameter, the suggestion is not made.
+        renamed: Whether the target is the same thing under another name.
+    """
+
+    rule: str
+    suggestion: str = ""
+    target: str = ""
+    renamed: bool = False
+
+
+_REMOVED = "was removed in vLLM 0.12; newer servers silently ignore it."
+_OTHER_NAME = "has a different name here."
+_NOT_OPENAI = "is not a parameter of OpenAI's API."
+_NOT_VLLM = "is not a parameter of vLLM, which would silently ignore it."
+_CONSTRUCTOR = "is set on the provider, not per call."
+_OFFLINE = "is an option of vLLM's offline `LLM` class, not a request parameter."
+_LORA = "is not a parameter: a LoRA adapter is addressed as a model."
+
+
+def _same(name: str) -> _Belongs:
+    return _Belongs(_OTHER_NAME, f"Write `{name}={{value}}`.", name, renamed=True)
+
+
+def _constraint(key: str, rule: str = _REMOVED) -> _Belongs:
+    return _Belongs(rule, f'Write structured_outputs={{{{"{key}": {{value}}}}}}.', "structured_outputs")
+
+
+_THINKING: Final = _Belongs(
+    _OTHER_NAME,
+    'Write `enable_thinking={switch}`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": {switch}}}.',
+    "enable_thinking",
+)
+
+_PLACES: Final[dict[str, _Belongs]] = {
+    # removed from vLLM
+    "guided_json": _constraint("json"),
+    "guided_regex": _constraint("regex"),
+    "guided_choice": _constraint("choice"),
+    "guided_grammar": _constraint("grammar"),
+    "guided_json_object": _constraint("json_object"),
+    "guided_structural_tag": _constraint("structural_tag"),
+    "structural_tag": _constraint("structural_tag"),
+    "guided_whitespace_pattern": _Belongs(
+        _REMOVED,
+        'Add it to the constraint: structured_outputs={{..., "whitespace_pattern": {value}}}.',
+        "structured_outputs",
+    ),
+    "guided_decoding_backend": _Belongs(
+        _REMOVED,
+        "Choose the backend when starting the server: vllm serve --structured-outputs-config.backend ...",
+    ),
+    "guided_decoding": _Belongs(
+        "is the older name of `structured_outputs`, which is a mapping here.",
+        'For example, write structured_outputs={{"json": {{...}}}}.',
+        "structured_outputs",
+    ),
+    "best_of": _Belongs(_REMOVED, "Write `n={value}` and choose from `completion.choices`.", "n"),
+    "logits_processors": _Belongs(
+        "was removed in vLLM 0.17; newer servers silently ignore it.",
+        "Start the server with vllm serve --logits-processors ..., and pass arguments with `vllm_xargs`.",
+    ),
+    "return_assistant_tokens_mask": _Belongs(
+        "exists only in vLLM 0.25 to 0.30.", "For these versions, write it in `extra_body`."
+    ),
+    # reasoning
+    "thinking": _THINKING,
+    "think": _THINKING,
+    "enable_reasoning": _Belongs(_OTHER_NAME, "Write `enable_thinking={switch}`.", "enable_thinking"),
+    "thinking_budget": _same("thinking_token_budget"),
+    "reasoning_budget": _same("thinking_token_budget"),
+    "budget_tokens": _same("thinking_token_budget"),
+    "max_thinking_tokens": _same("thinking_token_budget"),
+    "max_reasoning_tokens": _same("thinking_token_budget"),
+    "reasoning_content": _Belongs(
+        "is part of replies and messages, not a parameter.",
+        'Read `completion.reasoning`; in a message, write {{"role": "assistant", "reasoning": ...}}.',
+        "reasoning_effort",
+    ),
+    "reasoning": _Belongs(
+        "is part of replies and messages, not a parameter.",
+        'Read `completion.reasoning`; to set how much to reason, write `reasoning_effort="low"`.',
+        "reasoning_effort",
+    ),
+    "separate_reasoning": _Belongs(
+        "is an option of SGLang; here reasoning is always separate from the text.",
+        "Leave it out: read `completion.reasoning` and `completion.text`.",
+        "reasoning_effort",
+    ),
+    "stream_reasoning": _Belongs(
+        "is an option of SGLang; here reasoning is always streamed.",
+        "Leave it out: read `chunk.reasoning` and `chunk.text`.",
+        "reasoning_effort",
+    ),
+    # the same thing under another name
+    "max_new_tokens": _same("max_tokens"),
+    "max_length": _same("max_tokens"),
+    "max_output_tokens": _same("max_tokens"),
+    "max_gen_tokens": _same("max_tokens"),
+    "max_gen_len": _same("max_tokens"),
+    "max_tokens_to_sample": _same("max_tokens"),
+    "num_predict": _same("max_tokens"),
+    "n_predict": _same("max_tokens"),
+    "min_new_tokens": _same("min_tokens"),
+    "min_length": _same("min_tokens"),
+    "num_return_sequences": _same("n"),
+    "num_completions": _same("n"),
+    "candidate_count": _same("n"),
+    "num_choices": _same("n"),
+    "stopwords": _same("stop"),
+    "stop_words": _same("stop"),
+    "stop_sequences": _same("stop"),
+    "stop_strings": _same("stop"),
+    "random_seed": _same("seed"),
+    "temp": _same("temperature"),
+    "freq_pen": _same("frequency_penalty"),
+    "freq_penalty": _same("frequency_penalty"),
+    "pres_pen": _same("presence_penalty"),
+    "pres_penalty": _same("presence_penalty"),
+    "repeat_penalty": _same("repetition_penalty"),
+    "rep_pen": _same("repetition_penalty"),
+    "rep_penalty": _same("repetition_penalty"),
+    "eos_token_id": _Belongs(_OTHER_NAME, "Write `stop_token_ids=[{value}]`.", "stop_token_ids"),
+    "extra_args": _same("vllm_xargs"),
+    "chat_template_args": _same("chat_template_kwargs"),
+    "template_kwargs": _same("chat_template_kwargs"),
+    "do_sample": _Belongs(
+        _OTHER_NAME, "Sampling is the default; for greedy decoding, write `temperature=0`.", "temperature"
+    ),
+    "num_beams": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", "use_beam_search"),
+    "beam_width": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", "use_beam_search"),
+    "early_stopping": _Belongs(
+        "is not a parameter of vLLM's beam search.", "Leave it out.", "use_beam_search"
+    ),
+    "regex": _constraint("regex", _OTHER_NAME),
+    "choice": _constraint("choice", _OTHER_NAME),
+    "grammar": _constraint("grammar", _OTHER_NAME),
+    "ebnf": _constraint("grammar", _OTHER_NAME),
+    "json_mode": _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.', "response_format"),
+    "json_object": _Belongs(
+        _OTHER_NAME, 'Write response_format={{"type": "json_object"}}.', "response_format"
+    ),
+    # from other places
+    "model": _Belongs("is a separate argument.", 'Write `model="..."`.'),
+    "model_name": _Belongs("is not a parameter.", 'Write `model="..."`.'),
+    "lora": _Belongs(_LORA, 'Write `model="..."`.'),
+    "lora_request": _Belongs(_LORA, 'Write `model="..."`.'),
+    "sampling_params": _Belongs(_OFFLINE, "Write its fields as parameters: `temperature=..., top_k=...`."),
+    "use_tqdm": _Belongs(_OFFLINE, "Leave it out."),
+    "detokenize": _Belongs(_OFFLINE, "Leave it out."),
+    "output_kind": _Belongs(_OFFLINE, "Leave it out."),
+    "headers": _Belongs(_OTHER_NAME, "Write `extra_headers={{...}}`.", "extra_headers"),
+    "default_headers": _Belongs(_CONSTRUCTOR, "For one call, write `extra_headers={{...}}`."),
+    "extra_query": _Belongs(
+        "is not a parameter: requests have no query string.", "For a gateway, use `extra_headers`."
+    ),
+    "request_timeout": _same("timeout"),
+    "api_key": _Belongs(
+        _CONSTRUCTOR, "Write {provider}(..., api_key=...), or .with_options(api_key=...) for a copy."
+    ),
+    "base_url": _Belongs(_CONSTRUCTOR, "Write {provider}(..., base_url=...)."),
+    "max_retries": _Belongs(
+        _CONSTRUCTOR, "Write {provider}(..., max_retries=...), or .with_options(max_retries=...) for a copy."
+    ),
+    "http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., http_client=...)."),
+    "async_http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., async_http_client=...)."),
+    "num_ctx": _Belongs(
+        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    ),
+    "n_ctx": _Belongs(
+        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    ),
+    "context_length": _Belongs(
+        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    ),
+}
+
+_SYSTEM = 'Put {{"role": "system", "content": {value}}} first among the messages.'
+
+_IN_CONVERSATION: Final[dict[str, str]] = {
+    "messages": "Write chat(messages, ...).",
+    "prompt": "Write chat({value}, ...).",
+    "input": "Write chat({value}, ...).",
+    "system": _SYSTEM,
+    "system_prompt": _SYSTEM,
+    "instructions": _SYSTEM,
+    "images": "Put image_part(...) into a message's content.",
+    "history": "Write chat([*history, message], ...).",
+}
+"""What is part of a conversation, and how to write it."""
+
+_FIRST: Final = ("messages", "prompt", "input", "inputs", "texts", "file", "audio_file")
+"""Names of the first argument in other libraries."""
+
+_STREAMED: Final = ("complete", "generate", "respond", "transcribe", "translate")
+"""The methods whose streaming version is called `stream_` and the name. Chats are streamed with `stream`."""
+
+METHODS: Final[dict[str, frozenset[str]]] = {
+    method: frozenset(names.split())
+    for method, names in {
+        "chat": """
+            add_generation_prompt add_special_tokens allowed_token_ids bad_words chat_template chat_template_kwargs
+            continue_final_message documents ec_transfer_params echo enable_thinking frequency_penalty ignore_eos
+            include_reasoning include_stop_str_in_output kv_transfer_params length_penalty logit_bias logprob_token_ids
+            logprobs max_completion_tokens max_tokens media_io_kwargs min_p min_tokens mm_payload mm_processor_kwargs n
+            parallel_tool_calls presence_penalty prompt_logprobs reasoning_effort repetition_detection
+            repetition_penalty response_format return_mm_kwargs return_prompt_text return_token_ids
+            return_token_offsets return_tokens_as_token_ids return_weight_versions routed_experts_prompt_start seed
+            session_id skip_special_tokens spaces_between_special_tokens stop stop_token_ids stream_interval
+            stream_options structured_outputs temperature thinking_token_budget tool_choice tools top_k top_logprobs
+            top_p truncate_prompt_tokens truncation_side use_beam_search vllm_xargs watermarking
+            cache_salt priority request_id user""",
+        "complete": "prompt_embeds suffix",
+        "generate": """
+            content_parts detokenize extra_sampling_params features output_mode reasoning_ended
+            reasoning_parser_kwargs""",
+        "respond": """
+            enable_response_messages include instructions max_output_tokens max_tool_calls previous_input_messages
+            previous_response_id reasoning text truncation""",
+        "tokenize": "return_token_strs",
+        "embed": "dimensions embed_dtype encoding_format endianness padding use_activation",
+        "pool": "task",
+        "score": "instruction max_tokens_per_doc max_tokens_per_query",
+        "rerank": "top_n",
+        "transcribe": "hotwords language prompt timestamp_granularities to_language",
+        "stream_transcribe": "stream_continuous_usage_stats stream_include_usage",
+    }.items()
+}
+"""The first method of `VLLMProvider` that has a parameter. Those that every method has are not listed."""
+
+_OPENAI_CHATS: Final = frozenset(
+    [
+        "audio",
+        "function_call",
+        "functions",
+        "metadata",
+        "modalities",
+        "moderation",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "verbosity",
+        "web_search_options",
+    ]
+)
+"""The parameters of chats that only OpenAI's own server has."""
+
+_SCHEMAS: Final = ("json_schema", "response_schema", "output_schema", "schema", "format", "guided_schema")
+"""Other names of a JSON schema for the reply."""
+
+_OPENAI_ONLY: Final[dict[str, str]] = {
+    "functions": 'Write tools=[{"type": "function", "function": ...}].',
+    "function_call": 'Write tool_choice={"type": "function", "function": {"name": ...}}, or "auto".',
+    "prompt_cache_key": "vLLM caches prefixes automatically; `cache_salt` separates them.",
+    "verbosity": "Ask for it in the prompt.",
+}
+
+_START_OPTIONS: Final = frozenset(
+    {
+        "allowed_local_media_path",
+        "allowed_media_domains",
+        "attention_backend",
+        "block_size",
+        "chat_template_content_format",
+        "code_revision",
+        "compilation_config",
+        "config_format",
+        "cpu_offload_gb",
+        "data_parallel_size",
+        "default_chat_template_kwargs",
+        "disable_log_requests",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "dtype",
+        "enable_auto_tool_choice",
+        "enable_chunked_prefill",
+        "enable_expert_parallel",
+        "enable_lora",
+        "enable_mm_embeds",
+        "enable_prefix_caching",
+        "enable_prompt_embeds",
+        "enforce_eager",
+        "generation_config",
+        "gpu_memory_utilization",
+        "hf_overrides",
+        "hf_token",
+        "kv_cache_dtype",
+        "kv_cache_memory_bytes",
+        "kv_transfer_config",
+        "limit_mm_per_prompt",
+        "load_format",
+        "lora_modules",
+        "max_cpu_loras",
+        "max_logprobs",
+        "max_lora_rank",
+        "max_loras",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_seq_len_to_capture",
+        "mm_processor_cache_gb",
+        "model_impl",
+        "num_gpu_blocks_override",
+        "override_generation_config",
+        "pipeline_parallel_size",
+        "quantization",
+        "reasoning_parser",
+        "revision",
+        "rope_scaling",
+        "rope_theta",
+        "scheduling_policy",
+        "served_model_name",
+        "speculative_config",
+        "structured_outputs_config",
+        "swap_space",
+        "tensor_parallel_size",
+        "tokenizer",
+        "tokenizer_mode",
+        "tokenizer_revision",
+        "tool_call_parser",
+        "tool_parser_plugin",
+        "trust_remote_code",
+        "trust_request_chat_template",
+        "trust_request_mm_kwargs",
+    }
+)
+
+
+def explain_unknown(name: str, value: object, validator: Validator, written: str = "") -> Problem:
+    """Returns the problem of an unknown name: where it belongs, and what to write instead.
+
+    Args:
+        name: A name that is not a parameter.
+        value: The value given for it.
+        validator: The validator of the parameters.
+        written: The name as it was written, if `name` is a correction of it.
+    """
+    shown = "" if is_secret(name, value) or is_secret(written, value) else format_value(value)
+    provider, _, method = validator.owner.partition(".")
+    known = fields_of(validator.params)
+    found = (
+        _of_endpoint(name, shown, validator)
+        or _of_all(name, shown, value, validator, known)
+        or _of_others(name, shown, validator, known)
+    )
+    if found is not None:
+        return found
+    candidates = [*_PLACES, *_SCHEMAS, *_START_OPTIONS, *validator.own, *known]
+    if method:
+        candidates += [name for names in METHODS.values() for name in names]
+    else:
+        candidates += [*_IN_CONVERSATION, "stream", *_OPENAI_CHATS]
+    if validator.other is not None:
+        candidates += fields_of(validator.other)
+    meant = suggest(name, known if method and suggest(name, known) else candidates)
+    if meant is not None and is_secret(meant):
+        shown = ""
+    if meant in known:
+        return Problem(name, shown, f"is not a parameter of {validator.owner}.", f"Did you mean `{meant}`?")
+    if meant is not None:
+        right = explain_unknown(meant, value, validator, written=name)
+        return replace(right, parameter=name, rule=f"is probably `{meant}`, which {right.rule}")
+    rule = f"is not a parameter of {validator.owner}."
+    if not method:
+        rule = _NOT_OPENAI if provider == _OPENAI else _NOT_VLLM
+    if validator.hatch not in known:
+        return Problem(name, shown, rule, "Leave it out.")
+    return Problem(name, shown, rule, f"If your server accepts it, write {_escape(name, shown, validator)}.")
+
+
+def _of_endpoint(name: str, shown: str, validator: Validator) -> Problem | None:
+    """Explains a name by what the endpoint says of it."""
+    if name in validator.own:
+        rule, hint = validator.own[name]
+        return Problem(name, shown, rule, hint.format(value=shown or "...") if hint else None)
+    method = validator.owner.partition(".")[2]
+    if name == "stream":
+        rule, hint = "is not a parameter: the method decides whether to stream.", "Leave it out."
+        if not method:
+            hint = (
+                "Call .stream(...) or .astream(...) to stream, .chat(...) or .achat(...) for the whole reply."
+            )
+        elif method in _STREAMED:
+            hint = f"Call .stream_{method}(...) to stream, .{method}(...) for the whole response."
+        return Problem(name, shown, rule, hint)
+    if not method and name in _IN_CONVERSATION:
+        rule = "is not a parameter: the conversation is the first argument."
+        return Problem(name, shown, rule, _IN_CONVERSATION[name].format(value=shown or "..."))
+    if name in _FIRST:
+        rule = "is not a parameter: the input is the first argument."
+        return Problem(name, shown, rule, f"Write {method or 'chat'}({shown or '...'}, ...).")
+    return None
+
+
+def _of_all(
+    name: str, shown: str, value: object, validator: Validator, known: Mapping[str, object]
+) -> Problem | None:
+    """Explains a name that other engines, older servers or the provider have."""
+    provider = validator.owner.partition(".")[0]
+    if name in _SCHEMAS or (name == "guided_json" and provider == _OPENAI):
+        if "response_format" in known:
+            schema = f'{{"name": "reply", "schema": {shown or "..."}}}'
+            hint = f'Write response_format={{"type": "json_schema", "json_schema": {schema}}}.'
+            return Problem(name, shown, _OTHER_NAME, hint)
+        if "structured_outputs" in known:
+            hint = f'Write structured_outputs={{"json": {shown or "..."}}}.'
+            return Problem(name, shown, _OTHER_NAME, hint)
+    belongs = _PLACES.get(name)
+    if belongs is None:
+        return None
+    switch = value if isinstance(value, bool) else True
+    instead = belongs.suggestion.format(value=shown or "...", switch=switch, provider=provider)
+    if not belongs.target or belongs.target in known:
+        rule = _NOT_OPENAI if belongs.rule is _REMOVED and provider == _OPENAI else belongs.rule
+        return Problem(name, shown, rule, instead)
+    if belongs.renamed and belongs.target in validator.own:
+        return replace(explain_unknown(belongs.target, value, validator, written=name), parameter=name)
+    if validator.other is not None and belongs.target in fields_of(validator.other):
+        return Problem(name, shown, _NOT_OPENAI, f"With VLLMProvider: {instead}")
+    moved = _of_others(belongs.target, shown, validator, known)
+    return moved and replace(moved, parameter=name, rule=f"is not a parameter of {validator.owner}.")
+
+
+def _of_others(name: str, shown: str, validator: Validator, known: Mapping[str, object]) -> Problem | None:
+    """Explains a name that another method, the other provider or the server has."""
+    provider, _, method = validator.owner.partition(".")
+    if validator.other is not None and name in fields_of(validator.other):
+        rule = "is a parameter of vLLM, not of OpenAI's API."
+        hint = f"Use VLLMProvider, or write {_escape(name, shown, validator)}."
+        return Problem(name, shown, rule, hint)
+    if name in _OPENAI_CHATS and provider != _OPENAI:
+        rule = "is a parameter of OpenAI's own server; vLLM silently ignores it."
+        return Problem(name, shown, rule, _OPENAI_ONLY.get(name, "Leave it out."))
+    home = next((method for method, names in METHODS.items() if name in names), None)
+    if home is None and name in _OPENAI_CHATS:
+        home = "chat"
+    if home == "chat" and validator.chats is not None:
+        return Problem(name, shown, *validator.chats)
+    if home is not None:
+        meant = suggest(name, known) if method else None
+        hint = f"Did you mean `{meant}`?" if meant else f"Leave it out, or call .{home}(...)."
+        owner = "VLLMProvider" if home != "chat" else provider
+        return Problem(name, shown, f"is a parameter of {owner}.{home}, not of {validator.owner}.", hint)
+    if name in _START_OPTIONS:
+        option = f"--{name.replace('_', '-')}"
+        return Problem(
+            name, shown, "is an option of the vLLM server.", f"Start it with: vllm serve {option} ..."
+        )
+    return None
+
+
+def _escape(name: str, shown: str, validator: Validator) -> str:
+    if name == "enable_thinking":  # only ours: servers expect it among the template variables
+        return f'extra_body={{"chat_template_kwargs": {{"enable_thinking": {shown}}}}}'
+    return f'{validator.hatch}={{"{name}": {shown or "..."}}}'
