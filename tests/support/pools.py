@@ -9,6 +9,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from vllmchat.http.once import SyncOnce
+
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Generator
@@ -61,7 +63,8 @@ def pool_of(runner: Runner, llm: VLLMProvider) -> SyncPool | AsyncPool:
 @contextlib.contextmanager
 def hold_locks(llm: VLLMProvider) -> Generator[None]:
     """Makes another thread hold every lock that sync calls use, as may happen when a process is forked."""
-    locks = (sync_pool(llm)._lock, llm._clients.sync_client.state().model.lock)
+    lookup = llm._clients.sync_client.state().lookups.setdefault("model", SyncOnce())
+    locks = (sync_pool(llm)._lock, lookup.lock)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

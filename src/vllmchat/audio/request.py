@@ -1,9 +1,10 @@
-"""A transcription or translation as a call: takes a file and checked parameters, makes a form."""
+"""A transcription or translation as a call: a file and validated parameters, as a form."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.audio.params import (
     StreamTranscribeParams,
@@ -15,10 +16,8 @@ from vllmchat.audio.transcription import read_transcription
 from vllmchat.audio.upload import check_file, form_fields, multipart
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.validator import Validator, check_request
-from vllmchat.client.request import depends_on_version, suit
+from vllmchat.client.request import JSONRequest
 from vllmchat.errors import Problem
-from vllmchat.http.call import Call
-from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,67 +25,6 @@ if TYPE_CHECKING:
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile, File
     from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Explanation
-    from vllmchat.versions import Version
-
-
-@dataclass(frozen=True, slots=True)
-class AudioRequest:
-    """A file that has been read, and its parameters.
-
-    Attributes:
-        upload: The file and the parameters.
-        data: The bytes of the file.
-    """
-
-    upload: Upload
-    data: bytes
-
-    needs_model: ClassVar[bool] = True
-
-    @property
-    def needs_version(self) -> bool:
-        """Whether it is rejected for some versions of the server."""
-        return depends_on_version(self.upload.params, self.upload.path)
-
-    def for_version(self, version: Version) -> AudioRequest:
-        """Returns the request for a given server version.
-
-        Raises:
-            InvalidRequestError: The server is too old for it.
-        """
-        upload = self.upload
-        return replace(self, upload=replace(upload, params=suit(upload.params, version, upload.path)))
-
-    def call(self, model: str, timeout: Timeout) -> Call[Transcription]:
-        """Makes the call.
-
-        Args:
-            model: The model's name.
-            timeout: The provider's timeout; the call's own takes precedence.
-
-        Raises:
-            InvalidRequestError: Something in `extra_body` cannot be sent in a form.
-        """
-        upload, params = self.upload, self.upload.params
-        fields: dict[str, object] = {"model": model, **params.fields}
-        if fields.get("top_k") == 0:
-            fields["top_k"] = -1  # the only "off" in vLLM 0.8; later versions accept both
-        if upload.stream:
-            fields["stream"] = True
-            fields.setdefault("stream_include_usage", True)
-        if params.extra_body is not None:
-            fields.update(params.extra_body)
-        body, content_type = multipart(form_fields(fields), upload.file.name, self.data)
-        return Call(
-            upload.path,
-            read_transcription,
-            Timeout.of(params.timeout, timeout),
-            body=body,
-            content_type=content_type,
-            headers=params.extra_headers or {},
-            accept="text/event-stream" if upload.stream else "application/json",
-            route_hint=_NEEDS,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +43,33 @@ class Upload:
     params: CheckedParams
     stream: bool
 
-    def read(self) -> AudioRequest:
-        """Reads the file.
+    def read(self) -> JSONRequest[Transcription]:
+        """Reads the file and returns the request.
 
         Raises:
             InvalidRequestError: It cannot be read.
         """
-        return AudioRequest(self, self.file.read())
+        return JSONRequest(
+            self.path,
+            {"stream_include_usage": True} if self.stream else {},
+            self.params,
+            read_transcription,
+            self.stream,
+            route_hint=_NEEDS,
+            encode=partial(_form, name=self.file.name, data=self.file.read()),
+        )
 
-    async def aread(self) -> AudioRequest:
+    async def aread(self) -> JSONRequest[Transcription]:
         """Reads the file in a thread, so that the event loop does not wait for the disk."""
         if isinstance(self.file.source, bytes):
             return self.read()
         from anyio import to_thread  # needed only to read a file on an event loop
 
         return await to_thread.run_sync(self.read)
+
+
+def _form(fields: Mapping[str, object], name: str, data: bytes) -> tuple[bytes, str]:
+    return multipart(form_fields(fields), name, data)
 
 
 _NEEDS: Final = (

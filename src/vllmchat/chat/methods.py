@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
-from vllmchat.chat.request import ChatRequest
+from vllmchat.chat.request import chat_request
 from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import lazy
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
     from vllmchat.chat.batch import batch_request
     from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.chat.limits import limits_of
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
+    from vllmchat.client.request import JSONRequest
 else:
     batch_request = lazy("vllmchat.chat.batch", "batch_request")
+    limits_of = lazy("vllmchat.chat.limits", "limits_of")
     AsyncChatStream = lazy("vllmchat.chat.stream", "AsyncChatStream")
     ChatStream = lazy("vllmchat.chat.stream", "ChatStream")
 
@@ -29,11 +32,11 @@ else:
 class ChatStreams(ProviderBase):
     """How chats are streamed."""
 
-    def _stream_chat(self, request: ChatRequest, model: str | None) -> ChatStream:
-        return ChatStream(request.limits, partial(self._open, request, model))
+    def _stream_chat(self, request: JSONRequest[ChatCompletion], model: str | None) -> ChatStream:
+        return ChatStream(limits_of(request.params), partial(self._open, request, model))
 
-    def _astream_chat(self, request: ChatRequest, model: str | None) -> AsyncChatStream:
-        return AsyncChatStream(request.limits, partial(self._aopen, request, model))
+    def _astream_chat(self, request: JSONRequest[ChatCompletion], model: str | None) -> AsyncChatStream:
+        return AsyncChatStream(limits_of(request.params), partial(self._aopen, request, model))
 
 
 class ChatMethods(ChatStreams):
@@ -172,9 +175,9 @@ class OpenAIChatMethods(ChatStreams):
         return self._astream_chat(_openai_request(messages, params, stream=True), model)
 
 
-def _vllm_request(messages: Messages, params: VLLMChatParams, *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, VLLM_CHAT, params, stream=stream, ask_usage=True)
+def _vllm_request(messages: Messages, params: VLLMChatParams, *, stream: bool) -> JSONRequest[ChatCompletion]:
+    return chat_request(messages, VLLM_CHAT, params, stream=stream, ask_usage=True)
 
 
-def _openai_request(messages: Messages, params: ChatParams, *, stream: bool) -> ChatRequest:
-    return ChatRequest.make(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False)
+def _openai_request(messages: Messages, params: ChatParams, *, stream: bool) -> JSONRequest[ChatCompletion]:
+    return chat_request(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False)

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from vllmchat.client.lookup import Found, Lookup
 from vllmchat.client.options import authorization, check_cap, checked_headers, checked_model, checked_retries
-from vllmchat.client.request import asks_version
-from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, ResponseError
+from vllmchat.client.request import ServerRequest
+from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.connections import ClientPair
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.transport.httpx_client import USER_AGENT, timeout_of
 from vllmchat.http.url import BaseURL
 from vllmchat.lazy import lazy
-from vllmchat.versions import read_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.client.discovery import models_call, the_only_model, version_request
+    from vllmchat.client.discovery import model_flow, version_flow
     from vllmchat.client.request import Request
+    from vllmchat.http.call import Call
     from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Flow
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
-    from vllmchat.versions import Version
 else:
-    models_call = lazy("vllmchat.client.discovery", "models_call")
-    the_only_model = lazy("vllmchat.client.discovery", "the_only_model")
-    version_request = lazy("vllmchat.client.discovery", "version_request")
+    model_flow = lazy("vllmchat.client.discovery", "model_flow")
+    version_flow = lazy("vllmchat.client.discovery", "version_flow")
 
 T = TypeVar("T")
 
@@ -81,6 +80,7 @@ class ProviderBase:
             http_client=http_client,
             async_http_client=async_http_client,
         )
+        self._found = Found()
         # Timeouts of the caller's own client apply unless others are given here.
         self._sync_timeout = self._timeout or timeout_of(http_client) or DEFAULT_TIMEOUT
         self._async_timeout = self._timeout or timeout_of(async_http_client) or DEFAULT_TIMEOUT
@@ -94,7 +94,7 @@ class ProviderBase:
     @property
     def model(self) -> str | None:
         """The default model; None if it is not known yet."""
-        return self._model or self._clients.model
+        return self._model or self._found.model
 
     @property
     def base_url(self) -> str:
@@ -155,23 +155,19 @@ class ProviderBase:
     # that decides which requests to send.
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
-        model = self._model_for(request, model)
-        call = self._suited(request).call(model, self._sync_timeout)
+        call = self._prepare(self._call(request, model, self._sync_timeout))
         return self._clients.sync_client.run(self._target, call)
 
     async def _arun(self, request: Request[T], model: str | None = None) -> T:
-        model = await self._amodel_for(request, model)
-        call = (await self._asuited(request)).call(model, self._async_timeout)
+        call = await self._aprepare(self._call(request, model, self._async_timeout))
         return await self._clients.async_client.run(self._target, call)
 
     def _open(self, request: Request[T], model: str | None = None) -> SyncExchange:
-        model = self._model_for(request, model)
-        call = self._suited(request).call(model, self._sync_timeout)
+        call = self._prepare(self._call(request, model, self._sync_timeout))
         return self._clients.sync_client.open(self._target, call)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
-        model = await self._amodel_for(request, model)
-        call = (await self._asuited(request)).call(model, self._async_timeout)
+        call = await self._aprepare(self._call(request, model, self._async_timeout))
         return await self._clients.async_client.open(self._target, call)
 
     def _follow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
@@ -180,33 +176,47 @@ class ProviderBase:
     async def _afollow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
         return await self._clients.async_client.follow(partial(flow, self._target), timeout)
 
-    # Which model
+    # Which model and which version, then the call
 
-    def _model_for(self, request: Request[T], model: str | None) -> str:
-        known = self._known_model(model) if request.needs_model else ""
-        if known is not None:
-            return known
-        shared = self._clients
+    def _call(
+        self, request: Request[T], model: str | None, timeout: Timeout
+    ) -> Generator[Lookup[Any], Any, Call[T]]:
+        if isinstance(request, ServerRequest):
+            return request.call(timeout)
+        found = self._found
+        name = self._known_model(model)
+        if name is None:
+            flow = partial(model_flow, found, timeout)
+            name = yield from Lookup("model", lambda: found.model, flow, timeout)
+        if self._has_version and request.needs_version:
+            version = found.version
+            if version is None:
+                ask = partial(version_flow, found, timeout)
+                version = yield from Lookup("version", lambda: found.version, ask, timeout)
+            request = request.for_version(version)
+        return request.call(name, timeout)
 
-        def ask() -> str:
-            models = shared.sync_client.run(self._target, models_call(self._sync_timeout))
-            shared.model = the_only_model(models)
-            return shared.model
+    def _prepare(self, flow: Generator[Lookup[Any], Any, Call[T]]) -> Call[T]:
+        client = self._clients.sync_client
+        try:
+            step = next(flow)
+            while True:
+                ask = partial(self._follow, step.flow, step.timeout)
+                step = flow.send(client.once(step.name, step.known, ask))
+        except StopIteration as stop:
+            call: Call[T] = stop.value
+            return call
 
-        return shared.sync_client.state().model.once(lambda: shared.model, ask)
-
-    async def _amodel_for(self, request: Request[T], model: str | None) -> str:
-        known = self._known_model(model) if request.needs_model else ""
-        if known is not None:
-            return known
-        shared = self._clients
-
-        async def ask() -> str:
-            models = await shared.async_client.run(self._target, models_call(self._async_timeout))
-            shared.model = the_only_model(models)
-            return shared.model
-
-        return await (await shared.async_client.state()).model.once(lambda: shared.model, ask)
+    async def _aprepare(self, flow: Generator[Lookup[Any], Any, Call[T]]) -> Call[T]:
+        client = self._clients.async_client
+        try:
+            step = next(flow)
+            while True:
+                ask = partial(self._afollow, step.flow, step.timeout)
+                step = flow.send(await client.once(step.name, step.known, ask))
+        except StopIteration as stop:
+            call: Call[T] = stop.value
+            return call
 
     def _known_model(self, model: str | None) -> str | None:
         known = checked_model(model) or self.model
@@ -222,41 +232,6 @@ class ProviderBase:
                 ]
             )
         return known
-
-    # Which version
-
-    def _suited(self, request: Request[T]) -> Request[T]:
-        """Returns the request in the form for this server's version."""
-        if not (self._has_version and asks_version(request)):
-            return request
-        shared = self._clients
-
-        def ask() -> Version:
-            try:
-                text = shared.sync_client.run(self._target, version_request().call("", self._sync_timeout))
-            except (APIStatusError, ResponseError) as error:
-                text = _no_version(error)
-            shared.version = read_version(text)
-            return shared.version
-
-        return request.for_version(shared.sync_client.state().version.once(lambda: shared.version, ask))
-
-    async def _asuited(self, request: Request[T]) -> Request[T]:
-        if not (self._has_version and asks_version(request)):
-            return request
-        shared = self._clients
-
-        async def ask() -> Version:
-            try:
-                call = version_request().call("", self._async_timeout)
-                text = await shared.async_client.run(self._target, call)
-            except (APIStatusError, ResponseError) as error:
-                text = _no_version(error)
-            shared.version = read_version(text)
-            return shared.version
-
-        state = await shared.async_client.state()
-        return request.for_version(await state.version.once(lambda: shared.version, ask))
 
     # Closing
 
@@ -289,10 +264,3 @@ class ProviderBase:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _no_version(error: APIStatusError | ResponseError) -> str:
-    """Returns the version to assume if a server reports none: it is not vLLM, or there is a proxy in front of it."""
-    if isinstance(error, APIStatusError) and error.status_code >= 500:
-        raise error  # it may be vLLM, but unhealthy
-    return ""

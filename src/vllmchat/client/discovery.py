@@ -7,10 +7,14 @@ from typing import Final
 from pydantic import Field
 
 from vllmchat.checking.call_params import checked_timeout
+from vllmchat.client.lookup import Found
 from vllmchat.client.request import ServerRequest
-from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.http.call import Call, Response
+from vllmchat.errors import APIStatusError, InvalidRequestError, Problem, ResponseError
+from vllmchat.http.call import Response
+from vllmchat.http.clock import Clock
+from vllmchat.http.flow import Flow, Target, reply_flow
 from vllmchat.http.timeout import Timeout
+from vllmchat.versions import Version, read_version
 from vllmchat.wire.decode import LenientList, WireModel, decode
 
 
@@ -49,9 +53,9 @@ class ModelList(WireModel):
     """The models."""
 
 
-def models_call(timeout: Timeout, *, max_retries: int | None = None) -> Call[ModelList]:
-    """The call that lists a server's models."""
-    return Call("/models", _read, timeout, method="GET", max_retries=max_retries)
+def models_request(timeout: float | Timeout | None = None) -> ServerRequest[ModelList]:
+    """The request that lists a server's models."""
+    return ServerRequest("/models", _read, checked_timeout(timeout), outside_v1=False)
 
 
 def the_only_model(models: ModelList) -> str:
@@ -89,3 +93,31 @@ def version_request(timeout: float | Timeout | None = None) -> ServerRequest[str
 
 def _read_version(reply: Response) -> str:
     return decode(_Version, reply.body, "a version").version
+
+
+def model_flow(found: Found, timeout: Timeout, target: Target, clock: Clock) -> Flow[str]:
+    """Finds the only model that the server serves.
+
+    Raises:
+        InvalidRequestError: It serves several, or none.
+    """
+    models = yield from reply_flow(target, models_request().call(timeout), clock)
+    found.model = the_only_model(models)
+    return found.model
+
+
+def version_flow(found: Found, timeout: Timeout, target: Target, clock: Clock) -> Flow[Version]:
+    """Finds the server's version, or the one to assume if it reports none.
+
+    Raises:
+        APIStatusError: The server may be vLLM, but is unhealthy.
+    """
+    try:
+        text = yield from reply_flow(target, version_request().call(timeout), clock)
+    except (APIStatusError, ResponseError) as error:
+        if isinstance(error, APIStatusError) and error.status_code >= 500:
+            raise
+        # It is not vLLM, or there is a proxy in front of it.
+        text = ""
+    found.version = read_version(text)
+    return found.version

@@ -1,16 +1,19 @@
-"""What a provider can send: a validated request; the model and timeout are filled in later."""
+"""What a provider can send: a request to the server itself, or a validated one to a model.
+
+The model and the timeout are filled in later.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.since import HARMLESS
 from vllmchat.errors import InvalidRequestError
 from vllmchat.http.call import Call
 from vllmchat.http.timeout import Timeout
-from vllmchat.versions import CHATS, fit, must_ask, needs, read_version
+from vllmchat.versions import fit, must_ask, needs, read_version
 from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
@@ -21,47 +24,6 @@ if TYPE_CHECKING:
     from vllmchat.versions import Version
 
 T = TypeVar("T")
-
-
-class Request(Protocol[T]):
-    """A validated request. Each endpoint's module has its own."""
-
-    needs_model: ClassVar[bool]
-    """Whether it goes to a model, so that the provider must know or look up which one."""
-
-    def call(self, model: str, timeout: Timeout) -> Call[T]:
-        """Makes the call.
-
-        Args:
-            model: The model's name; empty if none is needed.
-            timeout: The provider's timeout; the request's own takes precedence.
-
-        Raises:
-            InvalidRequestError: Something in the request is not JSON-serializable.
-        """
-        ...
-
-
-class VersionedRequest(Request[T], Protocol[T]):
-    """A request that may have to be written differently for some versions of the server."""
-
-    @property
-    def needs_version(self) -> bool:
-        """Whether the server's version matters."""
-        ...
-
-    def for_version(self, version: tuple[int, int, int]) -> Request[T]:
-        """Returns the request for a given server version.
-
-        Raises:
-            InvalidRequestError: The server is too old for it.
-        """
-        ...
-
-
-def asks_version(request: Request[T]) -> TypeGuard[VersionedRequest[T]]:
-    """Whether the server's version must be known before a request is sent."""
-    return getattr(request, "needs_version", False) is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +50,12 @@ class ServerRequest(Generic[T]):
     route_hint: str | None = None
     accepted_statuses: frozenset[int] = frozenset()
 
-    needs_model: ClassVar[bool] = False
+    def call(self, timeout: Timeout) -> Call[T]:
+        """Makes the call.
 
-    def call(self, model: str, timeout: Timeout) -> Call[T]:
-        """Makes the call; the model is ignored."""
+        Args:
+            timeout: The provider's timeout; the request's own takes precedence.
+        """
         return Call(
             self.path,
             self.read,
@@ -104,9 +68,13 @@ class ServerRequest(Generic[T]):
         )
 
 
+def _json(fields: Mapping[str, object]) -> tuple[bytes, str]:
+    return encode_json(fields), "application/json"
+
+
 @dataclass(frozen=True, slots=True)
 class JSONRequest(Generic[T]):
-    """A validated request; the model is filled in later.
+    """A validated request to a model. Its body is JSON, unless `encode` says otherwise.
 
     Attributes:
         path: The route.
@@ -119,6 +87,7 @@ class JSONRequest(Generic[T]):
         route_hint: See `Call`.
         whole_too: See `Call`.
         older: The parameters for servers older than certain versions, oldest first.
+        encode: Makes the body and its media type of the fields. Raises `InvalidRequestError` if they cannot be sent.
     """
 
     path: str
@@ -131,13 +100,12 @@ class JSONRequest(Generic[T]):
     route_hint: str | None = None
     whole_too: bool = False
     older: Sequence[tuple[Version, CheckedParams]] = ()
-
-    needs_model: ClassVar[bool] = True
+    encode: Callable[[Mapping[str, object]], tuple[bytes, str]] = _json
 
     @property
     def needs_version(self) -> bool:
         """Whether it is written differently for some versions of the server, or rejected for them."""
-        return depends_on_version(self.params, self.path)
+        return bool(self.params.newer) or must_ask(self.params.fields, self.path)
 
     def for_version(self, version: Version) -> JSONRequest[T]:
         """Returns the request for a given server version.
@@ -156,7 +124,7 @@ class JSONRequest(Generic[T]):
             timeout: The provider's timeout; the request's own takes precedence.
 
         Raises:
-            InvalidRequestError: Something in the request is not JSON-serializable.
+            InvalidRequestError: Something in the request cannot be sent.
         """
         body: dict[str, object] = {"model": model, **self.subject, **self.params.fields}
         if body.get("top_k") == 0:
@@ -170,12 +138,14 @@ class JSONRequest(Generic[T]):
                 body["stream_options"] = {"include_usage": True, **wanted}
         if self.params.extra_body is not None:
             body.update(self.params.extra_body)
+        raw, content_type = self.encode(body)
         request_id = body.get("request_id")
         return Call(
             self.path,
             self.read,
             Timeout.of(self.params.timeout, timeout),
-            body=encode_json(body),
+            body=raw,
+            content_type=content_type,
             headers=self.params.extra_headers or {},
             accept="text/event-stream" if self.stream else "application/json",
             request_id=request_id if isinstance(request_id, str) else None,
@@ -185,12 +155,11 @@ class JSONRequest(Generic[T]):
         )
 
 
-def depends_on_version(params: CheckedParams, route: str = CHATS) -> bool:
-    """Whether a request with these parameters is written differently for some versions, or rejected for them."""
-    return bool(params.newer) or must_ask(params.fields, route)
+Request: TypeAlias = ServerRequest[T] | JSONRequest[T]
+"""What a provider can send."""
 
 
-def suit(params: CheckedParams, version: Version, route: str = CHATS) -> CheckedParams:
+def suit(params: CheckedParams, version: Version, route: str) -> CheckedParams:
     """Returns the parameters for a given server version. Warns about parameters that it ignores harmlessly.
 
     Args:

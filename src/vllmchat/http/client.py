@@ -18,7 +18,7 @@ from vllmchat.http.once import AsyncOnce, SyncOnce
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from vllmchat.http.call import Call
     from vllmchat.http.flow import Flow, Target
@@ -52,6 +52,10 @@ class SyncClient:
         exchange = SyncExchange(self.state().transport, clock)
         exchange.run(open_flow(target, call, clock))
         return exchange
+
+    def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], T]) -> T:
+        """Looks something up on the server, once in this process; see `SyncOnce.once`."""
+        return self.state().lookups.setdefault(name, SyncOnce()).once(known, ask)
 
     def close(self) -> None:
         """Closes the connections. The next call opens new ones."""
@@ -97,6 +101,11 @@ class AsyncClient:
         await exchange.run(open_flow(target, call, clock))
         return exchange
 
+    async def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]]) -> T:
+        """Looks something up on the server, once on this event loop; see `AsyncOnce.once`."""
+        state = await self.state()
+        return await state.lookups.setdefault(name, AsyncOnce()).once(known, ask)
+
     async def aclose(self) -> None:
         """Closes the connections of the running event loop. The next call opens new ones."""
         loop = await _running_loop()
@@ -131,16 +140,14 @@ class SyncState:
 
     Attributes:
         transport: The connections.
-        model: The lookup of the model that the server serves.
-        version: The lookup of its version.
+        lookups: What is looked up on the server only once, by name.
     """
 
-    __slots__ = ("model", "transport", "version")
+    __slots__ = ("lookups", "transport")
 
     def __init__(self, transport: SyncTransport) -> None:
         self.transport = transport
-        self.model = SyncOnce()
-        self.version = SyncOnce()
+        self.lookups: dict[str, SyncOnce] = {}
 
 
 class AsyncState:
@@ -150,13 +157,12 @@ class AsyncState:
         at_end: Closes the connections when the client is gone.
     """
 
-    __slots__ = ("at_end", "model", "transport", "version")
+    __slots__ = ("at_end", "lookups", "transport")
 
     def __init__(self, transport: AsyncTransport) -> None:
         self.transport = transport
         self.at_end: weakref.finalize[..., AsyncClient] | None = None
-        self.model = AsyncOnce()
-        self.version = AsyncOnce()
+        self.lookups: dict[str, AsyncOnce] = {}
 
     def end(self) -> None:
         """Closes all connections: their event loop is ending."""

@@ -29,8 +29,6 @@ class ClientPair:
     Attributes:
         blocking: Runs sync calls.
         waiting: Runs async calls.
-        model: The model that the server serves, once it has been looked up.
-        version: The version that it reports, or is treated as, once it has been looked up.
     """
 
     def __init__(
@@ -51,8 +49,6 @@ class ClientPair:
             if given and is_set:
                 raise TypeError(f"{name}= has no effect on your own client: set it on that client")
         _check_verify(verify)
-        self.model: str | None = None
-        self.version: tuple[int, int, int] | None = None
         if http_client is not None:
             self.sync_client = SyncClient(partial(UserSyncClient, http_client))
         elif async_http_client is not None:

@@ -9,13 +9,13 @@ from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import lazy
 
 if TYPE_CHECKING:
-    from vllmchat.client.discovery import ModelList, version_request
+    from vllmchat.client.discovery import ModelList, models_request, version_request
     from vllmchat.http.timeout import Timeout
     from vllmchat.server.metrics import Metrics, metrics_request
-    from vllmchat.server.status import ModelsRequest, Readiness, health_request, load_request
+    from vllmchat.server.status import Readiness, health_request, load_request
 else:
     metrics_request = lazy("vllmchat.server.metrics", "metrics_request")
-    ModelsRequest = lazy("vllmchat.server.status", "ModelsRequest")
+    models_request = lazy("vllmchat.client.discovery", "models_request")
     Readiness = lazy("vllmchat.server.status", "Readiness")
     health_request = lazy("vllmchat.server.status", "health_request")
     load_request = lazy("vllmchat.server.status", "load_request")
@@ -37,11 +37,11 @@ class ModelMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list of models.
         """
-        return self._run(ModelsRequest(timeout))
+        return self._run(models_request(timeout))
 
     async def amodels(self, *, timeout: float | Timeout | None = None) -> ModelList:
         """Async version of `models`."""
-        return await self._arun(ModelsRequest(timeout))
+        return await self._arun(models_request(timeout))
 
 
 class ServerMethods(ModelMethods):

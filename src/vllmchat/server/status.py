@@ -2,14 +2,14 @@
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
-from dataclasses import dataclass
-from typing import ClassVar, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 from vllmchat.checking.call_params import checked_timeout
-from vllmchat.client.discovery import NEEDS, ModelList, models_call
+from vllmchat.client.discovery import NEEDS, models_request
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
-from vllmchat.http.call import Call, Response
+from vllmchat.http.call import Response
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
 from vllmchat.http.timeout import Timeout
@@ -29,19 +29,6 @@ _LONGEST_WAIT: Final = 10.0
 
 class _Load(WireModel):
     server_load: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsRequest:
-    """The request that lists a server's models."""
-
-    timeout: float | Timeout | None = None
-
-    needs_model: ClassVar[bool] = False
-
-    def call(self, model: str, timeout: Timeout) -> Call[ModelList]:
-        """Makes the call; the model is ignored."""
-        return models_call(Timeout.of(checked_timeout(self.timeout), timeout))
 
 
 def health_request(timeout: float | Timeout | None = None) -> ServerRequest[bool]:
@@ -132,19 +119,10 @@ class Readiness:
         """What the server lacks, in words, or None if it is ready."""
         timeout = self.timeout
         # The polling loop does the retries.
-        health = Call(
-            "/health",
-            _read_health,
-            timeout,
-            method="GET",
-            outside_v1=True,
-            max_retries=0,
-            route_hint=NEEDS,
-            accepted_statuses=_ILL,
-        )
+        health = replace(health_request().call(timeout), max_retries=0)
         if not (yield from reply_flow(target, health, clock)):
             return "/health reports that the engine is not running"
-        models = yield from reply_flow(target, models_call(timeout, max_retries=0), clock)
+        models = yield from reply_flow(target, replace(models_request().call(timeout), max_retries=0), clock)
         names = [card.id for card in models.data]
         if self.model in names or (self.model is None and names):
             return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.methods import ChatStreams
-from vllmchat.chat.request import ChatRequest
+from vllmchat.chat.request import chat_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeForm, Unpack
 
+    from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
+    from vllmchat.client.request import JSONRequest
     from vllmchat.errors import Problem
     from vllmchat.structured.choices import Choices
     from vllmchat.structured.output_type import OutputType, Parsed
@@ -396,16 +398,20 @@ class OpenAIStructuredMethods(ChatStreams):
         return chosen.named(output_type.read(reply).value)
 
 
-def _vllm(messages: Messages, request_params: Params, params: Params, *, stream: bool) -> ChatRequest:
+def _vllm(
+    messages: Messages, request_params: Params, params: Params, *, stream: bool
+) -> JSONRequest[ChatCompletion]:
     params, found = _collected(params)
-    return ChatRequest.make(
+    return chat_request(
         messages, VLLM_CHAT, {**params, **request_params}, stream=stream, ask_usage=True, found=found
     )
 
 
-def _openai(messages: Messages, request_params: Params, params: Params, *, stream: bool) -> ChatRequest:
+def _openai(
+    messages: Messages, request_params: Params, params: Params, *, stream: bool
+) -> JSONRequest[ChatCompletion]:
     params, found = _collected(params)
-    return ChatRequest.make(
+    return chat_request(
         messages, OPENAI_CHAT, {**params, **request_params}, stream=stream, ask_usage=False, found=found
     )
 

@@ -463,14 +463,15 @@ def test_a_stream(method: str, scripted: ScriptedServer, runner: Runner, llm: VL
     assert request.headers["accept"] == "text/event-stream"
     assert form(request).fields == [
         ("model", "whisper"),
+        ("stream_include_usage", "true"),
         ("language", "en"),
         ("stream", "true"),
-        ("stream_include_usage", "true"),
     ]
     assert [chunk.text for chunk in chunks] == [" Grüße,", " 世界.", " Hello", "", ""]
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None, "stop", None, "stop"]
     assert chunks[0].object == f"{kind}.chunk"
     whole = stream.inner.transcription
+    assert whole.request_id == stream.inner.request_id == request.headers["x-request-id"]
     assert whole.text == " Grüße, 世界. Hello"
     assert whole.usage is not None
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens, whole.usage.total_tokens) == (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import UserDict, deque
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +10,26 @@ import pytest
 
 from support.chats import completion
 from vllmchat import InvalidRequestError, Timeout
-from vllmchat.chat.check import CheckedParams
+from vllmchat.chat.check import VLLM_CHAT, CheckedParams
 from vllmchat.chat.completion import decode_completion
-from vllmchat.chat.request import ChatRequest
+from vllmchat.chat.limits import limits_of
+from vllmchat.chat.request import chat_request
 from vllmchat.http.call import Response, ResponseHead
 from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from vllmchat.chat.completion import ChatCompletion
+    from vllmchat.client.request import JSONRequest
     from vllmchat.http.call import Call
 
 LIMITS = Timeout(1, 2, 3, 4)
-HI: list[Mapping[str, object]] = [{"role": "user", "content": "Hi"}]
+
+
+def request(
+    params: CheckedParams, *, stream: bool = False, ask_usage: bool = False
+) -> JSONRequest[ChatCompletion]:
+    made = chat_request("Hi", VLLM_CHAT, {}, stream=stream, ask_usage=ask_usage)
+    return replace(made, params=params)
 
 
 def call(
@@ -33,7 +41,7 @@ def call(
     **others: Any,
 ) -> Call[Any]:
     params = CheckedParams(fields or {}, extra, **others)
-    return ChatRequest(HI, params, stream, ask_usage).call("m", LIMITS)
+    return request(params, stream=stream, ask_usage=ask_usage).call("m", LIMITS)
 
 
 def sent(*args: Any, **options: Any) -> dict[str, Any]:
@@ -142,8 +150,7 @@ def test_the_response_is_read_with_its_id() -> None:
 def test_how_many_choices_must_finish(
     fields: dict[str, object], extra: dict[str, object] | None, choices: int
 ) -> None:
-    request = ChatRequest(HI, CheckedParams(fields, extra), stream=True, ask_usage=False)
-    assert request.limits.choices == choices
+    assert limits_of(CheckedParams(fields, extra)).choices == choices
 
 
 # ------------------------------------------------------------------------------------------------

@@ -1,0 +1,51 @@
+"""What a provider looks up about its server before it can send a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from vllmchat.http.clock import Clock
+    from vllmchat.http.flow import Flow, Target
+    from vllmchat.http.timeout import Timeout
+    from vllmchat.versions import Version
+
+V = TypeVar("V")
+
+
+class Found:
+    """What is known about a server; shared by a provider and its copies.
+
+    Attributes:
+        model: The model that it serves, once it has been looked up.
+        version: The version that it reports, or is treated as, once it has been looked up.
+    """
+
+    __slots__ = ("model", "version")
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.version: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup(Generic[V]):
+    """Look something up on the server, once for all callers. Result: what was found.
+
+    Attributes:
+        name: What is looked up.
+        known: Returns it if it is known by now, else None.
+        flow: Asks the server, and makes it known.
+        timeout: The timeout.
+    """
+
+    name: str
+    known: Callable[[], V | None]
+    flow: Callable[[Target, Clock], Flow[V]]
+    timeout: Timeout
+
+    def __iter__(self) -> Generator[Lookup[V], V, V]:
+        return (yield self)
