@@ -159,7 +159,10 @@ def test_conversations_accept_template_parameters(
             "enable_thinking=False: is only for conversations, which go through a chat template; this input is not a "
             "conversation."
         ),
-        "add_generation_promt=True: is not a parameter of VLLMProvider.embed. Did you mean `add_generation_prompt`?",
+        (
+            "add_generation_promt=True: is probably `add_generation_prompt`, which is only for conversations, which go "
+            "through a chat template; this input is not a conversation."
+        ),
     ]
 
 
