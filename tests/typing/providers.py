@@ -216,6 +216,9 @@ def names(vllm: VLLMProvider, openai: OpenAIProvider, any_provider: Provider) ->
     any_provider.chat("Hello", temperature=0.5, timeout=5)
 
     vllm.chat("Hello", temprature=0.5)  # type: ignore[call-arg]
+    vllm.with_options(temperature=0)  # type: ignore[call-arg]
+    VLLMProvider("m", retries=3)  # type: ignore[call-arg]
+    OpenAIProvider("m", retries=3)  # type: ignore[call-arg]
     openai.chat("Hello", temprature=0.5)  # type: ignore[call-arg]
     any_provider.chat("Hello", temprature=0.5)  # type: ignore[call-arg]
     vllm.stream("Hello", top_kk=5)  # type: ignore[call-arg]

@@ -29,6 +29,11 @@ def format_value(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
 
+def format_code(value: object) -> str:
+    """Formats a value as it is written in code: a class is its name."""
+    return value.__name__ if isinstance(value, type) else format_value(value)
+
+
 def is_secret(name: str, value: object = None) -> bool:
     """Whether a parameter's value must not be shown: by its name, or because it looks like a key."""
     return bool(_SECRET.search(name)) or (isinstance(value, str) and bool(_KEY.match(value)))
@@ -176,7 +181,7 @@ def _flat(name: str) -> str:
 _SECRET = re.compile(
     r"key|secret|salt|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
 )
-_KEY = re.compile(r"(sk|hf|ghp|gsk|xox[a-z])[-_]\w|Bearer ", re.IGNORECASE)
+_KEY = re.compile(r"(sk|hf|ghp|gsk|xox[a-z])[-_]\w|Bearer |[a-z][a-z0-9+.-]*://[^/\s]*@", re.IGNORECASE)
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 120

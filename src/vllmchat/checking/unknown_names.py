@@ -5,19 +5,39 @@ This module is imported only for invalid requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.checking.describe import format_value, is_secret, suggest
-from vllmchat.checking.rules import fields_of
+from vllmchat.checking.describe import format_code, format_value, is_secret, suggest
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from vllmchat.checking.validator import Validator
+    from vllmchat.checking.validator import Explanation
 
 _OPENAI: Final = "OpenAIProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that a method accepts, and what it says of some others.
+
+    Attributes:
+        owner: What accepts them, such as `VLLMProvider.embed`, or `VLLMProvider` for chats.
+        known: The names.
+        own: Unknown names that the method explains itself.
+        chats: Explains the parameters of chats that the method does not have.
+        other: The names that `VLLMProvider` has in addition, for `OpenAIProvider`.
+        hatch: The parameter for names that only the server knows.
+    """
+
+    owner: str
+    known: Collection[str]
+    own: Mapping[str, Explanation] = field(default_factory=dict[str, "Explanation"])
+    chats: Explanation | None = None
+    other: Collection[str] = ()
+    hatch: str = "extra_body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,12 @@ _THINKING: Final = _Belongs(
     'Write `enable_thinking={switch}`; for DeepSeek\'s template, chat_template_kwargs={{"thinking": {switch}}}.',
     "enable_thinking",
 )
+
+_MAX_TURNS: Final = _Belongs(
+    "is not a parameter of chats: tool runs have `max_turns`.",
+    "Write run_tools(messages, tools=[...], max_turns={value}).",
+)
+_TYPE: Final = _Belongs("is not a parameter: `parse` accepts a type.", "Write parse(messages, {value}).")
 
 _PLACES: Final[dict[str, _Belongs]] = {
     # removed from vLLM
@@ -170,6 +196,20 @@ _PLACES: Final[dict[str, _Belongs]] = {
         _OTHER_NAME, 'Write response_format={{"type": "json_object"}}.', "response_format"
     ),
     # from other places
+    "max_turns": _MAX_TURNS,
+    "max_steps": _MAX_TURNS,
+    "max_iterations": _MAX_TURNS,
+    "max_rounds": _MAX_TURNS,
+    "max_tool_rounds": _MAX_TURNS,
+    "on_tool_error": _Belongs(
+        "is an argument of `run_tools`.", "Write run_tools(messages, on_tool_error=...)."
+    ),
+    "kind": _TYPE,
+    "output_type": _TYPE,
+    "response_model": _TYPE,
+    "result_type": _TYPE,
+    "text_format": _TYPE,
+    "options": _Belongs("is an argument of `choose`.", "Write choose(messages, {value})."),
     "model": _Belongs("is a separate argument.", 'Write `model="..."`.'),
     "model_name": _Belongs("is not a parameter.", 'Write `model="..."`.'),
     "lora": _Belongs(_LORA, 'Write `model="..."`.'),
@@ -360,54 +400,51 @@ _START_OPTIONS: Final = frozenset(
 )
 
 
-def explain_unknown(name: str, value: object, validator: Validator, written: str = "") -> Problem:
+def explain_unknown(name: str, value: object, names: Names, written: str = "") -> Problem:
     """Returns the problem of an unknown name: where it belongs, and what to write instead.
 
     Args:
         name: A name that is not a parameter.
         value: The value given for it.
-        validator: The validator of the parameters.
+        names: The names that are parameters.
         written: The name as it was written, if `name` is a correction of it.
     """
     shown = "" if is_secret(name, value) or is_secret(written, value) else format_value(value)
-    provider, _, method = validator.owner.partition(".")
-    known = fields_of(validator.params)
+    provider, _, method = names.owner.partition(".")
     found = (
-        _of_endpoint(name, shown, validator)
-        or _of_all(name, shown, value, validator, known)
-        or _of_others(name, shown, validator, known)
+        _of_endpoint(name, shown, names)
+        or _of_all(name, shown, value, names)
+        or _of_others(name, shown, names)
     )
     if found is not None:
         return found
-    candidates = [*_PLACES, *_SCHEMAS, *_START_OPTIONS, *validator.own, *known]
+    candidates = [*_PLACES, *_SCHEMAS, *_START_OPTIONS, *names.own, *names.other, *names.known]
     if method:
-        candidates += [name for names in METHODS.values() for name in names]
+        candidates += [other for others in METHODS.values() for other in others]
     else:
         candidates += [*_IN_CONVERSATION, "stream", *_OPENAI_CHATS]
-    if validator.other is not None:
-        candidates += fields_of(validator.other)
-    meant = suggest(name, known if method and suggest(name, known) else candidates)
+    meant = suggest(name, names.known if method and suggest(name, names.known) else candidates)
     if meant is not None and is_secret(meant):
         shown = ""
-    if meant in known:
-        return Problem(name, shown, f"is not a parameter of {validator.owner}.", f"Did you mean `{meant}`?")
+    if meant in names.known:
+        return Problem(name, shown, f"is not a parameter of {names.owner}.", f"Did you mean `{meant}`?")
     if meant is not None:
-        right = explain_unknown(meant, value, validator, written=name)
+        right = explain_unknown(meant, value, names, written=name)
         return replace(right, parameter=name, rule=f"is probably `{meant}`, which {right.rule}")
-    rule = f"is not a parameter of {validator.owner}."
+    rule = f"is not a parameter of {names.owner}."
     if not method:
         rule = _NOT_OPENAI if provider == _OPENAI else _NOT_VLLM
-    if validator.hatch not in known:
+    if names.hatch not in names.known:
         return Problem(name, shown, rule, "Leave it out.")
-    return Problem(name, shown, rule, f"If your server accepts it, write {_escape(name, shown, validator)}.")
+    return Problem(name, shown, rule, f"If your server accepts it, write {_escape(name, shown, names)}.")
 
 
-def _of_endpoint(name: str, shown: str, validator: Validator) -> Problem | None:
+def _of_endpoint(name: str, shown: str, names: Names) -> Problem | None:
     """Explains a name by what the endpoint says of it."""
-    if name in validator.own:
-        rule, hint = validator.own[name]
+    if name in names.own:
+        rule, hint = names.own[name]
         return Problem(name, shown, rule, hint.format(value=shown or "...") if hint else None)
-    method = validator.owner.partition(".")[2]
+    method = names.owner.partition(".")[2]
     if name == "stream":
         rule, hint = "is not a parameter: the method decides whether to stream.", "Leave it out."
         if not method:
@@ -426,55 +463,55 @@ def _of_endpoint(name: str, shown: str, validator: Validator) -> Problem | None:
     return None
 
 
-def _of_all(
-    name: str, shown: str, value: object, validator: Validator, known: Mapping[str, object]
-) -> Problem | None:
+def _of_all(name: str, shown: str, value: object, names: Names) -> Problem | None:
     """Explains a name that other engines, older servers or the provider have."""
-    provider = validator.owner.partition(".")[0]
+    provider = names.owner.partition(".")[0]
     if name in _SCHEMAS or (name == "guided_json" and provider == _OPENAI):
-        if "response_format" in known:
+        if "response_format" in names.known:
             schema = f'{{"name": "reply", "schema": {shown or "..."}}}'
             hint = f'Write response_format={{"type": "json_schema", "json_schema": {schema}}}.'
             return Problem(name, shown, _OTHER_NAME, hint)
-        if "structured_outputs" in known:
+        if "structured_outputs" in names.known:
             hint = f'Write structured_outputs={{"json": {shown or "..."}}}.'
             return Problem(name, shown, _OTHER_NAME, hint)
     belongs = _PLACES.get(name)
     if belongs is None:
         return None
     switch = value if isinstance(value, bool) else True
-    instead = belongs.suggestion.format(value=shown or "...", switch=switch, provider=provider)
-    if not belongs.target or belongs.target in known:
+    instead = belongs.suggestion.format(
+        value=format_code(value) if shown else "...", switch=switch, provider=provider
+    )
+    if not belongs.target or belongs.target in names.known:
         rule = _NOT_OPENAI if belongs.rule is _REMOVED and provider == _OPENAI else belongs.rule
         return Problem(name, shown, rule, instead)
-    if belongs.renamed and belongs.target in validator.own:
-        return replace(explain_unknown(belongs.target, value, validator, written=name), parameter=name)
-    if validator.other is not None and belongs.target in fields_of(validator.other):
+    if belongs.renamed and belongs.target in names.own:
+        return replace(explain_unknown(belongs.target, value, names, written=name), parameter=name)
+    if belongs.target in names.other:
         return Problem(name, shown, _NOT_OPENAI, f"With VLLMProvider: {instead}")
-    moved = _of_others(belongs.target, shown, validator, known)
-    return moved and replace(moved, parameter=name, rule=f"is not a parameter of {validator.owner}.")
+    moved = _of_others(belongs.target, shown, names)
+    return moved and replace(moved, parameter=name, rule=f"is not a parameter of {names.owner}.")
 
 
-def _of_others(name: str, shown: str, validator: Validator, known: Mapping[str, object]) -> Problem | None:
+def _of_others(name: str, shown: str, names: Names) -> Problem | None:
     """Explains a name that another method, the other provider or the server has."""
-    provider, _, method = validator.owner.partition(".")
-    if validator.other is not None and name in fields_of(validator.other):
+    provider, _, method = names.owner.partition(".")
+    if name in names.other:
         rule = "is a parameter of vLLM, not of OpenAI's API."
-        hint = f"Use VLLMProvider, or write {_escape(name, shown, validator)}."
+        hint = f"Use VLLMProvider, or write {_escape(name, shown, names)}."
         return Problem(name, shown, rule, hint)
     if name in _OPENAI_CHATS and provider != _OPENAI:
         rule = "is a parameter of OpenAI's own server; vLLM silently ignores it."
         return Problem(name, shown, rule, _OPENAI_ONLY.get(name, "Leave it out."))
-    home = next((method for method, names in METHODS.items() if name in names), None)
+    home = next((method for method, others in METHODS.items() if name in others), None)
     if home is None and name in _OPENAI_CHATS:
         home = "chat"
-    if home == "chat" and validator.chats is not None:
-        return Problem(name, shown, *validator.chats)
+    if home == "chat" and names.chats is not None:
+        return Problem(name, shown, *names.chats)
     if home is not None:
-        meant = suggest(name, known) if method else None
+        meant = suggest(name, names.known) if method else None
         hint = f"Did you mean `{meant}`?" if meant else f"Leave it out, or call .{home}(...)."
         owner = "VLLMProvider" if home != "chat" else provider
-        return Problem(name, shown, f"is a parameter of {owner}.{home}, not of {validator.owner}.", hint)
+        return Problem(name, shown, f"is a parameter of {owner}.{home}, not of {names.owner}.", hint)
     if name in _START_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         return Problem(
@@ -483,7 +520,7 @@ def _of_others(name: str, shown: str, validator: Validator, known: Mapping[str, 
     return None
 
 
-def _escape(name: str, shown: str, validator: Validator) -> str:
+def _escape(name: str, shown: str, names: Names) -> str:
     if name == "enable_thinking":  # only ours: servers expect it among the template variables
         return f'extra_body={{"chat_template_kwargs": {{"enable_thinking": {shown}}}}}'
-    return f'{validator.hatch}={{"{name}": {shown or "..."}}}'
+    return f'{names.hatch}={{"{name}": {shown or "..."}}}'

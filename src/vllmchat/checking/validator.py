@@ -80,10 +80,10 @@ class Validator:
     ) -> None:
         self.owner = owner
         self.params = params
-        self.own = own or {}
-        self.chats = chats
-        self.other = other
-        self.hatch = hatch
+        self._own = own or {}
+        self._chats = chats
+        self._other = other
+        self._hatch = hatch
         self._cross_field_rules = cross_field_rules or {}
         self._hint = hint
         self._finish = finish
@@ -123,7 +123,7 @@ class Validator:
         for name, value in params.items():
             checker = checkers.get(name)
             if checker is None:
-                problems.append(_unknown(name, value, self))
+                problems.append(self._explain(name, value))
                 continue
             if value is None:
                 continue
@@ -155,16 +155,18 @@ class Validator:
             newer,
         )
 
+    def _explain(self, name: str, value: object) -> Problem:
+        from vllmchat.checking.unknown_names import Names, explain_unknown  # needed only for invalid requests
+
+        other = fields_of(self._other) if self._other is not None else ()
+        known = fields_of(self.params)
+        names = Names(self.owner, known, self._own, self._chats, other, self._hatch)
+        return explain_unknown(name, value, names)
+
     def _described(self, problem: Problem, name: str, value: object) -> Problem:
         if is_secret(name, value):
             return replace(problem, value="", suggestion=None)
         return self._hint(problem, name, value) if self._hint else problem
-
-
-def _unknown(name: str, value: object, validator: Validator) -> Problem:
-    from vllmchat.checking.unknown_names import explain_unknown  # needed only for invalid requests
-
-    return explain_unknown(name, value, validator)
 
 
 def _top(path: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from vllmchat.chat.methods import OpenAIChatMethods
+from vllmchat.client.arguments import explain_arguments
 from vllmchat.completions.methods import OpenAICompletionMethods
 from vllmchat.server.methods import ModelMethods
 from vllmchat.structured.methods import OpenAIStructuredMethods
 from vllmchat.tools.methods import OpenAIToolMethods
 
 
+@explain_arguments
 class OpenAIProvider(
     OpenAIChatMethods, OpenAIStructuredMethods, OpenAIToolMethods, OpenAICompletionMethods, ModelMethods
 ):

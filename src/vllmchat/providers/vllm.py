@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vllmchat.audio.methods import AudioMethods
 from vllmchat.chat.methods import ChatMethods
+from vllmchat.client.arguments import explain_arguments
 from vllmchat.completions.methods import CompletionMethods
 from vllmchat.generate.methods import GenerateMethods
 from vllmchat.pooling.methods import PoolingMethods
@@ -15,6 +16,7 @@ from vllmchat.tokens.methods import TokenMethods
 from vllmchat.tools.methods import ToolMethods
 
 
+@explain_arguments
 class VLLMProvider(
     ChatMethods,
     StructuredMethods,

@@ -1,0 +1,74 @@
+"""Lets a class explain calls that do not fit the signature of the called method.
+
+Python's own error for such a call names a private class and suggests nothing. A valid call costs one more function
+call; type checkers see the methods as they are written.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from inspect import CO_COROUTINE
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from vllmchat.errors import InvalidRequestError
+
+C = TypeVar("C")
+
+
+def explain_arguments(cls: type[C]) -> type[C]:
+    """Makes the constructor and the public methods of a class raise `InvalidRequestError` for a call that does not fit.
+
+    Args:
+        cls: The class, which is changed in place.
+    """
+    methods: dict[str, FunctionType] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        methods.update({name: each for name, each in vars(base).items() if isinstance(each, FunctionType)})
+    for name, method in methods.items():
+        if name == "__init__" or not name.startswith("_"):
+            wrap = _explained_async if method.__code__.co_flags & CO_COROUTINE else _explained
+            setattr(cls, name, wrap(cls.__name__, method))
+    return cls
+
+
+def _explained(owner: str, method: FunctionType) -> FunctionType:
+    @wraps(method)
+    def call(self: object, /, *args: object, **kwargs: object) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except TypeError as error:
+            if _is_raised_inside(error):
+                raise
+        raise _explanation(owner, method, args, kwargs)
+
+    return call  # type: ignore[return-value] # a function is one
+
+
+def _explained_async(owner: str, method: FunctionType) -> FunctionType:
+    @wraps(method)
+    async def call(self: object, /, *args: object, **kwargs: object) -> Any:
+        try:
+            result = method(self, *args, **kwargs)
+        except TypeError as error:
+            if _is_raised_inside(error):
+                raise
+        else:
+            return await result
+        raise _explanation(owner, method, args, kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def _is_raised_inside(error: TypeError) -> bool:
+    """Whether an error comes from the body of the called method, so that the call itself was valid."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
+def _explanation(
+    owner: str, method: FunctionType, args: tuple[object, ...], kwargs: dict[str, object]
+) -> InvalidRequestError:
+    from vllmchat.client.wrong_arguments import explain_call  # needed only for invalid calls
+
+    return explain_call(owner, method, args, kwargs)
