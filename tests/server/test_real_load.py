@@ -29,6 +29,10 @@ PARAMS = VLLMChatParams(temperature=0, enable_thinking=False)
 LONG = VLLMChatParams(temperature=0, ignore_eos=True, max_tokens=1_900)
 """Some ten seconds of work."""
 
+MANY = 8
+LONGER: VLLMChatParams = {**LONG, "temperature": 0.01, "n": MANY}
+"""Long enough that a busy server still works on it once it has told what it works on."""
+
 SOON = 3.0
 """Seconds within which the server must have stopped; in fact it takes a few milliseconds."""
 
@@ -175,7 +179,7 @@ async def test_leaving_an_asynchronous_call_stops_the_server(
     allm: VLLMProvider, vllm_server: LiveServer, how: str
 ) -> None:
     async def work() -> None:
-        stream = allm.astream("Count from 1 to 100.", **LONG)
+        stream = allm.astream("Count from 1 to 100.", **(LONGER if how == "cancelled stream" else LONG))
         if how == "aclose":
             await anext(stream)
             await stream.aclose()
@@ -189,14 +193,14 @@ async def test_leaving_an_asynchronous_call_stops_the_server(
             async with stream:
                 await stream.until_done()
         else:
-            await allm.achat("Count from 1 to 100.", **LONG)
+            await allm.achat("Count from 1 to 100.", **LONGER)
 
     assert await anyio.to_thread.run_sync(comes_to, vllm_server, 0)
     begun = time.monotonic()
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         if how.startswith("cancelled"):
-            assert await anyio.to_thread.run_sync(comes_to, vllm_server, 1, 3 * SOON)
+            assert await anyio.to_thread.run_sync(comes_to, vllm_server, MANY, 3 * SOON)
             begun = time.monotonic()
             group.cancel_scope.cancel()
     assert await anyio.to_thread.run_sync(comes_to, vllm_server, 0)
