@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Adapter = Callable[[str], "Path"]
 
-ABORT = "0.30"
-"""The first vLLM here that aborts requests by their ids."""
+ABORT = "0.26"
+"""The vLLM that aborts requests by their ids."""
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_prefix_cache_is_emptied(llm: VLLMProvider, admin_server: LiveServer
     assert llm.reset_prefix_cache() is told
 
 
-@pytest.mark.since("0.18", "a pause that keeps what runs")
+@pytest.mark.since("0.16", "a pause that keeps what runs")
 @pytest.mark.anyio
 async def test_pause_and_resume(admin_server: LiveServer, llm: VLLMProvider) -> None:
     async with VLLMProvider(admin_server.model, base_url=admin_server.base_url, api_key=API_KEY) as alone:
