@@ -42,8 +42,7 @@ from vllmchat.checking.rules import (
 )
 from vllmchat.checking.since import SINCE
 from vllmchat.http.timeout import Timeout
-from vllmchat.sampling import formats
-from vllmchat.sampling import params as sampling_params
+from vllmchat.sampling import formats, params as sampling_params
 from vllmchat.schemas import tool_params
 
 if TYPE_CHECKING:

@@ -5,35 +5,18 @@ longer than everything those programs need. So each module of methods imports it
 and uses a stand-in at run time:
 
     if TYPE_CHECKING:
-        from vllmchat.tokens.tokenize import count_request
+        from vllmchat.tokens import tokenize
     else:
-        count_request = lazy("vllmchat.tokens.tokenize", "count_request")
+        tokenize = LazyModule("vllmchat.tokens.tokenize")
 """
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def lazy(home: str, name: str) -> Callable[..., Any]:
-    """A function or class that is imported when it is first called.
-
-    Args:
-        home: The full name of its module.
-        name: Its name in that module.
-    """
-    module = cache(lambda: import_module(home))
-
-    def call(*args: Any, **options: Any) -> Any:
-        # Not cached: a test may have replaced the function temporarily.
-        return getattr(module(), name)(*args, **options)
-
-    return call
+    from types import ModuleType
 
 
 class LazyModule:
@@ -41,6 +24,10 @@ class LazyModule:
 
     def __init__(self, home: str) -> None:
         self._home = home
+        self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self._home), name)
+        if self._module is None:
+            self._module = import_module(self._home)
+        # Not cached: a test may have replaced the attribute temporarily.
+        return getattr(self._module, name)

@@ -63,6 +63,23 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     assert set(vllmchat.__all__) - {"__version__"} <= described
 
 
+PATHS = re.compile(r"^::: (\S+)|(?:from|import) (vllmchat[\w.]*)", re.MULTILINE)
+PUBLIC = re.compile(r"vllmchat(?:\.types)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.massgen")
+
+
+def test_nothing_is_documented_at_an_inner_path() -> None:
+    """What is public is imported from `vllmchat` or `vllmchat.types`; a backend, from its adapter."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    inner = {
+        f"{page.name}: {path}"
+        for page in pages
+        if page.name != "architecture.md"
+        for match in PATHS.finditer(page.read_text(encoding="utf-8"))
+        if not PUBLIC.fullmatch(path := match[1] or match[2])
+    }
+    assert not inner
+
+
 def test_docstrings_are_markdown(site: Path) -> None:
     for name, html in html_pages(site).items():
         if name.startswith("reference/"):

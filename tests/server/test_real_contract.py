@@ -10,8 +10,7 @@ import pytest
 from vllm_releases import DEFAULT
 from vllmchat.chat import params
 from vllmchat.checking.rules import Bounds, Field, fields_of, members
-from vllmchat.sampling import formats
-from vllmchat.sampling import params as sampling_params
+from vllmchat.sampling import formats, params as sampling_params
 from vllmchat.schemas import tool_params
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from vllmchat import (
     SyncProvider,
     VLLMProvider,
 )
-from vllmchat.chat.protocols import AsyncChunks, SyncChunks
+from vllmchat.types import AsyncChunks, SyncChunks
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

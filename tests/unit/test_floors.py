@@ -96,7 +96,7 @@ class Imports(ast.NodeVisitor):
         self.found += [(module, self._for_types, node.lineno) for module in modules]
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Name) and node.func.id in ("lazy", "LazyModule"):
+        if isinstance(node.func, ast.Name) and node.func.id == "LazyModule":
             home = node.args[0]
             if isinstance(home, ast.Constant):
                 self.found.append((str(home.value), self._for_types, node.lineno))
@@ -206,7 +206,44 @@ def test_http_knows_no_endpoint() -> None:
                 for module, for_types, _ in imports(path)
                 if module.startswith("vllmchat.") and not for_types
             }
-            assert known <= {"errors", "http", "version"}, path.relative_to(PACKAGE)
+            assert known <= {"errors", "http", "lazy", "version"}, path.relative_to(PACKAGE)
+
+
+def test_there_is_one_way_to_import_a_module_of_ours_later() -> None:
+    """It is `LazyModule`, one line a module. Only what explains a mistake is imported where it is made."""
+    late = {
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path, part in files()
+        if part != "adapters"
+        for function in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllmchat")
+        if [alias.name for alias in node.names] != ["explain_unknown"]
+    }
+    assert not late
+
+
+def test_a_lazy_module_is_the_one_that_type_checkers_see() -> None:
+    for path, _ in files():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and node.orelse):
+                continue
+            seen = {
+                alias.asname or alias.name: f"{each.module}.{alias.name}"
+                for each in node.body
+                if isinstance(each, ast.ImportFrom)
+                for alias in each.names
+            } | {
+                alias.asname or alias.name: alias.name
+                for each in node.body
+                if isinstance(each, ast.Import)
+                for alias in each.names
+            }
+            for each in node.orelse:
+                if isinstance(each, ast.Assign) and ast.unparse(each.value).startswith("LazyModule("):
+                    name = ast.unparse(each.targets[0])
+                    assert ast.unparse(each.value) == f"LazyModule({seen[name]!r})", path
 
 
 def test_adapters_do_not_import_each_other() -> None:

@@ -34,7 +34,7 @@ from vllmchat import (
     ToolRunStream,
     VLLMProvider,
 )
-from vllmchat.chat.protocols import AsyncChunks, SyncChunks
+from vllmchat.types import AsyncChunks, SyncChunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,19 @@ def test_all_is_complete_and_sorted() -> None:
     assert len(vllmchat.__all__) == len(set(vllmchat.__all__))
     for name in vllmchat.__all__:
         assert getattr(vllmchat, name) is not None
-    assert set(vllmchat.__all__) <= set(dir(vllmchat))
+
+
+def test_only_public_names_are_listed() -> None:
+    """Not its submodules either, nor what the module imports for itself."""
+    code = "import vllmchat, vllmchat.types, json; vllmchat.VLLMProvider; print(json.dumps(dir(vllmchat)))"
+    ran = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == vllmchat.__all__
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from vllmchat import *", names)
+    assert sorted(names.keys() - {"__builtins__"}) == vllmchat.__all__
 
 
 def test_what_is_public_where_it_lives_is_public_here() -> None:
@@ -195,14 +207,14 @@ def test_names_for_type_checkers_are_those_at_run_time() -> None:
         for node in ast.parse(inspect.getsource(vllmchat)).body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
-    told = {
+    imported = {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert set(told) == set(vllmchat.__all__)
-    for name, place in told.items():
+    assert set(imported) == set(vllmchat.__all__)
+    for name, place in imported.items():
         module, _, attribute = place.rpartition(".")
         assert getattr(vllmchat, name) is getattr(import_module(module), attribute)
 

@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from vllmchat.audio import request as requests, stream as streams
     from vllmchat.audio.params import (
         StreamTranscribeParams,
         StreamTranslateParams,
@@ -19,23 +20,14 @@ if TYPE_CHECKING:
     )
     from vllmchat.audio.request import (
         Upload,
-        stream_transcribe_upload,
-        stream_translate_upload,
-        transcribe_upload,
-        translate_upload,
     )
-    from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionStream, transcription_reader
+    from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionStream
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
 else:
-    stream_transcribe_upload = lazy("vllmchat.audio.request", "stream_transcribe_upload")
-    stream_translate_upload = lazy("vllmchat.audio.request", "stream_translate_upload")
-    transcribe_upload = lazy("vllmchat.audio.request", "transcribe_upload")
-    translate_upload = lazy("vllmchat.audio.request", "translate_upload")
-    AsyncTranscriptionStream = lazy("vllmchat.audio.stream", "AsyncTranscriptionStream")
-    TranscriptionStream = lazy("vllmchat.audio.stream", "TranscriptionStream")
-    transcription_reader = lazy("vllmchat.audio.stream", "transcription_reader")
+    requests = LazyModule("vllmchat.audio.request")
+    streams = LazyModule("vllmchat.audio.stream")
 
 
 class AudioMethods(ProviderBase):
@@ -60,13 +52,13 @@ class AudioMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a transcription.
         """
-        return self._run(transcribe_upload(file, params).read(), model)
+        return self._run(requests.transcribe_upload(file, params).read(), model)
 
     async def atranscribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranscribeParams]
     ) -> Transcription:
         """Async version of `transcribe`."""
-        return await self._arun(await transcribe_upload(file, params).aread(), model)
+        return await self._arun(await requests.transcribe_upload(file, params).aread(), model)
 
     def translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
@@ -86,13 +78,13 @@ class AudioMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a translation.
         """
-        return self._run(translate_upload(file, params).read(), model)
+        return self._run(requests.translate_upload(file, params).read(), model)
 
     async def atranslate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
     ) -> Transcription:
         """Async version of `translate`."""
-        return await self._arun(await translate_upload(file, params).aread(), model)
+        return await self._arun(await requests.translate_upload(file, params).aread(), model)
 
     def stream_transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
@@ -110,13 +102,13 @@ class AudioMethods(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
-        return self._stream_audio(stream_transcribe_upload(file, params), model)
+        return self._stream_audio(requests.stream_transcribe_upload(file, params), model)
 
     def astream_transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
     ) -> AsyncTranscriptionStream:
         """Async version of `stream_transcribe`."""
-        return self._astream_audio(stream_transcribe_upload(file, params), model)
+        return self._astream_audio(requests.stream_transcribe_upload(file, params), model)
 
     def stream_translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
@@ -134,19 +126,23 @@ class AudioMethods(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
-        return self._stream_audio(stream_translate_upload(file, params), model)
+        return self._stream_audio(requests.stream_translate_upload(file, params), model)
 
     def astream_translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
     ) -> AsyncTranscriptionStream:
         """Async version of `stream_translate`."""
-        return self._astream_audio(stream_translate_upload(file, params), model)
+        return self._astream_audio(requests.stream_translate_upload(file, params), model)
 
     def _stream_audio(self, upload: Upload, model: str | None) -> TranscriptionStream:
-        return TranscriptionStream(transcription_reader(), partial(self._open_audio, upload, model))
+        return streams.TranscriptionStream(
+            streams.transcription_reader(), partial(self._open_audio, upload, model)
+        )
 
     def _astream_audio(self, upload: Upload, model: str | None) -> AsyncTranscriptionStream:
-        return AsyncTranscriptionStream(transcription_reader(), partial(self._aopen_audio, upload, model))
+        return streams.AsyncTranscriptionStream(
+            streams.transcription_reader(), partial(self._aopen_audio, upload, model)
+        )
 
     def _open_audio(self, upload: Upload, model: str | None) -> SyncExchange:
         return self._open(upload.read(), model)

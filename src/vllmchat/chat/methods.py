@@ -8,35 +8,33 @@ from typing import TYPE_CHECKING
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.request import chat_request
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Unpack
 
-    from vllmchat.chat.batch import batch_request
+    from vllmchat.chat import batch, limits, stream as streams
     from vllmchat.chat.completion import ChatCompletion
-    from vllmchat.chat.limits import limits_of
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
     from vllmchat.client.request import JSONRequest
 else:
-    batch_request = lazy("vllmchat.chat.batch", "batch_request")
-    limits_of = lazy("vllmchat.chat.limits", "limits_of")
-    AsyncChatStream = lazy("vllmchat.chat.stream", "AsyncChatStream")
-    ChatStream = lazy("vllmchat.chat.stream", "ChatStream")
+    batch = LazyModule("vllmchat.chat.batch")
+    limits = LazyModule("vllmchat.chat.limits")
+    streams = LazyModule("vllmchat.chat.stream")
 
 
 class ChatStreams(ProviderBase):
     """How chats are streamed."""
 
     def _stream_chat(self, request: JSONRequest[ChatCompletion], model: str | None) -> ChatStream:
-        return ChatStream(limits_of(request.params), partial(self._open, request, model))
+        return streams.ChatStream(limits.limits_of(request.params), partial(self._open, request, model))
 
     def _astream_chat(self, request: JSONRequest[ChatCompletion], model: str | None) -> AsyncChatStream:
-        return AsyncChatStream(limits_of(request.params), partial(self._aopen, request, model))
+        return streams.AsyncChatStream(limits.limits_of(request.params), partial(self._aopen, request, model))
 
 
 class ChatMethods(ChatStreams):
@@ -113,13 +111,13 @@ class ChatMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion, or does not have one reply for each conversation.
         """
-        return self._run(batch_request(conversations, params), model)
+        return self._run(batch.batch_request(conversations, params), model)
 
     async def achat_batch(
         self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
         """Async version of `chat_batch`."""
-        return await self._arun(batch_request(conversations, params), model)
+        return await self._arun(batch.batch_request(conversations, params), model)
 
 
 class OpenAIChatMethods(ChatStreams):

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Final
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import JSONRequest
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vllmchat.chat.completion import ChatCompletion, decode_completion
-    from vllmchat.chat.limits import limits_of
+    from vllmchat.chat import completion as completions, limits as call_limits
+    from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.checking.validator import CheckedParams, Validator
     from vllmchat.errors import Problem
     from vllmchat.http.call import Response
 else:
-    decode_completion = lazy("vllmchat.chat.completion", "decode_completion")
-    limits_of = lazy("vllmchat.chat.limits", "limits_of")
+    completions = LazyModule("vllmchat.chat.completion")
+    call_limits = LazyModule("vllmchat.chat.limits")
 
 NEEDS: Final = (
     "Check base_url, and that the server has a generating model: one started with --runner pooling does not."
@@ -65,7 +65,7 @@ def chat_request(
 
 
 def _read(reply: Response, params: CheckedParams) -> ChatCompletion:
-    completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    completion = completions.decode_completion(reply.body, request_id=reply.head.request_id)
     if any(choice.message.tool_calls for choice in completion.choices):
-        limits_of(params).mark(completion)
+        call_limits.limits_of(params).mark(completion)
     return completion

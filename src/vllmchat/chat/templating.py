@@ -12,9 +12,13 @@ from vllmchat.checking.describe import as_list, format_value
 from vllmchat.checking.rules import Default, Needs, Since
 from vllmchat.checking.validator import CrossFieldRule
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
+    from vllmchat.schemas import functions
+else:
+    functions = LazyModule("vllmchat.schemas.functions")
 
 
 class TemplatingBase(TypedDict, total=False):
@@ -120,8 +124,6 @@ def convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     tools = as_list(value)
     if tools is None or not any(map(callable, tools)):
         return value, ()
-    from vllmchat.schemas import functions as functions  # needed only for functions
-
     return functions.convert_tools(tools, path)
 
 

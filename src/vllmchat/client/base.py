@@ -15,14 +15,14 @@ from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.transport.httpx_client import USER_AGENT, timeout_of
 from vllmchat.http.url import BaseURL
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.client.discovery import model_flow, version_flow
+    from vllmchat.client import discovery
     from vllmchat.client.request import Request
     from vllmchat.http.call import Call
     from vllmchat.http.clock import Clock
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from vllmchat.http.flow import Flow
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
 else:
-    model_flow = lazy("vllmchat.client.discovery", "model_flow")
-    version_flow = lazy("vllmchat.client.discovery", "version_flow")
+    discovery = LazyModule("vllmchat.client.discovery")
 
 T = TypeVar("T")
 
@@ -186,12 +185,12 @@ class ProviderBase:
         found = self._found
         name = self._known_model(model)
         if name is None:
-            flow = partial(model_flow, found, timeout)
+            flow = partial(discovery.model_flow, found, timeout)
             name = yield from Lookup("model", lambda: found.model, flow, timeout)
         if self._has_version and request.needs_version:
             version = found.version
             if version is None:
-                ask = partial(version_flow, found, timeout)
+                ask = partial(discovery.version_flow, found, timeout)
                 version = yield from Lookup("version", lambda: found.version, ask, timeout)
             request = request.for_version(version)
         return request.call(name, timeout)

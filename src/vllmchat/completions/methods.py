@@ -6,35 +6,31 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.client.request import JSONRequest
-    from vllmchat.completions.check import check_openai, check_vllm
+    from vllmchat.completions import check as checks, request as requests, stream as streams
     from vllmchat.completions.completion import TextCompletion
     from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
     from vllmchat.completions.prompt import Prompt
-    from vllmchat.completions.request import complete_request
-    from vllmchat.completions.stream import AsyncTextStream, TextStream, text_reader
+    from vllmchat.completions.stream import AsyncTextStream, TextStream
 else:
-    check_openai = lazy("vllmchat.completions.check", "check_openai")
-    check_vllm = lazy("vllmchat.completions.check", "check_vllm")
-    complete_request = lazy("vllmchat.completions.request", "complete_request")
-    AsyncTextStream = lazy("vllmchat.completions.stream", "AsyncTextStream")
-    TextStream = lazy("vllmchat.completions.stream", "TextStream")
-    text_reader = lazy("vllmchat.completions.stream", "text_reader")
+    checks = LazyModule("vllmchat.completions.check")
+    requests = LazyModule("vllmchat.completions.request")
+    streams = LazyModule("vllmchat.completions.stream")
 
 
 class _TextStreams(ProviderBase):
     """Creates streams of completions."""
 
     def _stream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> TextStream:
-        return TextStream(text_reader(request), partial(self._open, request, model))
+        return streams.TextStream(streams.text_reader(request), partial(self._open, request, model))
 
     def _astream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> AsyncTextStream:
-        return AsyncTextStream(text_reader(request), partial(self._aopen, request, model))
+        return streams.AsyncTextStream(streams.text_reader(request), partial(self._aopen, request, model))
 
 
 class CompletionMethods(_TextStreams):
@@ -60,7 +56,7 @@ class CompletionMethods(_TextStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a completion.
         """
-        return self._run(complete_request(prompt, params, check_vllm, stream=False), model)
+        return self._run(requests.complete_request(prompt, params, checks.check_vllm, stream=False), model)
 
     async def acomplete(
         self,
@@ -70,7 +66,9 @@ class CompletionMethods(_TextStreams):
         **params: Unpack[VLLMCompletionParams],
     ) -> TextCompletion:
         """Async version of `complete`."""
-        return await self._arun(complete_request(prompt, params, check_vllm, stream=False), model)
+        return await self._arun(
+            requests.complete_request(prompt, params, checks.check_vllm, stream=False), model
+        )
 
     def stream_complete(
         self,
@@ -92,7 +90,7 @@ class CompletionMethods(_TextStreams):
         Raises:
             InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
-        request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
+        request = requests.complete_request(prompt, params, checks.check_vllm, stream=True, ask_usage=True)
         return self._stream_text(request, model)
 
     def astream_complete(
@@ -103,7 +101,7 @@ class CompletionMethods(_TextStreams):
         **params: Unpack[VLLMCompletionParams],
     ) -> AsyncTextStream:
         """Async version of `stream_complete`."""
-        request = complete_request(prompt, params, check_vllm, stream=True, ask_usage=True)
+        request = requests.complete_request(prompt, params, checks.check_vllm, stream=True, ask_usage=True)
         return self._astream_text(request, model)
 
 
@@ -126,13 +124,15 @@ class OpenAICompletionMethods(_TextStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a completion.
         """
-        return self._run(complete_request(prompt, params, check_openai, stream=False), model)
+        return self._run(requests.complete_request(prompt, params, checks.check_openai, stream=False), model)
 
     async def acomplete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> TextCompletion:
         """Async version of `complete`."""
-        return await self._arun(complete_request(prompt, params, check_openai, stream=False), model)
+        return await self._arun(
+            requests.complete_request(prompt, params, checks.check_openai, stream=False), model
+        )
 
     def stream_complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
@@ -150,10 +150,14 @@ class OpenAICompletionMethods(_TextStreams):
         Raises:
             InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
-        return self._stream_text(complete_request(prompt, params, check_openai, stream=True), model)
+        return self._stream_text(
+            requests.complete_request(prompt, params, checks.check_openai, stream=True), model
+        )
 
     def astream_complete(
         self, prompt: Prompt, *, model: str | None = None, **params: Unpack[CompletionParams]
     ) -> AsyncTextStream:
         """Async version of `stream_complete`."""
-        return self._astream_text(complete_request(prompt, params, check_openai, stream=True), model)
+        return self._astream_text(
+            requests.complete_request(prompt, params, checks.check_openai, stream=True), model
+        )

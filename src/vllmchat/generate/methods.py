@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -15,23 +15,17 @@ if TYPE_CHECKING:
     from vllmchat.chat.params import VLLMChatParams
     from vllmchat.completions.params import VLLMCompletionParams
     from vllmchat.completions.prompt import Prompt
+    from vllmchat.generate import request as requests, stream as streams
     from vllmchat.generate.generation import Generation
     from vllmchat.generate.params import GenerateParams
     from vllmchat.generate.rendered import RenderedPrompt
     from vllmchat.generate.request import (
         TokenPrompt,
-        generate_request,
-        render_completion_request,
-        render_request,
     )
-    from vllmchat.generate.stream import AsyncGenerationStream, GenerationStream, generation_reader
+    from vllmchat.generate.stream import AsyncGenerationStream, GenerationStream
 else:
-    generate_request = lazy("vllmchat.generate.request", "generate_request")
-    render_completion_request = lazy("vllmchat.generate.request", "render_completion_request")
-    render_request = lazy("vllmchat.generate.request", "render_request")
-    AsyncGenerationStream = lazy("vllmchat.generate.stream", "AsyncGenerationStream")
-    GenerationStream = lazy("vllmchat.generate.stream", "GenerationStream")
-    generation_reader = lazy("vllmchat.generate.stream", "generation_reader")
+    requests = LazyModule("vllmchat.generate.request")
+    streams = LazyModule("vllmchat.generate.stream")
 
 
 class GenerateMethods(ProviderBase):
@@ -55,13 +49,13 @@ class GenerateMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a rendered prompt.
         """
-        return self._run(render_request(messages, params), model)
+        return self._run(requests.render_request(messages, params), model)
 
     async def arender(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> RenderedPrompt:
         """Async version of `render`."""
-        return await self._arun(render_request(messages, params), model)
+        return await self._arun(requests.render_request(messages, params), model)
 
     def render_completion(
         self,
@@ -88,7 +82,7 @@ class GenerateMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list of rendered prompts.
         """
-        return self._run(render_completion_request(prompt, params), model)
+        return self._run(requests.render_completion_request(prompt, params), model)
 
     async def arender_completion(
         self,
@@ -98,7 +92,7 @@ class GenerateMethods(ProviderBase):
         **params: Unpack[VLLMCompletionParams],
     ) -> list[RenderedPrompt]:
         """Async version of `render_completion`."""
-        return await self._arun(render_completion_request(prompt, params), model)
+        return await self._arun(requests.render_completion_request(prompt, params), model)
 
     def generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
@@ -118,13 +112,13 @@ class GenerateMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a generation.
         """
-        return self._run(generate_request(prompt, params, stream=False), model)
+        return self._run(requests.generate_request(prompt, params, stream=False), model)
 
     async def agenerate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> Generation:
         """Async version of `generate`."""
-        return await self._arun(generate_request(prompt, params, stream=False), model)
+        return await self._arun(requests.generate_request(prompt, params, stream=False), model)
 
     def stream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
@@ -144,12 +138,16 @@ class GenerateMethods(ProviderBase):
         Raises:
             InvalidRequestError: The prompt or a parameter is invalid. Other errors are raised by the stream.
         """
-        request = generate_request(prompt, params, stream=True)
-        return GenerationStream(generation_reader(request), partial(self._open, request, model))
+        request = requests.generate_request(prompt, params, stream=True)
+        return streams.GenerationStream(
+            streams.generation_reader(request), partial(self._open, request, model)
+        )
 
     def astream_generate(
         self, prompt: TokenPrompt, *, model: str | None = None, **params: Unpack[GenerateParams]
     ) -> AsyncGenerationStream:
         """Async version of `stream_generate`."""
-        request = generate_request(prompt, params, stream=True)
-        return AsyncGenerationStream(generation_reader(request), partial(self._aopen, request, model))
+        request = requests.generate_request(prompt, params, stream=True)
+        return streams.AsyncGenerationStream(
+            streams.generation_reader(request), partial(self._aopen, request, model)
+        )

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 from vllmchat.http.client import AsyncClient, SyncClient
 from vllmchat.http.transport.httpx_client import UserAsyncClient, UserSyncClient, check_clients
 from vllmchat.http.transport.proxy import proxy_for
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     import ssl
 
     from vllmchat.http.exchange import AsyncTransport, SyncTransport
+    from vllmchat.http.transport import connection, pool
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
     from vllmchat.http.transport.proxy import Proxy
     from vllmchat.http.url import BaseURL
-
+else:
+    connection = LazyModule("vllmchat.http.transport.connection")
+    pool = LazyModule("vllmchat.http.transport.pool")
 
 Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
 """True for the usual certificates, a path to others, an `ssl.SSLContext`, or False to accept any certificate."""
@@ -106,17 +110,11 @@ class _TLS:
 
 
 def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncTransport:
-    from vllmchat.http.transport.connection import Route
-    from vllmchat.http.transport.pool import SyncPool
-
-    return SyncPool(Route(base, tls, proxy), max_connections)
+    return pool.SyncPool(connection.Route(base, tls, proxy), max_connections)
 
 
 def _async_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> AsyncTransport:
-    from vllmchat.http.transport.connection import Route
-    from vllmchat.http.transport.pool import AsyncPool
-
-    return AsyncPool(Route(base, tls, proxy), max_connections)
+    return pool.AsyncPool(connection.Route(base, tls, proxy), max_connections)
 
 
 def _only_async() -> NoReturn:

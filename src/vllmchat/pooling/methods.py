@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Unpack
 
-    from vllmchat.pooling.embeddings import Embeddings, embed_request
+    from vllmchat.pooling import embeddings, outputs, scores
+    from vllmchat.pooling.embeddings import Embeddings
     from vllmchat.pooling.inputs import Inputs
-    from vllmchat.pooling.outputs import Classifications, PoolingOutputs, classify_request, pool_request
+    from vllmchat.pooling.outputs import Classifications, PoolingOutputs
     from vllmchat.pooling.params import (
         ClassifyParams,
         EmbedParams,
@@ -22,13 +23,11 @@ if TYPE_CHECKING:
         RerankParams,
         ScoreParams,
     )
-    from vllmchat.pooling.scores import Ranking, Scorable, Scores, rerank_request, score_request
+    from vllmchat.pooling.scores import Ranking, Scorable, Scores
 else:
-    embed_request = lazy("vllmchat.pooling.embeddings", "embed_request")
-    classify_request = lazy("vllmchat.pooling.outputs", "classify_request")
-    pool_request = lazy("vllmchat.pooling.outputs", "pool_request")
-    rerank_request = lazy("vllmchat.pooling.scores", "rerank_request")
-    score_request = lazy("vllmchat.pooling.scores", "score_request")
+    embeddings = LazyModule("vllmchat.pooling.embeddings")
+    outputs = LazyModule("vllmchat.pooling.outputs")
+    scores = LazyModule("vllmchat.pooling.scores")
 
 
 class PoolingMethods(ProviderBase):
@@ -56,7 +55,7 @@ class PoolingMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list with one embedding per input.
         """
-        return self._run(embed_request(input, params), model)
+        return self._run(embeddings.embed_request(input, params), model)
 
     async def aembed(
         self,
@@ -66,7 +65,7 @@ class PoolingMethods(ProviderBase):
         **params: Unpack[EmbedParams],
     ) -> Embeddings:
         """Async version of `embed`."""
-        return await self._arun(embed_request(input, params), model)
+        return await self._arun(embeddings.embed_request(input, params), model)
 
     def pool(
         self,
@@ -89,7 +88,7 @@ class PoolingMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list with one output per input.
         """
-        return self._run(pool_request(input, params), model)
+        return self._run(outputs.pool_request(input, params), model)
 
     async def apool(
         self,
@@ -99,7 +98,7 @@ class PoolingMethods(ProviderBase):
         **params: Unpack[PoolParams],
     ) -> PoolingOutputs:
         """Async version of `pool`."""
-        return await self._arun(pool_request(input, params), model)
+        return await self._arun(outputs.pool_request(input, params), model)
 
     def classify(
         self,
@@ -123,7 +122,7 @@ class PoolingMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list with one class per input.
         """
-        return self._run(classify_request(input, params), model)
+        return self._run(outputs.classify_request(input, params), model)
 
     async def aclassify(
         self,
@@ -133,7 +132,7 @@ class PoolingMethods(ProviderBase):
         **params: Unpack[ClassifyParams],
     ) -> Classifications:
         """Async version of `classify`."""
-        return await self._arun(classify_request(input, params), model)
+        return await self._arun(outputs.classify_request(input, params), model)
 
     def score(
         self,
@@ -158,7 +157,7 @@ class PoolingMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list with one score per pair.
         """
-        return self._run(score_request(data_1, data_2, params), model)
+        return self._run(scores.score_request(data_1, data_2, params), model)
 
     async def ascore(
         self,
@@ -169,7 +168,7 @@ class PoolingMethods(ProviderBase):
         **params: Unpack[ScoreParams],
     ) -> Scores:
         """Async version of `score`."""
-        return await self._arun(score_request(data_1, data_2, params), model)
+        return await self._arun(scores.score_request(data_1, data_2, params), model)
 
     def rerank(
         self,
@@ -194,7 +193,7 @@ class PoolingMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a ranking.
         """
-        return self._run(rerank_request(query, documents, params), model)
+        return self._run(scores.rerank_request(query, documents, params), model)
 
     async def arerank(
         self,
@@ -205,4 +204,4 @@ class PoolingMethods(ProviderBase):
         **params: Unpack[RerankParams],
     ) -> Ranking:
         """Async version of `rerank`."""
-        return await self._arun(rerank_request(query, documents, params), model)
+        return await self._arun(scores.rerank_request(query, documents, params), model)

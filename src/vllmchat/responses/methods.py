@@ -6,20 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from vllmchat.responses import request as requests, stream as streams
     from vllmchat.responses.params import ResponseParams
-    from vllmchat.responses.request import ResponseInput, respond_request
+    from vllmchat.responses.request import ResponseInput
     from vllmchat.responses.response import ModelResponse
-    from vllmchat.responses.stream import AsyncResponseStream, ResponseReader, ResponseStream
+    from vllmchat.responses.stream import AsyncResponseStream, ResponseStream
 else:
-    respond_request = lazy("vllmchat.responses.request", "respond_request")
-    AsyncResponseStream = lazy("vllmchat.responses.stream", "AsyncResponseStream")
-    ResponseReader = lazy("vllmchat.responses.stream", "ResponseReader")
-    ResponseStream = lazy("vllmchat.responses.stream", "ResponseStream")
+    requests = LazyModule("vllmchat.responses.request")
+    streams = LazyModule("vllmchat.responses.stream")
 
 
 class ResponsesMethods(ProviderBase):
@@ -46,7 +45,7 @@ class ResponsesMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a Responses API response.
         """
-        return self._run(respond_request(input, params, stream=False), model)
+        return self._run(requests.respond_request(input, params, stream=False), model)
 
     async def arespond(
         self,
@@ -56,7 +55,7 @@ class ResponsesMethods(ProviderBase):
         **params: Unpack[ResponseParams],
     ) -> ModelResponse:
         """Async version of `respond`."""
-        return await self._arun(respond_request(input, params, stream=False), model)
+        return await self._arun(requests.respond_request(input, params, stream=False), model)
 
     def stream_respond(
         self,
@@ -77,8 +76,8 @@ class ResponsesMethods(ProviderBase):
         Raises:
             InvalidRequestError: The input or a parameter is invalid. Other errors are raised by the stream.
         """
-        request = respond_request(input, params, stream=True)
-        return ResponseStream(ResponseReader(), partial(self._open, request, model))
+        request = requests.respond_request(input, params, stream=True)
+        return streams.ResponseStream(streams.ResponseReader(), partial(self._open, request, model))
 
     def astream_respond(
         self,
@@ -88,5 +87,5 @@ class ResponsesMethods(ProviderBase):
         **params: Unpack[ResponseParams],
     ) -> AsyncResponseStream:
         """Async version of `stream_respond`."""
-        request = respond_request(input, params, stream=True)
-        return AsyncResponseStream(ResponseReader(), partial(self._aopen, request, model))
+        request = requests.respond_request(input, params, stream=True)
+        return streams.AsyncResponseStream(streams.ResponseReader(), partial(self._aopen, request, model))

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.checking.describe import as_mapping, format_value
 from vllmchat.errors import Problem
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from vllmchat.checking.validator import Convert, CrossFieldRule
+    from vllmchat.schemas import types
+else:
+    types = LazyModule("vllmchat.schemas.types")
 
 
 def _forced(fields: Mapping[str, object], wrong: frozenset[str]) -> bool:
@@ -178,18 +182,14 @@ def _ignored_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
 def _convert_response_format(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     if as_mapping(value) is not None:
         return value, ()
-    from vllmchat.schemas.types import convert_response_format  # needed only for types
-
-    return convert_response_format(value, path)
+    return types.convert_response_format(value, path)
 
 
 def _convert_structured_outputs(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     kind = (as_mapping(value) or {}).get("json")
     if kind is None or isinstance(kind, str) or as_mapping(kind) is not None:
         return value, ()
-    from vllmchat.schemas.types import convert_structured_outputs
-
-    return convert_structured_outputs(value, path)
+    return types.convert_structured_outputs(value, path)
 
 
 CONSTRAINT_CONVERT: Final[dict[str, Convert]] = {

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING
 
 from vllmchat.checking.call_params import checked_seconds
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from vllmchat.client.discovery import ModelList, models_request, version_request
+    from vllmchat.client import discovery
+    from vllmchat.client.discovery import ModelList
     from vllmchat.http.timeout import Timeout
-    from vllmchat.server.metrics import Metrics, metrics_request
-    from vllmchat.server.status import Readiness, health_request, load_request
+    from vllmchat.server import metrics, status
+    from vllmchat.server.metrics import Metrics
 else:
-    metrics_request = lazy("vllmchat.server.metrics", "metrics_request")
-    models_request = lazy("vllmchat.client.discovery", "models_request")
-    Readiness = lazy("vllmchat.server.status", "Readiness")
-    health_request = lazy("vllmchat.server.status", "health_request")
-    load_request = lazy("vllmchat.server.status", "load_request")
-    version_request = lazy("vllmchat.client.discovery", "version_request")
+    discovery = LazyModule("vllmchat.client.discovery")
+    metrics = LazyModule("vllmchat.server.metrics")
+    status = LazyModule("vllmchat.server.status")
 
 
 class ModelMethods(ProviderBase):
@@ -37,11 +35,11 @@ class ModelMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list of models.
         """
-        return self._run(models_request(timeout))
+        return self._run(discovery.models_request(timeout))
 
     async def amodels(self, *, timeout: float | Timeout | None = None) -> ModelList:
         """Async version of `models`."""
-        return await self._arun(models_request(timeout))
+        return await self._arun(discovery.models_request(timeout))
 
 
 class ServerMethods(ModelMethods):
@@ -58,11 +56,11 @@ class ServerMethods(ModelMethods):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a version.
         """
-        return self._run(version_request(timeout))
+        return self._run(discovery.version_request(timeout))
 
     async def aversion(self, *, timeout: float | Timeout | None = None) -> str:
         """Async version of `version`."""
-        return await self._arun(version_request(timeout))
+        return await self._arun(discovery.version_request(timeout))
 
     def health(self, *, timeout: float | Timeout | None = None) -> bool:
         """Checks whether the server's engine is running. No key is needed, and nothing is generated.
@@ -77,11 +75,11 @@ class ServerMethods(ModelMethods):
             APIConnectionError: No response arrived.
             APIStatusError: The server returned another error.
         """
-        return self._run(health_request(timeout))
+        return self._run(status.health_request(timeout))
 
     async def ahealth(self, *, timeout: float | Timeout | None = None) -> bool:
         """Async version of `health`."""
-        return await self._arun(health_request(timeout))
+        return await self._arun(status.health_request(timeout))
 
     def ready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
         """Waits until the server is healthy and serves the model, for example after starting it.
@@ -100,12 +98,12 @@ class ServerMethods(ModelMethods):
             ResponseError: The response is not from a server of this kind.
             InvalidRequestError: `timeout` is not a positive number.
         """
-        wait = Readiness(model or self.model, checked_seconds(timeout), self._sync_timeout)
+        wait = status.Readiness(model or self.model, checked_seconds(timeout), self._sync_timeout)
         self._follow(wait.flow, wait.timeout)
 
     async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
         """Async version of `ready`."""
-        wait = Readiness(model or self.model, checked_seconds(timeout), self._async_timeout)
+        wait = status.Readiness(model or self.model, checked_seconds(timeout), self._async_timeout)
         await self._afollow(wait.flow, wait.timeout)
 
     def load(self, *, timeout: float | Timeout | None = None) -> int:
@@ -121,11 +119,11 @@ class ServerMethods(ModelMethods):
             APIConnectionError: No response arrived.
             ResponseError: The response has no load.
         """
-        return self._run(load_request(timeout))
+        return self._run(status.load_request(timeout))
 
     async def aload(self, *, timeout: float | Timeout | None = None) -> int:
         """Async version of `load`."""
-        return await self._arun(load_request(timeout))
+        return await self._arun(status.load_request(timeout))
 
     def metrics(self, *, timeout: float | Timeout | None = None) -> Metrics:
         """Returns the server's metrics. Needs `pip install 'vllmchat[metrics]'`.
@@ -139,8 +137,8 @@ class ServerMethods(ModelMethods):
             APIConnectionError: No response arrived.
             ResponseError: The response is not in the Prometheus text format.
         """
-        return self._run(metrics_request(timeout))
+        return self._run(metrics.metrics_request(timeout))
 
     async def ametrics(self, *, timeout: float | Timeout | None = None) -> Metrics:
         """Async version of `metrics`."""
-        return await self._arun(metrics_request(timeout))
+        return await self._arun(metrics.metrics_request(timeout))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.methods import ChatStreams
 from vllmchat.chat.request import chat_request
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.client.request import JSONRequest
     from vllmchat.errors import Problem
+    from vllmchat.structured import choices, output_type as output_types, stream as streams
     from vllmchat.structured.choices import Choices
-    from vllmchat.structured.output_type import OutputType, Parsed
+    from vllmchat.structured.output_type import Parsed
     from vllmchat.structured.stream import AsyncParseStream, ParseStream
 
     Params: TypeAlias = Mapping[str, object]
+else:
+    choices = LazyModule("vllmchat.structured.choices")
+    output_types = LazyModule("vllmchat.structured.output_type")
+    streams = LazyModule("vllmchat.structured.stream")
 
 T = TypeVar("T")
 S = TypeVar("S", bound=str)
@@ -56,7 +62,7 @@ class StructuredMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        output_type = _output_type(kind, wrap=False)
+        output_type = output_types.OutputType(kind, wrap=False)
         return output_type.read(
             self._run(_vllm(messages, output_type.request_params, params, stream=False), model)
         )
@@ -70,7 +76,7 @@ class StructuredMethods(ChatStreams):
         **params: Unpack[VLLMChatParams],
     ) -> Parsed[T]:
         """Async version of `parse`."""
-        output_type = _output_type(kind, wrap=False)
+        output_type = output_types.OutputType(kind, wrap=False)
         return output_type.read(
             await self._arun(_vllm(messages, output_type.request_params, params, stream=False), model)
         )
@@ -97,10 +103,8 @@ class StructuredMethods(ChatStreams):
             InvalidRequestError: The type has no JSON schema, or a parameter is invalid. Other errors are raised
                 by the stream.
         """
-        from vllmchat.structured.stream import ParseStream
-
-        output_type = _output_type(kind, wrap=False)
-        return ParseStream(
+        output_type = output_types.OutputType(kind, wrap=False)
+        return streams.ParseStream(
             output_type,
             self._stream_chat(_vllm(messages, output_type.request_params, params, stream=True), model),
         )
@@ -114,10 +118,8 @@ class StructuredMethods(ChatStreams):
         **params: Unpack[VLLMChatParams],
     ) -> AsyncParseStream[T]:
         """Async version of `stream_parse`."""
-        from vllmchat.structured.stream import AsyncParseStream
-
-        output_type = _output_type(kind, wrap=False)
-        return AsyncParseStream(
+        output_type = output_types.OutputType(kind, wrap=False)
+        return streams.AsyncParseStream(
             output_type,
             self._astream_chat(_vllm(messages, output_type.request_params, params, stream=True), model),
         )
@@ -178,7 +180,7 @@ class StructuredMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        chosen = _choices(options)
+        chosen = choices.Choices(options)
         return chosen.read(self._run(_vllm(messages, _choice(chosen), params, stream=False), model))
 
     @overload
@@ -220,7 +222,7 @@ class StructuredMethods(ChatStreams):
         **params: Unpack[VLLMChatParams],
     ) -> S:
         """Async version of `choose`."""
-        chosen = _choices(options)
+        chosen = choices.Choices(options)
         return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
 
 
@@ -249,7 +251,7 @@ class OpenAIStructuredMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        output_type = _output_type(kind, wrap=True)
+        output_type = output_types.OutputType(kind, wrap=True)
         return output_type.read(
             self._run(_openai(messages, output_type.request_params, params, stream=False), model)
         )
@@ -258,7 +260,7 @@ class OpenAIStructuredMethods(ChatStreams):
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> Parsed[T]:
         """Async version of `parse`."""
-        output_type = _output_type(kind, wrap=True)
+        output_type = output_types.OutputType(kind, wrap=True)
         return output_type.read(
             await self._arun(_openai(messages, output_type.request_params, params, stream=False), model)
         )
@@ -280,10 +282,8 @@ class OpenAIStructuredMethods(ChatStreams):
             InvalidRequestError: The type has no JSON schema, or a parameter is invalid. Other errors are raised
                 by the stream.
         """
-        from vllmchat.structured.stream import ParseStream
-
-        output_type = _output_type(kind, wrap=True)
-        return ParseStream(
+        output_type = output_types.OutputType(kind, wrap=True)
+        return streams.ParseStream(
             output_type,
             self._stream_chat(_openai(messages, output_type.request_params, params, stream=True), model),
         )
@@ -292,10 +292,8 @@ class OpenAIStructuredMethods(ChatStreams):
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncParseStream[T]:
         """Async version of `stream_parse`."""
-        from vllmchat.structured.stream import AsyncParseStream
-
-        output_type = _output_type(kind, wrap=True)
-        return AsyncParseStream(
+        output_type = output_types.OutputType(kind, wrap=True)
+        return streams.AsyncParseStream(
             output_type,
             self._astream_chat(_openai(messages, output_type.request_params, params, stream=True), model),
         )
@@ -353,8 +351,8 @@ class OpenAIStructuredMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        chosen = _choices(options)
-        output_type = _output_type(chosen.literal, wrap=True)
+        chosen = choices.Choices(options)
+        output_type = output_types.OutputType(chosen.literal, wrap=True)
         reply = self._run(_openai(messages, output_type.request_params, params, stream=False), model)
         return chosen.named(output_type.read(reply).value)
 
@@ -392,8 +390,8 @@ class OpenAIStructuredMethods(ChatStreams):
         **params: Unpack[ChatParams],
     ) -> S:
         """Async version of `choose`."""
-        chosen = _choices(options)
-        output_type = _output_type(chosen.literal, wrap=True)
+        chosen = choices.Choices(options)
+        output_type = output_types.OutputType(chosen.literal, wrap=True)
         reply = await self._arun(_openai(messages, output_type.request_params, params, stream=False), model)
         return chosen.named(output_type.read(reply).value)
 
@@ -416,26 +414,9 @@ def _openai(
     )
 
 
-# Imported on first use: plain chats do not need these modules.
-
-
-def _output_type(kind: TypeForm[T], *, wrap: bool) -> OutputType[T]:
-    from vllmchat.structured.output_type import OutputType
-
-    return OutputType(kind, wrap=wrap)
-
-
-def _choices(options: type[S] | Sequence[S] | TypeForm[S]) -> Choices[S]:
-    from vllmchat.structured.choices import Choices
-
-    return Choices(options)
-
-
 def _collected(params: Params) -> tuple[Params, list[Problem]]:
     """Returns the parameters that a parsing method can have, and the problems of the others."""
-    from vllmchat.structured.output_type import check_single
-
-    found = check_single(params)
+    found = output_types.check_single(params)
     wrong = {problem.parameter for problem in found}
     return {name: value for name, value in params.items() if name not in wrong}, found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.client.base import ProviderBase
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,20 +13,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.messages import Messages
+    from vllmchat.tokens import tokenize
     from vllmchat.tokens.tokenize import (
         CountTokensParams,
         DetokenizeParams,
         Tokenizable,
         Tokenization,
         TokenizeParams,
-        count_request,
-        detokenize_request,
-        tokenize_request,
     )
 else:
-    count_request = lazy("vllmchat.tokens.tokenize", "count_request")
-    detokenize_request = lazy("vllmchat.tokens.tokenize", "detokenize_request")
-    tokenize_request = lazy("vllmchat.tokens.tokenize", "tokenize_request")
+    tokenize = LazyModule("vllmchat.tokens.tokenize")
 
 
 class TokenMethods(ProviderBase):
@@ -51,13 +47,13 @@ class TokenMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list of tokens.
         """
-        return self._run(tokenize_request(prompt, params), model)
+        return self._run(tokenize.tokenize_request(prompt, params), model)
 
     async def atokenize(
         self, prompt: Tokenizable, *, model: str | None = None, **params: Unpack[TokenizeParams]
     ) -> Tokenization:
         """Async version of `tokenize`."""
-        return await self._arun(tokenize_request(prompt, params), model)
+        return await self._arun(tokenize.tokenize_request(prompt, params), model)
 
     def count_tokens(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CountTokensParams]
@@ -77,13 +73,13 @@ class TokenMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a list of tokens.
         """
-        return self._run(count_request(messages, params), model)
+        return self._run(tokenize.count_request(messages, params), model)
 
     async def acount_tokens(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[CountTokensParams]
     ) -> int:
         """Async version of `count_tokens`."""
-        return await self._arun(count_request(messages, params), model)
+        return await self._arun(tokenize.count_request(messages, params), model)
 
     def detokenize(
         self, tokens: Sequence[int], *, model: str | None = None, **params: Unpack[DetokenizeParams]
@@ -101,10 +97,10 @@ class TokenMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not text.
         """
-        return self._run(detokenize_request(tokens, params), model)
+        return self._run(tokenize.detokenize_request(tokens, params), model)
 
     async def adetokenize(
         self, tokens: Sequence[int], *, model: str | None = None, **params: Unpack[DetokenizeParams]
     ) -> str:
         """Async version of `detokenize`."""
-        return await self._arun(detokenize_request(tokens, params), model)
+        return await self._arun(tokenize.detokenize_request(tokens, params), model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.client.base import ProviderBase
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -12,8 +13,12 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
     from vllmchat.chat.protocols import Provider
+    from vllmchat.tools import run as runs, stream as streams
     from vllmchat.tools.flow import OnToolError, ToolRun
     from vllmchat.tools.stream import AsyncToolRunStream, ToolRunStream
+else:
+    runs = LazyModule("vllmchat.tools.run")
+    streams = LazyModule("vllmchat.tools.stream")
 
 
 class ToolMethods(ProviderBase):
@@ -48,9 +53,7 @@ class ToolMethods(ProviderBase):
             MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
-        from vllmchat.tools.run import run_tools
-
-        return run_tools(
+        return runs.run_tools(
             _provider(self),
             messages,
             model=model,
@@ -73,9 +76,7 @@ class ToolMethods(ProviderBase):
         The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
         Cancelling the run cancels async functions and waits for functions in threads.
         """
-        from vllmchat.tools.run import arun_tools
-
-        return await arun_tools(
+        return await runs.arun_tools(
             _provider(self),
             messages,
             model=model,
@@ -111,9 +112,7 @@ class ToolMethods(ProviderBase):
             InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
                 stream.
         """
-        from vllmchat.tools.stream import stream_run_tools
-
-        return stream_run_tools(
+        return streams.stream_run_tools(
             _provider(self),
             messages,
             model=model,
@@ -132,9 +131,7 @@ class ToolMethods(ProviderBase):
         **params: Unpack[VLLMChatParams],
     ) -> AsyncToolRunStream:
         """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-        from vllmchat.tools.stream import astream_run_tools
-
-        return astream_run_tools(
+        return streams.astream_run_tools(
             _provider(self),
             messages,
             model=model,
@@ -176,9 +173,7 @@ class OpenAIToolMethods(ProviderBase):
             MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
-        from vllmchat.tools.run import run_tools
-
-        return run_tools(
+        return runs.run_tools(
             _provider(self),
             messages,
             model=model,
@@ -201,9 +196,7 @@ class OpenAIToolMethods(ProviderBase):
         The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
         Cancelling the run cancels async functions and waits for functions in threads.
         """
-        from vllmchat.tools.run import arun_tools
-
-        return await arun_tools(
+        return await runs.arun_tools(
             _provider(self),
             messages,
             model=model,
@@ -239,9 +232,7 @@ class OpenAIToolMethods(ProviderBase):
             InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
                 stream.
         """
-        from vllmchat.tools.stream import stream_run_tools
-
-        return stream_run_tools(
+        return streams.stream_run_tools(
             _provider(self),
             messages,
             model=model,
@@ -260,9 +251,7 @@ class OpenAIToolMethods(ProviderBase):
         **params: Unpack[ChatParams],
     ) -> AsyncToolRunStream:
         """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-        from vllmchat.tools.stream import astream_run_tools
-
-        return astream_run_tools(
+        return streams.astream_run_tools(
             _provider(self),
             messages,
             model=model,

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.lazy import lazy
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydantic_core import to_json
+    import pydantic_core
 else:
-    to_json = lazy("pydantic_core", "to_json")
+    pydantic_core = LazyModule("pydantic_core")
 
 
 def encode_json(body: Mapping[str, object]) -> bytes:
@@ -32,7 +32,7 @@ def encode_json(body: Mapping[str, object]) -> bytes:
 
 
 def _to_json(value: object) -> bytes:
-    return to_json(value, inf_nan_mode="constants", fallback=_plain)
+    return pydantic_core.to_json(value, inf_nan_mode="constants", fallback=_plain)
 
 
 def _plain(value: object) -> object:

@@ -6,13 +6,11 @@ import pickle
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from support import recordings
 from support.replies import Streamed, streamed_replies
-from vllmchat.chat import events as module
-from vllmchat.chat import tool_calls as calls_module
+from vllmchat.chat import events as module, tool_calls as calls_module
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
 from vllmchat.chat.completion import ChatCompletion, FunctionCall, ToolCall

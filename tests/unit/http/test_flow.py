@@ -21,8 +21,7 @@ from vllmchat import (
     ServiceUnavailableError,
     Timeout,
 )
-from vllmchat.http import clock as clock_module
-from vllmchat.http import flow as flow_module
+from vllmchat.http import clock as clock_module, flow as flow_module
 from vllmchat.http.call import Call, Response, ResponseHead
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import ReadBody, Send, Sleep, Target, backoff, open_flow, reply_flow

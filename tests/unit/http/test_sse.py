@@ -5,8 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from vllmchat.http import sse
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder

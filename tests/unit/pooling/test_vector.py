@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from vllmchat.pooling.vector import EmbedDtype, Packing, Vector, stacked, vector_of

@@ -25,7 +25,7 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
-from vllmchat.version import VERSION
+from vllmchat.version import __version__
 
 if TYPE_CHECKING:
     from support.runners import Runner
@@ -111,7 +111,7 @@ def test_headers(cls: Either, scripted: ScriptedServer, runner: Runner) -> None:
     assert [value for name, value in scripted.requests[1].raw_headers if name.lower() == "host"] == [
         "virtual.example"
     ]
-    assert scripted.requests[1].headers["user-agent"] == f"vllmchat/{VERSION}"
+    assert scripted.requests[1].headers["user-agent"] == f"vllmchat/{__version__}"
 
 
 @pytest.mark.parametrize(

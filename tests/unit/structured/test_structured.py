@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, cast
 
 import pytest
 import typing_extensions
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from support.chats import chunk, chunks, completion

@@ -1,5 +1,7 @@
-from massgen.cli.backends import create_agents_from_config as create_agents_from_config
-from massgen.cli.backends import create_backend as create_backend
+from massgen.cli.backends import (
+    create_agents_from_config as create_agents_from_config,
+    create_backend as create_backend,
+)
 
 EXIT_CONFIG_ERROR: int
 EXIT_EXECUTION_ERROR: int

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 import anyio
 
 from vllmchat.http.timeout import Timeout
-from vllmchat.version import VERSION
+from vllmchat.lazy import LazyModule
+from vllmchat.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
+    from vllmchat.http.transport import event_loop
     from vllmchat.http.transport.event_loop import EventLoopHandle
+else:
+    event_loop = LazyModule("vllmchat.http.transport.event_loop")
 
-
-USER_AGENT = f"vllmchat/{VERSION}"
+USER_AGENT = f"vllmchat/{__version__}"
 """The user agent of this library."""
 
 
@@ -178,12 +181,8 @@ class UserAsyncClient:
     """Sends through the caller's async client."""
 
     def __init__(self, client: AsyncHTTPClient) -> None:
-        from vllmchat.http.transport.event_loop import (
-            EventLoopHandle,  # it imports httpcore, which not every caller needs
-        )
-
         self._client = client
-        self._event_loop = EventLoopHandle()
+        self._event_loop = event_loop.EventLoopHandle()
 
     async def send(self, step: Send, clock: Clock) -> UserAsyncResponse:
         """Sends a request and waits for the head of its response."""

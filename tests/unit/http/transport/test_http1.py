@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import h11
 import httpcore
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from vllmchat.http.transport.http1 import MAX_HEAD_BYTES, ResponseParser, encode_request
 

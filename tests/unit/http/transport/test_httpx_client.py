@@ -41,7 +41,7 @@ from vllmchat.http.flow import Send
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient, UserAsyncClient
 from vllmchat.http.url import BaseURL
-from vllmchat.version import VERSION
+from vllmchat.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -190,7 +190,7 @@ def test_a_plain_client_changes_nothing(family: Family, scripted: ScriptedServer
     family.runner.chat(family.provider(scripted.base_url))
     headers = scripted.requests[0].headers
     assert headers["authorization"] == "Bearer EMPTY"
-    assert headers["user-agent"] == f"vllmchat/{VERSION}"
+    assert headers["user-agent"] == f"vllmchat/{__version__}"
     assert headers["accept-encoding"] == "identity"
 
 
