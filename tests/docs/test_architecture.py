@@ -1,7 +1,8 @@
-"""The plan of the house names every module that there is."""
+"""The page on the architecture names every module, and every class that exists twice."""
 
 from __future__ import annotations
 
+import ast
 import re
 
 from support.examples import ROOT
@@ -37,3 +38,23 @@ def test_every_module_is_drawn_where_it_is() -> None:
             modules.discard("__init__.py")
         if names:
             assert names == modules, folder
+
+
+def pairs() -> set[tuple[str, str]]:
+    """The classes that are written once for sync and once for async; protocols only describe."""
+    found: set[tuple[str, str]] = set()
+    for path in PACKAGE.rglob("*.py"):
+        classes = {
+            node.name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ClassDef)
+            and not any("Protocol" in ast.unparse(base) for base in node.bases)
+        }
+        for name in classes:
+            twins = {name.replace("Async", "Sync", 1), name.replace("Async", "", 1)} - {name}
+            found |= {(twin, name) for twin in twins & classes}
+    return found - {("Once", "AsyncOnce")}  # the shared part
+
+
+def test_every_class_that_exists_twice_is_named() -> None:
+    assert set(re.findall(r"`(\w+)` / `(\w+)`", PAGE)) == pairs()
