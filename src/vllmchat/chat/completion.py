@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 from pydantic_core import from_json
 
 from vllmchat.errors import ResponseError
+from vllmchat.http.excerpt import excerpt
 from vllmchat.wire.decode import (
     Answer,
     Content,
@@ -345,9 +346,8 @@ def _is_start(arguments: str) -> bool:
 
 def _unusable(call: ToolCall, why: str) -> ResponseError:
     text = call.arguments
-    shown = text if len(text) <= 200 else text[:200] + "…"
     return ResponseError(
-        f"the call of tool {call.name!r} {why}: {shown or '(no arguments)'}", body=text[:2_000]
+        f"the call of tool {call.name!r} {why}: {excerpt(text) or '(no arguments)'}", body=text[:2_000]
     )
 
 

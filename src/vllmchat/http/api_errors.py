@@ -21,6 +21,7 @@ from vllmchat.errors import (
     ServiceUnavailableError,
     UnprocessableEntityError,
 )
+from vllmchat.http.excerpt import beginning, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,13 +90,11 @@ def error_despite_status(head: ResponseHead, raw: bytes) -> APIStatusError | Non
 
 def no_stream(head: ResponseHead, raw: bytes) -> ResponseError:
     """The exception for a whole response where a stream was expected."""
-    text = raw[:8_000].decode("utf-8", "replace")[:2_000]
+    text = start_of(raw)
     kind = head.headers.get("content-type", "").partition(";")[0]
-    shown = text if len(text) <= 200 else f"{text[:200]}…"
-    excerpt = f"it starts with: {shown}" if shown.strip() else "it is empty"
     return ResponseError(
-        f"expected a stream, but the response is {kind}; {excerpt}. Check base_url, and that the server supports "
-        "streaming",
+        f"expected a stream, but the response is {kind}; {beginning(text)}. Check base_url, and that the server "
+        "supports streaming",
         status_code=head.status,
         body=text,
         request_id=head.request_id,

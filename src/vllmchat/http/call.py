@@ -54,7 +54,6 @@ class Call(Generic[T]):
         accept: Accepted media type.
         request_id: Prefix of the attempts' `X-Request-Id`, or None for a random one.
         outside_v1: Whether the route is outside `/v1`.
-        max_body: Size limit of the response, in bytes.
         max_retries: Number of retries; None for the client's own setting.
         route_hint: What the server needs in order to have the route, as a sentence for the error message of a server
             without it.
@@ -72,7 +71,6 @@ class Call(Generic[T]):
     accept: str = "application/json"
     request_id: str | None = None
     outside_v1: bool = False
-    max_body: int = MAX_BODY_BYTES
     max_retries: int | None = None
     route_hint: str | None = None
     accepted_statuses: frozenset[int] = frozenset()

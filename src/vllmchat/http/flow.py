@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vllmchat.errors import ResponseError
 from vllmchat.http.api_errors import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
-from vllmchat.http.call import Call, Response, ResponseHead
+from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     # Without streaming, the head arrives when the whole reply has been generated.
     clock.begin_idle()
     try:
-        body = yield from ReadBody(call.max_body)
+        body = yield from ReadBody(MAX_BODY_BYTES)
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
     try:

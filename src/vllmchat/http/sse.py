@@ -20,12 +20,10 @@ class ServerSentEvent(NamedTuple):
     Attributes:
         data: The payload, its lines joined with LF.
         event: The type, empty if the stream gives none.
-        id: The last ID that the stream sent, empty if none.
     """
 
     data: bytes
     event: str = ""
-    id: str = ""
 
 
 class EventTooLargeError(ValueError):
@@ -43,14 +41,12 @@ class EventTooLargeError(ValueError):
 class SSEDecoder:
     """Takes the bytes of an event stream as they arrive and returns the events that they complete.
 
-    Attributes:
-        retry: The reconnection time that the stream asked for, in milliseconds, or None.
+    A stream is never resumed, so the fields `id` and `retry` are ignored.
     """
 
-    __slots__ = ("_at_start", "_data", "_event", "_id", "_limit", "_line", "_size", "_skip_lf", "retry")
+    __slots__ = ("_at_start", "_data", "_event", "_limit", "_line", "_size", "_skip_lf")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self.retry: int | None = None
         self._limit = max_event_bytes
         self._at_start = True
         self._skip_lf = False
@@ -61,7 +57,6 @@ class SSEDecoder:
         # The size of both as received, with the field names and an LF per line.
         self._size = 0
         self._event = ""
-        self._id = ""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Takes some bytes.
@@ -71,7 +66,7 @@ class SSEDecoder:
         """
         if data[:6] == b"data: " and self._is_whole(data):
             # Exactly one event: what servers send that flush each event when it is ready.
-            return [ServerSentEvent(data[6:-2], "", self._id)]
+            return [ServerSentEvent(data[6:-2])]
         if self._at_start:
             data = self._without_bom(data)
         if self._skip_lf and data:
@@ -106,7 +101,7 @@ class SSEDecoder:
             else:
                 if payload:
                     whole = payload[0] if len(payload) == 1 else b"\n".join(payload)
-                    events.append(ServerSentEvent(whole, self._event, self._id))
+                    events.append(ServerSentEvent(whole, self._event))
                     payload.clear()
                     self._size = 0
                 self._event = ""
@@ -147,11 +142,6 @@ class SSEDecoder:
             return True
         if name == b"event":
             self._event = value.decode("utf-8", "replace")
-        elif name == b"id":
-            if b"\0" not in value:
-                self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit() and len(value) < 10:
-            self.retry = int(value)
         return False
 
     def _hold(self, piece: bytes, before: list[ServerSentEvent]) -> None:

@@ -5,11 +5,10 @@
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pydantic import Field
-
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import JSONRequest
 from vllmchat.http.call import Response
+from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.binary import (
     check_count,
     is_packed,
@@ -22,17 +21,13 @@ from vllmchat.pooling.inputs import Validators, check_input
 from vllmchat.pooling.params import EmbedParams, EmbedTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (
-    Answer,
     LenientInt,
-    LenientList,
     LenientStr,
     WireModel,
     ensure_built,
-    read_answer,
     sort_by_index,
     with_request_id,
 )
-from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
     import numpy
@@ -54,29 +49,11 @@ class Embedding(WireModel):
     """The numbers, densely packed. `tolist()` converts them to a list of floats, `numpy()` to a numpy array."""
 
 
-class Embeddings(Answer):
+class Embeddings(ListAnswer[Embedding]):
     """The embeddings of all inputs.
 
     `vectors` returns them as lists and `numpy()` as an array, in the order of the inputs, however they were sent.
     """
-
-    id: LenientStr = ""
-    """The response ID: `embd-` plus the request ID. Empty with `bytes_only`."""
-
-    object: LenientStr = "list"
-    """Always `"list"`."""
-
-    created: LenientInt = 0
-    """When the response was created, in seconds since 1970."""
-
-    model: LenientStr = ""
-    """The model's first served name, or the LoRA adapter's name."""
-
-    data: LenientList[Embedding] = Field(default_factory=list[Embedding])
-    """The embeddings, in the order of the inputs."""
-
-    usage: Usage | None = None
-    """The number of tokens in the inputs. None with `bytes_only`."""
 
     @property
     def vectors(self) -> list[list[float]]:
@@ -128,13 +105,12 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> JSONRequest[Embeddin
 
 
 def _read(reply: Response, *, packing: Packing, expected: int | None) -> Embeddings:
-    if is_packed(reply):
-        chunks, fields = read_packed(reply, packing, expected, _WHAT)
-        ensure_built(Embedding)
-        ensure_built(Embeddings)
-        data = [Embedding.model_validate({"index": each.index, "embedding": each.data}) for each in chunks]
-        answer = with_request_id(Embeddings.model_validate({**fields, "data": data}), reply)
-    else:
-        answer = read_answer(Embeddings, reply, _WHAT, required_key="data", context=packing)
+    if not is_packed(reply):
+        return read_list(Embeddings, reply, _WHAT, expected=expected, context=packing)
+    chunks, fields = read_packed(reply, packing, expected, _WHAT)
+    ensure_built(Embedding)
+    ensure_built(Embeddings)
+    data = [Embedding.model_validate({"index": each.index, "embedding": each.data}) for each in chunks]
+    answer = with_request_id(Embeddings.model_validate({**fields, "data": data}), reply)
     sort_by_index(answer.data, expected, _WHAT, reply)
     return answer

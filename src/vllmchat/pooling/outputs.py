@@ -10,6 +10,7 @@ from pydantic import Field
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import JSONRequest
 from vllmchat.http.call import Response
+from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.binary import (
     check_count,
     is_packed,
@@ -22,17 +23,13 @@ from vllmchat.pooling.inputs import Validators, check_input
 from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import (
-    Answer,
     LenientInt,
-    LenientList,
     LenientStr,
     WireModel,
     ensure_built,
-    read_answer,
     sort_by_index,
     with_request_id,
 )
-from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
     import numpy
@@ -68,26 +65,8 @@ class PoolingOutput(WireModel):
         return self.data.numpy() if isinstance(self.data, Vector) else stacked(self.data)
 
 
-class PoolingOutputs(Answer):
+class PoolingOutputs(ListAnswer[PoolingOutput]):
     """The model's output for all inputs."""
-
-    id: LenientStr = ""
-    """The response ID: `pooling-` plus the request ID."""
-
-    object: LenientStr = "list"
-    """Always `"list"`."""
-
-    created: LenientInt = 0
-    """When the response was created, in seconds since 1970."""
-
-    model: LenientStr = ""
-    """The model's first served name, or the LoRA adapter's name."""
-
-    data: LenientList[PoolingOutput] = Field(default_factory=list[PoolingOutput])
-    """The outputs, in the order of the inputs."""
-
-    usage: Usage | None = None
-    """The number of tokens in the inputs."""
 
 
 class Classification(WireModel):
@@ -106,26 +85,8 @@ class Classification(WireModel):
     """The number of classes."""
 
 
-class Classifications(Answer):
+class Classifications(ListAnswer[Classification]):
     """The classes of all inputs."""
-
-    id: LenientStr = ""
-    """The response ID: `classify-` plus the request ID."""
-
-    object: LenientStr = "list"
-    """Always `"list"`."""
-
-    created: LenientInt = 0
-    """When the response was created, in seconds since 1970."""
-
-    model: LenientStr = ""
-    """The model's first served name, or the LoRA adapter's name."""
-
-    data: LenientList[Classification] = Field(default_factory=list[Classification])
-    """The classes, in the order of the inputs."""
-
-    usage: Usage | None = None
-    """The number of tokens in the inputs."""
 
     @property
     def labels(self) -> list[str | None]:
@@ -195,18 +156,15 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> JSONRequest[Cl
 
 
 def _read_pooled(reply: Response, *, packing: Packing, expected: int | None) -> PoolingOutputs:
-    if is_packed(reply):
-        chunks, fields = read_packed(reply, packing, expected, _POOLED)
-        ensure_built(PoolingOutputs)
-        data = [{"index": each.index, "data": each.data} for each in chunks]
-        answer = with_request_id(PoolingOutputs.model_validate({**fields, "data": data}), reply)
-    else:
-        answer = read_answer(PoolingOutputs, reply, _POOLED, required_key="data", context=packing)
+    if not is_packed(reply):
+        return read_list(PoolingOutputs, reply, _POOLED, expected=expected, context=packing)
+    chunks, fields = read_packed(reply, packing, expected, _POOLED)
+    ensure_built(PoolingOutputs)
+    data = [{"index": each.index, "data": each.data} for each in chunks]
+    answer = with_request_id(PoolingOutputs.model_validate({**fields, "data": data}), reply)
     sort_by_index(answer.data, expected, _POOLED, reply)
     return answer
 
 
 def _read_classes(reply: Response, *, expected: int | None) -> Classifications:
-    answer = read_answer(Classifications, reply, _CLASSES, required_key="data")
-    sort_by_index(answer.data, expected, _CLASSES, reply)
-    return answer
+    return read_list(Classifications, reply, _CLASSES, expected=expected)

@@ -16,6 +16,7 @@ from vllmchat.checking.validator import CheckedParams, Explanation, Validator, c
 from vllmchat.client.request import JSONRequest
 from vllmchat.errors import Problem
 from vllmchat.http.call import Response
+from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.params import RerankParams, ScoreParams
 from vllmchat.wire.decode import (
     Answer,
@@ -25,7 +26,6 @@ from vllmchat.wire.decode import (
     LenientStr,
     WireModel,
     read_answer,
-    sort_by_index,
 )
 from vllmchat.wire.usage import Usage
 
@@ -54,26 +54,8 @@ class Score(WireModel):
     """Higher is better. A cross-encoder returns a probability, an embedding model a cosine from -1 to 1."""
 
 
-class Scores(Answer):
+class Scores(ListAnswer[Score]):
     """How well all pairs match."""
-
-    id: LenientStr = ""
-    """The response ID: `score-` plus the request ID."""
-
-    object: LenientStr = "list"
-    """Always `"list"`."""
-
-    created: LenientInt = 0
-    """When the response was created, in seconds since 1970."""
-
-    model: LenientStr = ""
-    """The model's first served name, or the LoRA adapter's name."""
-
-    data: LenientList[Score] = Field(default_factory=list[Score])
-    """The scores, in the order of the pairs."""
-
-    usage: Usage | None = None
-    """The number of tokens in all inputs."""
 
     @property
     def scores(self) -> list[float]:
@@ -245,9 +227,7 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
 
 
 def _read_scores(reply: Response, *, expected: int | None) -> Scores:
-    answer = read_answer(Scores, reply, _SCORES, required_key="data")
-    sort_by_index(answer.data, expected, _SCORES, reply)
-    return answer
+    return read_list(Scores, reply, _SCORES, expected=expected)
 
 
 def _read_ranking(reply: Response) -> Ranking:

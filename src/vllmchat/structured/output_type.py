@@ -11,6 +11,7 @@ from pydantic_core import from_json, to_json
 
 from vllmchat.checking.describe import format_value
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
+from vllmchat.http.excerpt import excerpt
 from vllmchat.schemas.types import (
     SchemaError,
     adapter_of,
@@ -179,7 +180,7 @@ def check_whole(completion: ChatCompletion, what: str) -> None:
     if reason in CUT_REASONS:
         hint = ": raise max_tokens" if reason == "length" else ""
         raise StructuredOutputError(
-            f"the reply was truncated before it was {what} (finish reason {reason!r}){hint}; {_excerpt(completion)}",
+            f"the reply was truncated before it was {what} (finish reason {reason!r}){hint}; {_shown(completion)}",
             reason="truncated",
             completion=completion,
         )
@@ -191,15 +192,16 @@ def mismatch(completion: ChatCompletion, why: str) -> StructuredOutputError:
         names = ", ".join(call.name for call in completion.tool_calls)
         why = f"is a tool call: the model called {names}"
     return StructuredOutputError(
-        f"the reply {why}; {_excerpt(completion)}", reason="mismatch", completion=completion
+        f"the reply {why}; {_shown(completion)}", reason="mismatch", completion=completion
     )
 
 
-def _excerpt(completion: ChatCompletion) -> str:
+def _shown(completion: ChatCompletion) -> str:
     text = completion.text
     if not text.strip():
         return "it has no text, only reasoning" if completion.reasoning else "it has no text"
-    return f"it is: {text}" if len(text) <= 200 else f"it starts with: {text[:200]}…"
+    shown = excerpt(text)
+    return f"it is: {text}" if shown == text else f"it starts with: {shown}"
 
 
 # Partial values

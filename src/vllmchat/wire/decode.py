@@ -23,11 +23,11 @@ from pydantic_core import CoreSchema, core_schema, from_json
 
 from vllmchat.errors import ResponseError
 from vllmchat.http.call import Response
+from vllmchat.http.excerpt import beginning, start_of
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-_BODY_LIMIT = 2_000
 _MEMBER = "|"
 _building = threading.Lock()
 
@@ -128,17 +128,10 @@ def as_object(value: object) -> JsonObject | None:
     return cast("JsonObject", value) if isinstance(value, dict) else None
 
 
-def start_of(body: bytes) -> str:
-    """The start of a body as text, for an error message: at most 2,000 characters."""
-    return body[: _BODY_LIMIT * 4].decode("utf-8", "replace")[:_BODY_LIMIT]
-
-
 def unexpected_body(what: str, body: bytes, reason: str) -> ResponseError:
     """The error for a body that is not `what`."""
     text = start_of(body)
-    shown = text if len(text) <= 200 else text[:200] + "…"
-    said = f"it starts with: {shown}" if shown.strip() else "it is empty"
-    return ResponseError(f"the response is not {what} ({reason}); {said}", body=text)
+    return ResponseError(f"the response is not {what} ({reason}); {beginning(text)}", body=text)
 
 
 def ensure_built(model: type[BaseModel]) -> None:

@@ -22,7 +22,7 @@ from vllmchat import (
     Timeout,
 )
 from vllmchat.http import clock as clock_module, flow as flow_module
-from vllmchat.http.call import Call, Response, ResponseHead
+from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import ReadBody, Send, Sleep, Target, backoff, open_flow, reply_flow
 from vllmchat.http.transport_errors import Kind, TransportFailure
@@ -145,7 +145,7 @@ def test_one_attempt() -> None:
     assert isinstance(send, Send)
     assert (send.method, send.base, send.target, send.body) == ("POST", BASE, "/team/v1/chat", b"{}")
     assert send.url == "http://h:8000/team/v1/chat"
-    assert body == ReadBody(CALL.max_body)
+    assert body == ReadBody(MAX_BODY_BYTES)
     assert result.value == "text"
 
 

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------------
 
 
-def reference(stream: bytes) -> tuple[list[ServerSentEvent], int | None]:
+def reference(stream: bytes) -> list[ServerSentEvent]:
     text = stream.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     lines = re.split("\r\n|\r|\n", text)
     last = lines.pop()
     events: list[ServerSentEvent] = []
     data: list[str] = []
-    kind, last_id, retry = "", "", None
+    kind = ""
     for line in lines:
         if line == "":
             if data:
-                events.append(ServerSentEvent(_bytes("\n".join(data)), kind, last_id))
+                events.append(ServerSentEvent(_bytes("\n".join(data)), kind))
             data, kind = [], ""
             continue
         name, _, value = line.partition(":")
@@ -38,14 +38,10 @@ def reference(stream: bytes) -> tuple[list[ServerSentEvent], int | None]:
                 data.append(value)
             case "event":
                 kind = value
-            case "id" if "\0" not in value:
-                last_id = value
-            case "retry" if re.fullmatch("[0-9]{1,9}", value):
-                retry = int(value)
             case _:
                 pass
     assert last == "", "the reference takes streams whose lines all end"
-    return events, retry
+    return events
 
 
 def _bytes(text: str) -> bytes:
@@ -98,12 +94,12 @@ def test_any_stream_split_anywhere_yields_the_events_of_the_standard(
 ) -> None:
     decoder = SSEDecoder()
     events = [event for piece in split_at(stream, places) for event in decoder.feed(piece)]
-    assert (events, decoder.retry) == reference(stream)
+    assert events == reference(stream)
 
 
 @given(streams)
 def test_a_stream_in_single_bytes_yields_the_same(stream: bytes) -> None:
-    assert decode(bytes([byte]) for byte in stream) == reference(stream)[0]
+    assert decode(bytes([byte]) for byte in stream) == reference(stream)
 
 
 @given(st.binary(max_size=60), cuts, st.integers(3, 20))
@@ -181,15 +177,13 @@ def test_data_of_several_lines_and_empty_data() -> None:
     assert data_of([b"event: x\n\nid: 1\n\n"]) == []
 
 
-def test_type_and_id() -> None:
-    events = decode([b"event: start\nid: 7\ndata: a\n\ndata: b\n\nid:\ndata: c\n\nid: x\0y\ndata: d\n\n"])
-    assert events == [(b"a", "start", "7"), (b"b", "", "7"), (b"c", "", ""), (b"d", "", "")]
+def test_type() -> None:
+    assert decode([b"event: start\ndata: a\n\ndata: b\n\n"]) == [(b"a", "start"), (b"b", "")]
 
 
-def test_retry() -> None:
-    decoder = SSEDecoder()
-    decoder.feed(b"retry: 2500\n\nretry: x\nretry: \nretry: 9999999999999\n")
-    assert decoder.retry == 2500
+def test_id_and_retry_are_ignored() -> None:
+    events = decode([b"id: 7\nretry: 2500\n\nid:\ndata: c\n\nid: x\0y\nretry: x\ndata: d\nretry: 9\n\n"])
+    assert events == [(b"c", ""), (b"d", "")]
 
 
 def test_bytes_that_are_not_utf8_are_kept_in_data() -> None:
