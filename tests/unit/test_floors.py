@@ -27,7 +27,7 @@ TIERS: dict[str, set[str]] = {
     "schemas of Python types": {"schemas"},
     "what generating endpoints share": {"sampling"},
     "chat": {"chat"},
-    "endpoints": {"audio", "completions", "pooling", "responses", "server", "structured", "tokens", "tools"},
+    "endpoints": {path.parent.name for path in PACKAGE.glob("*/methods.py")} - {"chat", "generate"},
     "endpoints made of others": {"generate"},
     "what a user imports": {"providers"},
     "public types": {"types"},
