@@ -32,7 +32,6 @@ __all__ = [
     "VLLM_CHAT",
     "VLLM_CHAT_NAMES",
     "CheckedParams",
-    "check_openai",
     "check_vllm",
     "suggest",
 ]
@@ -42,19 +41,6 @@ OPENAI_CHAT_NAMES: Final = ChatParams.__required_keys__ | ChatParams.__optional_
 
 VLLM_CHAT_NAMES: Final = VLLMChatParams.__required_keys__ | VLLMChatParams.__optional_keys__
 """The names of all chat parameters of `VLLMProvider`."""
-
-
-def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Validates the parameters of a chat with any OpenAI-compatible server.
-
-    Args:
-        params: The keyword arguments of the call: `ChatParams`.
-        stream: Whether the call streams.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return OPENAI_CHAT.check(params, stream=stream)
 
 
 def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:

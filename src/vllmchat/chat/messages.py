@@ -26,7 +26,7 @@ from vllmchat.chat.content import (
     text_part,
     video_part,
 )
-from vllmchat.checking.describe import type_name
+from vllmchat.checking.describe import is_list, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.schemas.tool_params import FunctionTool
 
@@ -237,12 +237,8 @@ def encode_messages(messages: Messages) -> list[Mapping[str, object]]:
     return encoded
 
 
-def _is_list(messages: object) -> bool:
-    return isinstance(messages, Sequence) and not isinstance(messages, bytes | bytearray | memoryview)
-
-
 def _items(messages: object) -> Sequence[object]:
-    if _is_list(messages):
+    if is_list(messages):
         return cast("Sequence[object]", messages)
     kind = type_name(messages)
     hint = None

@@ -18,7 +18,15 @@ from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from vllmchat.checking.describe import describe_union, format_value, one_of, plural, suggest, wrong_type
+from vllmchat.checking.describe import (
+    describe_union,
+    format_value,
+    is_list,
+    one_of,
+    plural,
+    suggest,
+    wrong_type,
+)
 from vllmchat.checking.rules import (
     Bounds,
     ExactlyOne,
@@ -179,15 +187,9 @@ def _shape(value: object) -> str:
         return "float"
     if isinstance(value, Mapping):
         return "mapping"
-    if _is_list(value):
+    if is_list(value):
         return "sequence"
     return "object"
-
-
-def _is_list(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return True
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
 
 
 def _boolean(value: object, path: str) -> Sequence[Problem]:
@@ -309,7 +311,7 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
     low, high, _ = _range(enforced(metadata))
 
     def check(value: object, path: str) -> Sequence[Problem]:
-        if not _is_list(value):
+        if not is_list(value):
             return (wrong_type(value, path, what),)
         items = cast("Sequence[object]", value)
         if len(items) < least:

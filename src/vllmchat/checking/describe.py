@@ -120,9 +120,14 @@ def as_mapping(value: object) -> Mapping[object, object] | None:
 
 def as_list(value: object) -> Sequence[object] | None:
     """Returns a list unchanged, or None for any other value. A string is not a list."""
-    if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
-        return None
-    return cast("Sequence[object]", value)
+    return cast("Sequence[object]", value) if is_list(value) else None
+
+
+def is_list(value: object) -> bool:
+    """Whether a value is a list. A string is not."""
+    if isinstance(value, (list, tuple)):
+        return True
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
 
 
 def type_name(value: object) -> str:

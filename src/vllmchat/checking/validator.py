@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.checkers import OK, Checker, checker_of
 from vllmchat.checking.describe import format_value, is_secret, type_name, wrong_type
+from vllmchat.checking.headers import is_computed, is_header_name, is_header_value
 from vllmchat.checking.rules import Bounds, Field, fields_of
 from vllmchat.checking.since import OLDEST
 from vllmchat.errors import InvalidRequestError, Problem
@@ -190,22 +190,18 @@ def _extra_body(value: object, path: str) -> Sequence[Problem]:
     return OK
 
 
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
-
-
 def _extra_headers(value: object, path: str) -> Sequence[Problem]:
     if not isinstance(value, Mapping):
         return (Problem(path, "", f"must be a mapping of header names to strings, not {type_name(value)}."),)
     problems: list[Problem] = []
     for name, text in cast("Mapping[object, object]", value).items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not is_header_name(name):
             problems.append(Problem(path, "", f"{format_value(name)} is not a valid header name."))
-        elif name.lower() in ("content-length", "transfer-encoding"):
+        elif is_computed(name):
             problems.append(Problem(f"{path}[{name!r}]", "", "is computed from the body and cannot be set."))
         elif not isinstance(text, str):
             problems.append(Problem(f"{path}[{name!r}]", "", f"must be a string, not {type_name(text)}."))
-        elif not _HEADER_VALUE.fullmatch(text):
+        elif not is_header_value(text):
             rule = "must be printable ASCII without line breaks or surrounding white space."
             problems.append(Problem(f"{path}[{name!r}]", "", rule))
     return problems

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from vllmchat.checking.headers import is_computed, is_header_name, is_header_value
+
 
 def check_cap(max_connections: object) -> None:
     """Check `max_connections`."""
@@ -47,16 +49,14 @@ def checked_headers(headers: object) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"headers must map str to str; {name!r} does not")
         # Do not show the value in the message: it may be a key.
-        if not name or not name.isascii() or not name.isprintable() or set(name) & set(' ()<>@,;:\\"/[]?={}'):
+        if not is_header_name(name):
             raise ValueError(f"headers: {name!r} is not a valid header name")
-        if any((ord(char) < 32 and char != "\t") or not char < "\x7f" for char in value):
+        text = value.strip("\t ")
+        if not is_header_value(text):
             raise ValueError(
                 f"headers: the value of {name!r} contains characters that are not printable ASCII"
             )
-        if name.lower() in _OURS:
+        if is_computed(name):
             raise ValueError(f"headers: {name!r} is computed from the request and cannot be set")
-        checked[name.lower()] = value.strip()
+        checked[name.lower()] = text
     return checked
-
-
-_OURS = frozenset({"content-length", "transfer-encoding"})

@@ -19,10 +19,10 @@ from hypothesis import given, strategies as st
 
 from vllmchat.chat import check as check_module
 from vllmchat.chat.check import (
+    OPENAI_CHAT,
     OPENAI_CHAT_NAMES,
     VLLM_CHAT_NAMES,
     CheckedParams,
-    check_openai,
     check_vllm,
     suggest,
 )
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Check = Callable[..., CheckedParams]
+
+check_openai: Check = OPENAI_CHAT.check
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 TOOLS: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("get_weather", "get_time")]
@@ -962,7 +964,9 @@ NAMES = st.sampled_from(sorted(VLLM_CHAT_NAMES | OPENAI_CHAT_NAMES)) | st.text(m
 
 
 @given(
-    st.dictionaries(NAMES, ANYTHING, max_size=4), st.booleans(), st.sampled_from([check_vllm, check_openai])
+    st.dictionaries(NAMES, ANYTHING, max_size=4),
+    st.booleans(),
+    st.sampled_from([check_vllm, check_openai]),
 )
 def test_any_request_is_accepted_or_rejected_with_problems(
     params: dict[str, object], stream: bool, check: Check

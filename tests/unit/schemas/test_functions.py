@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import Doc
 
 from vllmchat import FunctionTool, InvalidRequestError, Tool
-from vllmchat.chat.check import check_openai, check_vllm
+from vllmchat.chat.check import OPENAI_CHAT, check_vllm
 from vllmchat.schemas.docstrings import parse
 from vllmchat.schemas.functions import text_of
 
@@ -471,7 +471,7 @@ def test_a_given_schema_replaces_an_unsupported_signature() -> None:
 def test_functions_can_be_mixed_with_mappings() -> None:
     by_hand: FunctionTool = {"type": "function", "function": {"name": "other"}}
     named = Tool(nothing, name="named")
-    for check in (check_vllm, check_openai):
+    for check in (check_vllm, OPENAI_CHAT.check):
         sent = check({"tools": [get_weather, by_hand, named], "tool_choice": "auto"}, stream=False).fields
         assert sent["tools"] == [WEATHER, by_hand, named.definition]
     choice = {"type": "function", "function": {"name": "get_weather"}}

@@ -27,7 +27,7 @@ from vllmchat import (
     StructuredOutputError,
     VLLMProvider,
 )
-from vllmchat.chat.check import check_openai, check_vllm
+from vllmchat.chat.check import OPENAI_CHAT, check_vllm
 from vllmchat.schemas.types import SchemaError, adapter_of, is_type, name_of
 from vllmchat.structured.choices import Choices
 from vllmchat.structured.output_type import OutputType
@@ -109,7 +109,7 @@ USER_SCHEMA = {
 )
 def test_a_type_is_sent_as_its_schema(kind: Any, name: str | None) -> None:
     schema = TypeAdapter(kind).json_schema()
-    for check in (check_vllm, check_openai):
+    for check in (check_vllm, OPENAI_CHAT.check):
         for stream in (True, False):
             sent: Any = check({"response_format": kind}, stream=stream).fields["response_format"]
             assert sent["type"] == "json_schema"
