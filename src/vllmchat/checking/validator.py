@@ -13,9 +13,13 @@ from vllmchat.checking.headers import is_computed, is_header_name, is_header_val
 from vllmchat.checking.rules import Bounds, Field, fields_of
 from vllmchat.checking.since import OLDEST
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    from vllmchat.checking import unknown_names
     from vllmchat.http.timeout import Timeout
+else:
+    unknown_names = LazyModule("vllmchat.checking.unknown_names")  # needed only for invalid requests
 
 CrossFieldRule: TypeAlias = "Callable[[Mapping[str, object], bool, frozenset[str]], Iterable[Problem]]"
 """A rule across parameters. It gets the valid ones, whether the call streams, and the names of the invalid ones."""
@@ -156,12 +160,10 @@ class Validator:
         )
 
     def _explain(self, name: str, value: object) -> Problem:
-        from vllmchat.checking.unknown_names import Names, explain_unknown  # needed only for invalid requests
-
         other = fields_of(self._other) if self._other is not None else ()
         known = fields_of(self.params)
-        names = Names(self.owner, known, self._own, self._chats, other, self._hatch)
-        return explain_unknown(name, value, names)
+        names = unknown_names.Names(self.owner, known, self._own, self._chats, other, self._hatch)
+        return unknown_names.explain_unknown(name, value, names)
 
     def _described(self, problem: Problem, name: str, value: object) -> Problem:
         if is_secret(name, value):

@@ -11,8 +11,13 @@ from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vllmchat.lazy import LazyModule
+
 if TYPE_CHECKING:
+    from vllmchat.client import wrong_arguments
     from vllmchat.errors import InvalidRequestError
+else:
+    wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for invalid calls
 
 C = TypeVar("C")
 
@@ -69,6 +74,4 @@ def _is_raised_inside(error: TypeError) -> bool:
 def _explanation(
     owner: str, method: FunctionType, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> InvalidRequestError:
-    from vllmchat.client.wrong_arguments import explain_call  # needed only for invalid calls
-
-    return explain_call(owner, method, args, kwargs)
+    return wrong_arguments.explain_call(owner, method, args, kwargs)
