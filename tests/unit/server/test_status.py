@@ -167,13 +167,13 @@ def test_never_ready(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(lambda request: _served(request.path))
     llm = VLLMProvider("other", base_url=scripted.base_url)
     with pytest.raises(APITimeoutError) as caught:
-        runner.do(llm, "ready", 0.15, model="another")
+        runner.do(llm, "ready", 0.6, model="another")
     runner.close(llm)
     assert caught.value.message == (
-        f"{scripted.base_url} was not ready within 0.15 s. Last state: "
+        f"{scripted.base_url} was not ready within 0.6 s. Last state: "
         "it was healthy and serving m, a, but not another"
     )
-    assert (caught.value.limit, caught.value.seconds, caught.value.url) == ("total", 0.15, scripted.base_url)
+    assert (caught.value.limit, caught.value.seconds, caught.value.url) == ("total", 0.6, scripted.base_url)
 
 
 def _served(path: str) -> Any:
