@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
-from vllmchat.chat.request import chat_request
 from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import LazyModule
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from vllmchat.chat import batch, limits, stream as streams
+    from vllmchat.chat import batch, limits, request as requests, stream as streams
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 else:
     batch = LazyModule("vllmchat.chat.batch")
     limits = LazyModule("vllmchat.chat.limits")
+    requests = LazyModule("vllmchat.chat.request")
     streams = LazyModule("vllmchat.chat.stream")
 
 
@@ -56,13 +55,13 @@ class ChatMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        return self._run(_vllm_request(messages, params, stream=False), model)
+        return self._run(requests.vllm_request(messages, params, stream=False), model)
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> ChatCompletion:
         """Async version of `chat`."""
-        return await self._arun(_vllm_request(messages, params, stream=False), model)
+        return await self._arun(requests.vllm_request(messages, params, stream=False), model)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
@@ -80,13 +79,13 @@ class ChatMethods(ChatStreams):
         Raises:
             InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
-        return self._stream_chat(_vllm_request(messages, params, stream=True), model)
+        return self._stream_chat(requests.vllm_request(messages, params, stream=True), model)
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
     ) -> AsyncChatStream:
         """Async version of `stream`."""
-        return self._astream_chat(_vllm_request(messages, params, stream=True), model)
+        return self._astream_chat(requests.vllm_request(messages, params, stream=True), model)
 
     def chat_batch(
         self, conversations: Sequence[Messages], *, model: str | None = None, **params: Unpack[VLLMChatParams]
@@ -139,13 +138,13 @@ class OpenAIChatMethods(ChatStreams):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a chat completion.
         """
-        return self._run(_openai_request(messages, params, stream=False), model)
+        return self._run(requests.openai_request(messages, params, stream=False), model)
 
     async def achat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> ChatCompletion:
         """Async version of `chat`."""
-        return await self._arun(_openai_request(messages, params, stream=False), model)
+        return await self._arun(requests.openai_request(messages, params, stream=False), model)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
@@ -164,18 +163,10 @@ class OpenAIChatMethods(ChatStreams):
         Raises:
             InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
-        return self._stream_chat(_openai_request(messages, params, stream=True), model)
+        return self._stream_chat(requests.openai_request(messages, params, stream=True), model)
 
     def astream(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncChatStream:
         """Async version of `stream`."""
-        return self._astream_chat(_openai_request(messages, params, stream=True), model)
-
-
-def _vllm_request(messages: Messages, params: VLLMChatParams, *, stream: bool) -> JSONRequest[ChatCompletion]:
-    return chat_request(messages, VLLM_CHAT, params, stream=stream, ask_usage=True)
-
-
-def _openai_request(messages: Messages, params: ChatParams, *, stream: bool) -> JSONRequest[ChatCompletion]:
-    return chat_request(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False)
+        return self._astream_chat(requests.openai_request(messages, params, stream=True), model)

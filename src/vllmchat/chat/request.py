@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import JSONRequest
@@ -27,6 +28,20 @@ NEEDS: Final = (
     "Check base_url, and that the server has a generating model: one started with --runner pooling does not."
 )
 """Hint for a server without this route."""
+
+
+def vllm_request(
+    messages: Messages, params: Mapping[str, object], *, stream: bool, found: Sequence[Problem] = ()
+) -> JSONRequest[ChatCompletion]:
+    """Returns the request for a chat with a vLLM server; see `chat_request`."""
+    return chat_request(messages, VLLM_CHAT, params, stream=stream, ask_usage=True, found=found)
+
+
+def openai_request(
+    messages: Messages, params: Mapping[str, object], *, stream: bool, found: Sequence[Problem] = ()
+) -> JSONRequest[ChatCompletion]:
+    """Returns the request for a chat with any OpenAI-compatible server; see `chat_request`."""
+    return chat_request(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False, found=found)
 
 
 def chat_request(

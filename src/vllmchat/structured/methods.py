@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.methods import ChatStreams
-from vllmchat.chat.request import chat_request
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeForm, Unpack
 
+    from vllmchat.chat import request as requests
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 else:
     choices = LazyModule("vllmchat.structured.choices")
     output_types = LazyModule("vllmchat.structured.output_type")
+    requests = LazyModule("vllmchat.chat.request")
     streams = LazyModule("vllmchat.structured.stream")
 
 T = TypeVar("T")
@@ -400,18 +400,14 @@ def _vllm(
     messages: Messages, request_params: Params, params: Params, *, stream: bool
 ) -> JSONRequest[ChatCompletion]:
     params, found = _collected(params)
-    return chat_request(
-        messages, VLLM_CHAT, {**params, **request_params}, stream=stream, ask_usage=True, found=found
-    )
+    return requests.vllm_request(messages, {**params, **request_params}, stream=stream, found=found)
 
 
 def _openai(
     messages: Messages, request_params: Params, params: Params, *, stream: bool
 ) -> JSONRequest[ChatCompletion]:
     params, found = _collected(params)
-    return chat_request(
-        messages, OPENAI_CHAT, {**params, **request_params}, stream=stream, ask_usage=False, found=found
-    )
+    return requests.openai_request(messages, {**params, **request_params}, stream=stream, found=found)
 
 
 def _collected(params: Params) -> tuple[Params, list[Problem]]:
