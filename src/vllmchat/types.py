@@ -3,21 +3,30 @@
 What a program names often is in `vllmchat` itself. Importing this module imports pydantic.
 """
 
-from vllmchat.audio.transcription import AudioUsage, TranscriptionWord
+from vllmchat.audio.transcription import (
+    AudioUsage,
+    TranscriptionChoice,
+    TranscriptionDelta,
+    TranscriptionWord,
+)
 from vllmchat.chat.chunk import DeltaFunction
 from vllmchat.chat.completion import ChoiceLogprobs, FunctionCall
 from vllmchat.chat.content import (
+    AudioData,
     AudioEmbedsPart,
     AudioPart,
     AudioURLPart,
     ContentPart,
+    FileData,
     FilePart,
     ImageDetail,
     ImageEmbedsPart,
     ImagePart,
+    ImageURL,
     InputAudioPart,
     InputImagePart,
     InputTextPart,
+    MediaURL,
     OutputTextPart,
     PromptEmbedsPart,
     RefusalPart,
@@ -132,6 +141,7 @@ __all__ = [
     "AssistantMessage",
     "AssistantToolCall",
     "AsyncChunks",
+    "AudioData",
     "AudioEmbedsPart",
     "AudioOutput",
     "AudioPart",
@@ -149,6 +159,7 @@ __all__ = [
     "CustomVoice",
     "DeltaFunction",
     "DeveloperMessage",
+    "FileData",
     "FilePart",
     "FinishReason",
     "FunctionCall",
@@ -164,6 +175,7 @@ __all__ = [
     "ImageDetail",
     "ImageEmbedsPart",
     "ImagePart",
+    "ImageURL",
     "IncompleteDetails",
     "InputAudioPart",
     "InputGrammar",
@@ -174,6 +186,7 @@ __all__ = [
     "JSONSchema",
     "JSONSchemaFormat",
     "LegacyStructuralTagFormat",
+    "MediaURL",
     "Moderation",
     "ModerationMode",
     "ModerationPolicy",
@@ -229,6 +242,8 @@ __all__ = [
     "ToolMessage",
     "ToolReferencePart",
     "TopLogprob",
+    "TranscriptionChoice",
+    "TranscriptionDelta",
     "TranscriptionWord",
     "UserLocation",
     "UserMessage",

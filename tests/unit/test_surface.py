@@ -8,11 +8,15 @@ import json
 import re
 import subprocess
 import sys
+import typing
+from dataclasses import is_dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from pydantic import BaseModel
+from typing_extensions import get_type_hints, is_typeddict
 
 import vllmchat
 from vllmchat import (
@@ -33,11 +37,12 @@ from vllmchat import (
     TextStream,
     ToolRunStream,
     VLLMProvider,
+    types,
 )
 from vllmchat.types import AsyncChunks, SyncChunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WITHOUT_TWIN = {"base_url", "model", "name", "timeout", "with_options"}
 """What a provider has once: it does no input or output."""
@@ -201,6 +206,45 @@ def test_what_is_public_where_it_lives_is_public_here() -> None:
         assert not missing, f"{module.__name__}: {', '.join(sorted(missing))}"
 
 
+def nested_in(hint: object) -> Iterator[type]:
+    """The classes of this package in a type."""
+    if isinstance(hint, type) and hint.__module__.startswith("vllmchat."):
+        yield hint
+    for argument in get_args(hint):
+        yield from nested_in(argument)
+
+
+def fields_of(owner: type) -> list[object]:
+    """The types of the values of a TypedDict, a model or a dataclass."""
+    if is_typeddict(owner) or is_dataclass(owner):
+        return list(get_type_hints(owner, vars(typing) | vars(import_module(owner.__module__))).values())
+    if issubclass(owner, BaseModel):
+        owner.model_rebuild()
+        return [field.annotation for field in owner.model_fields.values()]
+    return []
+
+
+def test_types_nested_in_public_ones_are_public() -> None:
+    assert types.__all__ == sorted(types.__all__)
+    assert not set(types.__all__) & set(vllmchat.__all__)
+    for name in types.__all__:
+        assert getattr(types, name) is not None
+    wire_values = [getattr(vllmchat, name) for name in vllmchat.__all__]
+    waiting = [
+        value
+        for value in wire_values
+        if isinstance(value, type) and (is_typeddict(value) or issubclass(value, BaseModel))
+    ]
+    seen: set[type] = set()
+    while waiting:
+        owner = waiting.pop()
+        if owner not in seen:
+            seen.add(owner)
+            waiting += [inner for hint in fields_of(owner) for inner in nested_in(hint)]
+    missing = {owner.__name__ for owner in seen} - {*vllmchat.__all__, *types.__all__}
+    assert not missing, f"in public types, and not public: {', '.join(sorted(missing))}"
+
+
 def test_names_for_type_checkers_are_those_at_run_time() -> None:
     [block] = [
         node
@@ -267,14 +311,17 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
         "adapters",
         "audio",
         "chat.batch",
+        "chat.check",
         "chat.completion",
+        "chat.params",
+        "chat.request",
         "chat.stream",
         "completions",
         "generate",
         "pooling",
         "responses",
-        "schemas.functions",
-        "schemas.types",
+        "sampling",
+        "schemas",
         "server",
         "structured",
         "tokens",
