@@ -81,10 +81,7 @@ __all__ = [
 ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 
-# The format of the reply
-
-
-# Streaming and the rest
+# Nested values
 
 
 class CustomVoice(TypedDict, closed=True):

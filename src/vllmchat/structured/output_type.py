@@ -1,4 +1,4 @@
-"""Replies as Python values: complete, partial, or one of several options."""
+"""Replies of a Python type: the parameters that request one, and parsing."""
 
 from __future__ import annotations
 
