@@ -281,7 +281,7 @@ async def test_a_batch_awaiting(allm: VLLMProvider) -> None:
 # Tokens
 
 
-@pytest.mark.since("0.17", "render")
+@pytest.mark.since("0.15", "render")
 def test_what_is_rendered_and_generated_is_what_a_chat_answers(
     llm: VLLMProvider, vllm_server: LiveServer
 ) -> None:
@@ -339,7 +339,7 @@ def test_chosen_tokens_have_their_log_probabilities(llm: VLLMProvider, vllm_serv
         assert {each.token for each in token.top_logprobs} & {"token_id:5", "token_id:6"}
 
 
-@pytest.mark.since("0.17", "render")
+@pytest.mark.since("0.15", "render")
 def test_prompts_of_completions_are_rendered_one_by_one(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     # An older server gives the tokens alone, without the parameters.
     params: Params = {} if vllm_server.since("0.18") else {"max_tokens": 4, "temperature": 0}
@@ -351,7 +351,7 @@ def test_prompts_of_completions_are_rendered_one_by_one(llm: VLLMProvider, vllm_
     ]
 
 
-@pytest.mark.since("0.17", "render")
+@pytest.mark.since("0.15", "render")
 @pytest.mark.anyio
 async def test_tokens_awaiting(allm: VLLMProvider) -> None:
     prompt = await allm.arender("Hello", temperature=0)
