@@ -689,4 +689,5 @@ def test_the_list_is_in_order_and_on_the_page() -> None:
     assert [each.since for each in DIFFERENCES] == sorted((each.since for each in DIFFERENCES), key=number)
     page = (Path(__file__).parents[2] / "docs/versions.md").read_text(encoding="utf-8")
     rows = [f"| {each.since} | {each.what} | {each.change} | {each.here} |" for each in DIFFERENCES]
-    assert [line for line in page.splitlines() if line.startswith("| 0.")] == rows
+    table = page.partition("## Tested servers")[0]
+    assert [line for line in table.splitlines() if line.startswith("| 0.")] == rows
