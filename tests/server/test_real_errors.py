@@ -152,13 +152,16 @@ def test_an_image_for_a_model_that_only_reads(llm: VLLMProvider, ask: Ask) -> No
         ask(llm, messages, {})
 
 
-def test_the_request_id_is_in_errors_too(llm: VLLMProvider) -> None:
+def test_the_request_id_is_in_errors_too(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     with pytest.raises(APIStatusError) as caught:
         llm.chat("Hello", request_id="find-me", extra_body={"top_p": 5})
     assert caught.value.request_id == "find-me"
     with pytest.raises(APIStatusError) as caught:
         llm.stream("Hello", extra_headers={"X-Request-Id": "me-too"}, logit_bias={10**6: 1}).until_done()
-    assert caught.value.request_id == "me-too"
+    # Servers before 0.30 may close a connection after a refusal; the call is then sent again under its next id.
+    assert caught.value.request_id == "me-too" or (
+        caught.value.request_id == "me-too-1" and not vllm_server.since("0.30")
+    )
 
 
 def test_what_is_refused_here_never_reaches_the_server(llm: VLLMProvider, vllm_server: LiveServer) -> None:

@@ -186,6 +186,8 @@ def test_leaving_a_stream_stops_the_server(
 async def test_leaving_an_asynchronous_call_stops_the_server(
     allm: VLLMProvider, vllm_server: LiveServer, how: str
 ) -> None:
+    first = anyio.Event()
+
     async def work() -> None:
         stream = allm.astream("Count from 1 to 100.", **(LONGER if how == "cancelled stream" else LONG))
         if how == "aclose":
@@ -199,6 +201,8 @@ async def test_leaving_an_asynchronous_call_stops_the_server(
                 await anext(stream.events())
         elif how == "cancelled stream":
             async with stream:
+                await anext(stream)
+                first.set()
                 await stream.until_done()
         else:
             await allm.achat("Count from 1 to 100.", **LONGER)
@@ -208,7 +212,10 @@ async def test_leaving_an_asynchronous_call_stops_the_server(
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         if how.startswith("cancelled"):
-            assert await anyio.to_thread.run_sync(begins, vllm_server)
+            if how == "cancelled stream":
+                await first.wait()
+            else:
+                assert await anyio.to_thread.run_sync(begins, vllm_server)
             begun = time.monotonic()
             group.cancel_scope.cancel()
     assert await anyio.to_thread.run_sync(comes_to, vllm_server, 0)
