@@ -40,7 +40,7 @@ class Release:
     """Environment variables for this release only, as name and value; they take precedence."""
     scale_out: tuple[str, ...] = ()
     """Arguments that enable the token-in, token-out routes; empty if they are always enabled."""
-    lacks: frozenset[Literal["LoRA"]] = frozenset()
+    lacks: frozenset[Literal["LoRA", "metrics at work"]] = frozenset()
     """Features that this version has on a GPU, but not on a CPU."""
 
 
@@ -93,7 +93,8 @@ _ALL = (
         pins=("fastapi[standard]==0.136.1", "starlette==0.52.1"),
         excluded=_NOT_NEEDED,
         arguments=_SMALL_CACHE,
-        lacks=frozenset({"LoRA"}),  # its start asks for an NVIDIA driver
+        # A start with LoRA asks for an NVIDIA driver, and while it generates, it answers nothing else.
+        lacks=frozenset({"LoRA", "metrics at work"}),
     ),
     Release(
         version="0.25.1",

@@ -182,7 +182,16 @@ def test_leaving_a_stream_stops_the_server(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("how", ["aclose", "block", "events", "cancelled stream", "cancelled chat"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "aclose",
+        "block",
+        "events",
+        "cancelled stream",
+        pytest.param("cancelled chat", marks=pytest.mark.needs("metrics at work")),
+    ],
+)
 async def test_leaving_an_asynchronous_call_stops_the_server(
     allm: VLLMProvider, vllm_server: LiveServer, how: str
 ) -> None:
