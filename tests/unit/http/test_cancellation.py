@@ -26,7 +26,7 @@ from support.scripted import (
 )
 from support.tls import Authority
 from vllmchat import VLLMProvider
-from vllmchat.http import client, exchange
+from vllmchat.http import exchange
 from vllmchat.http.transport import sync_backend
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def test_keyboard_interrupt_at_every_step(
         (stream_class, "write"),
     ):
         monkeypatch.setattr(owner, name, interrupting(getattr(owner, name)))
-    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=interrupting(_no_sleep)))
+    monkeypatch.setattr(exchange, "time", SimpleNamespace(sleep=interrupting(_no_sleep)))
     with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
         for step in range(1, STEPS):
             llm.close()

@@ -254,7 +254,7 @@ def test_connecting_ends_with_the_tunnel(
 def test_what_is_not_a_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", value)
     with pytest.raises(
-        ValueError, match=r"HTTP_PROXY.*cannot be used: write it as http://HOST:PORT"
+        ValueError, match=r"HTTP_PROXY.*is not a valid URL: write it as http://HOST:PORT"
     ) as caught:
         VLLMProvider("m", base_url="http://x")
     assert "hunter2" not in str(caught.value)
