@@ -8,7 +8,7 @@ Parsing is lenient: null and absent are the same, missing fields have defaults, 
 
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vllmchat.wire.decode import (
     Answer,
@@ -18,12 +18,9 @@ from vllmchat.wire.decode import (
     LenientStr,
     WireModel,
     chunk_or_error,
-    decode,
+    decode_with_choices,
     default_for_null,
-    ensure_built,
-    first_problem,
     set_request_id,
-    unexpected_body,
 )
 from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage
 
@@ -202,9 +199,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> TextComp
     Raises:
         ResponseError: The body is not a completion: not JSON, or JSON of another shape.
     """
-    completion = decode(TextCompletion, body, "a completion")
-    if "choices" not in completion.model_fields_set:
-        raise unexpected_body("a completion", body, "it has no choices")
+    completion = decode_with_choices(TextCompletion, body, "a completion")
     set_request_id(completion, request_id)
     return completion
 
@@ -219,12 +214,4 @@ def decode_event(data: bytes) -> TextCompletionChunk | JsonObject:
 
 
 def _decode_chunk(data: bytes) -> TextCompletionChunk:
-    if not TextCompletionChunk.__pydantic_complete__:
-        ensure_built(TextCompletionChunk)
-    try:
-        chunk: TextCompletionChunk = TextCompletionChunk.__pydantic_validator__.validate_json(data)
-    except ValidationError as error:
-        raise unexpected_body("a chunk of a completion", data, first_problem(error)) from error
-    if "choices" not in chunk.model_fields_set:
-        raise unexpected_body("a chunk of a completion", data, "it has no choices")
-    return chunk
+    return decode_with_choices(TextCompletionChunk, data, "a chunk of a completion")

@@ -4,7 +4,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vllmchat.wire.decode import (
     JsonObject,
@@ -13,11 +13,8 @@ from vllmchat.wire.decode import (
     LenientStr,
     WireModel,
     chunk_or_error,
-    decode,
+    decode_with_choices,
     default_for_null,
-    ensure_built,
-    first_problem,
-    unexpected_body,
 )
 from vllmchat.wire.usage import MISSING_LOGPROB, FinishReason, PromptLogprob, RequestMetrics, Usage
 
@@ -203,10 +200,7 @@ def decode_generation(body: bytes) -> Generation:
     Raises:
         ResponseError: The body is not a generation: not JSON, or JSON of another shape.
     """
-    generation = decode(Generation, body, "a generation")
-    if "choices" not in generation.model_fields_set:
-        raise unexpected_body("a generation", body, "it has no choices")
-    return generation
+    return decode_with_choices(Generation, body, "a generation")
 
 
 def decode_event(data: bytes) -> GenerationChunk | JsonObject:
@@ -219,12 +213,4 @@ def decode_event(data: bytes) -> GenerationChunk | JsonObject:
 
 
 def _decode_chunk(data: bytes) -> GenerationChunk:
-    if not GenerationChunk.__pydantic_complete__:
-        ensure_built(GenerationChunk)
-    try:
-        chunk: GenerationChunk = GenerationChunk.__pydantic_validator__.validate_json(data)
-    except ValidationError as error:
-        raise unexpected_body("a chunk of a generation", data, first_problem(error)) from error
-    if "choices" not in chunk.model_fields_set:
-        raise unexpected_body("a chunk of a generation", data, "it has no choices")
-    return chunk
+    return decode_with_choices(GenerationChunk, data, "a chunk of a generation")

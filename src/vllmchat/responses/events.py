@@ -6,7 +6,7 @@ objects, with their fields in `model_extra`.
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_core import from_json
 
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
@@ -16,8 +16,7 @@ from vllmchat.wire.decode import (
     LenientStr,
     WireModel,
     as_object,
-    ensure_built,
-    first_problem,
+    decode,
     unexpected_body,
 )
 from vllmchat.wire.usage import TokenLogprob
@@ -170,12 +169,7 @@ def decode_event(data: bytes, kind: str) -> ResponseEvent:
     if not kind.startswith("response."):
         kind = _kind_of(data)
     cls = _CLASSES.get(kind, ResponseEvent)
-    if not cls.__pydantic_complete__:
-        ensure_built(cls)
-    try:
-        event: ResponseEvent = cls.__pydantic_validator__.validate_json(data)
-    except ValidationError as error:
-        raise unexpected_body(_WHAT, data, first_problem(error)) from error
+    event: ResponseEvent = decode(cls, data, _WHAT)
     event.type = event.type or kind
     return event
 

@@ -156,11 +156,31 @@ def decode(model: type[M], body: bytes, what: str, *, context: object | None = N
     Raises:
         ResponseError: The body is not JSON or does not match the model.
     """
-    ensure_built(model)
+    if not model.__pydantic_complete__:
+        ensure_built(model)
     try:
-        return model.model_validate_json(body, context=context)
+        # Call the validator directly: `model_validate_json` would add a quarter of the time that validation takes.
+        decoded: M = model.__pydantic_validator__.validate_json(body, context=context)
     except ValidationError as error:
         raise unexpected_body(what, body, first_problem(error)) from error
+    return decoded
+
+
+def decode_with_choices(model: type[M], body: bytes, what: str) -> M:
+    """Decodes a whole reply or a chunk, in which only the choices are required.
+
+    Args:
+        model: The model to make of it.
+        body: The body.
+        what: What it should be, with its article, for the error message.
+
+    Raises:
+        ResponseError: The body is not JSON, does not match the model, or has no choices.
+    """
+    decoded = decode(model, body, what)
+    if "choices" not in decoded.model_fields_set:
+        raise unexpected_body(what, body, "it has no choices")
+    return decoded
 
 
 def first_problem(error: ValidationError) -> str:
