@@ -51,7 +51,8 @@ class Lock:
         requirements: The requirements.
         overrides: Requirements that replace whatever the packages themselves require.
         excluded: Packages that are not installed, whatever requires them.
-        omitted: A pattern for packages that are resolved but left out of the file.
+        omitted: A pattern for packages that are resolved but left out of the file: they are installed from another
+            index, whose files have other hashes. Their versions are written to a file of constraints.
         before: A date such as "2026-05-01": later releases are ignored.
         within: The lock whose versions this one shares, because both are installed into one environment.
         has_project: Whether this project is installed with it, as an editable install.
@@ -74,6 +75,11 @@ class Lock:
         return FOLDER / f"{self.name}.txt"
 
     @property
+    def constraints(self) -> Path:
+        """The file with the versions of the omitted packages."""
+        return FOLDER / f"{self.name}.constraints.txt"
+
+    @property
     def digest(self) -> str:
         """A digest of what the lock is resolved from; if it changes, the lock must be renewed."""
         sources = [self.requirements, self.overrides, self.excluded, self.omitted, self.before, self.within]
@@ -94,7 +100,8 @@ class Lock:
         """A short digest of the versions, for the name of an environment that is installed from them."""
         if not self.path.is_file():
             return "unlocked"
-        lines = self.path.read_bytes().splitlines()
+        files = [self.path, self.constraints] if self.omitted else [self.path]
+        lines = [line for file in files for line in file.read_bytes().splitlines()]
         return hashlib.sha256(b"\n".join(line for line in lines if line[:1] != b"#")).hexdigest()[:8]
 
     def require_fresh(self) -> None:
@@ -191,12 +198,14 @@ def renew(chosen: Sequence[Lock]) -> None:
     """Resolve locks again with uv, which must be in the environment of the Python that runs this."""
     for lock in chosen:
         print(f"resolving {lock.path.relative_to(ROOT)}", file=sys.stderr, flush=True)
-        resolved = _without(lock.omitted, _resolve(lock))
+        kept, omitted = _part(lock.omitted, _resolve(lock))
         head = [
             "# Exact versions, for Python 3.11 and newer. Made by: make lock",
             f"# sources: {lock.digest}",
         ]
-        lock.path.write_text("\n".join([*head, *resolved]) + "\n", encoding="utf-8")
+        lock.path.write_text("\n".join([*head, *kept]) + "\n", encoding="utf-8")
+        if lock.omitted:
+            lock.constraints.write_text("\n".join([*head, *omitted]) + "\n", encoding="utf-8")
 
 
 def _resolve(lock: Lock) -> list[str]:
@@ -235,17 +244,23 @@ def _without_uv_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
 
 
-def _without(omitted: str | None, lines: Iterable[str]) -> list[str]:
-    """The lines of a lock without some packages: a package starts in the first column, its hashes are indented."""
+def _part(omitted: str | None, lines: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The lines of a lock without some packages, and the requirements left out, without their hashes.
+
+    A package starts in the first column; its hashes are indented.
+    """
     kept: list[str] = []
+    left_out: list[str] = []
     keep = True
     for line in lines:
         if not line.startswith(" "):
             package = re.match(r"[A-Za-z0-9._-]+", line)
             keep = not (omitted and package and re.fullmatch(omitted, package[0]))
+            if not keep:
+                left_out.append(line.removesuffix("\\").rstrip())
         if keep:
             kept.append(line)
-    return kept
+    return kept, left_out
 
 
 # --------------------------------------------------------------------------------------------------

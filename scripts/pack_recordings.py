@@ -80,7 +80,7 @@ def pack(folder: Path, into: Path = RECORDED) -> Path:
                 raise PackError(f"{file}: {error}") from None
         members[file.name] = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     if not members:
-        raise PackError(f"{folder}: there is no recording in it")
+        raise PackError(f"{folder} holds no recordings")
     into.mkdir(parents=True, exist_ok=True)
     archive = into / f"{folder.name}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:

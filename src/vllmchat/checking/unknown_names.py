@@ -46,7 +46,7 @@ class _Belongs:
 
     Attributes:
         rule: Why it is rejected, as a sentence about the name.
-        suggestion: What to write instead. `{value}` stands for the given value, `{switch}` for it if it is a bool,
+        suggestion: What to write instead. `{value}` is replaced by the given value, `{switch}` by it if it is a bool,
             else True.
         target: The parameter that the suggestion writes; without that parameter, the suggestion is not made.
         renamed: Whether the target is the same thing under another name.

@@ -29,7 +29,7 @@ Convert: TypeAlias = "Callable[[object, str], tuple[object, Sequence[Problem]]]"
 and the problems found so far."""
 
 Explanation: TypeAlias = tuple[str, str | None]
-"""What is wrong with an unknown name, and what to write instead, in which `{value}` stands for the value."""
+"""What is wrong with an unknown name, and what to write instead, with `{value}` in place of the given value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,8 @@ def suit(params: CheckedParams, version: Version, route: str) -> CheckedParams:
     """
     lacking = {
         name: needs(name, since, version)
-        for name, came in params.newer.items()
-        if version < (since := read_version(came))
+        for name, required in params.newer.items()
+        if version < (since := read_version(required))
     }
     problems = [problem for name, problem in lacking.items() if name not in HARMLESS]
     try:

@@ -87,7 +87,7 @@ class VLLMCompletionParams(
     """
 
     response_format: ResponseFormat | TypeForm[Any] | None
-    """Constrain the completion to JSON, a JSON schema or a structural tag. A type stands for its JSON schema."""
+    """Constrain the completion to JSON, a JSON schema or a structural tag. A type is sent as its JSON schema."""
     prompt_embeds: Annotated[
         str | Sequence[Annotated[str, Length(1)]] | None,
         Length(1),

@@ -289,7 +289,7 @@ class AdminMethods(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
             BadRequestError: An adapter or model of that name exists already.
-            NotFoundError: There is no adapter at that path, or the server does not load adapters; the message says
+            NotFoundError: No adapter is at that path, or the server does not load adapters; the message says
                 which.
             APIStatusError: The server returned another error.
             APIConnectionError: No response arrived.
@@ -317,7 +317,7 @@ class AdminMethods(ProviderBase):
 
         Raises:
             InvalidRequestError: A parameter is wrong; nothing was sent.
-            NotFoundError: There is no adapter of that name, or the server does not load adapters; the message says
+            NotFoundError: No adapter has that name, or the server does not load adapters; the message says
                 which.
             APIStatusError: The server returned another error.
             APIConnectionError: No response arrived.

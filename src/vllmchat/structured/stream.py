@@ -38,7 +38,7 @@ class PartialValue(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """The value so far, or None while there is no valid value yet.
+        """The value so far, or None until it is valid for the first time.
 
         An incomplete part at the end is left out if the type requires more of it, for example the last item of a list
         before all its required fields have arrived. Computed when you read it.

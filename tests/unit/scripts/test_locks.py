@@ -108,7 +108,7 @@ def test_a_lock_that_was_renewed_is_another_environment(folder: Path) -> None:
     assert lock.contents() != before
 
 
-def test_omitted_packages_leave_the_lock_with_their_hashes() -> None:
+def test_omitted_packages_leave_the_lock_with_their_hashes_and_become_constraints() -> None:
     lines = [
         "six==1.0 \\",
         "    --hash=a",
@@ -117,5 +117,14 @@ def test_omitted_packages_leave_the_lock_with_their_hashes() -> None:
         "torchmetrics==1 \\",
         "    --hash=c",
     ]
-    kept = locks._without(r"torch|nvidia-.*", lines)  # pyright: ignore[reportPrivateUsage]
+    kept, omitted = locks._part(r"torch|nvidia-.*", lines)  # pyright: ignore[reportPrivateUsage]
     assert kept == ["six==1.0 \\", "    --hash=a", "torchmetrics==1 \\", "    --hash=c"]
+    assert omitted == ["torch==2.0"]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, lock in locks.locks().items() if lock.omitted))
+def test_torch_and_what_its_other_builds_need_have_exact_versions(name: str) -> None:
+    lines = locks.locks()[name].constraints.read_text("utf-8").splitlines()
+    packages = [line for line in lines if not line.startswith("#")]
+    assert any(line.startswith("torch==") for line in packages)
+    assert [line for line in packages if not re.match(r"[a-z0-9.-]+==[^ ;]+( ;.*)?$", line)] == []

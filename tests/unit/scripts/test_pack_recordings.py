@@ -76,4 +76,4 @@ def test_what_is_no_recording_is_an_error(tmp_path: Path, capsys: pytest.Capture
     assert pack_recordings.main([str(folder), "--into", str(tmp_path)]) == 1
     assert "neither a recording nor openapi.json" in capsys.readouterr().err
     assert pack_recordings.main([str(fill(tmp_path / "b")), "--into", str(tmp_path)]) == 1
-    assert "there is no recording in it" in capsys.readouterr().err
+    assert "holds no recordings" in capsys.readouterr().err

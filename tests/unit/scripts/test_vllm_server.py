@@ -19,7 +19,7 @@ import pytest
 import locks
 import vllm_releases
 import vllm_server
-from cached_env import Builder
+from cached_env import Builder, InstallError
 from vllm_releases import RELEASES
 from vllm_server import Options, Server, ServerError, load, running, servers, start, stop
 
@@ -269,10 +269,15 @@ class TestOldForm:
 
 
 class TestInstall:
+    CONSTRAINED = ("install", "--constraint", str(locks.FOLDER / "vllm-0.19.1.constraints.txt"))
+
     def test_it_installs_the_lock_and_then_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         commands = self.commands(monkeypatch, fails=lambda words: False)
         lock_file = locks.FOLDER / "vllm-0.19.1.txt"
-        assert commands == [["install", "--no-deps", "-r", str(lock_file)], ["install", "torch==2.10.0+cpu"]]
+        assert commands == [
+            ["install", "--no-deps", "-r", str(lock_file)],
+            [*self.CONSTRAINED, "torch==2.10.0+cpu"],
+        ]
         assert "\nvllm-cpu==0.19.1\n" in lock_file.read_text(encoding="utf-8")
 
     def test_torch_comes_from_its_own_index_and_at_last_from_pypi(
@@ -280,10 +285,17 @@ class TestInstall:
     ) -> None:
         commands = self.commands(monkeypatch, fails=lambda words: "torch==2.10.0+cpu" in words)
         assert commands[1:] == [
-            ["install", "torch==2.10.0+cpu"],
-            ["install", "torch==2.10.0+cpu", "--extra-index-url", vllm_server.TORCH_CPU_INDEX],
-            ["install", "torch==2.10.0"],
+            [*self.CONSTRAINED, "torch==2.10.0+cpu"],
+            [*self.CONSTRAINED, "torch==2.10.0+cpu", "--extra-index-url", vllm_server.TORCH_CPU_INDEX],
+            [*self.CONSTRAINED, "torch==2.10.0"],
         ]
+
+    def test_another_system_is_told_that_it_cannot_be_installed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        with pytest.raises(InstallError, match="for Linux only, and this is darwin"):
+            self.commands(monkeypatch, fails=lambda words: False)
 
     @staticmethod
     def commands(monkeypatch: pytest.MonkeyPatch, fails: Callable[[list[str]], bool]) -> list[list[str]]:

@@ -56,7 +56,7 @@ def explain(error: VLLMChatError, *, base_url: str, model: str | None) -> str:
             )
         case NotFoundError():
             return (
-                f"There is no chat route at {base_url} ({error.message}). `base_url:` must point to a vLLM server's "
+                f"{base_url} has no chat route ({error.message}). `base_url:` must point to a vLLM server's "
                 "/v1, such as http://localhost:8000/v1."
             )
         case BadRequestError() if "tool choice requires" in error.message:
