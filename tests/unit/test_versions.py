@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,16 @@ import pytest
 
 from support.chats import answer_any
 from support.scripted import Gate, reply
-from vllmchat import APIStatusError, InvalidRequestError, OpenAIProvider, ResponseError, VLLMProvider
+from vllmchat import (
+    APIStatusError,
+    InvalidRequestError,
+    OpenAIProvider,
+    ResponseError,
+    VLLMProvider,
+    versions,
+)
 from vllmchat.versions import (
     COMPLETIONS,
-    DIFFERENCES,
     EMBEDDINGS,
     NEWEST,
     RESPONSES,
@@ -679,15 +686,35 @@ def test_parse_is_the_same_on_all_servers(
     assert asked(scripted) == 0
 
 
-# The list
+# The page
 
 
-def test_the_list_is_in_order_and_on_the_page() -> None:
-    def number(since: str) -> tuple[int, int, int]:
-        return read_version(since)
-
-    assert [each.since for each in DIFFERENCES] == sorted((each.since for each in DIFFERENCES), key=number)
+def _differences() -> list[list[str]]:
+    """The rows of the page's table, as cells."""
     page = (Path(__file__).parents[2] / "docs/versions.md").read_text(encoding="utf-8")
-    rows = [f"| {each.since} | {each.what} | {each.change} | {each.here} |" for each in DIFFERENCES]
-    table = page.partition("## Tested servers")[0]
-    assert [line for line in table.splitlines() if line.startswith("| 0.")] == rows
+    table = page.partition("## Differences")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert rows[:2] == ["| since vLLM | what | change | vllmchat |", "|---|---|---|---|"]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_the_rows_of_the_page_are_complete_and_named_once() -> None:
+    rows = _differences()
+    assert [row for row in rows if len(row) != 4 or not all(row)] == []
+    subjects = [(since, what) for since, what, *_ in rows]
+    assert len(subjects) == len(set(subjects))
+
+
+def test_the_rows_of_the_page_are_in_the_order_of_versions() -> None:
+    since = [[read_version(each) for each in cell.split(", ")] for cell, *_ in _differences()]
+    assert since == sorted(since)
+    assert all(each == sorted(each) for each in since)
+    assert NEWEST not in {version for each in since for version in each}  # what cannot be parsed
+
+
+def test_the_page_has_each_version_that_changes_what_is_sent() -> None:
+    changes: set[object] = {value for value in vars(versions).values() if isinstance(value, tuple)}
+    changes -= {(0, 8, 0), NEWEST}
+    assert len(changes) > 5
+    numbers = re.findall(r"0\.\d+(?:\.\d+)?", str(_differences()))
+    assert changes <= {read_version(each) for each in numbers}
