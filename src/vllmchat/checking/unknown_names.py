@@ -65,6 +65,8 @@ _NOT_VLLM = "is not a parameter of vLLM, which would silently ignore it."
 _CONSTRUCTOR = "is set on the provider, not per call."
 _OFFLINE = "is an option of vLLM's offline `LLM` class, not a request parameter."
 _LORA = "is not a parameter: a LoRA adapter is addressed as a model."
+_IN_REPLIES = "is part of replies and messages, not a parameter."
+_MODEL = 'Write `model="..."`.'
 
 
 def _same(name: str) -> _Belongs:
@@ -87,15 +89,33 @@ _MAX_TURNS: Final = _Belongs(
 )
 _TYPE: Final = _Belongs("is not a parameter: `parse` accepts a type.", "Write parse(messages, {value}).")
 
+_ALIASES: Final[dict[str, tuple[str, ...]]] = {
+    "chat_template_kwargs": ("chat_template_args", "template_kwargs"),
+    "frequency_penalty": ("freq_pen", "freq_penalty"),
+    "max_tokens": (
+        "max_new_tokens", "max_length", "max_output_tokens", "max_gen_tokens", "max_gen_len", "max_tokens_to_sample",
+        "num_predict", "n_predict",
+    ),
+    "min_tokens": ("min_new_tokens", "min_length"),
+    "n": ("num_return_sequences", "num_completions", "candidate_count", "num_choices"),
+    "presence_penalty": ("pres_pen", "pres_penalty"),
+    "repetition_penalty": ("repeat_penalty", "rep_pen", "rep_penalty"),
+    "seed": ("random_seed",),
+    "stop": ("stopwords", "stop_words", "stop_sequences", "stop_strings"),
+    "temperature": ("temp",),
+    "thinking_token_budget": (
+        "thinking_budget", "reasoning_budget", "budget_tokens", "max_thinking_tokens", "max_reasoning_tokens",
+    ),
+    "timeout": ("request_timeout",),
+    "vllm_xargs": ("extra_args",),
+}  # fmt: skip
+"""Parameters, and their names in other libraries."""
+
 _PLACES: Final[dict[str, _Belongs]] = {
+    **{alias: _same(name) for name, aliases in _ALIASES.items() for alias in aliases},
     # removed from vLLM
-    "guided_json": _constraint("json"),
-    "guided_regex": _constraint("regex"),
-    "guided_choice": _constraint("choice"),
-    "guided_grammar": _constraint("grammar"),
-    "guided_json_object": _constraint("json_object"),
-    "guided_structural_tag": _constraint("structural_tag"),
-    "structural_tag": _constraint("structural_tag"),
+    **{f"guided_{key}": _constraint(key) for key in ("json", "regex", "choice", "grammar", "json_object")},
+    **dict.fromkeys(("guided_structural_tag", "structural_tag"), _constraint("structural_tag")),
     "guided_whitespace_pattern": _Belongs(
         _REMOVED,
         'Add it to the constraint: structured_outputs={{..., "whitespace_pattern": {value}}}.',
@@ -119,21 +139,15 @@ _PLACES: Final[dict[str, _Belongs]] = {
         "exists only in vLLM 0.25 to 0.30.", "For these versions, write it in `extra_body`."
     ),
     # reasoning
-    "thinking": _THINKING,
-    "think": _THINKING,
+    **dict.fromkeys(("thinking", "think"), _THINKING),
     "enable_reasoning": _Belongs(_OTHER_NAME, "Write `enable_thinking={switch}`.", "enable_thinking"),
-    "thinking_budget": _same("thinking_token_budget"),
-    "reasoning_budget": _same("thinking_token_budget"),
-    "budget_tokens": _same("thinking_token_budget"),
-    "max_thinking_tokens": _same("thinking_token_budget"),
-    "max_reasoning_tokens": _same("thinking_token_budget"),
     "reasoning_content": _Belongs(
-        "is part of replies and messages, not a parameter.",
+        _IN_REPLIES,
         'Read `completion.reasoning`; in a message, write {{"role": "assistant", "reasoning": ...}}.',
         "reasoning_effort",
     ),
     "reasoning": _Belongs(
-        "is part of replies and messages, not a parameter.",
+        _IN_REPLIES,
         'Read `completion.reasoning`; to set how much to reason, write `reasoning_effort="low"`.',
         "reasoning_effort",
     ),
@@ -147,100 +161,56 @@ _PLACES: Final[dict[str, _Belongs]] = {
         "Leave it out: read `chunk.reasoning` and `chunk.text`.",
         "reasoning_effort",
     ),
-    # the same thing under another name
-    "max_new_tokens": _same("max_tokens"),
-    "max_length": _same("max_tokens"),
-    "max_output_tokens": _same("max_tokens"),
-    "max_gen_tokens": _same("max_tokens"),
-    "max_gen_len": _same("max_tokens"),
-    "max_tokens_to_sample": _same("max_tokens"),
-    "num_predict": _same("max_tokens"),
-    "n_predict": _same("max_tokens"),
-    "min_new_tokens": _same("min_tokens"),
-    "min_length": _same("min_tokens"),
-    "num_return_sequences": _same("n"),
-    "num_completions": _same("n"),
-    "candidate_count": _same("n"),
-    "num_choices": _same("n"),
-    "stopwords": _same("stop"),
-    "stop_words": _same("stop"),
-    "stop_sequences": _same("stop"),
-    "stop_strings": _same("stop"),
-    "random_seed": _same("seed"),
-    "temp": _same("temperature"),
-    "freq_pen": _same("frequency_penalty"),
-    "freq_penalty": _same("frequency_penalty"),
-    "pres_pen": _same("presence_penalty"),
-    "pres_penalty": _same("presence_penalty"),
-    "repeat_penalty": _same("repetition_penalty"),
-    "rep_pen": _same("repetition_penalty"),
-    "rep_penalty": _same("repetition_penalty"),
+    # the same thing in another form
     "eos_token_id": _Belongs(_OTHER_NAME, "Write `stop_token_ids=[{value}]`.", "stop_token_ids"),
-    "extra_args": _same("vllm_xargs"),
-    "chat_template_args": _same("chat_template_kwargs"),
-    "template_kwargs": _same("chat_template_kwargs"),
     "do_sample": _Belongs(
         _OTHER_NAME, "Sampling is the default; for greedy decoding, write `temperature=0`.", "temperature"
     ),
-    "num_beams": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", "use_beam_search"),
-    "beam_width": _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", "use_beam_search"),
+    **dict.fromkeys(
+        ("num_beams", "beam_width"),
+        _Belongs(_OTHER_NAME, "Write `use_beam_search=True, n={value}`.", "use_beam_search"),
+    ),
     "early_stopping": _Belongs(
         "is not a parameter of vLLM's beam search.", "Leave it out.", "use_beam_search"
     ),
-    "regex": _constraint("regex", _OTHER_NAME),
-    "choice": _constraint("choice", _OTHER_NAME),
-    "grammar": _constraint("grammar", _OTHER_NAME),
+    **{key: _constraint(key, _OTHER_NAME) for key in ("regex", "choice", "grammar")},
     "ebnf": _constraint("grammar", _OTHER_NAME),
-    "json_mode": _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.', "response_format"),
-    "json_object": _Belongs(
-        _OTHER_NAME, 'Write response_format={{"type": "json_object"}}.', "response_format"
+    **dict.fromkeys(
+        ("json_mode", "json_object"),
+        _Belongs(_OTHER_NAME, 'Write response_format={{"type": "json_object"}}.', "response_format"),
     ),
+    "headers": _Belongs(_OTHER_NAME, "Write `extra_headers={{...}}`.", "extra_headers"),
     # from other places
-    "max_turns": _MAX_TURNS,
-    "max_steps": _MAX_TURNS,
-    "max_iterations": _MAX_TURNS,
-    "max_rounds": _MAX_TURNS,
-    "max_tool_rounds": _MAX_TURNS,
+    **dict.fromkeys(
+        ("max_turns", "max_steps", "max_iterations", "max_rounds", "max_tool_rounds"), _MAX_TURNS
+    ),
     "on_tool_error": _Belongs(
         "is an argument of `run_tools`.", "Write run_tools(messages, on_tool_error=...)."
     ),
-    "kind": _TYPE,
-    "output_type": _TYPE,
-    "response_model": _TYPE,
-    "result_type": _TYPE,
-    "text_format": _TYPE,
+    **dict.fromkeys(("kind", "output_type", "response_model", "result_type", "text_format"), _TYPE),
     "options": _Belongs("is an argument of `choose`.", "Write choose(messages, {value})."),
-    "model": _Belongs("is a separate argument.", 'Write `model="..."`.'),
-    "model_name": _Belongs("is not a parameter.", 'Write `model="..."`.'),
-    "lora": _Belongs(_LORA, 'Write `model="..."`.'),
-    "lora_request": _Belongs(_LORA, 'Write `model="..."`.'),
+    "model": _Belongs("is a separate argument.", _MODEL),
+    "model_name": _Belongs("is not a parameter.", _MODEL),
+    **dict.fromkeys(("lora", "lora_request"), _Belongs(_LORA, _MODEL)),
     "sampling_params": _Belongs(_OFFLINE, "Write its fields as parameters: `temperature=..., top_k=...`."),
-    "use_tqdm": _Belongs(_OFFLINE, "Leave it out."),
-    "detokenize": _Belongs(_OFFLINE, "Leave it out."),
-    "output_kind": _Belongs(_OFFLINE, "Leave it out."),
-    "headers": _Belongs(_OTHER_NAME, "Write `extra_headers={{...}}`.", "extra_headers"),
-    "default_headers": _Belongs(_CONSTRUCTOR, "For one call, write `extra_headers={{...}}`."),
+    **dict.fromkeys(("use_tqdm", "detokenize", "output_kind"), _Belongs(_OFFLINE, "Leave it out.")),
     "extra_query": _Belongs(
         "is not a parameter: requests have no query string.", "For a gateway, use `extra_headers`."
     ),
-    "request_timeout": _same("timeout"),
-    "api_key": _Belongs(
-        _CONSTRUCTOR, "Write {provider}(..., api_key=...), or .with_options(api_key=...) for a copy."
-    ),
-    "base_url": _Belongs(_CONSTRUCTOR, "Write {provider}(..., base_url=...)."),
-    "max_retries": _Belongs(
-        _CONSTRUCTOR, "Write {provider}(..., max_retries=...), or .with_options(max_retries=...) for a copy."
-    ),
-    "http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., http_client=...)."),
-    "async_http_client": _Belongs(_CONSTRUCTOR, "Write {provider}(..., async_http_client=...)."),
-    "num_ctx": _Belongs(
-        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
-    ),
-    "n_ctx": _Belongs(
-        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
-    ),
-    "context_length": _Belongs(
-        "is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"
+    "default_headers": _Belongs(_CONSTRUCTOR, "For one call, write `extra_headers={{...}}`."),
+    **{
+        name: _Belongs(
+            _CONSTRUCTOR, f"Write {{provider}}(..., {name}=...), or .with_options({name}=...) for a copy."
+        )
+        for name in ("api_key", "max_retries")
+    },
+    **{
+        name: _Belongs(_CONSTRUCTOR, f"Write {{provider}}(..., {name}=...).")
+        for name in ("base_url", "http_client", "async_http_client")
+    },
+    **dict.fromkeys(
+        ("num_ctx", "n_ctx", "context_length"),
+        _Belongs("is an option of the vLLM server.", "Start it with: vllm serve --max-model-len {value}"),
     ),
 }
 
