@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import NoneType
 from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args, get_origin
 from typing_extensions import is_typeddict
 
 from vllmchat.checking.describe import (
+    as_mapping,
     describe_union,
     format_value,
     is_list,
@@ -69,9 +70,9 @@ def typed_dict_checker(typed_dict: type) -> Checker:
     names = ", ".join(fields)
 
     def check(value: object, path: str) -> Sequence[Problem]:
-        if not isinstance(value, Mapping):
+        mapping = as_mapping(value)
+        if mapping is None:
             return (wrong_type(value, path, "a mapping", f"Valid keys: {names}."),)
-        mapping = cast("Mapping[object, object]", value)
         problems: list[Problem] = []
         for key, item in mapping.items():
             known = checkers.get(key) if isinstance(key, str) else None
@@ -162,8 +163,8 @@ def _kinds(kinds: list[object], rules: tuple[Rule, ...]) -> Checker:
         by_shape["int"] = by_shape["float"]
 
     def check(value: object, path: str) -> Sequence[Problem]:
-        judge = by_shape.get(_shape(value))
-        return judge(value, path) if judge is not None else (wrong_type(value, path, what),)
+        check_member = by_shape.get(_shape(value))
+        return check_member(value, path) if check_member is not None else (wrong_type(value, path, what),)
 
     return check
 
@@ -192,6 +193,15 @@ def _shape(value: object) -> str:
     return "object"
 
 
+def _wrong(value: object, path: str, rule: str, hint: str | None = None) -> Sequence[Problem]:
+    return (Problem(path, format_value(value), rule, hint),)
+
+
+def _did_you_mean(value: object, words: Iterable[str]) -> str | None:
+    meant = suggest(value, words) if isinstance(value, str) else None
+    return f'Did you mean "{meant}"?' if meant else None
+
+
 def _boolean(value: object, path: str) -> Sequence[Problem]:
     return OK if value is True or value is False else (wrong_type(value, path, "True or False"),)
 
@@ -203,7 +213,7 @@ def _integer(rules: tuple[Rule, ...]) -> Checker:
         if type(value) is int or (isinstance(value, int) and not isinstance(value, bool)):
             if low <= value <= high:
                 return OK
-            return (Problem(path, format_value(value), f"must be {bounds}."),)
+            return _wrong(value, path, f"must be {bounds}.")
         return (wrong_type(value, path, "an integer"),)
 
     return check
@@ -219,11 +229,7 @@ def _real(rules: tuple[Rule, ...]) -> Checker:
             if low <= value <= high:
                 return OK
             finite = -_LARGEST <= value <= _LARGEST
-            return (
-                Problem(
-                    path, format_value(value), f"must be {bounds}." if finite else "must be a finite number."
-                ),
-            )
+            return _wrong(value, path, f"must be {bounds}." if finite else "must be a finite number.")
         return (wrong_type(value, path, "a number"),)
 
     return check
@@ -257,16 +263,14 @@ def _string(rules: tuple[Rule, ...]) -> Checker:
         if not isinstance(value, str):
             return (wrong_type(value, path, "a string"),)
         if len(value) < least:
-            return (Problem(path, format_value(value), "must not be empty."),)
+            return _wrong(value, path, "must not be empty.")
         if len(value) > most:
-            return (
-                Problem(path, format_value(value), f"must have at most {most} characters, not {len(value)}."),
-            )
+            return _wrong(value, path, f"must have at most {most} characters, not {len(value)}.")
         if forbidden and any(character in value for character in forbidden):
             named = " ".join("NUL" if character == "\0" else character for character in forbidden)
-            return (Problem(path, format_value(value), f"must not contain any of: {named}"),)
+            return _wrong(value, path, f"must not contain any of: {named}")
         if not blank and not value.strip():
-            return (Problem(path, format_value(value), "must not be blank."),)
+            return _wrong(value, path, "must not be blank.")
         return OK
 
     return check
@@ -284,12 +288,7 @@ def _literal(words: tuple[object, ...], what: str | None = None) -> Checker:
             return (wrong_type(value, path, what),)
         if value in names:  # an enum whose members are strings
             return OK
-        meant = suggest(value, names)
-        return (
-            Problem(
-                path, format_value(value), f"must be {what}.", f'Did you mean "{meant}"?' if meant else None
-            ),
-        )
+        return _wrong(value, path, f"must be {what}.", _did_you_mean(value, names))
 
     return check
 
@@ -305,7 +304,7 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
     # Rules such as Bounds apply to the items only if they annotate the items.
     length = next((rule for rule in rules if isinstance(rule, Length)), Length(0))
     least, most = length.least, length.most if length.most is not None else sys.maxsize
-    judge = _compile(item, ())
+    check_item = _compile(item, ())
     what = f"a list of {plural(item)}"
     bare, metadata = unwrap(item)
     low, high, _ = _range(enforced(metadata))
@@ -315,16 +314,16 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
             return (wrong_type(value, path, what),)
         items = cast("Sequence[object]", value)
         if len(items) < least:
-            return (Problem(path, format_value(value), "must not be empty.", "Leave it out instead."),)
+            return _wrong(value, path, "must not be empty.", "Leave it out instead.")
         if len(items) > most:
-            return (Problem(path, format_value(value), f"must have at most {most} items, not {len(items)}."),)
+            return _wrong(value, path, f"must have at most {most} items, not {len(items)}.")
         if bare is int and set(map(type, items)) == {int}:  # fast path for thousands of token ids
             ids = cast("Sequence[int]", items)
             if low <= min(ids) and max(ids) <= high:
                 return OK
         problems: list[Problem] = []
         for index, each in enumerate(items):
-            problems.extend(judge(each, f"{path}[{index}]"))
+            problems.extend(check_item(each, f"{path}[{index}]"))
             if len(problems) >= _MOST_IN_A_LIST:
                 break
         return problems
@@ -338,20 +337,21 @@ _MOST_IN_A_LIST = 5
 
 def _mapping(item: object) -> Checker:
     free = item is object
-    judge = None if free else _compile(item, ())
+    check_item = None if free else _compile(item, ())
     what = "a mapping" if free else f"a mapping of strings to {plural(item)}"
 
     def check(value: object, path: str) -> Sequence[Problem]:
-        if not isinstance(value, Mapping):
+        mapping = as_mapping(value)
+        if mapping is None:
             return (wrong_type(value, path, what),)
-        if judge is None:
+        if check_item is None:
             return OK
         problems: list[Problem] = []
-        for key, each in cast("Mapping[object, object]", value).items():
+        for key, each in mapping.items():
             if not isinstance(key, str):
-                problems.append(Problem(path, format_value(key), "must have strings as keys."))
+                problems += _wrong(key, path, "must have strings as keys.")
             else:
-                problems.extend(judge(each, f"{path}.{key}"))
+                problems.extend(check_item(each, f"{path}.{key}"))
             if len(problems) >= _MOST_IN_A_LIST:
                 break
         return problems
@@ -374,9 +374,7 @@ def _tagged(kinds: list[type]) -> Checker:
         if found is None:
             if tag is None:
                 return (Problem(f"{path}.type", "", f"is required: {tags}."),)
-            meant = suggest(tag, tuple(variants)) if isinstance(tag, str) else None
-            hint = f'Did you mean "{meant}"?' if meant else None
-            return (Problem(f"{path}.type", format_value(tag), f"must be {tags}.", hint),)
+            return _wrong(tag, f"{path}.type", f"must be {tags}.", _did_you_mean(tag, variants))
         best = max(found, key=lambda kind: sum(key in mapping for key in fields_of(kind)))
         return typed_dict_checker(best)(mapping, path)
 
@@ -388,35 +386,28 @@ def _exactly_one(check: Checker, keys: tuple[str, ...]) -> Checker:
 
     def checked(value: object, path: str) -> Sequence[Problem]:
         problems = check(value, path)
-        given = _given(value, keys)
+        mapping = as_mapping(value) or {}
+        present = [key for key in keys if mapping.get(key) is not None]
         # Something other than a mapping, or a misspelled constraint, is one problem, not two.
-        if len(given) == 1 or (not given and problems):
+        if len(present) == 1 or (not present and problems):
             return problems
-        rule = f"needs exactly one of {names}, but has {' and '.join(given) if given else 'none of them'}."
-        return (*problems, Problem(path, format_value(value), rule))
+        rule = f"needs exactly one of {names}, but has {' and '.join(present) or 'none of them'}."
+        return (*problems, *_wrong(value, path, rule))
 
     return checked
 
 
-def _given(value: object, keys: tuple[str, ...]) -> list[str]:
-    if not isinstance(value, Mapping):
-        return []
-    mapping = cast("Mapping[object, object]", value)
-    return [key for key in keys if mapping.get(key) is not None]
-
-
 def _token_biases(value: object, path: str) -> Sequence[Problem]:
-    if not isinstance(value, Mapping):
+    mapping = as_mapping(value)
+    if mapping is None:
         return (wrong_type(value, path, "a mapping of token ids to numbers"),)
     problems: list[Problem] = []
-    for key, bias in cast("Mapping[object, object]", value).items():
+    for key, bias in mapping.items():
         is_id = (isinstance(key, int) and not isinstance(key, bool) and key >= 0) or (
             isinstance(key, str) and key.isascii() and key.isdigit()
         )
         if not is_id:
-            problems.append(
-                Problem(path, format_value(key), "must have token ids as keys: integers of at least 0.")
-            )
+            problems += _wrong(key, path, "must have token ids as keys: integers of at least 0.")
         else:
             problems.extend(_bias(bias, f"{path}[{format_value(key)}]"))
         if len(problems) >= _MOST_IN_A_LIST:

@@ -9,20 +9,21 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, Required, cast, get_args, get_origin
 from weakref import WeakKeyDictionary
 
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic import ConfigDict
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json, to_jsonable_python
 from typing_extensions import TypedDict, get_type_hints
 
 from vllmchat.checking.describe import as_mapping, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.schemas import docstrings
+from vllmchat.schemas.types import SchemaError, SchemaGenerator, new_adapter, schema_of
 from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import TypeAdapter
 
     from vllmchat.schemas.tool_params import FunctionTool
 
@@ -85,9 +86,7 @@ class Tool:
     @property
     def is_async(self) -> bool:
         """Whether the function is known to be async."""
-        function = self.function
-        while isinstance(function, functools.partial):
-            function = function.func
+        function = _without_partials(self.function)
         return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - the method of a callable object
         )
@@ -162,10 +161,8 @@ class _UndescribableError(Exception):
         return Problem(path, f"<{name.replace('<locals>.', '')}>", self.rule, self.suggestion)
 
 
-class _Schema(GenerateJsonSchema):
+class _Untitled(SchemaGenerator):
     # Titles repeat the names of the properties and would cost tokens in every prompt.
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's API
-
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
 
@@ -207,10 +204,14 @@ def _check(function: object) -> None:
         raise _UndescribableError(function, "is an async generator, which returns no result.", hint)
 
 
+def _without_partials(function: Callable[..., object]) -> Callable[..., object]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
 def _name_of(function: Callable[..., object]) -> str:
-    inner: object = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _without_partials(function)
     name = getattr(inner, "__name__", None) or type(inner).__name__
     if not isinstance(name, str) or name == "<lambda>":
         raise _UndescribableError(function, "has no name.", 'Write Tool(..., name="...").')
@@ -222,9 +223,7 @@ def _description_of(function: Callable[..., object]) -> str:
 
 
 def _doc_of(function: Callable[..., object]) -> str | None:
-    inner: object = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _without_partials(function)
     if inspect.isroutine(inner):
         return inspect.getdoc(inner)
     # For an object, the docstring of its `__call__`, else of its class.
@@ -288,13 +287,12 @@ def _read_signature(function: Callable[..., object]) -> _Signature:
     kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
     optional = {name: field for name, field in defaults.items() if not field.is_required()}
     try:
-        adapter: TypeAdapter[dict[str, object]] = TypeAdapter(cast("Any", kind))
-        made = adapter.json_schema(schema_generator=_Schema)
-    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
-        reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".")
-        raise _UndescribableError(function, f"has no JSON schema: {reason}.", _BY_HAND) from error
+        adapter: TypeAdapter[dict[str, object]] = new_adapter(kind)
+        made = schema_of(adapter, _Untitled)
+    except SchemaError as error:
+        raise _UndescribableError(function, f"has no JSON schema: {error}.", _BY_HAND) from error.__cause__
     # The model uses the alias of a parameter, if pydantic's `Field` sets one. The order is the same.
-    names = list(made.get("properties", {}))
+    names = list(cast("Mapping[str, object]", made.get("properties", {})))
     if len(names) != len(fields):
         raise _UndescribableError(function, "has two parameters with the same alias.", "Make aliases unique.")
     aliases = dict(zip(fields, names, strict=True))
@@ -305,9 +303,7 @@ _BY_HAND: Final = "Write Tool(..., parameters={...}) with your own schema."
 
 
 def _hints_of(function: Callable[..., object]) -> dict[str, Any]:
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _without_partials(function)
     if not inspect.isroutine(inner):
         inner = type(inner).__call__
     try:

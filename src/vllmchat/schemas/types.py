@@ -33,12 +33,17 @@ _LONGEST_NAME: Final = 64
 """Longest schema name that OpenAI's own server accepts."""
 
 
+_UNSUPPORTED: Final = (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError)
+"""What pydantic raises for a type that it does not support."""
+
+
 class SchemaError(Exception):
     """A type has no JSON schema. The message is the reason, as part of a sentence."""
 
 
-class _Schema(GenerateJsonSchema):
-    # A default that is not JSON-serializable is left out of the schema; do not warn about it on each call.
+class SchemaGenerator(GenerateJsonSchema):
+    """Generates schemas. Leaves out a default that is not JSON-serializable, without a warning on each call."""
+
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's API
 
 
@@ -63,18 +68,20 @@ def adapter_of(kind: TypeForm[T]) -> TypeAdapter[T]:
         SchemaError: Pydantic does not support the type.
     """
     key = cast("Hashable", kind)
-    return cast("TypeAdapter[T]", _kept_adapter(key) if _hashes(key) else _adapter(key))
+    return cast("TypeAdapter[T]", _kept_adapter(key) if _hashes(key) else new_adapter(key))
 
 
-def schema_of(adapter: TypeAdapter[T]) -> dict[str, object]:
+def schema_of(
+    adapter: TypeAdapter[T], generator: type[GenerateJsonSchema] = SchemaGenerator
+) -> dict[str, object]:
     """Returns the JSON schema of the values that an adapter accepts.
 
     Raises:
         SchemaError: Some values have no JSON representation.
     """
     try:
-        return adapter.json_schema(schema_generator=_Schema)
-    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        return adapter.json_schema(schema_generator=generator)
+    except _UNSUPPORTED as error:
         raise SchemaError(_reason(error)) from error
 
 
@@ -146,15 +153,20 @@ def _hashes(kind: Hashable) -> bool:
     return True
 
 
-def _adapter(kind: object) -> TypeAdapter[Any]:
+def new_adapter(kind: object) -> TypeAdapter[Any]:
+    """Returns the validator for values of a type that is used once, or kept by the caller.
+
+    Raises:
+        SchemaError: Pydantic does not support the type.
+    """
     try:
         return TypeAdapter(cast("TypeForm[Any]", kind))
-    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
+    except _UNSUPPORTED as error:
         raise SchemaError(_reason(error)) from error
 
 
 # Bounded, so that classes created at run time can be garbage-collected.
-_kept_adapter = lru_cache(_KEPT)(_adapter)
+_kept_adapter = lru_cache(_KEPT)(new_adapter)
 
 
 def _reason(error: Exception) -> str:
