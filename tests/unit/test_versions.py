@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -544,10 +545,53 @@ def test_what_an_old_server_may_ignore_is_a_warning(
     value: object = {"session_id": "a", "stream_interval": 2}[name]
     scripted.version = "0.19.1"
     scripted.always(answer_any)
-    told = rf"^the server ignores {name}: needs vLLM 0\.2[78] or newer; this server is 0\.19\.1\.$"
-    with pytest.warns(UserWarning, match=told):
+    message = rf"^the server ignores {name}: needs vLLM 0\.2[78] or newer; this server is 0\.19\.1\.$"
+    with pytest.warns(UserWarning, match=message):
         runner.do(llm, "chat", "Hi", **{name: value})
     assert sent(scripted) == {name: value}
+
+
+def line_of(caught: pytest.WarningsRecorder) -> str:
+    """The line of code that a warning points at."""
+    [warning] = caught
+    return linecache.getline(warning.filename, warning.lineno).strip()
+
+
+def echo(text: str) -> str:
+    return text
+
+
+def test_the_warning_points_at_the_callers_line(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.version = "0.19.1"
+    scripted.always(answer_any)
+    with pytest.warns(UserWarning, match="the server ignores session_id") as caught:
+        llm.chat("Hi", session_id="chat")
+    assert line_of(caught) == 'llm.chat("Hi", session_id="chat")'
+    with pytest.warns(UserWarning, match="the server ignores session_id") as caught:
+        llm.run_tools("Hi", tools=[echo], session_id="run_tools")
+    assert line_of(caught) == 'llm.run_tools("Hi", tools=[echo], session_id="run_tools")'
+    stream = llm.stream("Hi", session_id="stream")
+    with pytest.warns(UserWarning, match="the server ignores session_id") as caught:
+        stream.until_done()
+    assert line_of(caught) == "stream.until_done()"
+
+
+@pytest.mark.anyio
+async def test_the_warning_points_at_the_line_that_awaits(
+    scripted: ScriptedServer, llm: VLLMProvider
+) -> None:
+    scripted.version = "0.19.1"
+    scripted.always(answer_any)
+    with pytest.warns(UserWarning, match="the server ignores session_id") as caught:
+        await llm.achat("Hi", session_id="achat")
+    assert line_of(caught) == 'await llm.achat("Hi", session_id="achat")'
+    with pytest.warns(UserWarning, match="the server ignores session_id") as caught:
+        await llm.arun_tools("Hi", tools=[echo], session_id="arun_tools")
+    assert line_of(caught) == 'await llm.arun_tools("Hi", tools=[echo], session_id="arun_tools")'
+    stream = llm.astream("Hi", session_id="astream")
+    with pytest.warns(UserWarning, match="the server ignores session_id") as caught:
+        await stream.until_done()
+    assert line_of(caught) == "await stream.until_done()"
 
 
 def test_the_version_is_asked_for_once(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:

@@ -5,9 +5,10 @@ The model and the timeout are filled in later.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.since import HARMLESS
 from vllmchat.errors import InvalidRequestError
@@ -183,9 +184,23 @@ def suit(params: CheckedParams, version: Version, route: str) -> CheckedParams:
         fields = params.fields
     if problems:
         raise InvalidRequestError(problems)
-    for name in lacking:
-        warnings.warn(f"the server ignores {lacking[name]}", stacklevel=2)
+    if lacking:
+        level = _callers_level()
+        for name in lacking:
+            warnings.warn(f"the server ignores {lacking[name]}", stacklevel=level)
     return replace(params, fields=fields)
+
+
+def _callers_level() -> int:
+    """The `stacklevel` of a warning of `suit` that points at the line that called or awaited this package."""
+    # From Python 3.12, `skip_file_prefixes` does this.
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+_PACKAGE: Final = __name__.partition(".")[0]
 
 
 def replies_wanted(params: CheckedParams) -> int:
