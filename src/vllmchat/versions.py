@@ -110,20 +110,22 @@ def fit(fields: Mapping[str, object], version: Version, route: str = CHATS) -> d
     elif "encoding_format" in fitted or "use_activation" in fitted:
         _fit_pooling(fitted, version, route)
     if version < STRUCTURED_OUTPUTS and "structured_outputs" in fitted:
-        wanted = cast("Mapping[str, object]", fitted.pop("structured_outputs"))
-        fitted.update(_guided(wanted, version))
+        constraint = cast("Mapping[str, object]", fitted.pop("structured_outputs"))
+        fitted.update(_guided(constraint, version))
     return fitted
 
 
 def _fit_completion(fields: dict[str, object], version: Version) -> None:
-    wanted = cast("Mapping[str, object]", fields.get("response_format") or {})
+    response_format = cast("Mapping[str, object]", fields.get("response_format") or {})
     if version >= COMPLETION_SCHEMAS:
         return
-    if wanted.get("type") == "structural_tag":
+    if response_format.get("type") == "structural_tag":
         raise InvalidRequestError([needs("response_format", COMPLETION_SCHEMAS, version)])
-    if (schema := _schema_in(fields)) is not None:
-        del fields["response_format"]
-        fields.setdefault("structured_outputs", {"json": schema})
+    if response_format.get("type") == "json_schema":
+        schema = cast("Mapping[str, object]", response_format["json_schema"]).get("schema")
+        if schema is not None:
+            del fields["response_format"]
+            fields.setdefault("structured_outputs", {"json": schema})
 
 
 def _fit_response(fields: dict[str, object], version: Version) -> None:
@@ -140,13 +142,13 @@ def _fit_response(fields: dict[str, object], version: Version) -> None:
 _ANY_OBJECT: Final = {"type": "object"}
 
 
-def _only_schema(wanted: Mapping[str, object], version: Version) -> object:
+def _only_schema(constraint: Mapping[str, object], version: Version) -> object:
     """The JSON schema of a constraint that has nothing else."""
-    given = {name: value for name, value in wanted.items() if value is not None and value is not False}
-    schema = given.pop("json", None)
-    if given.pop("json_object", None):
+    parts = {name: value for name, value in constraint.items() if value is not None and value is not False}
+    schema = parts.pop("json", None)
+    if parts.pop("json_object", None):
         schema = _ANY_OBJECT
-    problems = [needs(f"structured_outputs.{name}", RESPONSE_CONSTRAINTS, version) for name in given]
+    problems = [needs(f"structured_outputs.{name}", RESPONSE_CONSTRAINTS, version) for name in parts]
     if isinstance(schema, str):
         schema = _read_object(schema)
         if schema is None:
@@ -192,14 +194,6 @@ def needs(name: str, since: Version, version: Version) -> Problem:
     return Problem(name, "", f"needs vLLM {least} or newer; this server is {'.'.join(map(str, version))}.")
 
 
-def _schema_in(fields: Mapping[str, object]) -> object:
-    """The JSON schema in a `response_format`, if there is one."""
-    wanted = cast("Mapping[str, object]", fields.get("response_format") or {})
-    if wanted.get("type") != "json_schema":
-        return None
-    return cast("Mapping[str, object]", wanted["json_schema"]).get("schema")
-
-
 _GUIDED: Final = {
     "json": "guided_json",
     "regex": "guided_regex",
@@ -209,11 +203,11 @@ _GUIDED: Final = {
 }
 
 
-def _guided(wanted: Mapping[str, object], version: Version) -> dict[str, object]:
+def _guided(constraint: Mapping[str, object], version: Version) -> dict[str, object]:
     """A constraint in the form of servers before 0.11."""
     fields: dict[str, object] = {}
     problems: list[Problem] = []
-    for name, value in wanted.items():
+    for name, value in constraint.items():
         if value is None or value is False:
             continue
         if name == "json_object":

@@ -167,11 +167,11 @@ class Field:
 @cache
 def fields_of(typed_dict: type) -> dict[str, Field]:
     """Returns the keys of a TypedDict in the order of definition, including inherited ones."""
-    came = SINCE.get(typed_dict.__name__, {})
+    since = SINCE.get(typed_dict.__name__, {})
     hints: dict[str, object] = get_type_hints(typed_dict, include_extras=True)
     required: frozenset[str] = getattr(typed_dict, "__required_keys__", frozenset())
     return {
-        name: _field(name, hint, required=name in required, came=came.get(name))
+        name: _field(name, hint, required=name in required, since=since.get(name))
         for name, hint in hints.items()
     }
 
@@ -207,12 +207,12 @@ def enforced(metadata: tuple[object, ...]) -> tuple[Rule, ...]:
     return tuple(word for word in metadata if isinstance(word, Rule))
 
 
-def _field(name: str, hint: object, *, required: bool, came: str | None) -> Field:
+def _field(name: str, hint: object, *, required: bool, since: str | None) -> Field:
     bare, metadata = unwrap(hint)
     kinds = members(bare)
     rest = tuple(kind for kind in kinds if kind is not NoneType)
 
-    def said(word: type[str]) -> str | None:
+    def text_of(word: type[str]) -> str | None:
         return next((str(item) for item in metadata if isinstance(item, word)), None)
 
     return Field(
@@ -221,9 +221,9 @@ def _field(name: str, hint: object, *, required: bool, came: str | None) -> Fiel
         nullable=len(rest) < len(kinds),
         required=required,
         rules=enforced(metadata),
-        default=said(Default),
-        since=came or said(Since),
-        needs=said(Needs),
+        default=text_of(Default),
+        since=since or text_of(Since),
+        needs=text_of(Needs),
     )
 
 

@@ -142,12 +142,12 @@ class ProviderBase:
         if timeout is not None:
             copy._timeout = copy._sync_timeout = Timeout.of(timeout, self._sync_timeout)
             copy._async_timeout = Timeout.of(timeout, self._async_timeout)
-        given = {} if api_key is None else authorization(api_key)
+        overrides = {} if api_key is None else authorization(api_key)
         if headers is not None:
-            given.update(checked_headers(headers))
+            overrides.update(checked_headers(headers))
         retries = self._target.max_retries if max_retries is None else checked_retries(max_retries)
-        default_key = self._target.default_key and "authorization" not in given
-        copy._target = Target(self._target.base, {**self._target.headers, **given}, retries, default_key)
+        default_key = self._target.default_key and "authorization" not in overrides
+        copy._target = Target(self._target.base, {**self._target.headers, **overrides}, retries, default_key)
         return copy
 
     # The building blocks of methods: send a request and read the response, or leave it open to stream, or run a flow

@@ -134,9 +134,9 @@ class JSONRequest(Generic[T]):
             body["stream"] = True
             if self.ask_usage:
                 # Always explicit: the default differs between server versions.
-                given = cast("Mapping[str, object]", body.get("stream_options", {}))
-                wanted = {name: value for name, value in given.items() if value is not None}
-                body["stream_options"] = {"include_usage": True, **wanted}
+                options = cast("Mapping[str, object]", body.get("stream_options", {}))
+                set_options = {name: value for name, value in options.items() if value is not None}
+                body["stream_options"] = {"include_usage": True, **set_options}
         if self.params.extra_body is not None:
             body.update(self.params.extra_body)
         raw, content_type = self.encode(body)

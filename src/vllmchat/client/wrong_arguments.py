@@ -92,7 +92,9 @@ def explain_call(
     if len(args) > len(by_place):
         problems.append(_too_many(owner, name, parameters, len(args)))
     problems += [
-        _given(each.name, kwargs[each.name], "is given twice, by position and by name.", "Keep one of them.")
+        _problem(
+            each.name, kwargs[each.name], "is given twice, by position and by name.", "Keep one of them."
+        )
         for each in by_place[: len(args)]
         if each.name in kwargs
     ]
@@ -110,7 +112,7 @@ def explain_call(
     return InvalidRequestError(problems)
 
 
-def _given(name: str, value: object, rule: str, hint: str) -> Problem:
+def _problem(name: str, value: object, rule: str, hint: str) -> Problem:
     return Problem(name, "" if is_secret(name, value) else format_value(value), rule, hint)
 
 
@@ -118,14 +120,14 @@ def _too_many(owner: str, name: str, parameters: Sequence[inspect.Parameter], co
     # The values are not shown: one may be a key.
     by_place = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
     by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    wanted = f"only {' and '.join(f'`{each}`' for each in by_place)}" if by_place else "no arguments"
+    accepted = f"only {' and '.join(f'`{each}`' for each in by_place)}" if by_place else "no arguments"
     hint = (
         f"Write the others by name: {', '.join(f'{each}=...' for each in by_name[:3])}." if by_name else None
     )
     if by_place[:1] == ["messages"]:
         hint = 'Write several messages as [{"role": ..., "content": ...}, ...], and a model as model="...".'
     where = "" if name == owner else f"{owner}."
-    rule = f"accepts {wanted} by position, but {count} {'was' if count == 1 else 'were'} given."
+    rule = f"accepts {accepted} by position, but {count} {'was' if count == 1 else 'were'} given."
     return Problem(f"{where}{name}", "", rule, hint)
 
 
@@ -137,19 +139,19 @@ def _missing(
     kwargs: Mapping[str, object],
     used: set[str],
 ) -> Problem:
-    wanted = by_place[place].name
+    missing = by_place[place].name
     required = [each.name for each in by_place if each.default is each.empty]
     others = [each for each in kwargs if each not in used and each not in required]
-    written = next((alias for alias in _ALIASES.get(wanted, ()) if alias in others), None)
-    written = written or suggest(wanted, others)
+    written = next((alias for alias in _ALIASES.get(missing, ()) if alias in others), None)
+    written = written or suggest(missing, others)
     if written is None:
-        return Problem(wanted, "", "is required.", f"Write {name}({', '.join(required)}, ...).")
+        return Problem(missing, "", "is required.", f"Write {name}({', '.join(required)}, ...).")
     used.add(written)
     value = kwargs[written]
     shown = "..." if is_secret(written, value) else format_code(value)
     required[place] = shown
-    rule = f"is not a parameter: {_WHAT.get(wanted, f'`{wanted}`')} is the {_PLACES[place]} argument."
-    return _given(written, value, rule, f"Write {name}({', '.join(required)}, ...).")
+    rule = f"is not a parameter: {_WHAT.get(missing, f'`{missing}`')} is the {_PLACES[place]} argument."
+    return _problem(written, value, rule, f"Write {name}({', '.join(required)}, ...).")
 
 
 _WHAT: Final = {
@@ -167,18 +169,18 @@ def _setting(owner: str, name: str, known: set[str], written: str, value: object
     meant: str | None = written if written in _SETTINGS else aliases.get(written)
     shown = "" if is_secret(meant or written, value) else format_code(value)
     if meant in known:
-        return _given(written, shown and value, _OTHER_NAME, f"Write `{meant}={shown or '...'}`.")
+        return _problem(written, shown and value, _OTHER_NAME, f"Write `{meant}={shown or '...'}`.")
     if meant is not None:
         rule = "is fixed: a copy shares the connections of the original."
-        return _given(written, shown and value, rule, f"Write {owner}(..., {meant}={shown or '...'}).")
+        return _problem(written, shown and value, rule, f"Write {owner}(..., {meant}={shown or '...'}).")
     if written in _ELSEWHERE:
         rule, hint = _ELSEWHERE[written]
-        return _given(written, value, rule, hint)
+        return _problem(written, value, rule, hint)
     home = next((each for each, names in METHODS.items() if written in names), None)
     home = "chat" if written in ("extra_body", "stream") else home
     if home is not None:
         rule = "is a parameter of calls, not of the provider."
-        return _given(written, value, rule, f"Write llm.{home}(..., {written}={shown or '...'}).")
+        return _problem(written, value, rule, f"Write llm.{home}(..., {written}={shown or '...'}).")
     close = suggest(written, [*known, *aliases, *_ELSEWHERE, *METHODS["chat"], *_SETTINGS])
     if close in known:
         shown = "" if is_secret(close, value) else format_value(value)

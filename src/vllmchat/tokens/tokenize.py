@@ -166,8 +166,8 @@ def _fold_counted(fields: dict[str, object]) -> None:
     if "documents" in fields:
         implied["documents"] = fields.pop("documents")
     if implied:
-        given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
-        fields["chat_template_kwargs"] = {**implied, **given}
+        variables = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
+        fields["chat_template_kwargs"] = {**implied, **variables}
 
 
 _COUNT: Final = Validator(
@@ -203,9 +203,9 @@ def count_request(messages: Messages, params: CountTokensParams) -> JSONRequest[
     if params.get("reasoning_effort") is None:
         return request
     # Older versions set fewer template variables for it.
-    given = {**(params.get("chat_template_kwargs") or {})}
+    variables = {**(params.get("chat_template_kwargs") or {})}
     if (thinks := params.get("enable_thinking")) is not None:
-        given["enable_thinking"] = thinks
+        variables["enable_thinking"] = thinks
     older: list[tuple[Version, CheckedParams]] = []
     for since, implied in (
         (EFFORT_IN_TEMPLATE, ("enable_thinking", "reasoning_effort")),
@@ -214,7 +214,7 @@ def count_request(messages: Messages, params: CountTokensParams) -> JSONRequest[
         fields = dict(request.params.fields)
         kwargs = cast("Mapping[str, object]", fields["chat_template_kwargs"])
         fields["chat_template_kwargs"] = {
-            name: value for name, value in kwargs.items() if name in given or name not in implied
+            name: value for name, value in kwargs.items() if name in variables or name not in implied
         }
         older.append((since, replace(request.params, fields=fields)))
     return replace(request, older=older)
