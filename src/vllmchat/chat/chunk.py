@@ -184,8 +184,8 @@ def decode_chunk(data: bytes) -> ChatCompletionChunk:
 
 
 def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
-    given = chunk.model_fields_set
-    return "choices" in given or ("object" in given and chunk.object == "chat.completion.chunk")
+    present = chunk.model_fields_set
+    return "choices" in present or ("object" in present and chunk.object == "chat.completion.chunk")
 
 
 def _take_old_reasoning(delta: Delta) -> None:

@@ -317,8 +317,8 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatComp
         ResponseError: The body is not a chat completion: not JSON, or JSON of another shape.
     """
     completion = decode(ChatCompletion, body, "a chat completion")
-    given = completion.model_fields_set
-    if "choices" not in given and not ("object" in given and completion.object == "chat.completion"):
+    present = completion.model_fields_set
+    if "choices" not in present and not ("object" in present and completion.object == "chat.completion"):
         raise unexpected_body("a chat completion", body, "it has no choices")
     set_request_id(completion, request_id)
     return completion

@@ -185,9 +185,9 @@ def tool_message(call: str | HasId, content: str | Sequence[TextPart | ToolRefer
     call_id = call if isinstance(call, str) else call.id
     if not call_id:
         raise InvalidRequestError([Problem("call", "", "has no id, so a result cannot refer to it.")])
-    given = cast("object", content)  # type checkers rule the rest out, but results come from everywhere
-    if not isinstance(given, str | list | tuple):
-        rule = f"must be text or a list of parts, not {type_name(given)}."
+    value = cast("object", content)  # type checkers rule the rest out, but results come from everywhere
+    if not isinstance(value, str | list | tuple):
+        rule = f"must be text or a list of parts, not {type_name(value)}."
         raise InvalidRequestError([Problem("content", "", rule, "Wrap it in json.dumps(...).")])
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 

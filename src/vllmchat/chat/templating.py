@@ -70,8 +70,8 @@ def fold_template(fields: dict[str, object]) -> None:
     """Converts the validated fields, in place, to what the server accepts."""
     if "enable_thinking" in fields:
         thinking = fields.pop("enable_thinking")
-        given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
-        fields["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
+        variables = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {}))
+        fields["chat_template_kwargs"] = {**variables, "enable_thinking": thinking}
     if fields.get("continue_final_message") is True:
         # With the server's default, True, the request would fail later, in the chat template.
         fields["add_generation_prompt"] = False
@@ -84,26 +84,30 @@ def _continue(fields: Mapping[str, object], stream: bool, wrong: frozenset[str])
 
 
 def _template_kwargs(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    given = cast("Mapping[str, object]", fields["chat_template_kwargs"])
-    if "chat_template" in given:
+    variables = cast("Mapping[str, object]", fields["chat_template_kwargs"])
+    if "chat_template" in variables:
         rule = "is rejected by the server."
         hint = "Use the parameter `chat_template` instead."
-        yield Problem("chat_template_kwargs.chat_template", format_value(given["chat_template"]), rule, hint)
-    if "tokenize" in given:
+        yield Problem(
+            "chat_template_kwargs.chat_template", format_value(variables["chat_template"]), rule, hint
+        )
+    if "tokenize" in variables:
         rule = "is rejected by the server, which always tokenizes."
-        yield Problem("chat_template_kwargs.tokenize", format_value(given["tokenize"]), rule, "Leave it out.")
+        yield Problem(
+            "chat_template_kwargs.tokenize", format_value(variables["tokenize"]), rule, "Leave it out."
+        )
     for name in ("add_generation_prompt", "continue_final_message"):
-        if name in given:
+        if name in variables:
             rule = "has no effect: the parameter of the same name overrides it."
             hint = f"Use the parameter `{name}` instead."
-            yield Problem(f"chat_template_kwargs.{name}", format_value(given[name]), rule, hint)
+            yield Problem(f"chat_template_kwargs.{name}", format_value(variables[name]), rule, hint)
 
 
 def _enable_thinking(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     thinking = fields["enable_thinking"]
-    given = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
-    if given is not None and given is not thinking:
-        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {format_value(given)}}}.'
+    switch = cast("Mapping[str, object]", fields.get("chat_template_kwargs", {})).get("enable_thinking")
+    if switch is not None and switch is not thinking:
+        rule = f'contradicts chat_template_kwargs={{"enable_thinking": {format_value(switch)}}}.'
         yield Problem("enable_thinking", format_value(thinking), rule, "Keep one of them.")
     extra = cast("Mapping[str, object]", fields.get("extra_body", {})).get("chat_template_kwargs")
     same = (

@@ -76,8 +76,8 @@ def _content_parts(fields: Mapping[str, object], stream: bool, wrong: frozenset[
 def _logprob_token_ids(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
-    wanted = len(cast("Sequence[int]", fields["logprob_token_ids"]))
-    if wanted and fields.get("logprobs", wanted) != wanted:
+    count = len(cast("Sequence[int]", fields["logprob_token_ids"]))
+    if count and fields.get("logprobs", count) != count:
         rule = f"cannot be combined with logprobs={fields['logprobs']}: these tokens replace the most likely ones."
         yield Problem(
             "logprob_token_ids", format_value(fields["logprob_token_ids"]), rule, "Leave `logprobs` out."

@@ -22,8 +22,10 @@ _HEAD = frozenset({"request_id", "output_mode", "prompt_token_ids", "mm_placehol
 def generation_reader(request: JSONRequest[Generation]) -> ChunkReader[GenerationChunk, Generation]:
     """Returns a reader of the events of `/inference/v1/generate`."""
     n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
-    wanted = max(n, 1) if isinstance(n, int) else 1
-    accumulator = ChoiceAccumulator(Generation, expected=wanted, share=wanted, growing=_GROWING, head=_HEAD)
+    expected = max(n, 1) if isinstance(n, int) else 1
+    accumulator = ChoiceAccumulator(
+        Generation, expected=expected, share=expected, growing=_GROWING, head=_HEAD
+    )
     return ChunkReader(decode_event, accumulator, "generation")
 
 

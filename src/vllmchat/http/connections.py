@@ -45,12 +45,12 @@ class ClientPair:
         async_http_client: AsyncHTTPClient | None = None,
     ) -> None:
         check_clients(http_client, async_http_client)
-        given = http_client is not None or async_http_client is not None
+        has_own = http_client is not None or async_http_client is not None
         for name, is_set in (
             ("verify", verify is not True),
             ("max_connections", max_connections is not None),
         ):
-            if given and is_set:
+            if has_own and is_set:
                 raise TypeError(f"{name}= has no effect on your own client: set it on that client")
         _check_verify(verify)
         if http_client is not None:
@@ -61,7 +61,7 @@ class ClientPair:
             self.async_client = AsyncClient(partial(UserAsyncClient, async_http_client))
         elif http_client is not None:
             self.async_client = AsyncClient(_only_sync)
-        if not given:
+        if not has_own:
             proxy, tls = proxy_for(base), _TLS(verify)
             self.sync_client = SyncClient(partial(_sync_pool, base, tls, proxy, max_connections))
             self.async_client = AsyncClient(partial(_async_pool, base, tls, proxy, max_connections))

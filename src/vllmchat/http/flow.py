@@ -162,9 +162,9 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         pass
     # Read again with the secrets masked, for the error message.
     head, body = without_secrets(send, head, body)
-    told = error_despite_status(head, body)
-    if told is not None:
-        raise told
+    reported = error_despite_status(head, body)
+    if reported is not None:
+        raise reported
     try:
         return call.read(Response(head, body))
     except ResponseError as error:
@@ -239,15 +239,15 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     }
     if call.body is not None:
         headers.setdefault("content-type", call.content_type)
-    wanted = headers.pop("x-request-id", None) or call.request_id
-    if not wanted:
-        wanted = os.urandom(16).hex()
+    request_id = headers.pop("x-request-id", None) or call.request_id
+    if not request_id:
+        request_id = os.urandom(16).hex()
     elif attempt:
-        wanted = f"{wanted}-{attempt}"
-    if wanted.isascii() and wanted.isprintable() and wanted.strip() == wanted:
-        headers["x-request-id"] = wanted
+        request_id = f"{request_id}-{attempt}"
+    if request_id.isascii() and request_id.isprintable() and request_id.strip() == request_id:
+        headers["x-request-id"] = request_id
     default_key = target.default_key and all(name.lower() != "authorization" for name in call.headers)
-    return Send(call.method, target.base, path, list(headers.items()), call.body, wanted, default_key)
+    return Send(call.method, target.base, path, list(headers.items()), call.body, request_id, default_key)
 
 
 def without_secrets(send: Send, head: ResponseHead, raw: bytes) -> tuple[ResponseHead, bytes]:

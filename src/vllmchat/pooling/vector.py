@@ -56,8 +56,8 @@ class Vector(_Numbers):
             ModuleNotFoundError: numpy is not installed; install `vllmchat[numpy]`.
         """
         np = _numpy()
-        given: NDArray[numpy.float32] = np.frombuffer(self, dtype=self.typecode)
-        return given.astype(np.float32, copy=False)
+        array: NDArray[numpy.float32] = np.frombuffer(self, dtype=self.typecode)
+        return array.astype(np.float32, copy=False)
 
     def __copy__(self) -> "Vector":
         return Vector(self.typecode, self)

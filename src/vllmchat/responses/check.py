@@ -75,12 +75,12 @@ def _is_chats(tools: object) -> bool:
 
 def _convert_tools(value: object, path: str) -> tuple[object, Sequence[Problem]]:
     """Converts Python functions to tools in the form of the Responses API."""
-    given = cast("Sequence[object]", value)
+    originals = cast("Sequence[object]", value)
     sent, problems = convert_tools(value, path)
     if sent is value or problems:
         return sent, problems
     tools = cast("Sequence[object]", sent)
-    return [tool if tool is old else _flat(tool) for tool, old in zip(tools, given, strict=True)], ()
+    return [tool if tool is old else _flat(tool) for tool, old in zip(tools, originals, strict=True)], ()
 
 
 def _flat(tool: object) -> dict[str, object]:

@@ -26,35 +26,35 @@ Items are messages (`{"role": "user", "content": "..."}`), tool results
 
 
 def respond_request(
-    given: ResponseInput, params: Mapping[str, object], *, stream: bool
+    value: ResponseInput, params: Mapping[str, object], *, stream: bool
 ) -> JSONRequest[ModelResponse]:
     """Returns the request for a response.
 
     Args:
-        given: The input.
+        value: The input.
         params: The keyword arguments of the call.
         stream: Whether the response is streamed.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
-    encoded, found = collect(lambda: encode_input(given), "")
+    encoded, found = collect(lambda: encode_input(value), "")
     checked = check_request(found, check_respond, params, stream=stream)
     return JSONRequest("/responses", {"input": encoded}, checked, _read, stream, route_hint=NEEDS)
 
 
-def encode_input(given: ResponseInput) -> str | list[Mapping[str, object]]:
+def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:
     """Returns the input for the request body.
 
     Raises:
         InvalidRequestError: It is not a valid input.
     """
-    if isinstance(given, str):
-        return given
-    items = as_list(given)
+    if isinstance(value, str):
+        return value
+    items = as_list(value)
     if items is None:
-        hint = "Wrap it in [...]." if isinstance(given, Mapping | ResponseItem) else None
-        rule = f"must be a string or a list of items, not {type_name(given)}."
+        hint = "Wrap it in [...]." if isinstance(value, Mapping | ResponseItem) else None
+        rule = f"must be a string or a list of items, not {type_name(value)}."
         raise InvalidRequestError([Problem("input", "", rule, hint)])
     encoded: list[Mapping[str, object]] = []
     problems: list[Problem] = []

@@ -89,9 +89,9 @@ class ChoiceAccumulator(Generic[M]):
                 self._usages[vars(choices[0])["index"]] = usage
             else:
                 self._fields["usage"] = usage
-        told = vars(chunk)
+        received = vars(chunk)
         for name in self._head:
-            value = told[name]
+            value = received[name]
             # Some servers begin with a chunk that has no id yet.
             if value is not None and (value or name not in self._fields):
                 self._fields[name] = value

@@ -32,12 +32,12 @@ def _greedy(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -
 
 
 def _response_format(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-    wanted = cast("Mapping[str, object]", fields["response_format"])
-    if wanted["type"] != "text" and _forced(fields, wrong):
-        yield Problem("response_format", format_value(wanted), _OR_A_CALL, "Keep one of them.")
-    if wanted["type"] != "json_schema":
+    response_format = cast("Mapping[str, object]", fields["response_format"])
+    if response_format["type"] != "text" and _forced(fields, wrong):
+        yield Problem("response_format", format_value(response_format), _OR_A_CALL, "Keep one of them.")
+    if response_format["type"] != "json_schema":
         return
-    if cast("Mapping[str, object]", wanted["json_schema"]).get("schema") is None:
+    if cast("Mapping[str, object]", response_format["json_schema"]).get("schema") is None:
         hint = 'For any JSON object, write {"type": "json_object"}.'
         yield Problem("response_format.json_schema.schema", "", "is required.", hint)
 
@@ -46,9 +46,9 @@ def _structured_outputs(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
     shown = format_value(fields["structured_outputs"])
-    wanted = cast("Mapping[str, object]", fields.get("response_format", {})).get("type", "text")
-    if wanted != "text":
-        rule = f'cannot be combined with a response_format of type "{wanted}": both constrain the reply.'
+    kind = cast("Mapping[str, object]", fields.get("response_format", {})).get("type", "text")
+    if kind != "text":
+        rule = f'cannot be combined with a response_format of type "{kind}": both constrain the reply.'
         yield Problem("structured_outputs", shown, rule, "Keep one of them.")
     if _forced(fields, wrong):
         yield Problem("structured_outputs", shown, _OR_A_CALL, "Keep one of them.")
@@ -76,23 +76,23 @@ def _beam_search(fields: Mapping[str, object], stream: bool, wrong: frozenset[st
     if fields["use_beam_search"] is not True:
         return
     for name in _NOT_FOR_BEAMS:
-        given = fields.get(name)
-        if given and given != {"type": "text"}:
+        value = fields.get(name)
+        if value and value != {"type": "text"}:
             rule = "cannot be combined with use_beam_search=True: beam search silently ignores it."
-            yield Problem(name, format_value(given), rule, "Leave one of them out.")
+            yield Problem(name, format_value(value), rule, "Leave one of them out.")
 
 
 def _repetition_detection(
     fields: Mapping[str, object], stream: bool, wrong: frozenset[str]
 ) -> Iterable[Problem]:
-    given = cast("Mapping[str, int]", fields["repetition_detection"])
-    most, least = given.get("max_pattern_size", 0), given.get("min_pattern_size", 0)
+    value = cast("Mapping[str, int]", fields["repetition_detection"])
+    most, least = value.get("max_pattern_size", 0), value.get("min_pattern_size", 0)
     if least > most:
         rule = f"must be at most max_pattern_size={most}."
         yield Problem("repetition_detection.min_pattern_size", format_value(least), rule)
-    if most > 0 and given.get("min_count", 0) < 2:
+    if most > 0 and value.get("min_count", 0) < 2:
         rule = "must be at least 2 if max_pattern_size is greater than 0."
-        yield Problem("repetition_detection.min_count", format_value(given.get("min_count", 0)), rule)
+        yield Problem("repetition_detection.min_count", format_value(value.get("min_count", 0)), rule)
 
 
 def text_keys(fields: dict[str, object]) -> None:
@@ -126,9 +126,9 @@ def not_streamed(hint: str) -> CrossFieldRule:
     """
 
     def rule(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
-        given = fields["prompt_logprobs"]
-        if stream and given != 0:
-            yield Problem("prompt_logprobs", format_value(given), "is not supported when streaming.", hint)
+        value = fields["prompt_logprobs"]
+        if stream and value != 0:
+            yield Problem("prompt_logprobs", format_value(value), "is not supported when streaming.", hint)
 
     return rule
 
@@ -148,8 +148,8 @@ def at_most_max_tokens(default: int | None, hint: str | None = None) -> CrossFie
         most = cast("int | None", fields.get(name, default))
         least = fields["min_tokens"]
         if most is not None and cast("int", least) > most:
-            said = None if name in fields else hint
-            yield Problem("min_tokens", format_value(least), f"must be at most {name}={most}.", said)
+            suggestion = None if name in fields else hint
+            yield Problem("min_tokens", format_value(least), f"must be at most {name}={most}.", suggestion)
 
     return rule
 
@@ -169,12 +169,12 @@ def vllm_stream_options(hint: str) -> CrossFieldRule:
     return rule
 
 
-def _ignored_stream_options(given: Mapping[str, object]) -> Iterable[Problem]:
-    obfuscation = given.get("include_obfuscation")
+def _ignored_stream_options(value: Mapping[str, object]) -> Iterable[Problem]:
+    obfuscation = value.get("include_obfuscation")
     if obfuscation is not None:
         rule = "is an option of OpenAI's own server; vLLM silently ignores it."
         yield Problem("stream_options.include_obfuscation", format_value(obfuscation), rule, "Leave it out.")
-    if given.get("continuous_usage_stats") is True and given.get("include_usage") is False:
+    if value.get("continuous_usage_stats") is True and value.get("include_usage") is False:
         rule = "has no effect with include_usage=False."
         yield Problem("stream_options.continuous_usage_stats", "True", rule, "Leave include_usage out.")
 

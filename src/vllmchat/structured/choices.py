@@ -67,13 +67,13 @@ class Choices(Generic[S]):
         return self._by_name[name]
 
 
-def _members(given: object) -> Sequence[object]:
-    options = unaliased(given)
+def _members(value: object) -> Sequence[object]:
+    options = unaliased(value)
     if get_origin(options) is Literal:
         return get_args(options)
     members = _members_of_enum(options) or as_list(options)
     if members is None:
-        what = shown(given) if is_type(given) else type_name(given)
+        what = shown(value) if is_type(value) else type_name(value)
         raise _no_options(f"must be a list of strings, a Literal or an enum, not {what}.")
     return members
 

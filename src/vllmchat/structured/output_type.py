@@ -175,8 +175,8 @@ def check_whole(completion: ChatCompletion, what: str) -> None:
     refusal = completion.message.refusal
     reason = completion.finish_reason
     if refusal or reason == "content_filter":
-        said = f": {refusal}" if refusal else f" (finish reason {reason!r})"
-        raise StructuredOutputError(f"the model refused{said}", reason="refused", completion=completion)
+        detail = f": {refusal}" if refusal else f" (finish reason {reason!r})"
+        raise StructuredOutputError(f"the model refused{detail}", reason="refused", completion=completion)
     if reason in CUT_REASONS:
         hint = ": raise max_tokens" if reason == "length" else ""
         raise StructuredOutputError(

@@ -114,11 +114,11 @@ class ToolRun:
         usages = [turn.usage for turn in self.turns]
         if not all(usages):
             return None
-        told = cast("list[Usage]", usages)
+        known = cast("list[Usage]", usages)
         return Usage(
-            prompt_tokens=sum(usage.prompt_tokens for usage in told),
-            completion_tokens=sum(usage.completion_tokens for usage in told),
-            total_tokens=sum(usage.total_tokens for usage in told),
+            prompt_tokens=sum(usage.prompt_tokens for usage in known),
+            completion_tokens=sum(usage.completion_tokens for usage in known),
+            total_tokens=sum(usage.total_tokens for usage in known),
         )
 
 
@@ -334,9 +334,9 @@ def run_flow(
             return ToolRun(tuple(turns), history, tuple(results))
         if len(turns) >= max_turns:
             raise _too_many(max_turns, history, turns)
-        came = yield from _execute(message, history, tools, on_tool_error)
-        turns[-1] = Turn(completion, came)
-        results += came
+        executed = yield from _execute(message, history, tools, on_tool_error)
+        turns[-1] = Turn(completion, executed)
+        results += executed
 
 
 def _too_many(
@@ -370,11 +370,11 @@ def _execute(
     outcomes: Sequence[Outcome] = ()
     if actions:
         outcomes = yield from Execute(actions)
-    came = iter(outcomes)
+    values = iter(outcomes)
     results: list[ToolResult] = []
     for call, each in zip(calls, prepared, strict=True):
         if isinstance(each, Action):
-            results.append((yield from _result(call, next(came), on_tool_error)))
+            results.append((yield from _result(call, next(values), on_tool_error)))
         else:
             results.append(each)
     history.extend(result.message for result in results)
@@ -406,8 +406,8 @@ def _problems(error: ValidationError) -> str:
     lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False):
         path = ".".join(str(part) for part in each["loc"])
-        given = "" if each["type"] == "missing" else f" (given: {format_value(each['input'])})"
-        lines.append(f"- {path}: {each['msg']}{given}" if path else f"- {each['msg']}{given}")
+        shown = "" if each["type"] == "missing" else f" (given: {format_value(each['input'])})"
+        lines.append(f"- {path}: {each['msg']}{shown}" if path else f"- {each['msg']}{shown}")
     return "\n".join(lines)
 
 
@@ -418,23 +418,23 @@ def _result(call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None)
             return ToolResult(call, text_of(outcome.value), outcome.value)
         except Exception as failure:  # the value cannot be serialized: that counts as a failure of the tool
             error = failure
-    said = None if on_tool_error is None else (yield from _said(on_tool_error, call, error))
-    content = said if said is not None else f"The tool failed: {type(error).__name__}: {error}"
+    text = None if on_tool_error is None else (yield from _said(on_tool_error, call, error))
+    content = text if text is not None else f"The tool failed: {type(error).__name__}: {error}"
     return ToolResult(call, content, error=error)
 
 
 def _said(hook: OnToolError, call: ToolCall, error: Exception) -> _Steps[str | None]:
     """Returns the hook's text for the model."""
-    said: object = hook(call, error)
-    if inspect.isawaitable(said):
-        awaitable = said
+    text: object = hook(call, error)
+    if inspect.isawaitable(text):
+        awaitable = text
         [outcome] = yield from Execute((Action(lambda: awaitable, is_async=True),))
         if outcome.error is not None:
             raise outcome.error
-        said = outcome.value
-    if said is not None and not isinstance(said, str):
-        raise TypeError(f"on_tool_error must return a str or None, not {type(said).__name__}")
-    return said
+        text = outcome.value
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"on_tool_error must return a str or None, not {type(text).__name__}")
+    return text
 
 
 # What goes into the history

@@ -285,18 +285,18 @@ def set_request_id(answer: Answer, request_id: str | None) -> None:
     answer._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
 
 
-def sort_by_index(parts: list[P], wanted: int | None, what: str, reply: Response) -> None:
+def sort_by_index(parts: list[P], expected: int | None, what: str, reply: Response) -> None:
     """Sorts the parts of a response into the order of the inputs.
 
     Args:
         parts: The parts.
-        wanted: The expected number of parts; None if unknown.
+        expected: The expected number of parts; None if unknown.
         what: What the response is, with its article, for the error message.
         reply: The response.
 
     Raises:
         ResponseError: The number is wrong, so parts could be assigned to the wrong inputs.
     """
-    if wanted is not None and len(parts) != wanted:
-        raise unexpected_body(what, reply.body, f"it has {len(parts)} results for {wanted} inputs")
+    if expected is not None and len(parts) != expected:
+        raise unexpected_body(what, reply.body, f"it has {len(parts)} results for {expected} inputs")
     parts.sort(key=lambda part: part.index)

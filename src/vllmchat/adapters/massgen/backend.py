@@ -106,8 +106,8 @@ class VLLMBackend(ChatCompletionsBackend):
         extra = {name: kwargs.pop(name) for name in list(kwargs) if name in _VLLM_ONLY}
         thinking = extra.pop("enable_thinking", None)
         if thinking is not None:
-            given: dict[str, Any] = extra.get("chat_template_kwargs") or {}
-            extra["chat_template_kwargs"] = {**given, "enable_thinking": thinking}
+            variables: dict[str, Any] = extra.get("chat_template_kwargs") or {}
+            extra["chat_template_kwargs"] = {**variables, "enable_thinking": thinking}
         return {name: value for name, value in extra.items() if value is not None}
 
     def _request(
@@ -140,9 +140,9 @@ class VLLMBackend(ChatCompletionsBackend):
         ):
             function = tool.get("function")
             if tool.get("type") == "function" and isinstance(function, dict):
-                given = cast("dict[str, Any]", function)
+                definition = cast("dict[str, Any]", function)
                 known = ("name", "description", "parameters", "strict")
-                kept = {name: given[name] for name in known if given.get(name) is not None}
+                kept = {name: definition[name] for name in known if definition.get(name) is not None}
                 yield {"type": "function", "function": kept}
 
     # The stream

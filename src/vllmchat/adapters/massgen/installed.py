@@ -83,7 +83,7 @@ def _bound(name: str) -> str | None:
     except PackageNotFoundError:
         return None
     for requirement in requirements:
-        wanted, _, marker = requirement.partition(";")
-        if "massgen" in marker and re.split(r"[<>=!~\[ ]", wanted, maxsplit=1)[0] == name:
-            return wanted.strip()
+        specifier, _, marker = requirement.partition(";")
+        if "massgen" in marker and re.split(r"[<>=!~\[ ]", specifier, maxsplit=1)[0] == name:
+            return specifier.strip()
     return None

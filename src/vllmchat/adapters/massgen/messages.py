@@ -73,16 +73,16 @@ def _call(call: Mapping[str, Any]) -> Item:
     }
 
 
-def _arguments(given: object) -> str:
-    if isinstance(given, str):
-        return given if given.strip() else "{}"
-    return "{}" if given is None else json.dumps(given, ensure_ascii=False)
+def _arguments(arguments: object) -> str:
+    if isinstance(arguments, str):
+        return arguments if arguments.strip() else "{}"
+    return "{}" if arguments is None else json.dumps(arguments, ensure_ascii=False)
 
 
-def _text(given: object) -> str:
-    if isinstance(given, str):
-        return given
-    return "" if given is None else json.dumps(given, ensure_ascii=False, default=str)
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    return "" if content is None else json.dumps(content, ensure_ascii=False, default=str)
 
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav"}

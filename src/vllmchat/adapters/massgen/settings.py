@@ -85,10 +85,10 @@ def with_timeout(params: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidRequestError: The mapping has a key that `Timeout` lacks, or a value that is not a number of seconds.
     """
-    given = params.get("timeout")
-    if not isinstance(given, dict):
+    timeout = params.get("timeout")
+    if not isinstance(timeout, dict):
         return params
-    limits = cast("dict[str, Any]", given)
+    limits = cast("dict[str, Any]", timeout)
     known = [field.name for field in fields(Timeout)]
     if unknown := [name for name in limits if name not in known]:
         rule = f"has no key {', '.join(map(repr, unknown))}: the keys are {', '.join(known)}."
@@ -154,8 +154,8 @@ def _files(config: Mapping[str, Any]) -> Iterable[Problem]:
 def _any_tool(choice: object) -> dict[str, Any]:
     name = "any"
     match choice:
-        case {"function": {"name": str(given)}}:
-            name = given
+        case {"function": {"name": str(text)}}:
+            name = text
         case _:
             pass
     return {"type": "function", "function": {"name": name}}

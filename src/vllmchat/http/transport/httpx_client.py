@@ -111,20 +111,20 @@ def check_clients(http_client: object, async_http_client: object) -> None:
         if client is None:
             continue
         kind = "an async client" if want_async else "a sync client"
-        wanted = f"{kind} such as httpx.{'AsyncClient' if want_async else 'Client'}(...)"
-        given = _full_name(type(client))
+        expected = f"{kind} such as httpx.{'AsyncClient' if want_async else 'Client'}(...)"
+        actual = _full_name(type(client))
         if isinstance(client, type):
             raise TypeError(
-                f"{name} must be {wanted}, not the class {_full_name(client)}: create an instance"
+                f"{name} must be {expected}, not the class {_full_name(client)}: create an instance"
             )
         if not callable(getattr(client, "send", None)) or not callable(
             getattr(client, "build_request", None)
         ):
-            raise TypeError(f"{name} must be {wanted}, not {given}")
+            raise TypeError(f"{name} must be {expected}, not {actual}")
         is_async = inspect.iscoroutinefunction(cast("AsyncHTTPClient", client).send)
         if is_async != want_async:
             other = "async_http_client" if is_async else "http_client"
-            raise TypeError(f"{name} must be {wanted}; pass this {given} as {other}=")
+            raise TypeError(f"{name} must be {expected}; pass this {actual} as {other}=")
 
 
 def _full_name(cls: type) -> str:
