@@ -16,7 +16,7 @@ from vllmchat.audio.transcription import read_transcription
 from vllmchat.audio.upload import check_file, form_fields, multipart
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.validator import Validator, check_request
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class Upload:
     params: CheckedParams
     stream: bool
 
-    def read(self) -> JSONRequest[Transcription]:
+    def read(self) -> ModelRequest[Transcription]:
         """Reads the file and returns the request.
 
         Raises:
             InvalidRequestError: It cannot be read.
         """
-        return JSONRequest(
+        return ModelRequest(
             self.path,
             {"stream_include_usage": True} if self.stream else {},
             self.params,
@@ -59,7 +59,7 @@ class Upload:
             encode=partial(_form, name=self.file.name, data=self.file.read()),
         )
 
-    async def aread(self) -> JSONRequest[Transcription]:
+    async def aread(self) -> ModelRequest[Transcription]:
         """Reads the file in a thread, so that the event loop does not wait for the disk."""
         if isinstance(self.file.source, bytes):
             return self.read()

@@ -14,7 +14,7 @@ from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.describe import as_list, format_value, type_name
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.decode import sort_by_index
 
@@ -35,7 +35,7 @@ _TOOLS: Final = "is not supported in batches: the server would offer no tools an
 
 def batch_request(
     conversations: Sequence[Messages], params: Mapping[str, object]
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     """The request for replies to many conversations.
 
     Args:
@@ -60,7 +60,7 @@ def batch_request(
         raise InvalidRequestError(problems)
     replaced = "messages" in (checked.extra_body or {})
     read = partial(_read, expected=None if replaced else len(messages))
-    return JSONRequest("/chat/completions/batch", {"messages": messages}, checked, read, route_hint=NEEDS)
+    return ModelRequest("/chat/completions/batch", {"messages": messages}, checked, read, route_hint=NEEDS)
 
 
 def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], list[Problem]]:

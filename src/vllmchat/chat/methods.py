@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.chat.stream import AsyncChatStream, ChatStream
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
 else:
     batch = LazyModule("vllmchat.chat.batch")
     limits = LazyModule("vllmchat.chat.limits")
@@ -29,10 +29,10 @@ else:
 class ChatStreams(ProviderBase):
     """How chats are streamed."""
 
-    def _stream_chat(self, request: JSONRequest[ChatCompletion], model: str | None) -> ChatStream:
+    def _stream_chat(self, request: ModelRequest[ChatCompletion], model: str | None) -> ChatStream:
         return streams.ChatStream(limits.limits_of(request.params), partial(self._open, request, model))
 
-    def _astream_chat(self, request: JSONRequest[ChatCompletion], model: str | None) -> AsyncChatStream:
+    def _astream_chat(self, request: ModelRequest[ChatCompletion], model: str | None) -> AsyncChatStream:
         return streams.AsyncChatStream(limits.limits_of(request.params), partial(self._aopen, request, model))
 
 

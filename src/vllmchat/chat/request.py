@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ NEEDS: Final = (
 
 def vllm_request(
     messages: Messages, params: Mapping[str, object], *, stream: bool, found: Sequence[Problem] = ()
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     """Returns the request for a chat with a vLLM server; see `chat_request`."""
     return chat_request(messages, VLLM_CHAT, params, stream=stream, ask_usage=True, found=found)
 
 
 def openai_request(
     messages: Messages, params: Mapping[str, object], *, stream: bool, found: Sequence[Problem] = ()
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     """Returns the request for a chat with any OpenAI-compatible server; see `chat_request`."""
     return chat_request(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False, found=found)
 
@@ -52,7 +52,7 @@ def chat_request(
     stream: bool,
     ask_usage: bool,
     found: Sequence[Problem] = (),
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     """Returns the request for a chat.
 
     Args:
@@ -68,7 +68,7 @@ def chat_request(
     """
     encoded, wrong = check_conversation(messages, "messages")
     checked = check_request([*wrong, *found], validator.check, params, stream=stream)
-    return JSONRequest(
+    return ModelRequest(
         "/chat/completions",
         {"messages": encoded},
         checked,

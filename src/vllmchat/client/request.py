@@ -74,7 +74,7 @@ def _json(fields: Mapping[str, object]) -> tuple[bytes, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class JSONRequest(Generic[T]):
+class ModelRequest(Generic[T]):
     """A validated request to a model. Its body is JSON, unless `encode` says otherwise.
 
     Attributes:
@@ -108,7 +108,7 @@ class JSONRequest(Generic[T]):
         """Whether it is written differently for some versions of the server, or rejected for them."""
         return bool(self.params.newer) or must_ask(self.params.fields, self.path)
 
-    def for_version(self, version: Version) -> JSONRequest[T]:
+    def for_version(self, version: Version) -> ModelRequest[T]:
         """Returns the request for a given server version.
 
         Raises:
@@ -156,7 +156,7 @@ class JSONRequest(Generic[T]):
         )
 
 
-Request: TypeAlias = ServerRequest[T] | JSONRequest[T]
+Request: TypeAlias = ServerRequest[T] | ModelRequest[T]
 """What a provider can send."""
 
 

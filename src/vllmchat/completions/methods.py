@@ -11,7 +11,7 @@ from vllmchat.lazy import LazyModule
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
     from vllmchat.completions import check as checks, request as requests, stream as streams
     from vllmchat.completions.completion import TextCompletion
     from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
@@ -26,10 +26,10 @@ else:
 class _TextStreams(ProviderBase):
     """Creates streams of completions."""
 
-    def _stream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> TextStream:
+    def _stream_text(self, request: ModelRequest[TextCompletion], model: str | None) -> TextStream:
         return streams.TextStream(streams.text_reader(request), partial(self._open, request, model))
 
-    def _astream_text(self, request: JSONRequest[TextCompletion], model: str | None) -> AsyncTextStream:
+    def _astream_text(self, request: ModelRequest[TextCompletion], model: str | None) -> AsyncTextStream:
         return streams.AsyncTextStream(streams.text_reader(request), partial(self._aopen, request, model))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from vllmchat.chat.request import NEEDS
 from vllmchat.checking.describe import as_mapping
 from vllmchat.checking.validator import check_request, collect
-from vllmchat.client.request import JSONRequest, replies_wanted
+from vllmchat.client.request import ModelRequest, replies_wanted
 from vllmchat.completions.completion import decode_completion
 from vllmchat.completions.prompt import count_prompts, encode_prompt
 from vllmchat.errors import InvalidRequestError, Problem
@@ -30,7 +30,7 @@ def complete_request(
     *,
     stream: bool,
     ask_usage: bool = False,
-) -> JSONRequest[TextCompletion]:
+) -> ModelRequest[TextCompletion]:
     """Returns the request for a completion.
 
     Args:
@@ -44,7 +44,7 @@ def complete_request(
         InvalidRequestError: With every problem found.
     """
     subject, checked = completion_subject(prompt, params, check, stream=stream)
-    return JSONRequest(PATH, subject, checked, _read, stream, ask_usage, route_hint=NEEDS)
+    return ModelRequest(PATH, subject, checked, _read, stream, ask_usage, route_hint=NEEDS)
 
 
 def completion_subject(
@@ -72,7 +72,7 @@ def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, o
     return {}
 
 
-def choices_wanted(request: JSONRequest[TextCompletion]) -> int:
+def choices_wanted(request: ModelRequest[TextCompletion]) -> int:
     """Returns the number of choices in the response to a completion request."""
     prompt = cast("str | Sequence[object] | None", request.subject.get("prompt"))
     embeds = cast("str | Sequence[object] | None", request.params.fields.get("prompt_embeds"))

@@ -12,7 +12,7 @@ from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.sampling.accumulate import ChoiceAccumulator
 
 if TYPE_CHECKING:
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
     from vllmchat.completions.completion import TextCompletionChunk
 
 _GROWING = frozenset({"text", "logprobs", "token_ids"})
@@ -20,7 +20,7 @@ _HEAD = frozenset({"id", "created", "model", "system_fingerprint", "metrics"})
 
 
 def text_reader(
-    request: JSONRequest[TextCompletion],
+    request: ModelRequest[TextCompletion],
 ) -> ChunkReader[TextCompletionChunk, TextCompletion]:
     """Returns a reader of the events of `/v1/completions`."""
     return ChunkReader(

@@ -10,7 +10,7 @@ from vllmchat.chat.check import VLLM_CHAT
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.describe import as_list, format_value, wrong_type
 from vllmchat.checking.validator import check_request, collect
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.completions.check import check_vllm as check_completion
 from vllmchat.completions.prompt import token_problems
 from vllmchat.completions.request import completion_subject
@@ -34,7 +34,7 @@ TokenPrompt: TypeAlias = Sequence[int] | RenderedPrompt
 """A list of token ids, or a prompt from `render`."""
 
 
-def render_request(messages: Messages, params: Mapping[str, object]) -> JSONRequest[RenderedPrompt]:
+def render_request(messages: Messages, params: Mapping[str, object]) -> ModelRequest[RenderedPrompt]:
     """Returns the request to render a conversation.
 
     Raises:
@@ -42,26 +42,26 @@ def render_request(messages: Messages, params: Mapping[str, object]) -> JSONRequ
     """
     encoded, found = check_conversation(messages, "messages")
     checked = check_request(found, VLLM_CHAT.check, params)
-    return JSONRequest(
+    return ModelRequest(
         "/chat/completions/render", {"messages": encoded}, checked, _read_rendered, route_hint=NEEDS
     )
 
 
 def render_completion_request(
     prompt: Prompt | None, params: Mapping[str, object]
-) -> JSONRequest[list[RenderedPrompt]]:
+) -> ModelRequest[list[RenderedPrompt]]:
     """Returns the request to render the prompts of a completion.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
     subject, checked = completion_subject(prompt, params, check_completion)
-    return JSONRequest("/completions/render", subject, checked, _read_all_rendered, route_hint=NEEDS)
+    return ModelRequest("/completions/render", subject, checked, _read_all_rendered, route_hint=NEEDS)
 
 
 def generate_request(
     prompt: TokenPrompt, params: Mapping[str, object], *, stream: bool
-) -> JSONRequest[Generation]:
+) -> ModelRequest[Generation]:
     """Returns the request to generate from a prompt.
 
     Args:
@@ -78,7 +78,7 @@ def generate_request(
         **cast("Mapping[str, object]", subject["sampling_params"]),
         **cast("Mapping[str, object]", checked.fields["sampling_params"]),
     }
-    return JSONRequest(
+    return ModelRequest(
         "/inference/v1/generate",
         {**subject, **checked.fields, "sampling_params": sampling},
         replace(checked, fields={}),

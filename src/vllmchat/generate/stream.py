@@ -12,14 +12,14 @@ from vllmchat.sampling.accumulate import ChoiceAccumulator
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
     from vllmchat.generate.generation import GenerationChunk
 
 _GROWING = frozenset({"token_ids", "text", "logprobs", "sampling_mask"})
 _HEAD = frozenset({"request_id", "output_mode", "prompt_token_ids", "mm_placeholders", "metrics"})
 
 
-def generation_reader(request: JSONRequest[Generation]) -> ChunkReader[GenerationChunk, Generation]:
+def generation_reader(request: ModelRequest[Generation]) -> ChunkReader[GenerationChunk, Generation]:
     """Returns a reader of the events of `/inference/v1/generate`."""
     n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
     expected = max(n, 1) if isinstance(n, int) else 1

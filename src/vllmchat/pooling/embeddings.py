@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.http.call import Response
 from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.binary import (
@@ -89,7 +89,7 @@ _VALIDATORS: Final = Validators(
 )
 
 
-def embed_request(inputs: "Inputs", params: EmbedParams) -> JSONRequest[Embeddings]:
+def embed_request(inputs: "Inputs", params: EmbedParams) -> ModelRequest[Embeddings]:
     """The request for the embeddings of the inputs.
 
     Raises:
@@ -101,7 +101,7 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> JSONRequest[Embeddin
     checked = check_request(found, _VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read, packing=packing, expected=subject.expected_count(checked))
-    return JSONRequest("/embeddings", subject.fields, checked, read, route_hint=_NEEDS)
+    return ModelRequest("/embeddings", subject.fields, checked, read, route_hint=_NEEDS)
 
 
 def _read(reply: Response, *, packing: Packing, expected: int | None) -> Embeddings:

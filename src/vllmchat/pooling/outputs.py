@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import Field
 
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.http.call import Response
 from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.binary import (
@@ -125,7 +125,7 @@ _CLASSIFY_VALIDATORS: Final = Validators(
 )
 
 
-def pool_request(inputs: "Inputs", params: PoolParams) -> JSONRequest[PoolingOutputs]:
+def pool_request(inputs: "Inputs", params: PoolParams) -> ModelRequest[PoolingOutputs]:
     """The request for the output of a pooling model.
 
     Raises:
@@ -138,10 +138,10 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> JSONRequest[PoolingOut
     checked = check_request(found, _POOL_VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
     read = partial(_read_pooled, packing=packing, expected=subject.expected_count(checked))
-    return JSONRequest("/pooling", subject.fields, checked, read, outside_v1=True, route_hint=_POOL_NEEDS)
+    return ModelRequest("/pooling", subject.fields, checked, read, outside_v1=True, route_hint=_POOL_NEEDS)
 
 
-def classify_request(inputs: "Inputs", params: ClassifyParams) -> JSONRequest[Classifications]:
+def classify_request(inputs: "Inputs", params: ClassifyParams) -> ModelRequest[Classifications]:
     """The request for the classes of the inputs.
 
     Raises:
@@ -150,7 +150,7 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> JSONRequest[Cl
     subject = check_input(inputs, batches=False)
     checked = check_request(subject.problems, _CLASSIFY_VALIDATORS.of(subject).check, params)
     read = partial(_read_classes, expected=subject.expected_count(checked))
-    return JSONRequest(
+    return ModelRequest(
         "/classify", subject.fields, checked, read, outside_v1=True, route_hint=_CLASSIFY_NEEDS
     )
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from vllmchat.chat.content import ContentPart
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name, wrong_type
 from vllmchat.checking.validator import CheckedParams, Explanation, Validator, check_request
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.errors import Problem
 from vllmchat.http.call import Response
 from vllmchat.pooling.answer import ListAnswer, read_list
@@ -140,7 +140,7 @@ _RERANK: Final = Validator("VLLMProvider.rerank", RerankParams, own=_RENAMED)
 
 def score_request(
     data_1: Scorable | Sequence[Scorable], data_2: Scorable | Sequence[Scorable], params: ScoreParams
-) -> JSONRequest[Scores]:
+) -> ModelRequest[Scores]:
     """The request for scores.
 
     Raises:
@@ -155,14 +155,14 @@ def score_request(
     # The names that all versions know.
     subject = {"text_1": left.value, "text_2": right.value}
     expected = _unless_replaced(right.count, checked, ("text_1", "text_2"))
-    return JSONRequest(
+    return ModelRequest(
         "/score", subject, checked, partial(_read_scores, expected=expected), route_hint=_NEEDS
     )
 
 
 def rerank_request(
     query: Scorable, documents: Sequence[Scorable], params: RerankParams
-) -> JSONRequest[Ranking]:
+) -> ModelRequest[Ranking]:
     """The request for a ranking.
 
     Raises:
@@ -175,7 +175,7 @@ def rerank_request(
     else:
         found = [*found, *_check(documents, "documents").problems]
     checked = check_request(found, _RERANK.check, params)
-    return JSONRequest(
+    return ModelRequest(
         "/rerank", {"query": query, "documents": several}, checked, _read_ranking, route_hint=_NEEDS
     )
 

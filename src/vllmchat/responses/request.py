@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.checking.validator import check_request, collect
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.responses.check import check_respond
 from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
@@ -27,7 +27,7 @@ Items are messages (`{"role": "user", "content": "..."}`), tool results
 
 def respond_request(
     value: ResponseInput, params: Mapping[str, object], *, stream: bool
-) -> JSONRequest[ModelResponse]:
+) -> ModelRequest[ModelResponse]:
     """Returns the request for a response.
 
     Args:
@@ -40,7 +40,7 @@ def respond_request(
     """
     encoded, found = collect(lambda: encode_input(value), "")
     checked = check_request(found, check_respond, params, stream=stream)
-    return JSONRequest("/responses", {"input": encoded}, checked, _read, stream, route_hint=NEEDS)
+    return ModelRequest("/responses", {"input": encoded}, checked, _read, stream, route_hint=NEEDS)
 
 
 def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:

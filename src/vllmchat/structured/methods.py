@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
     from vllmchat.errors import Problem
     from vllmchat.structured import choices, output_type as output_types, stream as streams
     from vllmchat.structured.choices import Choices
@@ -398,14 +398,14 @@ class OpenAIStructuredMethods(ChatStreams):
 
 def _vllm(
     messages: Messages, request_params: Params, params: Params, *, stream: bool
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     params, found = _collected(params)
     return requests.vllm_request(messages, {**params, **request_params}, stream=stream, found=found)
 
 
 def _openai(
     messages: Messages, request_params: Params, params: Params, *, stream: bool
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     params, found = _collected(params)
     return requests.openai_request(messages, {**params, **request_params}, stream=stream, found=found)
 

@@ -21,7 +21,7 @@ from vllmchat.chat.templating import (
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens
-from vllmchat.client.request import JSONRequest
+from vllmchat.client.request import ModelRequest
 from vllmchat.http.call import Response
 from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
@@ -180,7 +180,7 @@ _COUNT: Final = Validator(
 _DETOKENIZE: Final = Validator("VLLMProvider.detokenize", DetokenizeParams)
 
 
-def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> JSONRequest[Tokenization]:
+def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> ModelRequest[Tokenization]:
     """Returns the request to tokenize a string or a conversation.
 
     Raises:
@@ -192,7 +192,7 @@ def tokenize_request(prompt: Tokenizable, params: TokenizeParams) -> JSONRequest
     return _tokenize({"messages": messages}, check_request(found, _CONVERSATION.check, params), _read_tokens)
 
 
-def count_request(messages: Messages, params: CountTokensParams) -> JSONRequest[int]:
+def count_request(messages: Messages, params: CountTokensParams) -> ModelRequest[int]:
     """Returns the request to count the tokens of a conversation's prompt.
 
     Raises:
@@ -220,22 +220,22 @@ def count_request(messages: Messages, params: CountTokensParams) -> JSONRequest[
     return replace(request, older=older)
 
 
-def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> JSONRequest[str]:
+def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> ModelRequest[str]:
     """Returns the request to convert tokens to text.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
     checked = check_request(check_tokens(tokens, "tokens"), _DETOKENIZE.check, params)
-    return JSONRequest(
+    return ModelRequest(
         "/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, route_hint=_NEEDS
     )
 
 
 def _tokenize(
     subject: Mapping[str, object], params: CheckedParams, read: Callable[[Response], T]
-) -> JSONRequest[T]:
-    return JSONRequest("/tokenize", subject, params, read, outside_v1=True, route_hint=_NEEDS)
+) -> ModelRequest[T]:
+    return ModelRequest("/tokenize", subject, params, read, outside_v1=True, route_hint=_NEEDS)
 
 
 def _read_tokens(reply: Response) -> Tokenization:

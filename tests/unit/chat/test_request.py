@@ -19,7 +19,7 @@ from vllmchat.wire.encode import encode_json
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
     from vllmchat.http.call import Call
 
 LIMITS = Timeout(1, 2, 3, 4)
@@ -27,7 +27,7 @@ LIMITS = Timeout(1, 2, 3, 4)
 
 def request(
     params: CheckedParams, *, stream: bool = False, ask_usage: bool = False
-) -> JSONRequest[ChatCompletion]:
+) -> ModelRequest[ChatCompletion]:
     made = chat_request("Hi", VLLM_CHAT, {}, stream=stream, ask_usage=ask_usage)
     return replace(made, params=params)
 

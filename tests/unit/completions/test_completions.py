@@ -32,7 +32,7 @@ from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from support.runners import Runner
-    from vllmchat.client.request import JSONRequest
+    from vllmchat.client.request import ModelRequest
     from vllmchat.completions.completion import TextCompletionChunk
     from vllmchat.http.reader import ChunkReader
 
@@ -278,7 +278,7 @@ def test_only_a_few_invalid_tokens_are_reported() -> None:
     assert len(caught.value.problems) == 5
 
 
-def request(prompt: Any, params: Object) -> JSONRequest[TextCompletion]:
+def request(prompt: Any, params: Object) -> ModelRequest[TextCompletion]:
     return complete_request(prompt, params, check.check_vllm, stream=False)
 
 
