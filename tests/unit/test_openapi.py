@@ -73,14 +73,14 @@ NOT_STARTED_FOR = {
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_route_is_there_since_its_version(server: str) -> None:
     version = recordings.version_of(server)
-    wanted = {
+    expected = {
         route
         for route in {asked.route for asked in ASKED} - NOT_STARTED_FOR.keys()
         if since(BEGIN.get(route)) <= version
         and not (route in OTHER_MODELS and version >= since(OTHER_MODELS[route]))
     }
     routes = routes_of(server)
-    assert routes - NO_METHOD.keys() == wanted
+    assert routes - NO_METHOD.keys() == expected
 
 
 def routes_of(server: str) -> set[str]:
@@ -275,16 +275,16 @@ def test_a_parameter_is_a_field_since_its_version(request_: Request) -> None:
     begin = since(request_.begin)
     for server, theirs in describing(request_):
         version = recordings.version_of(server)
-        wanted: set[str] = set()
+        expected: set[str] = set()
         found: set[str] = set()
         for name, parameter in fields_of(request_.params).items():
             if name in NOT_SENT:
                 continue
             if max(since(parameter.since), begin) <= version:
-                wanted.add(name)
+                expected.add(name)
             if theirs & {name, request_.aliases.get(name, name)}:
                 found.add(name)
-        assert found == wanted, server
+        assert found == expected, server
 
 
 def test_every_reason_is_for_a_field() -> None:

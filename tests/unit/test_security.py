@@ -68,9 +68,13 @@ def no_key_in(error: BaseException | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"api_key": KEY}, {"headers": {"authorization": KEY}}, {"headers": {"x-api-key": KEY}}], ids=str
+    "settings",
+    [{"api_key": KEY}, {"headers": {"authorization": KEY}}, {"headers": {"x-api-key": KEY}}],
+    ids=str,
 )
-def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServer, runner: Runner) -> None:
+def test_no_error_contains_the_key(
+    settings: dict[str, Any], scripted: ScriptedServer, runner: Runner
+) -> None:
     # For servers that echo what they receive see below; these do not.
     scripted.script(close)
     scripted.script(reset)
@@ -80,7 +84,7 @@ def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServ
     scripted.reply({"error": {"message": "bad"}}, 401)
     scripted.reply(b"<html>", 200)
     scripted.reply(None, 302, {"location": "http://elsewhere/"})
-    llm = OpenAIProvider("m", base_url=scripted.base_url, max_retries=0, **given)
+    llm = OpenAIProvider("m", base_url=scripted.base_url, max_retries=0, **settings)
     for _ in range(8):
         with pytest.raises(VLLMChatError) as failed:
             runner.chat(llm, timeout=0.2)
@@ -95,7 +99,7 @@ def test_no_error_contains_the_key(given: dict[str, Any], scripted: ScriptedServ
         runner.chat(llm, extra_headers={"authorization": KEY}, temperature=99)
     no_key_in(failed.value)
     with refusing_origin() as origin, pytest.raises(APIConnectionError) as refused:
-        runner.chat(OpenAIProvider("m", base_url=f"{origin}/v1", max_retries=0, **given))
+        runner.chat(OpenAIProvider("m", base_url=f"{origin}/v1", max_retries=0, **settings))
     no_key_in(refused.value)
 
 
@@ -106,7 +110,7 @@ ECHOES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("given", ECHOES, ids=str)
+@pytest.mark.parametrize("settings", ECHOES, ids=str)
 @pytest.mark.parametrize(
     "event",
     [
@@ -117,11 +121,11 @@ ECHOES: list[dict[str, Any]] = [
     ],
 )
 def test_no_error_inside_a_stream_contains_the_key(
-    event: bytes, given: dict[str, Any], scripted: ScriptedServer, runner: Runner
+    event: bytes, settings: dict[str, Any], scripted: ScriptedServer, runner: Runner
 ) -> None:
     echo = event.replace(b"KEY", KEY.encode())
     scripted.stream([chunk("a"), echo, never], headers={"x-echo": f"Bearer {KEY}"})
-    options: dict[str, Any] = {"api_key": "other", **given}
+    options: dict[str, Any] = {"api_key": "other", **settings}
     llm = OpenAIProvider("m", base_url=scripted.base_url, **options)
     with pytest.raises(VLLMChatError, match=r"\*\*\*") as failed:
         runner.stream(llm).until_done()
@@ -131,12 +135,12 @@ def test_no_error_inside_a_stream_contains_the_key(
     runner.close(llm)
 
 
-@pytest.mark.parametrize("given", ECHOES, ids=str)
+@pytest.mark.parametrize("settings", ECHOES, ids=str)
 def test_no_error_of_a_server_that_echoes_the_key_contains_it(
-    given: dict[str, Any], scripted: ScriptedServer, runner: Runner
+    settings: dict[str, Any], scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.reply({"error": {"message": f"you sent {KEY}"}}, 400, {"x-echo": KEY})
-    options: dict[str, Any] = {"api_key": "other", **given}
+    options: dict[str, Any] = {"api_key": "other", **settings}
     llm = OpenAIProvider("m", base_url=scripted.base_url, **options)
     with pytest.raises(APIStatusError, match=r"you sent \*\*\*") as failed:
         runner.chat(llm)

@@ -123,24 +123,24 @@ FORMS: list[tuple[Object, Object]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "guided"), FORMS)
+@pytest.mark.parametrize(("body", "guided"), FORMS)
 @pytest.mark.parametrize("version", OLD)
 def test_an_old_server_gets_its_own_form(
-    version: str, given: Object, guided: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+    version: str, body: Object, guided: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm(version))
-    runner.do(llm, "chat", "Hi", structured_outputs=given, temperature=0)
+    runner.do(llm, "chat", "Hi", structured_outputs=body, temperature=0)
     assert sent(scripted) == {"temperature": 0, **guided}
 
 
-@pytest.mark.parametrize(("given", "guided"), FORMS)
+@pytest.mark.parametrize(("body", "guided"), FORMS)
 @pytest.mark.parametrize("version", NEW)
 def test_a_new_server_gets_structured_outputs(
-    version: str, given: Object, guided: Object, scripted: ScriptedServer, llm: VLLMProvider
+    version: str, body: Object, guided: Object, scripted: ScriptedServer, llm: VLLMProvider
 ) -> None:
     scripted.always(vllm(version))
-    llm.chat("Hi", structured_outputs=given)  # type: ignore[arg-type] # pyright: ignore # one of many
-    assert sent(scripted) == {"structured_outputs": given}
+    llm.chat("Hi", structured_outputs=body)  # type: ignore[arg-type] # pyright: ignore # one of many
+    assert sent(scripted) == {"structured_outputs": body}
 
 
 def test_streams_ask_too(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
@@ -155,9 +155,9 @@ def test_streams_ask_too(scripted: ScriptedServer, runner: Runner, llm: VLLMProv
 )
 def test_what_an_old_server_lacks_is_rejected(name: str, scripted: ScriptedServer, llm: VLLMProvider) -> None:
     scripted.always(vllm("0.10.2"))
-    given: Object = {"structural_tag": "{}"} if name == "structural_tag" else {"json": SCHEMA, name: True}
+    body: Object = {"structural_tag": "{}"} if name == "structural_tag" else {"json": SCHEMA, name: True}
     with pytest.raises(InvalidRequestError) as caught:
-        llm.chat("Hi", structured_outputs=given)  # type: ignore[arg-type] # pyright: ignore # one of many
+        llm.chat("Hi", structured_outputs=body)  # type: ignore[arg-type] # pyright: ignore # one of many
     [problem] = caught.value.problems
     assert problem.parameter == f"structured_outputs.{name}"
     assert problem.rule == "needs vLLM 0.11 or newer; this server is 0.10.2."
@@ -179,16 +179,16 @@ FORMAT: Object = {"type": "json_schema", "json_schema": {"name": "a", "schema": 
     ],
 )
 def test_a_schema_for_completions(version: tuple[int, int, int], fields: Object) -> None:
-    given: Object = {"response_format": FORMAT, "n": 1}
-    assert must_ask(given, COMPLETIONS)
-    assert fit(given, version, COMPLETIONS) == {**fields, "n": 1}
-    assert given == {"response_format": FORMAT, "n": 1}
+    body: Object = {"response_format": FORMAT, "n": 1}
+    assert must_ask(body, COMPLETIONS)
+    assert fit(body, version, COMPLETIONS) == {**fields, "n": 1}
+    assert body == {"response_format": FORMAT, "n": 1}
 
 
-@pytest.mark.parametrize("given", [{}, {"n": 1}, {"response_format": {"type": "json_object"}}])
-def test_completions_that_need_no_version(given: Object) -> None:
-    assert not must_ask(given, COMPLETIONS)
-    assert fit(given, (0, 8, 5), COMPLETIONS) == given
+@pytest.mark.parametrize("body", [{}, {"n": 1}, {"response_format": {"type": "json_object"}}])
+def test_completions_that_need_no_version(body: Object) -> None:
+    assert not must_ask(body, COMPLETIONS)
+    assert fit(body, (0, 8, 5), COMPLETIONS) == body
 
 
 TAGS: list[Object] = [
@@ -235,7 +235,7 @@ def as_text(schema: Object) -> Object:
 
 
 @pytest.mark.parametrize(
-    ("given", "schema"),
+    ("body", "schema"),
     [
         ({"json": SCHEMA}, SCHEMA),
         ({"json": SCHEMA, "disable_any_whitespace": False, "regex": None}, SCHEMA),
@@ -245,25 +245,25 @@ def as_text(schema: Object) -> Object:
 )
 @pytest.mark.parametrize("version", ["0.10.0", "0.11.1", "0.16.0"])
 def test_a_schema_for_old_responses(
-    version: str, given: Object, schema: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+    version: str, body: Object, schema: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     scripted.always(responding(version))
-    runner.do(llm, "respond", "Hi", structured_outputs=given, top_p=0.5)
+    runner.do(llm, "respond", "Hi", structured_outputs=body, top_p=0.5)
     assert asked(scripted) == 1
     body = scripted.requests[-1].json()
     assert body == {"model": "m", "input": "Hi", "top_p": 0.5, **as_text(schema)}
 
 
-@pytest.mark.parametrize("given", [each for each, _ in FORMS])
+@pytest.mark.parametrize("body", [each for each, _ in FORMS])
 @pytest.mark.parametrize("version", [(0, 17, 0), (0, 32, 0), NEWEST])
-def test_newer_responses_have_structured_outputs(version: Version, given: Object) -> None:
-    fields = {"structured_outputs": given}
+def test_newer_responses_have_structured_outputs(version: Version, body: Object) -> None:
+    fields = {"structured_outputs": body}
     assert must_ask(fields, RESPONSES)
     assert fit(fields, version, RESPONSES) == fields
 
 
 @pytest.mark.parametrize(
-    ("given", "names"),
+    ("body", "names"),
     [
         ({"regex": "a"}, ["regex"]),
         ({"choice": ["a"]}, ["choice"]),
@@ -277,11 +277,11 @@ def test_newer_responses_have_structured_outputs(version: Version, given: Object
 )
 @pytest.mark.parametrize("version", ["0.10.2", "0.16.0"])
 def test_what_old_responses_lack_is_rejected(
-    version: str, given: Object, names: list[str], scripted: ScriptedServer, llm: VLLMProvider
+    version: str, body: Object, names: list[str], scripted: ScriptedServer, llm: VLLMProvider
 ) -> None:
     scripted.always(responding(version))
     with pytest.raises(InvalidRequestError) as caught:
-        llm.respond("Hi", structured_outputs=given)  # type: ignore[arg-type] # pyright: ignore # one of many
+        llm.respond("Hi", structured_outputs=body)  # type: ignore[arg-type] # pyright: ignore # one of many
     assert [problem.parameter for problem in caught.value.problems] == [
         f"structured_outputs.{name}" for name in names
     ]
@@ -298,17 +298,17 @@ def test_a_schema_for_old_responses_must_be_an_object(text: str) -> None:
 
 
 def test_any_object_in_responses_is_a_schema_for_those_that_ignore_it() -> None:
-    given: Object = {"text": {"format": {"type": "json_object"}}}
-    assert must_ask(given, RESPONSES)
-    assert fit(given, (0, 31, 0), RESPONSES) == as_text(OBJECT)
-    assert fit(given, (0, 32, 0), RESPONSES) == given
+    body: Object = {"text": {"format": {"type": "json_object"}}}
+    assert must_ask(body, RESPONSES)
+    assert fit(body, (0, 31, 0), RESPONSES) == as_text(OBJECT)
+    assert fit(body, (0, 32, 0), RESPONSES) == body
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"text": {}}, {"text": None}, {"text": {"format": {"type": "text"}}}, as_text(SCHEMA)]
+    "body", [{}, {"text": {}}, {"text": None}, {"text": {"format": {"type": "text"}}}, as_text(SCHEMA)]
 )
-def test_responses_that_need_no_version(given: Object) -> None:
-    assert not must_ask(given, RESPONSES)
+def test_responses_that_need_no_version(body: Object) -> None:
+    assert not must_ask(body, RESPONSES)
 
 
 # Numbers
@@ -349,12 +349,12 @@ def test_big_endian_numbers_use_a_format_that_old_servers_reject(
 
 @pytest.mark.parametrize("route", [EMBEDDINGS, "/pooling"])
 def test_numbers_that_a_newer_server_sends_as_requested(route: str) -> None:
-    given = {"encoding_format": "base64", "embed_dtype": "float16", "endianness": "big"}
-    assert fit(given, (0, 11, 1), route) == given
+    body = {"encoding_format": "base64", "embed_dtype": "float16", "endianness": "big"}
+    assert fit(body, (0, 11, 1), route) == body
 
 
 @pytest.mark.parametrize(
-    "given",
+    "body",
     [
         {"encoding_format": "base64", "endianness": "little"},
         {"encoding_format": "base64", "endianness": "native", "embed_dtype": "float32"},
@@ -362,9 +362,9 @@ def test_numbers_that_a_newer_server_sends_as_requested(route: str) -> None:
         {"encoding_format": "float"},
     ],
 )
-def test_numbers_that_need_no_version(given: Object) -> None:
-    assert not must_ask(given, EMBEDDINGS)
-    assert not must_ask(given, "/pooling")
+def test_numbers_that_need_no_version(body: Object) -> None:
+    assert not must_ask(body, EMBEDDINGS)
+    assert not must_ask(body, "/pooling")
 
 
 @pytest.mark.parametrize(
@@ -613,7 +613,7 @@ def test_a_server_without_a_version_is_new_enough(
 
 
 @pytest.mark.parametrize(
-    ("version", "given", "told"),
+    ("version", "params", "variables"),
     [
         ("0.12.0", {}, {}),
         ("0.19.1", {}, {"reasoning_effort": "none"}),
@@ -628,13 +628,18 @@ def test_a_server_without_a_version_is_new_enough(
     ],
 )
 def test_an_effort_is_counted_as_in_the_chats_of_that_version(
-    version: str, given: Object, told: Object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+    version: str,
+    params: Object,
+    variables: Object,
+    scripted: ScriptedServer,
+    runner: Runner,
+    llm: VLLMProvider,
 ) -> None:
     scripted.version = version
     scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
-    assert runner.do(llm, "count_tokens", "Hi", reasoning_effort="none", **given) == 3
+    assert runner.do(llm, "count_tokens", "Hi", reasoning_effort="none", **params) == 3
     body: Any = scripted.requests[0].json()
-    assert body["chat_template_kwargs"] == told
+    assert body["chat_template_kwargs"] == variables
 
 
 def test_other_servers_than_vllm_are_not_asked(scripted: ScriptedServer, runner: Runner) -> None:
@@ -659,7 +664,7 @@ def test_off_is_sent_in_a_form_that_all_versions_understand(
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("served", "status"),
     [
         ({"detail": "Not Found"}, 404),
         ({"detail": "Method Not Allowed"}, 405),
@@ -670,10 +675,10 @@ def test_off_is_sent_in_a_form_that_all_versions_understand(
     ],
 )
 def test_a_server_that_reports_no_version_counts_as_the_newest(
-    said: object, status: int, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+    served: object, status: int, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
     def answer(request: Request) -> Answer:
-        return reply(said, status) if request.path == "/version" else answer_any(request)
+        return reply(served, status) if request.path == "/version" else answer_any(request)
 
     scripted.always(answer)
     for _ in range(2):

@@ -125,9 +125,9 @@ def check(reply: ChatCompletion, complete: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-@pytest.mark.parametrize("door", [False, True], ids=["parameter", "extra_body"])
-def test_both_names_of_the_limit(scripted: ScriptedServer, name: str, door: bool) -> None:
-    params: Any = {"extra_body": {name: 12}} if door else {name: 12}
+@pytest.mark.parametrize("in_extra_body", [False, True], ids=["parameter", "extra_body"])
+def test_both_names_of_the_limit(scripted: ScriptedServer, name: str, in_extra_body: bool) -> None:
+    params: Any = {"extra_body": {name: 12}} if in_extra_body else {name: 12}
     for kind in (VLLMProvider, OpenAIProvider):
         scripted.stream(chunks("weather", "{}", 12))
         with (

@@ -74,14 +74,14 @@ def released(name: str, params: type, model: str) -> Version:
 def test_parameters_name_the_release_that_added_them(case: Case) -> None:
     params, model, begin = case
     route = read_version(begin)
-    said: dict[str, Version] = {}
+    documented: dict[str, Version] = {}
     real: dict[str, Version] = {}
     for name, field in fields_of(params).items():
         if name not in OURS:
             # Parameters that came with the route or earlier have no version of their own.
-            said[name] = max(route, read_version(field.since or begin))
+            documented[name] = max(route, read_version(field.since or begin))
             real[name] = max(route, released(name, params, model))
-    assert said == real
+    assert documented == real
 
 
 def test_the_table_names_existing_parameters() -> None:

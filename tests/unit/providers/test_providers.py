@@ -170,7 +170,7 @@ def test_wrong_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "path"),
+    ("suffix", "path"),
     [
         ("", "/v1"),
         ("/", "/v1"),
@@ -183,9 +183,9 @@ def test_wrong_types() -> None:
         (" ", "/v1"),
     ],
 )
-def test_base_url_forms(given: str, path: str, scripted: ScriptedServer, runner: Runner) -> None:
+def test_base_url_forms(suffix: str, path: str, scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
-    llm = VLLMProvider("m", base_url=scripted.origin + given)
+    llm = VLLMProvider("m", base_url=scripted.origin + suffix)
     runner.chat(llm)
     assert scripted.requests[0].target == f"{path}/chat/completions"
     assert llm.base_url == scripted.origin + path
@@ -193,8 +193,8 @@ def test_base_url_forms(given: str, path: str, scripted: ScriptedServer, runner:
 
 def test_openai_takes_base_url_as_it_is(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
-    for given, path in (("", ""), ("/api/", "/api"), ("/v1", "/v1"), ("/openai/v1beta", "/openai/v1beta")):
-        runner.chat(OpenAIProvider("m", base_url=scripted.origin + given))
+    for suffix, path in (("", ""), ("/api/", "/api"), ("/v1", "/v1"), ("/openai/v1beta", "/openai/v1beta")):
+        runner.chat(OpenAIProvider("m", base_url=scripted.origin + suffix))
         assert scripted.requests[-1].target == f"{path}/chat/completions"
 
 
@@ -497,11 +497,11 @@ def test_settings_that_belong_to_the_client(cls: Either) -> None:
 @EITHER
 def test_the_wrong_kind_of_client(cls: Either) -> None:
     with httpx.Client(trust_env=False) as blocking:
-        wanted = r"async_http_client must be an async client .*; pass this httpx.Client as http_client="
-        with pytest.raises(TypeError, match=wanted):
+        message = r"async_http_client must be an async client .*; pass this httpx.Client as http_client="
+        with pytest.raises(TypeError, match=message):
             cls("m", async_http_client=blocking)  # type: ignore[arg-type] # that is the point
-    wanted = r"http_client must be a sync client .*; pass this httpx.AsyncClient as async_http_client="
-    with pytest.raises(TypeError, match=wanted):
+    message = r"http_client must be a sync client .*; pass this httpx.AsyncClient as async_http_client="
+    with pytest.raises(TypeError, match=message):
         cls("m", http_client=httpx.AsyncClient(trust_env=False))  # type: ignore[arg-type] # that is the point
     with pytest.raises(TypeError, match=r"not the class httpx\.Client: create an instance"):
         cls("m", http_client=httpx.Client)  # type: ignore[arg-type] # that is the point

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
 
-Given = tuple[str, tuple[Any, ...], dict[str, Any]]
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 """A method, its positional arguments, its keywords."""
 
-SENT: list[tuple[Given, str, str, dict[str, list[str]], Any]] = [
+SENT: list[tuple[Call, str, str, dict[str, list[str]], Any]] = [
     (("sleep", (), {}), "POST", "/sleep", {"level": ["1"]}, None),
     (("sleep", (2,), {"mode": "wait"}), "POST", "/sleep", {"level": ["2"], "mode": ["wait"]}, None),
     (("wake_up", (), {}), "POST", "/wake_up", {}, None),
@@ -77,8 +77,8 @@ SENT: list[tuple[Given, str, str, dict[str, list[str]], Any]] = [
 ]
 
 
-def ask(runner: Runner, scripted: ScriptedServer, given: Given) -> Any:
-    method, args, params = given
+def ask(runner: Runner, scripted: ScriptedServer, call: Call) -> Any:
+    method, args, params = call
     llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
     try:
         return runner.do(llm, method, *args, **params)
@@ -86,9 +86,9 @@ def ask(runner: Runner, scripted: ScriptedServer, given: Given) -> Any:
         runner.close(llm)
 
 
-@pytest.mark.parametrize(("given", "method", "path", "query", "body"), SENT)
+@pytest.mark.parametrize(("call", "method", "path", "query", "body"), SENT)
 def test_what_is_sent(
-    given: Given,
+    call: Call,
     method: str,
     path: str,
     query: dict[str, list[str]],
@@ -97,7 +97,7 @@ def test_what_is_sent(
     runner: Runner,
 ) -> None:
     scripted.reply()
-    assert ask(runner, scripted, given) is None
+    assert ask(runner, scripted, call) is None
     [request] = scripted.requests
     assert (request.method, request.path, parse_qs(request.query)) == (method, path, query)
     assert (json.loads(request.body) if request.body else None) == body
@@ -117,7 +117,7 @@ def test_below_a_path_of_a_gateway(scripted: ScriptedServer, runner: Runner) -> 
     ] * 2
 
 
-ANSWERS: list[tuple[Given, object, object]] = [
+ANSWERS: list[tuple[Call, object, object]] = [
     (("sleep", (), {}), {"status": "sleeping", "level": 1}, None),
     (("wake_up", (), {}), {"status": "awake", "tags": None}, True),
     (("wake_up", ("weights",), {}), {"status": "sleeping", "tags": ["weights"]}, False),
@@ -135,30 +135,30 @@ ANSWERS: list[tuple[Given, object, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "answer", "result"), ANSWERS)
+@pytest.mark.parametrize(("call", "answer", "result"), ANSWERS)
 def test_results(
-    given: Given, answer: object, result: object, scripted: ScriptedServer, runner: Runner
+    call: Call, answer: object, result: object, scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.reply(answer)
-    assert ask(runner, scripted, given) is result
+    assert ask(runner, scripted, call) is result
 
 
 @pytest.mark.parametrize(
-    "given", [each for each, _, _ in ANSWERS if each[0] not in ("is_sleeping", "is_paused")]
+    "call", [each for each, _, _ in ANSWERS if each[0] not in ("is_sleeping", "is_paused")]
 )
-def test_an_empty_response_is_an_old_servers(given: Given, scripted: ScriptedServer, runner: Runner) -> None:
+def test_an_empty_response_is_an_old_servers(call: Call, scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply()
-    assert ask(runner, scripted, given) is None
+    assert ask(runner, scripted, call) is None
 
 
-@pytest.mark.parametrize("given", [each for each, _, _ in ANSWERS])
+@pytest.mark.parametrize("call", [each for each, _, _ in ANSWERS])
 @pytest.mark.parametrize("answer", ["<html>Welcome to the proxy!</html>", "[]", '"yes"', '{"aborted": "x"}'])
 def test_another_response_is_not_an_acknowledgement(
-    given: Given, answer: str, scripted: ScriptedServer
+    call: Call, answer: str, scripted: ScriptedServer
 ) -> None:
     scripted.reply(answer)
     with pytest.raises(ResponseError):
-        getattr(VLLMProvider("m", base_url=scripted.base_url), given[0])(*given[1], **given[2])
+        getattr(VLLMProvider("m", base_url=scripted.base_url), call[0])(*call[1], **call[2])
 
 
 def test_an_error_with_a_good_status_is_an_error(scripted: ScriptedServer) -> None:
@@ -167,14 +167,12 @@ def test_an_error_with_a_good_status_is_an_error(scripted: ScriptedServer) -> No
         VLLMProvider("m", base_url=scripted.base_url).pause()
 
 
-@pytest.mark.parametrize("given", [each for each, _, _ in ANSWERS])
-def test_without_the_route_the_error_says_what_the_server_needs(
-    given: Given, scripted: ScriptedServer
-) -> None:
+@pytest.mark.parametrize("call", [each for each, _, _ in ANSWERS])
+def test_without_the_route_the_error_says_what_the_server_needs(call: Call, scripted: ScriptedServer) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
-    variable = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" if "lora" in given[0] else "VLLM_SERVER_DEV_MODE=1"
+    variable = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" if "lora" in call[0] else "VLLM_SERVER_DEV_MODE=1"
     with pytest.raises(NotFoundError, match=variable):
-        getattr(VLLMProvider("m", base_url=scripted.base_url), given[0])(*given[1], **given[2])
+        getattr(VLLMProvider("m", base_url=scripted.base_url), call[0])(*call[1], **call[2])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ def test_the_providers_max_retries_applies(scripted: ScriptedServer) -> None:
     assert len(scripted.requests) == 2
 
 
-WRONG: list[tuple[Given, str]] = [
+WRONG: list[tuple[Call, str]] = [
     (("sleep", (3,), {}), "level=3: must be between 0 and 2."),
     (("sleep", (-1,), {}), "level=-1: must be between 0 and 2."),
     (("sleep", (True,), {}), "level=True: must be an integer, not a bool."),
@@ -255,12 +253,12 @@ WRONG: list[tuple[Given, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), WRONG)
+@pytest.mark.parametrize(("call", "message"), WRONG)
 def test_what_is_wrong_is_not_sent(
-    given: Given, message: str, scripted: ScriptedServer, runner: Runner
+    call: Call, message: str, scripted: ScriptedServer, runner: Runner
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        ask(runner, scripted, given)
+        ask(runner, scripted, call)
     assert caught.value.message == message
     assert scripted.requests == []
 

@@ -79,9 +79,9 @@ def test_a_server_that_reports_nothing() -> None:
     assert len(metrics) == 0
     names = [name for name, value in vars(Metrics).items() if isinstance(value, property)]
     assert len(names) == 14
-    told = {name: getattr(metrics, name) for name in names}
-    assert told.pop("requests_finished") == {}
-    assert set(told.values()) == {None}
+    values = {name: getattr(metrics, name) for name in names}
+    assert values.pop("requests_finished") == {}
+    assert set(values.values()) == {None}
 
 
 def test_nothing_looked_up_has_no_rate() -> None:

@@ -193,7 +193,7 @@ def test_invalid_responses_to_detokenize(scripted: ScriptedServer, runner: Runne
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("params", "expected"),
     [
         ({"reasoning_effort": "none"}, {"reasoning_effort": "none", "enable_thinking": False}),
         ({"reasoning_effort": "low"}, {"reasoning_effort": "low", "enable_thinking": True}),
@@ -209,11 +209,11 @@ def test_invalid_responses_to_detokenize(scripted: ScriptedServer, runner: Runne
     ],
 )
 def test_template_variables_of_chats_are_counted(
-    given: Any, told: dict[str, object], scripted: ScriptedServer, runner: Runner
+    params: Any, expected: dict[str, object], scripted: ScriptedServer, runner: Runner
 ) -> None:
     scripted.version = "0.33.0"
     scripted.reply({"count": 3, "max_model_len": 8, "tokens": [1, 2, 3]})
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    assert runner.do(llm, "count_tokens", "Hello", **given) == 3
-    assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "chat_template_kwargs": told}
+    assert runner.do(llm, "count_tokens", "Hello", **params) == 3
+    assert scripted.requests[0].json() == {"model": "m", "messages": CHAT, "chat_template_kwargs": expected}
     runner.close(llm)
