@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from vllmchat.checking.call_params import checked_timeout
 from vllmchat.client.request import ServerRequest
@@ -290,12 +290,7 @@ def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = 
     )
 
 
-_TYPES: dict[str, MetricType] = {
-    "counter": "counter",
-    "gauge": "gauge",
-    "histogram": "histogram",
-    "summary": "summary",
-}
+_TYPES: Final[dict[str, MetricType]] = {kind: kind for kind in get_args(MetricType)}
 
 
 def _parser() -> Callable[[str], Iterable[Metric]]:
