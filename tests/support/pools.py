@@ -37,7 +37,7 @@ class Held(NamedTuple):
 
 def held(pool: SyncPool | AsyncPool) -> Held:
     """The connections of the pool now."""
-    return Held(len(pool._idle), pool._in_use, len(pool._waiting))
+    return Held(len(pool._idle), len(pool._held), len(pool._waiting))
 
 
 def idle_connections(pool: SyncPool | AsyncPool) -> deque[SyncConnection | AsyncConnection]:

@@ -11,7 +11,7 @@ import pytest
 from support.chats import chunks, completion
 from vllmchat import VLLMProvider
 from vllmchat.chat.chunk import ChatCompletionChunk
-from vllmchat.http.transport import async_backend, asyncio_stream, http1, sync_backend
+from vllmchat.http.transport import asyncio_stream, http1, sync_backend, trio_stream
 from vllmchat.wire import decode
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def test_a_request_is_one_write(
 ) -> None:
     writes: list[object] = []
     streams: tuple[tuple[object, str], ...] = (
-        (sync_backend, "_SyncStream"),
+        (sync_backend, "SyncStream"),
         (asyncio_stream, "AsyncioStream"),
-        (async_backend, "_TrioStream"),
+        (trio_stream, "TrioStream"),
     )
     for home, name in streams:
         stream: Any = getattr(home, name)

@@ -25,6 +25,7 @@ class Clock:
         reused: Whether the current attempt uses a connection that had served a request before.
         response_started: Whether any byte of the response to the current attempt has arrived.
         force_new: Whether the next attempt must open a new connection.
+        proxy: The proxy that is being asked for a connection, for messages; None when a failure is not the proxy's.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Clock:
         "_idle",
         "_late",
         "force_new",
+        "proxy",
         "response_started",
         "reused",
         "timeout",
@@ -44,6 +46,7 @@ class Clock:
         self.reused = False
         self.response_started = False
         self.force_new = False
+        self.proxy: str | None = None
         self._began = monotonic()
         self._end = math.inf if timeout.total is None else monotonic() + timeout.total
         self._first_end = math.inf
@@ -53,6 +56,7 @@ class Clock:
     def start_attempt(self) -> None:
         """An attempt begins, or has got its connection: the wait for the first token starts over."""
         self.response_started = False
+        self.proxy = None
         self._began = monotonic()
         limit = self.timeout.first_token
         self._first_end = math.inf if limit is None else self._began + limit

@@ -106,6 +106,7 @@ class _TLS:
                 self._context = ssl.create_default_context(capath=verify)
             else:
                 self._context = ssl.create_default_context(cafile=verify)
+            self._context.set_alpn_protocols(["http/1.1"])
         return self._context
 
 

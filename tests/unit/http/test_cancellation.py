@@ -349,11 +349,10 @@ def test_keyboard_interrupt_at_every_step(
 
         return call
 
-    stream_class: Any = getattr(sync_backend, "_SyncStream")  # noqa: B009 - it is private
     for owner, name in (
-        (sync_backend.SyncNetworkBackend, "connect_tcp"),
-        (stream_class, "read"),
-        (stream_class, "write"),
+        (sync_backend.SyncNetworkBackend, "connect"),
+        (sync_backend.SyncStream, "read"),
+        (sync_backend.SyncStream, "write"),
     ):
         monkeypatch.setattr(owner, name, interrupting(getattr(owner, name)))
     monkeypatch.setattr(exchange, "time", SimpleNamespace(sleep=interrupting(_no_sleep)))

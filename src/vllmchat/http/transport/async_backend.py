@@ -2,98 +2,63 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol
 
-import httpcore
-
-from vllmchat.http.transport.asyncio_stream import AsyncioStream, connect_asyncio
-from vllmchat.http.transport.backend import TCP_OPTIONS, NetworkBackend, reason
+from vllmchat.http.transport.asyncio_stream import connect_asyncio
+from vllmchat.http.transport.backend import NetworkBackend
 from vllmchat.http.transport.event_loop import on_trio
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
-
-    SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+    from collections.abc import Callable
 
 
-class AsyncNetworkBackend(NetworkBackend, httpcore.AsyncNetworkBackend):
-    """The network of one async connection, on asyncio or trio."""
+class AsyncStream(Protocol):
+    """One open connection on an event loop."""
 
-    def __init__(self, tunnel_to: str | None = None) -> None:
-        super().__init__(tunnel_to)
-        self._asyncio: AsyncioStream | None = None
-        self._trio: httpcore.AsyncNetworkStream | None = None
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        ...
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[SocketOption] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connects to the first address of the host that responds."""
-        self.begin_opening(timeout)
-        if not on_trio():
-            self._asyncio = await connect_asyncio(self, host, port, timeout)
-            return self._asyncio
-        # Without trio, httpcore has a class of that name that does nothing.
-        backend = cast("httpcore.AsyncNetworkBackend", httpcore.TrioBackend())
-        options = cast("Iterable[SocketOption]", TCP_OPTIONS)
-        return self.replace(await backend.connect_tcp(host, port, timeout, local_address, options))
+    async def write(self, data: memoryview, early: Callable[[bytes], bool] | None = None) -> None:
+        """Sends bytes. If the server stops reading, it may have responded already, and its response says why."""
+        ...
 
-    def replace(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
-        """Switches to this trio stream, as after a TLS handshake."""
-        self._trio = stream
-        return _TrioStream(self, stream)
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Goes on under TLS."""
+        ...
+
+    def is_readable(self) -> bool:
+        """Whether bytes, or the end of the connection, have arrived."""
+        ...
+
+    def is_flushed(self) -> bool:
+        """Whether all that was written has been sent."""
+        ...
 
     def abort(self) -> None:
         """Closes the connection at once, without waiting; on its event loop, or after that has ended."""
-        if self._asyncio is not None:
-            self._asyncio.abort()
-        elif self._trio is not None:
-            sock = self._trio.get_extra_info("socket")
-            # RuntimeError: the loop has ended, and has closed the socket.
-            with contextlib.suppress(OSError, RuntimeError):
-                sock.close()
+        ...
 
 
-class _TrioStream(httpcore.AsyncNetworkStream):
-    def __init__(self, backend: AsyncNetworkBackend, stream: httpcore.AsyncNetworkStream) -> None:
-        self._backend = backend
-        self._stream = stream
+class AsyncNetworkBackend(NetworkBackend):
+    """The network of one async connection, on asyncio or trio."""
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            return self._backend.note_received(await self._stream.read(max_bytes, self._backend.seconds()))
-        except httpcore.ReadTimeout as error:
-            raise self._backend.timed_out(httpcore.ReadTimeout) from error
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream: AsyncStream | None = None
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        try:
-            await self._stream.write(buffer, self._backend.seconds())
-        except httpcore.WriteTimeout as error:
-            raise self._backend.timed_out(httpcore.WriteTimeout) from error
+    async def connect(self, host: str, port: int) -> AsyncStream:
+        """Connects to the first address of the host that responds."""
+        if on_trio():
+            from vllmchat.http.transport.trio_stream import connect_trio
 
-    async def aclose(self) -> None:
-        # Not the stream's own aclose: a TLS stream would send close_notify and wait.
-        self._backend.abort()
+            self._stream = await connect_trio(self, host, port)
+        else:
+            self._stream = await connect_asyncio(self, host, port)
+        return self._stream
 
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            stream = await self._stream.start_tls(
-                ssl_context, server_hostname, self._backend.opening_seconds()
-            )
-        except httpcore.ConnectError as error:
-            # trio's own exception in between has no text.
-            cause = error.__cause__ and error.__cause__.__cause__
-            raise httpcore.ConnectError(str(error) or reason(cause)) from error
-        self._backend.end_opening(server_hostname)
-        return self._backend.replace(stream)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    def abort(self) -> None:
+        """Closes the connection at once, without waiting; on its event loop, or after that has ended."""
+        if self._stream is not None:
+            self._stream.abort()

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.transport.backend import TCP_OPTIONS, NetworkBackend, is_address, reason
+from vllmchat.http.transport.backend import (
+    TCP_OPTIONS,
+    NetworkBackend,
+    is_address,
+    is_readable,
+    reason,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -34,9 +40,7 @@ _HEAD_START = 0.25
 """Seconds before the next address of a host is tried in parallel."""
 
 
-async def connect_asyncio(
-    backend: NetworkBackend, host: str, port: int, timeout: float | None
-) -> AsyncioStream:
+async def connect_asyncio(backend: NetworkBackend, host: str, port: int) -> AsyncioStream:
     """Opens a connection, to whichever address of the host answers first."""
     loop = asyncio.get_running_loop()
 
@@ -46,7 +50,7 @@ async def connect_asyncio(
         return stream
 
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(backend.opening_seconds()):
             addresses = await _addresses(loop, host, port)
             return await (connect(host) if len(addresses) < 2 else _first(connect, addresses))
     except TimeoutError as error:
@@ -101,8 +105,8 @@ def _discard(task: asyncio.Task[AsyncioStream]) -> None:
         task.result().abort()
 
 
-class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
-    """One connection on an asyncio loop: both its transport's protocol and httpcore's stream."""
+class AsyncioStream(asyncio.BufferedProtocol):
+    """One connection on an asyncio loop, and its transport's protocol."""
 
     def __init__(self, backend: NetworkBackend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
@@ -150,13 +154,14 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             self._reading = False
             self._transport.pause_reading()
         self._wake(self._reader)
+        # A server may respond before it has read everything. What is written is sent on meanwhile.
+        self._wake(self._writer)
 
     def eof_received(self) -> None:
         """The server sends no more."""
         self._ended = True
         self._give_back()
         self._wake(self._reader)
-        # A server that has stopped reading may have responded already, and its response says why.
         self._wake(self._writer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -177,9 +182,9 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._writing = True
         self._wake(self._writer)
 
-    # Called by httpcore.
+    # Called by the connection.
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self) -> bytes:
         """The next bytes; empty at the end."""
         deadline = self._backend.deadline()
         if deadline != math.inf and deadline <= monotonic():
@@ -198,37 +203,26 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
                     raise httpcore.ReadError(reason(self._error)) from self._error
                 return b""
         data = self._received.popleft()
-        if len(data) > max_bytes:
-            self._received.appendleft(data[max_bytes:])
-            data = data[:max_bytes]
         self._buffered -= len(data)
         if not self._reading and self._buffered < _LOW_WATER and self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
         return self._backend.note_received(data)
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Sends bytes."""
+    async def write(self, data: memoryview, early: Callable[[bytes], bool] | None = None) -> None:
+        """Sends bytes. If the server stops reading, it may have responded already, and its response says why."""
         if self._transport is None or self._ended or self._transport.is_closing():
-            raise httpcore.WriteError(reason(self._error)) from self._error
-        self._transport.write(buffer)
-        if not self._writing:
+            return
+        self._transport.write(data)
+        if not self._writing and not self._received:
             self._writer = self._loop.create_future()
             self._arm(self._backend.deadline())
             try:
                 await self._writer
             finally:
                 self._writer = None
-            if self._ended:
-                raise httpcore.WriteError(reason(self._error)) from self._error
 
-    async def aclose(self) -> None:
-        """Closes the connection at once."""
-        self.abort()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Goes on under TLS."""
         assert self._transport is not None
         try:
@@ -236,8 +230,8 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
                 transport = await self._loop.start_tls(
                     self._transport,
                     _Decrypted(self),
-                    ssl_context,
-                    server_hostname=server_hostname,
+                    context,
+                    server_hostname=host,
                     # Only the timeout above counts; otherwise the loop uses one of its own.
                     ssl_handshake_timeout=_A_DAY,
                 )
@@ -253,17 +247,21 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         if transport is None:
             raise httpcore.ConnectError("the server closed the connection during the TLS handshake")
         self._transport = transport
-        self._backend.end_opening(server_hostname)
-        return self
 
-    def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks of a connection."""
-        if info == "is_readable":
-            return self._ended or bool(self._received)
-        if self._transport is None:
-            return None
-        names = {"client_addr": "sockname", "server_addr": "peername"}
-        return self._transport.get_extra_info(names.get(info, info))
+    @property
+    def sock(self) -> socket.socket | None:
+        """The socket; None before the connection stands."""
+        return None if self._transport is None else self._transport.get_extra_info("socket")
+
+    def is_readable(self) -> bool:
+        """Whether bytes, or the end of the connection, have arrived."""
+        sock = self.sock
+        # Not only what the loop has read: the end may still lie in the kernel.
+        return self._ended or bool(self._received) or sock is None or is_readable(sock)
+
+    def is_flushed(self) -> bool:
+        """Whether all that was written has been sent."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
 
     # Our own.
 
@@ -282,7 +280,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     def set_options(self, options: Iterable[tuple[int, int, int]]) -> None:
         """Sets socket options; those that the platform rejects are skipped."""
-        sock = cast("socket.socket | None", self.get_extra_info("socket"))
+        sock = self.sock
         if sock is not None:
             for option in options:
                 with contextlib.suppress(OSError):

@@ -1,26 +1,85 @@
-"""Sockets for httpcore: each wait asks the call's clock how long it may take, and closing never waits.
+"""The network of one connection: the steps it takes, and how long each may wait.
 
-httpcore fixes one read timeout when a response begins. Here the timeout changes while the response runs (first token,
-then idle, and never beyond the total), so the streams below take it from the `Clock` before each wait. On asyncio a
-protocol receives the bytes, those of plain connections through one shared buffer: per read it needs no cancel scope, no
-timer and no poll, and no more memory than the bytes themselves.
+Timeouts change while a response runs (first token, then idle, and never beyond the total), so the streams take them
+from the call's `Clock` before each wait. Closing never waits. On asyncio a protocol receives the bytes, those of plain
+connections through one shared buffer: per read it needs no cancel scope, no timer and no poll, and no more memory than
+the bytes themselves.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
+import select
 import socket
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import httpcore
 
 from vllmchat.http.clock import monotonic
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Generator
+
     from vllmchat.http.clock import Clock
 
-    SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a TCP connection."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartTLS:
+    """Go on under TLS with this host."""
+
+    context: ssl.SSLContext
+    host: str
+
+
+class HasFileno(Protocol):
+    """A socket of Python, asyncio or trio."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
+
+
+class Write:
+    """Send bytes. They hold keys, so they are shown nowhere: a `memoryview` does not print its content.
+
+    Attributes:
+        data: The bytes.
+        early: Takes what arrives in the meantime; returns whether that is a whole response, so that the rest need not
+            be sent.
+    """
+
+    __slots__ = ("data", "early")
+
+    def __init__(self, data: bytes, early: Callable[[bytes], bool] | None = None) -> None:
+        self.data = memoryview(data)
+        self.early = early
+
+
+class Read:
+    """Wait for bytes; empty at the end of the connection. Result: `bytes`."""
+
+    __slots__ = ()
+
+
+READ = Read()
+
+READ_BYTES = 64 * 1024
+"""How much is read at once."""
+
+NetworkStep: TypeAlias = Connect | StartTLS | Write | Read
+NetworkSteps: TypeAlias = "Generator[NetworkStep, bytes, None]"
+"""What is done on a connection, the same for sync and async. It receives what a `Read` returns."""
 
 
 def _keep_alive_options() -> list[tuple[int, int, int]]:
@@ -43,26 +102,19 @@ class NetworkBackend:
         clock: The clock of the call that the connection is serving.
     """
 
-    def __init__(self, tunnel_to: str | None = None) -> None:
-        """Opens nothing yet.
-
-        Args:
-            tunnel_to: The host behind the proxy, if the connection needs a request to the proxy and a TLS handshake
-                with that host first.
-        """
+    def __init__(self) -> None:
         self.clock: Clock | None = None
-        self._tunnel_to = tunnel_to
         self._opening = False
         self._open_until = math.inf
 
     def begin_opening(self, timeout: float | None) -> None:
-        """Opening begins, and may take so many seconds."""
+        """Opening begins, and may take so many seconds: with a proxy's answer and all TLS handshakes."""
+        self._opening = True
         self._open_until = math.inf if timeout is None else monotonic() + timeout
-        self._opening = self._tunnel_to is not None
 
-    def end_opening(self, server_hostname: str | None) -> None:
-        """A TLS handshake is done; one with a proxy is not the last."""
-        self._opening = self._opening and server_hostname != self._tunnel_to
+    def end_opening(self) -> None:
+        """The connection is open."""
+        self._opening = False
 
     def opening_seconds(self) -> float | None:
         """The time left for opening, at least 0."""
@@ -88,6 +140,18 @@ class NetworkBackend:
     def timed_out(self, error: type[httpcore.TimeoutException]) -> httpcore.TimeoutException:
         """The exception for a wait that took too long."""
         return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
+
+
+def is_readable(sock: HasFileno) -> bool:
+    """Whether bytes, or the end of the connection, have already arrived: what the kernel knows, not what was read."""
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def is_address(host: str) -> bool:

@@ -1,31 +1,31 @@
-"""One connection to a server; it serves one request after another.
+"""One connection to a server, direct or through a proxy; it serves one request after another.
 
-A plain connection speaks HTTP through `http1`. Connections through a proxy are left to httpcore, and so is everything
-while httpcore's way to send requests is patched: mocks of httpx such as respx do that.
+What is sent and how the answer is read is decided once, in a generator of network steps. The two classes at the end do
+the steps, and read the body: that is done for each chunk, so it is written out.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpcore
-
 from vllmchat.http.transport.async_backend import AsyncNetworkBackend
+from vllmchat.http.transport.backend import READ, Connect, NetworkStep, NetworkSteps, StartTLS, Write
 from vllmchat.http.transport.http1 import ResponseParser, encode_request
 from vllmchat.http.transport.sync_backend import SyncNetworkBackend
+from vllmchat.http.transport.tunnel import proxy_headers, tunnel_steps
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
+    from vllmchat.http.transport.async_backend import AsyncStream
     from vllmchat.http.transport.proxy import Proxy
+    from vllmchat.http.transport.sync_backend import SyncStream
     from vllmchat.http.url import BaseURL
 
-_READ = 64 * 1024
 _SENT_AT_ONCE = 64 * 1024
 """Bodies up to this size are sent together with their head: copying is cheaper than a second write."""
 
@@ -45,236 +45,203 @@ class Route:
     proxy: Proxy | None = None
 
     @property
-    def host(self) -> str:
-        """The `Host` of requests."""
-        return self.base.origin.partition("://")[2]
+    def forwarding_proxy(self) -> Proxy | None:
+        """The proxy, if it reads the requests itself instead of opening a tunnel for them."""
+        proxy = self.proxy
+        return proxy if proxy is not None and proxy.is_http and self.base.scheme == "http" else None
 
-    @property
-    def origin(self) -> httpcore.Origin:
-        """The server, for httpcore."""
-        base = self.base
-        return httpcore.Origin(base.scheme.encode(), base.host.encode("ascii"), base.port)
-
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        """The TLS context for the server; None for plain HTTP."""
-        return self.tls() if self.base.scheme == "https" else None
-
-    @property
-    def tunnel_to(self) -> str | None:
-        """The host that is reached through a tunnel, if any."""
-        tunnel = self.proxy is not None and self.proxy.is_http and self.base.scheme == "https"
-        return self.base.host if tunnel else None
-
-    def proxy_for_httpcore(self, proxy: Proxy) -> httpcore.Proxy:
-        """The proxy, for httpcore."""
-        return httpcore.Proxy(
-            proxy.url, auth=proxy.credentials, ssl_context=self.tls() if proxy.is_tls else None
-        )
+    def opening_steps(self, clock: Clock) -> NetworkSteps:
+        """Opens a connection."""
+        base, proxy = self.base, self.proxy
+        if proxy is None:
+            yield Connect(base.host, base.port)
+        else:
+            clock.proxy = proxy.source
+            yield Connect(proxy.host, proxy.port)
+            if proxy.is_tls:
+                yield StartTLS(self.tls(), proxy.host)
+            if self.forwarding_proxy is None:
+                yield from tunnel_steps(proxy, base.host, base.port)
+            clock.proxy = None
+        if base.scheme == "https":
+            yield StartTLS(self.tls(), base.host)
 
 
-class SyncConnection(ABC):
-    """One sync connection.
+class _Connection:
+    """What sync and async connections share.
 
     Attributes:
-        backend: Its network.
         status: HTTP status of the last response.
         headers: Headers of the last response, names in lower case.
         expires: Until when it may stay idle, in monotonic seconds.
         used: Whether it has served a request.
     """
 
-    __slots__ = ("backend", "expires", "headers", "status", "used")
+    __slots__ = ("_early", "_host", "_open", "_response", "_route", "expires", "headers", "status", "used")
 
     def __init__(self, route: Route) -> None:
-        self.backend = SyncNetworkBackend(route.tunnel_to)
+        self._route = route
+        self._host = route.base.origin.partition("://")[2]
+        self._open = False
+        self._response = ResponseParser()
+        self._early = b""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.expires = 0.0
         self.used = False
 
-    @abstractmethod
-    def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its response: `status` and `headers`."""
+    def _steps(
+        self, step: Send, clock: Clock, backend: SyncNetworkBackend | AsyncNetworkBackend
+    ) -> NetworkSteps:
+        """Sends a request and waits for the head of its response."""
+        response = self._response = ResponseParser()
+        if not self._open:
+            backend.begin_opening(clock.connect_seconds())
+            yield from self._route.opening_steps(clock)
+            backend.end_opening()
+            self._open = True
+        yield from self._writes(step)
+        while not response.status:
+            self._early += response.feed((yield READ))
+        self.status, self.headers = response.status, response.headers
 
-    @abstractmethod
-    def read(self) -> bytes:
-        """The next bytes of the body, as they arrive; empty at its end."""
+    def _writes(self, step: Send) -> NetworkSteps:
+        """The bytes of a request: one piece, unless its body is large."""
+        proxy, target, headers, body = self._route.forwarding_proxy, step.target, step.headers, step.body
+        if proxy is not None:
+            target, headers = self._route.base.origin + target, headers + proxy_headers(proxy)
+        head = encode_request(step.method, target, self._host, headers, body)
+        if not body:
+            yield Write(head)
+        elif len(body) <= _SENT_AT_ONCE:
+            yield Write(head + body)
+        else:
+            yield Write(head)
+            yield Write(body, self._take_early)
 
-    @abstractmethod
+    def _take_early(self, data: bytes) -> bool:
+        """Takes what arrives before the request is sent: a server may refuse it before it has read everything."""
+        if not self._response.ended:
+            self._early += self._response.feed(data)
+        return self._response.ended
+
+    def _take(self) -> bytes:
+        """What arrived together with the head."""
+        data, self._early = self._early, b""
+        return data
+
     def is_idle(self) -> bool:
         """Whether it can take another request."""
+        return self._response.reusable and not self._early
 
-    @abstractmethod
+
+class SyncConnection(_Connection):
+    """One sync connection.
+
+    Attributes:
+        backend: Its network.
+    """
+
+    __slots__ = ("_stream", "backend")
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(route)
+        self.backend = SyncNetworkBackend()
+        self._stream: SyncStream | None = None
+
+    def send(self, step: Send, clock: Clock) -> None:
+        """Sends a request and waits for the head of its response: `status` and `headers`."""
+        steps = self._steps(step, clock, self.backend)
+        try:
+            action = next(steps)
+            while True:
+                action = steps.send(self._do(action))
+        except StopIteration:
+            return
+
+    def _do(self, action: NetworkStep) -> bytes:
+        if isinstance(action, Connect):
+            self._stream = self.backend.connect(action.host, action.port)
+            return b""
+        stream = self._stream
+        assert stream is not None
+        if isinstance(action, Write):
+            stream.write(action.data, action.early)
+        elif isinstance(action, StartTLS):
+            stream.start_tls(action.context, action.host)
+        else:
+            return stream.read()
+        return b""
+
+    def read(self) -> bytes:
+        """The next bytes of the body, as they arrive; empty at its end."""
+        response, stream = self._response, self._stream
+        assert stream is not None
+        if self._early:
+            return self._take()
+        while not response.ended:
+            if response.failure is not None:
+                raise response.failure
+            if data := response.feed(stream.read()):
+                return data
+        return b""
+
     def is_open(self) -> bool:
-        """Whether an idle connection is still open, as far as can be seen."""
+        """Whether nothing arrived while it was idle: that would be its end, or something unrequested."""
+        return self._stream is not None and not self._stream.is_readable()
 
 
-class AsyncConnection(ABC):
+class AsyncConnection(_Connection):
     """One async connection; for the attributes see `SyncConnection`."""
 
-    __slots__ = ("backend", "expires", "headers", "status", "used")
+    __slots__ = ("_stream", "backend")
 
     def __init__(self, route: Route) -> None:
-        self.backend = AsyncNetworkBackend(route.tunnel_to)
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.expires = 0.0
-        self.used = False
+        super().__init__(route)
+        self.backend = AsyncNetworkBackend()
+        self._stream: AsyncStream | None = None
 
-    @abstractmethod
     async def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response: `status` and `headers`."""
+        steps = self._steps(step, clock, self.backend)
+        try:
+            action = next(steps)
+            while True:
+                action = steps.send(await self._do(action))
+        except StopIteration:
+            return
 
-    @abstractmethod
+    async def _do(self, action: NetworkStep) -> bytes:
+        if isinstance(action, Connect):
+            self._stream = await self.backend.connect(action.host, action.port)
+            return b""
+        stream = self._stream
+        assert stream is not None
+        if isinstance(action, Write):
+            await stream.write(action.data, action.early)
+        elif isinstance(action, StartTLS):
+            await stream.start_tls(action.context, action.host)
+        else:
+            return await stream.read()
+        return b""
+
     async def read(self) -> bytes:
         """The next bytes of the body, as they arrive; empty at its end."""
-
-    @abstractmethod
-    def is_idle(self) -> bool:
-        """Whether it can take another request."""
-
-    @abstractmethod
-    def is_open(self) -> bool:
-        """Whether an idle connection is still open, as far as can be seen."""
-
-    def pending_body(self) -> AsyncIterator[bytes] | None:
-        """What must be exhausted after a body was abandoned halfway, if anything."""
-        return None
-
-
-class PlainSyncConnection(SyncConnection):
-    """A direct sync connection to the server."""
-
-    __slots__ = ("_answer", "_early", "_host", "_route", "_stream")
-
-    def __init__(self, route: Route) -> None:
-        super().__init__(route)
-        self._route = route
-        self._host = route.host
-        self._stream: httpcore.NetworkStream | None = None
-        self._answer: ResponseParser | None = None
-        self._early = b""
-
-    def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its response."""
-        writes = _writes(step, self._host)
-        answer = self._answer = ResponseParser()
-        stream = self._stream
-        if stream is None:
-            stream = self._stream = self._connect(clock.connect_seconds())
-        try:
-            for data in writes:
-                stream.write(data)
-        except httpcore.WriteError:
-            # A server may respond before it has read everything, and close. Then its response says why.
-            pass
-        early = b""
-        while not answer.status:
-            early = answer.feed(stream.read(_READ))
-        self._early = early
-        self.status, self.headers = answer.status, answer.headers
-
-    def _connect(self, seconds: float | None) -> httpcore.NetworkStream:
-        base, context = self._route.base, self._route.context
-        stream = self.backend.connect_tcp(base.host, base.port, seconds)
-        if context is None:
-            return stream
-        context.set_alpn_protocols(["http/1.1"])
-        return stream.start_tls(context, base.host, seconds)
-
-    def read(self) -> bytes:
-        """The next bytes of the body; empty at its end."""
-        answer, stream = self._answer, self._stream
-        assert answer is not None
+        response, stream = self._response, self._stream
         assert stream is not None
         if self._early:
-            data, self._early = self._early, b""
-            return data
-        while not answer.ended:
-            if answer.failure is not None:
-                raise answer.failure
-            if data := answer.feed(stream.read(_READ)):
+            return self._take()
+        while not response.ended:
+            if response.failure is not None:
+                raise response.failure
+            if data := response.feed(await stream.read()):
                 return data
         return b""
 
     def is_idle(self) -> bool:
         """Whether it can take another request."""
-        return self._answer is not None and self._answer.reusable and not self._early
+        return super().is_idle() and self._stream is not None and self._stream.is_flushed()
 
     def is_open(self) -> bool:
         """Whether nothing arrived while it was idle: that would be its end, or something unrequested."""
-        return self._stream is not None and not self._stream.get_extra_info("is_readable")
-
-
-class PlainAsyncConnection(AsyncConnection):
-    """A direct async connection to the server."""
-
-    __slots__ = ("_answer", "_early", "_host", "_route", "_stream")
-
-    def __init__(self, route: Route) -> None:
-        super().__init__(route)
-        self._route = route
-        self._host = route.host
-        self._stream: httpcore.AsyncNetworkStream | None = None
-        self._answer: ResponseParser | None = None
-        self._early = b""
-
-    async def send(self, step: Send, clock: Clock) -> None:
-        """Sends a request and waits for the head of its response."""
-        writes = _writes(step, self._host)
-        answer = self._answer = ResponseParser()
-        stream = self._stream
-        if stream is None:
-            stream = self._stream = await self._connect(clock.connect_seconds())
-        try:
-            for data in writes:
-                await stream.write(data)
-        except httpcore.WriteError:
-            # A server may respond before it has read everything, and close. Then its response says why.
-            pass
-        early = b""
-        while not answer.status:
-            early = answer.feed(await stream.read(_READ))
-        self._early = early
-        self.status, self.headers = answer.status, answer.headers
-
-    async def _connect(self, seconds: float | None) -> httpcore.AsyncNetworkStream:
-        base, context = self._route.base, self._route.context
-        stream = await self.backend.connect_tcp(base.host, base.port, seconds)
-        if context is None:
-            return stream
-        context.set_alpn_protocols(["http/1.1"])
-        return await stream.start_tls(context, base.host, seconds)
-
-    async def read(self) -> bytes:
-        """The next bytes of the body; empty at its end."""
-        answer, stream = self._answer, self._stream
-        assert answer is not None
-        assert stream is not None
-        if self._early:
-            data, self._early = self._early, b""
-            return data
-        while not answer.ended:
-            if answer.failure is not None:
-                raise answer.failure
-            if data := answer.feed(await stream.read(_READ)):
-                return data
-        return b""
-
-    def is_idle(self) -> bool:
-        """Whether it can take another request."""
-        return self._answer is not None and self._answer.reusable and not self._early
-
-    def is_open(self) -> bool:
-        """Whether nothing arrived while it was idle: that would be its end, or something unrequested."""
-        return self._stream is not None and not self._stream.get_extra_info("is_readable")
-
-
-def _writes(step: Send, host: str) -> tuple[bytes, ...]:
-    """The bytes of a request: one piece, unless its body is large."""
-    body = step.body
-    head = encode_request(step.method, step.target, host, step.headers, body)
-    if not body:
-        return (head,)
-    return (head + body,) if len(body) <= _SENT_AT_ONCE else (head, body)
+        return self._stream is not None and not self._stream.is_readable()

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from types import ModuleType
 
 
@@ -68,10 +68,3 @@ class EventLoopHandle:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
-
-
-async def exhaust(pieces: AsyncIterator[bytes]) -> None:
-    """Exhausts what a closed connection left over, so that the generators over it end, the inner ones too."""
-    with contextlib.suppress(Exception):
-        async for _ in pieces:
-            pass

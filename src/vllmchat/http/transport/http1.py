@@ -49,18 +49,26 @@ def encode_request(
     """
     if not _TARGET.fullmatch(target):
         raise httpcore.LocalProtocolError(f"the path {target!r} contains characters that are not allowed")
-    lines: list[str] = [f"{method} {target} HTTP/1.1", f"host: {host}"]
+    lines: list[str] = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     for name, value in headers:
         # A value must not end its line, nor a name contain the separator.
         if _CONTROL.search(value):
+            # Frames are shown by some tools, with what their variables hold.
+            del headers, lines, value
             raise httpcore.LocalProtocolError(f"the value of the header {name!r} contains control characters")
         if name == "host":
-            lines[1] = f"host: {value}"
+            lines[1] = f"Host: {value}"
         else:
-            lines.append(f"{_lower_name(name, httpcore.LocalProtocolError)}: {value}")
+            lines.append(f"{_usual_name(name)}: {value}")
     if body is not None:
-        lines.append(f"content-length: {len(body)}")
+        lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join((*lines, "\r\n")).encode("latin-1")
+
+
+@lru_cache(maxsize=512)
+def _usual_name(name: str) -> str:
+    """The name of a header as it is usually written. Case has no meaning, but some proxies and firewalls disagree."""
+    return "-".join(part.capitalize() for part in _lower_name(name, httpcore.LocalProtocolError).split("-"))
 
 
 @lru_cache(maxsize=512)

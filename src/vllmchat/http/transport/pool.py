@@ -6,8 +6,10 @@ burst the surplus ages at the bottom and is dropped from there. Nothing ever sca
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -16,21 +18,18 @@ import anyio.lowlevel
 import httpcore
 
 from vllmchat.http.clock import monotonic
-from vllmchat.http.transport.connection import (
-    AsyncConnection,
-    PlainAsyncConnection,
-    PlainSyncConnection,
-    Route,
-    SyncConnection,
-)
+from vllmchat.http.transport.connection import AsyncConnection, Route, SyncConnection
 from vllmchat.http.transport.decompress import decompressor
-from vllmchat.http.transport.event_loop import EventLoopHandle, exhaust
-from vllmchat.http.transport.httpcore_connection import HttpcoreAsyncConnection, HttpcoreSyncConnection
+from vllmchat.http.transport.event_loop import EventLoopHandle
+from vllmchat.http.transport.mock import is_mocked, mocked_async_client, mocked_sync_client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vllmchat.http.clock import Clock
     from vllmchat.http.exchange import AsyncOpenResponse, SyncOpenResponse
     from vllmchat.http.flow import Send
+    from vllmchat.http.transport.decompress import Decompressor
 
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is reused. vLLM's server closes it after 5 s, and being late would lose a request."""
@@ -76,19 +75,103 @@ class IdleStack(Generic[ConnectionT]):
             self._connections.pop().backend.abort()
 
 
-class SyncPool:
+class _Lease(Generic[ConnectionT]):
+    """The permission to have a connection, then the connection, then the response on it.
+
+    Whatever interrupts its owner, at whatever line, all of it is given back at the latest when this object is freed.
+
+    Attributes:
+        granted: Whether it is this one's turn.
+        connection: The connection; None before and after.
+        status: HTTP status of the response.
+        headers: Headers of the response.
+    """
+
+    __slots__ = ("__weakref__", "_inflate", "connection", "granted", "headers", "status")
+
+    follows_clock = True
+
+    def __init__(self) -> None:
+        self.granted = False
+        self.connection: ConnectionT | None = None
+        self._inflate: Decompressor | None = None
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    def grant(self) -> None:
+        """It is this one's turn."""
+        self.granted = True
+
+    def note_head(self, connection: ConnectionT) -> None:
+        """The head of the response has arrived."""
+        self.status, self.headers = connection.status, connection.headers
+        self._inflate = decompressor(connection.headers)
+
+
+class _Pool(Generic[ConnectionT]):
+    """What sync and async pools share."""
+
+    def __init__(self, route: Route, max_connections: int | None) -> None:
+        self._route = route
+        self._max = max_connections
+        self._idle: IdleStack[ConnectionT] = IdleStack()
+        self._closed = False
+        # Weak: a lease that was dropped without a word holds nothing any more.
+        self._held: weakref.WeakSet[_Lease[ConnectionT]] = weakref.WeakSet()
+        self._waiting: deque[weakref.ref[_Lease[ConnectionT]]] = deque()
+
+    def _join(self, lease: _Lease[ConnectionT]) -> None:
+        """Joins the queue; `granted` tells whether it had to wait."""
+        self._waiting.append(weakref.ref(lease))
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and (self._max is None or len(self._held) < self._max):
+            lease = self._waiting.popleft()()
+            if lease is not None:
+                self._held.add(lease)
+                lease.grant()
+
+    def _begin(
+        self, lease: _Lease[ConnectionT], make: Callable[[Route], ConnectionT], clock: Clock
+    ) -> ConnectionT:
+        """Gives a lease its connection."""
+        self._closed = False
+        connection = None if clock.force_new else self._idle.pop()
+        connection = lease.connection = connection or make(self._route)
+        connection.backend.clock = clock
+        clock.reused = connection.used
+        clock.start_attempt()
+        return connection
+
+    def _leave(self, lease: _Lease[ConnectionT], *, broken: bool) -> None:
+        """Takes the connection and the permission back; the latter passes on to whoever has waited longest."""
+        connection, lease.connection = lease.connection, None
+        if connection is not None:
+            if broken or self._closed or not connection.is_idle():
+                connection.backend.abort()
+            else:
+                self._idle.push(connection)
+        if lease.granted:
+            self._held.discard(lease)
+        else:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(weakref.ref(lease))
+        self._grant()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._idle.clear()
+
+
+class SyncPool(_Pool[SyncConnection]):
     """The sync connections to one server. Thread-safe within one process."""
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
-        self._route = route
-        self._max = max_connections
+        super().__init__(route, max_connections)
         self._pid = os.getpid()
         # Reentrant: a response that is garbage-collected unread returns its connection wherever that happens.
         self._lock = threading.RLock()
-        self._idle: IdleStack[SyncConnection] = IdleStack()
-        self._closed = False
-        self._in_use = 0
-        self._waiting: deque[threading.Lock] = deque()
 
     def send(self, step: Send, clock: Clock) -> SyncOpenResponse:
         """Sends a request and waits for the head of its response.
@@ -96,26 +179,29 @@ class SyncPool:
         Raises:
             httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
         """
-        connection = self._take(clock)
+        if is_mocked():
+            return mocked_sync_client(self._route).send(step, clock)
+        lease = _SyncLease(self)
         try:
+            self._wait_for_turn(lease, clock)
+            with self._lock:
+                connection = self._begin(lease, SyncConnection, clock)
             connection.send(step, clock)
-            return _SyncOpenResponse(self, connection)
+            lease.note_head(connection)
+            return lease
         except BaseException:
-            self.release(connection, broken=True)
+            self.release(lease, broken=True)
             raise
 
-    def release(self, connection: SyncConnection, *, broken: bool = False) -> None:
+    def release(self, lease: _SyncLease, *, broken: bool = False) -> None:
         """Takes a connection back."""
         if self._pid != os.getpid():
             # A forked child must not close what its parent uses. The thread that held the lock does not exist here.
-            connection.backend.abort()
+            if lease.connection is not None:
+                lease.connection.backend.abort()
             return
         with self._lock:
-            if not broken and not self._closed and connection.is_idle():
-                self._idle.push(connection)
-            else:
-                connection.backend.abort()
-            self._leave()
+            self._leave(lease, broken=broken)
 
     def close(self) -> None:
         """Closes the idle connections, and those in use when they are returned. The next request opens new ones."""
@@ -123,77 +209,29 @@ class SyncPool:
             self._idle.clear()
             return
         with self._lock:
-            self._closed = True
-            self._idle.clear()
+            self._close()
 
-    def _take(self, clock: Clock) -> SyncConnection:
-        self._admit(clock)
-        try:
-            with self._lock:
-                self._closed = False
-                connection = None if clock.force_new or is_mocked() else self._idle.pop()
-            if connection is None:
-                connection = sync_connection(self._route)
-        except BaseException:
-            with self._lock:
-                self._leave()
-            raise
-        connection.backend.clock = clock
-        clock.reused = connection.used
-        clock.start_attempt()
-        return connection
-
-    def _admit(self, clock: Clock) -> None:
+    def _wait_for_turn(self, lease: _SyncLease, clock: Clock) -> None:
         with self._lock:
-            if self._max is None or self._in_use < self._max:
-                self._in_use += 1
+            self._join(lease)
+            if lease.granted:
                 return
             turn = threading.Lock()
             turn.acquire()
-            self._waiting.append(turn)
-            if self._in_use < self._max:
-                # In the meantime, the garbage collector has found an abandoned response.
-                self._waiting.remove(turn)
-                self._in_use += 1
-                return
-        try:
+            lease.turn = turn
+        # Without the lock. In the meantime, the garbage collector may have found an abandoned response.
+        if not lease.granted:
             turn.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX))
-        except BaseException:
-            with self._lock:
-                if not self._left_queue(turn):
-                    self._leave()
-            raise
-        with self._lock:
-            if self._left_queue(turn):
-                raise httpcore.PoolTimeout("timed out")
-
-    def _left_queue(self, turn: threading.Lock) -> bool:
-        """Leaves the queue; False if it is too late, because the turn has come."""
-        if turn in self._waiting:
-            self._waiting.remove(turn)
-            return True
-        return False
-
-    def _leave(self) -> None:
-        if self._waiting:
-            # The permission passes on to whoever has waited longest.
-            self._waiting.popleft().release()
-        else:
-            self._in_use -= 1
+        if not lease.granted:
+            raise httpcore.PoolTimeout("timed out")
 
 
-class AsyncPool:
+class AsyncPool(_Pool[AsyncConnection]):
     """The async connections to one server on one event loop."""
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
+        super().__init__(route, max_connections)
         self.event_loop = EventLoopHandle()
-        self._route = route
-        self._max = max_connections
-        self._idle: IdleStack[AsyncConnection] = IdleStack()
-        self._busy: set[AsyncConnection] = set()
-        self._closed = False
-        self._in_use = 0
-        self._waiting: deque[anyio.Event] = deque()
 
     async def send(self, step: Send, clock: Clock) -> AsyncOpenResponse:
         """Sends a request and waits for the head of its response.
@@ -201,22 +239,22 @@ class AsyncPool:
         Raises:
             httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
         """
-        connection = await self._take(clock)
+        if is_mocked():
+            return await mocked_async_client(self._route).send(step, clock)
+        lease = _AsyncLease(self)
         try:
+            await self._wait_for_turn(lease, clock)
+            connection = self._begin(lease, AsyncConnection, clock)
             await connection.send(step, clock)
-            return _AsyncOpenResponse(self, connection)
+            lease.note_head(connection)
+            return lease
         except BaseException:
-            self.release(connection, broken=True)
+            self.release(lease, broken=True)
             raise
 
-    def release(self, connection: AsyncConnection, *, broken: bool = False) -> None:
+    def release(self, lease: _AsyncLease, *, broken: bool = False) -> None:
         """Takes a connection back."""
-        self._busy.discard(connection)
-        if not broken and not self._closed and connection.is_idle():
-            self._idle.push(connection)
-        else:
-            connection.backend.abort()
-        self._leave()
+        self._leave(lease, broken=broken)
 
     def close(self) -> None:
         """Closes the idle connections, and those in use when they are returned. The next request opens new ones.
@@ -228,186 +266,105 @@ class AsyncPool:
     def end(self) -> None:
         """Closes all connections, including those in use: their event loop is ending."""
         self._close()
-        for connection in list(self._busy):
-            connection.backend.abort()
+        for lease in list(self._held):
+            if lease.connection is not None:
+                lease.connection.backend.abort()
 
-    def _close(self) -> None:
-        self._closed = True
-        self._idle.clear()
-
-    async def _take(self, clock: Clock) -> AsyncConnection:
-        if self._max is None or self._in_use < self._max:
-            self._in_use += 1
-        else:
-            await self._wait_for_turn(clock)
-        try:
-            self._closed = False
-            connection = None if clock.force_new or is_mocked() else self._idle.pop()
-            if connection is None:
-                connection = async_connection(self._route)
-        except BaseException:
-            self._leave()
-            raise
-        self._busy.add(connection)
-        connection.backend.clock = clock
-        clock.reused = connection.used
-        clock.start_attempt()
-        return connection
-
-    async def _wait_for_turn(self, clock: Clock) -> None:
-        turn = anyio.Event()
-        self._waiting.append(turn)
-        if self._max is not None and self._in_use < self._max:
-            # In the meantime, the garbage collector has found an abandoned response.
-            self._waiting.remove(turn)
-            self._in_use += 1
+    async def _wait_for_turn(self, lease: _AsyncLease, clock: Clock) -> None:
+        self._join(lease)
+        if lease.granted:
             return
-        try:
+        lease.turn = anyio.Event()
+        # In the meantime, the garbage collector may have found an abandoned response.
+        if not lease.granted:
             with anyio.move_on_after(clock.total_seconds()):
-                await turn.wait()
-        except BaseException:
-            # Cancelled. If the turn came at the same moment, it passes on to the next in the queue.
-            if turn.is_set():
-                self._leave()
-            else:
-                self._waiting.remove(turn)
-            raise
-        if not turn.is_set():
-            self._waiting.remove(turn)
+                await lease.turn.wait()
+        if not lease.granted:
             raise httpcore.PoolTimeout("timed out")
 
-    def _leave(self) -> None:
-        if self._waiting:
-            # The permission passes on to whoever has waited longest.
-            self._waiting.popleft().set()
-        else:
-            self._in_use -= 1
 
+class _SyncLease(_Lease[SyncConnection]):
+    __slots__ = ("_pool", "turn")
 
-class _SyncOpenResponse:
-    __slots__ = ("_connection", "_inflate", "_open", "_pool", "headers", "status")
-
-    follows_clock = True
-
-    def __init__(self, pool: SyncPool, connection: SyncConnection) -> None:
-        self.status = connection.status
-        self.headers = connection.headers
+    def __init__(self, pool: SyncPool) -> None:
+        super().__init__()
         self._pool = pool
-        self._connection = connection
-        self._inflate = decompressor(connection.headers)
-        self._open = True
+        self.turn: threading.Lock | None = None
+
+    def grant(self) -> None:
+        super().grant()
+        if self.turn is not None:
+            self.turn.release()
 
     def read(self) -> bytes:
-        if not self._open:
+        connection = self.connection
+        if connection is None:
             return b""
         try:
-            read = self._connection.read
+            read = connection.read
             data = read() if self._inflate is None else self._inflate.next_piece(read)
             if data:
                 return data
         except BaseException:
-            self._finish(broken=True)
+            self.close()
             raise
-        self._finish()
+        self._pool.release(self)
         return b""
 
     def close(self) -> None:
-        self._finish(broken=True)
+        if self.connection is not None:
+            self._pool.release(self, broken=True)
 
-    def _finish(self, *, broken: bool = False) -> None:
-        if self._open:
-            self._open = False
-            self._pool.release(self._connection, broken=broken)
+    def interrupt(self) -> None:
+        connection = self.connection
+        if connection is not None:
+            connection.backend.interrupt()
 
-    def __del__(self) -> None:
-        if getattr(self, "_open", False):
-            self.close()
+    __del__ = close
 
 
-class _AsyncOpenResponse:
-    __slots__ = ("_connection", "_inflate", "_open", "_pool", "headers", "status")
+class _AsyncLease(_Lease[AsyncConnection]):
+    __slots__ = ("_pool", "turn")
 
-    def __init__(self, pool: AsyncPool, connection: AsyncConnection) -> None:
-        self.status = connection.status
-        self.headers = connection.headers
+    def __init__(self, pool: AsyncPool) -> None:
+        super().__init__()
         self._pool = pool
-        self._connection = connection
-        self._inflate = decompressor(connection.headers)
-        self._open = True
+        self.turn: anyio.Event | None = None
+
+    def grant(self) -> None:
+        super().grant()
+        if self.turn is not None:
+            self.turn.set()
 
     async def read(self) -> bytes:
-        if not self._open:
+        connection = self.connection
+        if connection is None:
             return b""
         try:
-            read = self._connection.read
+            read = connection.read
             data = await (read() if self._inflate is None else self._inflate.next_piece_async(read))
             if data:
                 return data
         except BaseException:
-            await self._break_off()
+            self._break_off()
             raise
-        self._finish()
+        self._pool.release(self)
         return b""
 
     async def aclose(self) -> None:
-        if self._open:
-            await self._break_off()
-
-    async def _break_off(self) -> None:
-        self._finish(broken=True)
-        pieces = self._connection.pending_body()
-        with anyio.CancelScope(shield=True):
-            if pieces is not None:
-                await exhaust(pieces)
-            # The event loop closes the socket in its next iteration: after this, the server can notice.
-            await anyio.lowlevel.checkpoint()
+        if self.connection is not None:
+            self._break_off()
+            with anyio.CancelScope(shield=True):
+                # The event loop closes the socket in its next iteration: after this, the server can notice.
+                await anyio.lowlevel.checkpoint()
 
     def abort(self) -> None:
-        self._pool.event_loop.run(self._abort)
+        self._pool.event_loop.run(self._break_off)
 
-    def _abort(self) -> None:
-        if self._open:
-            self._finish(broken=True)
-            pieces = self._connection.pending_body()
-            if pieces is not None:
-                self._pool.event_loop.start(exhaust, pieces)
-
-    def _finish(self, *, broken: bool = False) -> None:
-        if self._open:
-            self._open = False
-            self._pool.release(self._connection, broken=broken)
+    def _break_off(self) -> None:
+        if self.connection is not None:
+            self._pool.release(self, broken=True)
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if self.connection is not None:
             self.abort()
-
-
-def sync_connection(route: Route) -> SyncConnection:
-    """A new connection, which opens with its first request."""
-    return (
-        PlainSyncConnection(route)
-        if route.proxy is None and not is_mocked()
-        else HttpcoreSyncConnection(route)
-    )
-
-
-def async_connection(route: Route) -> AsyncConnection:
-    """A new connection, which opens with its first request."""
-    return (
-        PlainAsyncConnection(route)
-        if route.proxy is None and not is_mocked()
-        else HttpcoreAsyncConnection(route)
-    )
-
-
-def is_mocked() -> bool:
-    """Whether httpcore's way to send requests is patched: mocks do that, and expect to see all requests."""
-    return not (
-        _is_own(httpcore.HTTPConnection.handle_request)
-        and _is_own(httpcore.AsyncHTTPConnection.handle_async_request)
-    )
-
-
-def _is_own(function: object) -> bool:
-    # Not compared with what it was at import: a mock may have been active then.
-    return str(getattr(function, "__globals__", {}).get("__name__")).startswith("httpcore.")

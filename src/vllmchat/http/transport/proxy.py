@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -22,15 +22,17 @@ class Proxy(NamedTuple):
         host: Its host.
         port: Its port.
         credentials: User and password for it, or None.
+        variable: The environment variable that it comes from; empty if the system's settings name it.
     """
 
     scheme: str
     host: str
     port: int
     credentials: tuple[bytes, bytes] | None = None
+    variable: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Proxy:
+    def parse(cls, text: str, variable: str = "") -> Proxy:
         """Parses a proxy's URL. `http://` may be missing.
 
         Raises:
@@ -50,7 +52,7 @@ class Proxy(NamedTuple):
         credentials = None
         if parts.username is not None:
             credentials = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
-        return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], credentials)
+        return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], credentials, variable)
 
     @property
     def is_http(self) -> bool:
@@ -67,6 +69,11 @@ class Proxy(NamedTuple):
         """Its URL without the credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def source(self) -> str:
+        """What it is, for messages: its URL and where that comes from."""
+        return f"the proxy {self.url} (from {self.variable or 'the system settings'})"
 
     def __repr__(self) -> str:
         return f"Proxy({self.url!r})"
@@ -85,14 +92,27 @@ def proxy_for(base: BaseURL) -> Proxy | None:
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
-    proxy = proxies.get(base.scheme) or proxies.get("all")
+    name = base.scheme if proxies.get(base.scheme) else "all"
+    proxy = proxies.get(name)
     host = f"[{base.host}]" if ":" in base.host else base.host
-    if not proxy or proxy_bypass(f"{host}:{base.port}") or proxy_bypass(base.host):
+    if not proxy or proxy_bypass(f"{host}:{base.port}") or proxy_bypass(base.host) or _in_network(base.host):
         return None
-    parsed = Proxy.parse(proxy)
-    if not parsed.is_http and not find_spec("socksio"):
-        raise ValueError(
-            f"the SOCKS proxy {parsed.url} from the environment needs another package: install "
-            "httpx[socks], or exempt the server with NO_PROXY"
-        )
-    return parsed
+    variable = f"{name}_proxy"
+    return Proxy.parse(
+        proxy, next((each for each in (variable, variable.upper()) if os.environ.get(each)), "")
+    )
+
+
+def _in_network(host: str) -> bool:
+    """Whether `NO_PROXY` names a network, such as `10.0.0.0/8`, that an address is in."""
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(","):
+        with contextlib.suppress(ValueError):
+            if address in ipaddress.ip_network(entry.strip().strip("[]"), strict=False):
+                return True
+    return False

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
+import ssl
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpcore
 
-from vllmchat.http.transport.backend import TCP_OPTIONS, NetworkBackend, is_address
+from vllmchat.http.transport.backend import (
+    READ_BYTES,
+    TCP_OPTIONS,
+    NetworkBackend,
+    is_address,
+    is_readable,
+    reason,
+)
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
+T = TypeVar("T")
+
 _PIECE = 256 * 1024
 
 
-class SyncNetworkBackend(NetworkBackend, httpcore.NetworkBackend):
+class SyncNetworkBackend(NetworkBackend):
     """The network of one sync connection."""
 
-    def __init__(self, tunnel_to: str | None = None) -> None:
-        super().__init__(tunnel_to)
-        self._stream: httpcore.NetworkStream | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream: SyncStream | None = None
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[SocketOption] | None = None,
-    ) -> httpcore.NetworkStream:
+    def connect(self, host: str, port: int) -> SyncStream:
         """Connects to the addresses of the host, one after another.
 
         The time is shared among them: an address that does not respond leaves some for the next.
         """
-        self.begin_opening(timeout)
         try:
-            found = _resolve(host, port, timeout)
+            found = _resolve(host, port, self.opening_seconds())
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         addresses = [str(info[4][0]) for info in found] if len(found) > 1 else [host]
@@ -52,25 +55,26 @@ class SyncNetworkBackend(NetworkBackend, httpcore.NetworkBackend):
             share = None if left is None else max(left / (len(addresses) - place), 0.001)
             try:
                 stream = httpcore.SyncBackend().connect_tcp(
-                    address, port, share, local_address, cast("Iterable[SocketOption]", TCP_OPTIONS)
+                    address, port, share, None, cast("Iterable[SocketOption]", TCP_OPTIONS)
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return self.replace(stream)
+                self._stream = SyncStream(self, stream)
+                return self._stream
         assert failure is not None
         raise failure
-
-    def replace(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
-        """Switches to this stream, as after a TLS handshake."""
-        self._stream = stream
-        return _SyncStream(self, stream)
 
     def abort(self) -> None:
         """Closes the connection at once."""
         if self._stream is not None:
+            self._stream.close()
+
+    def interrupt(self) -> None:
+        """Ends the connection for a thread that waits on it. May be called from any thread."""
+        if self._stream is not None:
             with contextlib.suppress(OSError):
-                self._stream.close()
+                self._stream.sock.shutdown(socket.SHUT_RDWR)
 
 
 _Resolved = list[tuple[Any, Any, int, str, Any]]
@@ -98,44 +102,86 @@ def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
     return outcome[0]
 
 
-class _SyncStream(httpcore.NetworkStream):
+class SyncStream:
+    """One blocking socket.
+
+    Attributes:
+        sock: The socket.
+    """
+
     def __init__(self, backend: SyncNetworkBackend, stream: httpcore.NetworkStream) -> None:
         self._backend = backend
         self._stream = stream
+        self._tls_layers = 0
+        self.sock: socket.socket = stream.get_extra_info("socket")
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    def read(self) -> bytes:
+        """The next bytes; empty at the end."""
         # A socket would take 0 for "do not wait" and fail with another error.
         limit = self._backend.seconds()
         if limit == 0.0:
             raise self._backend.timed_out(httpcore.ReadTimeout)
         try:
-            return self._backend.note_received(self._stream.read(max_bytes, limit))
+            return self._backend.note_received(self._stream.read(READ_BYTES, limit))
         except httpcore.ReadTimeout as error:
             raise self._backend.timed_out(httpcore.ReadTimeout) from error
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # In pieces: the stream below grants each of its partial writes the full time again.
-        for start in range(0, len(buffer), _PIECE):
-            limit = self._backend.seconds()
-            if limit == 0.0:
-                raise self._backend.timed_out(httpcore.WriteTimeout)
-            try:
-                self._stream.write(buffer[start : start + _PIECE], limit)
-            except httpcore.WriteTimeout as error:
-                raise self._backend.timed_out(httpcore.WriteTimeout) from error
+    def write(self, data: memoryview, early: Callable[[bytes], bool] | None = None) -> None:
+        """Sends bytes. If the server stops reading, it may have responded already, and its response says why."""
+        with contextlib.suppress(httpcore.WriteError):
+            # Under two layers of TLS, with a proxy and the server, the socket alone does not know what arrived.
+            if early is not None and self._tls_layers < 2:
+                self._write_and_read(data, early)
+                return
+            # In pieces: the stream below grants each of its partial writes the full time again.
+            for start in range(0, len(data), _PIECE):
+                try:
+                    self._stream.write(cast("bytes", data[start : start + _PIECE]), self._write_seconds())
+                except httpcore.WriteTimeout as error:
+                    raise self._backend.timed_out(httpcore.WriteTimeout) from error
 
-    def close(self) -> None:
-        self._backend.abort()
+    def _write_and_read(self, data: memoryview, early: Callable[[bytes], bool]) -> None:
+        sock = self.sock
+        sock.setblocking(False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            while data:
+                selector.select(self._write_seconds())
+                arrived = _unblocked(partial(sock.recv, READ_BYTES), httpcore.ReadError)
+                if arrived is not None and early(self._backend.note_received(arrived)):
+                    return
+                data = data[_unblocked(partial(sock.send, data[:_PIECE]), httpcore.WriteError) or 0 :]
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    def _write_seconds(self) -> float | None:
+        limit = self._backend.seconds()
+        if limit == 0.0:
+            raise self._backend.timed_out(httpcore.WriteTimeout)
+        return limit
+
+    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Goes on under TLS."""
         left = self._backend.opening_seconds()
         if left == 0.0:
             raise httpcore.ConnectTimeout("timed out")
-        stream = self._stream.start_tls(ssl_context, server_hostname, left)
-        self._backend.end_opening(server_hostname)
-        return self._backend.replace(stream)
+        self._stream = self._stream.start_tls(context, host, left)
+        self._tls_layers += 1
+        self.sock = self._stream.get_extra_info("socket")
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    def is_readable(self) -> bool:
+        """Whether bytes, or the end of the connection, have arrived."""
+        return is_readable(self.sock)
+
+    def close(self) -> None:
+        """Closes it at once."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+
+def _unblocked(call: Callable[[], T], error: type[httpcore.NetworkError]) -> T | None:
+    """What a call on a socket that does not wait returns; None if it would have to wait."""
+    try:
+        return call()
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
+    except OSError as cause:
+        raise error(reason(cause)) from cause

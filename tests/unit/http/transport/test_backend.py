@@ -433,15 +433,11 @@ def test_keep_alive_is_on(scripted: ScriptedServer, runner: Runner) -> None:
     llm = provider(scripted)
     runner.chat(llm)
     (line,) = idle_connections(pool_of(runner, llm))
-    stream = cast("Any", line)._stream
-    sock = stream.get_extra_info("socket")
+    sock = cast("Any", line)._stream.sock
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     if sys.platform == "linux":
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-    assert stream.get_extra_info("server_addr")[1] == scripted.port
-    assert stream.get_extra_info("client_addr")[0] == "127.0.0.1"
-    assert stream.get_extra_info("ssl_object") is None
     runner.close(llm)
 
 
@@ -524,49 +520,55 @@ async def test_closed_by_another_task(scripted: ScriptedServer) -> None:
         assert await in_thread(scripted.wait_client_closed)
 
 
-def test_the_stream_of_asyncio_alone(scripted: ScriptedServer) -> None:
-    """What httpcore itself never does: reading in small pieces, using a closed stream."""
+@pytest.fixture
+def opening() -> async_backend.AsyncNetworkBackend:
+    """A network that may take a second to connect."""
+    network = async_backend.AsyncNetworkBackend()
+    network.abort()
+    network.begin_opening(1.0)
+    return network
+
+
+def test_the_stream_of_asyncio_alone(
+    scripted: ScriptedServer, opening: async_backend.AsyncNetworkBackend
+) -> None:
+    """What a connection never does: using a closed stream."""
     gate = Gate()
     scripted.script(b"x" * 1000, gate, b"y", close)
 
     async def main() -> None:
-        backend = async_backend.AsyncNetworkBackend()
-        stream = await backend.connect_tcp("127.0.0.1", scripted.port, 1.0)
-        await stream.write(b"GET / HTTP/1.1\r\n\r\n")
-        assert await stream.read(10) == b"x" * 10
-        assert stream.get_extra_info("is_readable")
-        assert await stream.read(2000) == b"x" * 990
-        assert not stream.get_extra_info("is_readable")
+        stream = await opening.connect("127.0.0.1", scripted.port)
+        await stream.write(memoryview(b"GET / HTTP/1.1\r\n\r\n"))
+        assert await stream.read() == b"x" * 1000
+        assert not stream.is_readable()
         gate.release()
-        assert await stream.read(10) == b"y"
-        assert await stream.read(10) == b""
-        assert stream.get_extra_info("is_readable")
-        with pytest.raises(httpcore.WriteError):
-            await stream.write(b"z")
-        await stream.aclose()
-        await stream.aclose()
+        assert await stream.read() == b"y"
+        assert await stream.read() == b""
+        assert stream.is_readable()
+        await stream.write(memoryview(b"z"))
+        stream.abort()
+        stream.abort()
         await asyncio.sleep(0)
-        assert await stream.read(10) == b""
+        assert await stream.read() == b""
 
     asyncio.run(main())
 
 
-def test_a_stream_that_was_closed_here(scripted: ScriptedServer) -> None:
+def test_a_stream_that_was_closed_here(
+    scripted: ScriptedServer, opening: async_backend.AsyncNetworkBackend
+) -> None:
     scripted.script(never)
 
     async def main() -> None:
-        backend = async_backend.AsyncNetworkBackend()
-        backend.abort()
-        stream = await backend.connect_tcp("127.0.0.1", scripted.port)
-        reading = asyncio.ensure_future(stream.read(10))
+        stream = await opening.connect("127.0.0.1", scripted.port)
+        reading = asyncio.ensure_future(stream.read())
         await asyncio.sleep(0)
-        await stream.aclose()
+        stream.abort()
         with pytest.raises(httpcore.ReadError, match="closed here"):
             await reading
         with pytest.raises(httpcore.ReadError, match="closed here"):
-            await stream.read(10)
-        with pytest.raises(httpcore.WriteError):
-            await stream.write(b"x")
+            await stream.read()
+        await stream.write(memoryview(b"x"))
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -577,21 +579,25 @@ def test_timeouts_of_the_sync_stream_alone(scripted: ScriptedServer) -> None:
     scripted.always(script(never))
     backend = sync_backend.SyncNetworkBackend()
     backend.abort()
-    opened = backend.connect_tcp("127.0.0.1", scripted.port, 1.0)
+    backend.begin_opening(1.0)
+    opened = backend.connect("127.0.0.1", scripted.port)
+    backend.end_opening()
     backend.clock = Clock(Timeout(total=1e-9))
     with pytest.raises(httpcore.ReadTimeout):
-        opened.read(10)
+        opened.read()
     with pytest.raises(httpcore.WriteTimeout):
-        opened.write(b"x")
+        opened.write(memoryview(b"x"))
     backend.begin_opening(0.0)
     with pytest.raises(httpcore.ConnectTimeout):
-        opened.start_tls(ssl.create_default_context())
+        opened.start_tls(ssl.create_default_context(), "server.test")
     opened.close()
     assert scripted.wait_client_closed()
 
 
 def test_a_connection_that_is_lost_as_its_handshake_ends(
-    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer,
+    opening: async_backend.AsyncNetworkBackend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripted.always(script(never))
 
@@ -599,12 +605,11 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
         async def start_tls(*_: object, **__: object) -> None:
             return None
 
-        backend = async_backend.AsyncNetworkBackend()
-        opened = await backend.connect_tcp("127.0.0.1", scripted.port, 1.0)
+        opened = await opening.connect("127.0.0.1", scripted.port)
         monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
         with pytest.raises(httpcore.ConnectError, match="closed the connection during the TLS handshake"):
-            await opened.start_tls(ssl.create_default_context())
-        await opened.aclose()
+            await opened.start_tls(ssl.create_default_context(), "server.test")
+        opened.abort()
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -612,12 +617,13 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
 
 def test_a_stream_before_its_connection() -> None:
     async def main() -> None:
-        stream_class: Any = getattr(asyncio_stream, "AsyncioStream")  # noqa: B009 - it is private
-        unconnected = stream_class(async_backend.AsyncNetworkBackend(), asyncio.get_running_loop())
-        assert unconnected.get_extra_info("socket") is None
+        unconnected = asyncio_stream.AsyncioStream(
+            async_backend.AsyncNetworkBackend(), asyncio.get_running_loop()
+        )
+        assert unconnected.sock is None
+        assert unconnected.is_readable()
+        assert not unconnected.is_flushed()
         unconnected.set_options(backend.TCP_OPTIONS)
-        with pytest.raises(httpcore.WriteError):
-            await unconnected.write(b"x")
 
     asyncio.run(main())
 

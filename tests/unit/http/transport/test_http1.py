@@ -283,7 +283,7 @@ def test_a_repeated_header_counts_with_its_last_value() -> None:
 def test_a_request() -> None:
     head = encode_request("POST", "/v1/x?y=1", "server:8000", [("accept", "*/*"), ("x-a", "é")], b"{}")
     assert head == (
-        b"POST /v1/x?y=1 HTTP/1.1\r\nhost: server:8000\r\naccept: */*\r\nx-a: \xe9\r\ncontent-length: 2\r\n\r\n"
+        b"POST /v1/x?y=1 HTTP/1.1\r\nHost: server:8000\r\nAccept: */*\r\nX-A: \xe9\r\nContent-Length: 2\r\n\r\n"
     )
     assert encode_request("GET", "/", "h", [], None) == b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
     assert encode_request("GET", "/", "h", [("host", "other")], b"") == (

@@ -20,7 +20,7 @@ from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeou
 from vllmchat.http.clock import Clock, monotonic
 from vllmchat.http.flow import Send
 from vllmchat.http.transport import pool
-from vllmchat.http.transport.connection import PlainAsyncConnection, PlainSyncConnection
+from vllmchat.http.transport.connection import AsyncConnection, SyncConnection
 from vllmchat.http.transport.pool import KEEP_ALIVE_SECONDS, SyncPool
 from vllmchat.http.url import BaseURL
 
@@ -184,7 +184,7 @@ def test_a_call_costs_the_same_however_many_connections_are_idle(
     pool = pool_of(runner, llm)
     idle_connections(pool).extendleft(cast("Any", [_Idle() for _ in range(500)]))
     looked: list[object] = []
-    for cls in (PlainSyncConnection, PlainAsyncConnection):
+    for cls in (SyncConnection, AsyncConnection):
         for name in ("is_idle", "is_open"):
             monkeypatch.setattr(cls, name, _counting(getattr(cls, name), looked))
     runner.chat(llm)
@@ -427,8 +427,8 @@ def test_a_connection_that_cannot_be_made(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "sync_connection", fail)
-        patched.setattr(pool, "async_connection", fail)
+        patched.setattr(pool, "SyncConnection", fail)
+        patched.setattr(pool, "AsyncConnection", fail)
         with pytest.raises(MemoryError):
             runner.chat(llm)
     assert held(pool_of(runner, llm)) == (0, 0, 0)
@@ -585,7 +585,7 @@ def test_connections_of_the_parent_process_are_dropped(
         assert scripted.wait_client_closed()
         assert llm.chat("Ho").text == "Ho"
         pool.close()
-        assert held(pool) == (0, 1, 0)
+        assert held(pool) == (0, 0, 0)
         assert held(sync_pool(llm)) == (1, 0, 0)
         llm.close()
         assert scripted.wait_open(0)
