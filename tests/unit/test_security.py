@@ -37,7 +37,6 @@ from vllmchat import (
 )
 from vllmchat.http import flow
 from vllmchat.http.api_errors import MAX_ERROR_BYTES
-from vllmchat.http.flow import ReadBody
 from vllmchat.http.transport import decompress
 
 if TYPE_CHECKING:
@@ -239,10 +238,7 @@ def small_bodies(monkeypatch: pytest.MonkeyPatch) -> int:
     """The size limit of a whole reply, lowered; the test does not need 512 MB."""
     bound = 3_000_000
 
-    def read_body(limit: int, *, cut: bool = False) -> ReadBody:
-        return ReadBody(min(limit, bound), cut)
-
-    monkeypatch.setattr(flow, "ReadBody", read_body)
+    monkeypatch.setattr(flow, "MAX_BODY_BYTES", bound)
     return bound
 
 

@@ -21,7 +21,7 @@ from vllmchat.errors import (
     ServiceUnavailableError,
     UnprocessableEntityError,
 )
-from vllmchat.http.excerpt import beginning, start_of
+from vllmchat.http.excerpt import beginning, excerpt, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +99,23 @@ def no_stream(head: ResponseHead, raw: bytes) -> ResponseError:
         body=text,
         request_id=head.request_id,
     )
+
+
+def too_large(head: ResponseHead, begin: bytes, limit: int) -> ResponseError:
+    """The exception for a response that goes on beyond the limit."""
+    return ResponseError(
+        f"the response has more than {limit:,} bytes",
+        status_code=head.status,
+        body=start_of(begin),
+        request_id=head.request_id,
+    )
+
+
+def unreadable(error: Exception) -> ResponseError:
+    """The exception for an event that makes a decoder fail in a way that nobody foresaw."""
+    made = ResponseError(f"the event cannot be read: {type(error).__name__}: {excerpt(str(error))}")
+    made.__cause__ = error
+    return made
 
 
 def _make(

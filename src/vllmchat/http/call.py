@@ -55,6 +55,7 @@ class Call(Generic[T]):
         request_id: Prefix of the attempts' `X-Request-Id`, or None for a random one.
         outside_v1: Whether the route is outside `/v1`.
         max_retries: Number of retries; None for the client's own setting.
+        max_retry_seconds: For how long to retry, in seconds; None for the client's own setting.
         route_hint: What the server needs in order to have the route, as a sentence for the error message of a server
             without it.
         accepted_statuses: Statuses from 300 on that are valid results, not errors.
@@ -65,13 +66,14 @@ class Call(Generic[T]):
     read: Callable[[Response], T]
     timeout: Timeout
     method: str = "POST"
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
     content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     accept: str = "application/json"
     request_id: str | None = None
     outside_v1: bool = False
     max_retries: int | None = None
+    max_retry_seconds: float | None = None
     route_hint: str | None = None
     accepted_statuses: frozenset[int] = frozenset()
     whole_too: bool = False

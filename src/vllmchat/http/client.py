@@ -50,7 +50,7 @@ class SyncClient:
         """Sends a call and leaves the response open, to be read as it arrives."""
         clock = Clock(call.timeout)
         exchange = SyncExchange(self.state().transport, clock)
-        exchange.run(open_flow(target, call, clock))
+        exchange.opened = exchange.run(open_flow(target, call, clock))
         return exchange
 
     def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], T]) -> T:
@@ -98,7 +98,7 @@ class AsyncClient:
         clock = Clock(call.timeout)
         state = await self.state()
         exchange = AsyncExchange(state.transport, clock)
-        await exchange.run(open_flow(target, call, clock))
+        exchange.opened = await exchange.run(open_flow(target, call, clock))
         return exchange
 
     async def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]]) -> T:

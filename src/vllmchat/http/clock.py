@@ -24,6 +24,7 @@ class Clock:
     Attributes:
         reused: Whether the current attempt uses a connection that had served a request before.
         response_started: Whether any byte of the response to the current attempt has arrived.
+        idle_end: When `idle` passes, unless what is waited for arrives; None if no wait has begun since the last.
         force_new: Whether the next attempt must open a new connection.
         proxy: The proxy that is being asked for a connection, for messages; None when a failure is not the proxy's.
     """
@@ -35,6 +36,7 @@ class Clock:
         "_idle",
         "_late",
         "force_new",
+        "idle_end",
         "proxy",
         "response_started",
         "reused",
@@ -52,6 +54,7 @@ class Clock:
         self._first_end = math.inf
         self._late = False
         self._idle: float | None = None
+        self.idle_end: float | None = None
 
     def start_attempt(self) -> None:
         """An attempt begins, or has got its connection: the wait for the first token starts over."""
@@ -61,12 +64,23 @@ class Clock:
         limit = self.timeout.first_token
         self._first_end = math.inf if limit is None else self._began + limit
         self._late = False
-        self._idle = None
+        self._idle = self.idle_end = None
 
-    def begin_idle(self) -> None:
-        """The response has begun: from now on `idle` applies."""
+    def begin_idle(self, at_most: float = math.inf) -> None:
+        """The response has begun: from now on `idle` applies, or so many seconds if that is less."""
         if self._idle is None:
-            self._idle = math.inf if self.timeout.idle is None else self.timeout.idle
+            self._idle = min(math.inf if self.timeout.idle is None else self.timeout.idle, at_most)
+
+    def note_progress(self) -> None:
+        """What was waited for has arrived: `idle` starts over with the next wait.
+
+        Not with any bytes: proxies send comments and empty events to keep a connection alive while a server hangs.
+        """
+        self.idle_end = None
+
+    def now(self) -> float:
+        """The time, in monotonic seconds."""
+        return monotonic()
 
     def restrict(self, seconds: float) -> None:
         """Limits the rest of the call to so many seconds; for the clean-up after its end."""
@@ -75,7 +89,9 @@ class Clock:
     def deadline(self) -> float:
         """When a wait for bytes that starts now must end, in monotonic seconds. May be infinite."""
         if self._idle is not None:
-            return min(monotonic() + self._idle, self._end)
+            if self.idle_end is None:
+                self.idle_end = monotonic() + self._idle
+            return min(self.idle_end, self._end)
         if not self._late and self._first_end <= monotonic():
             # The caller was busy with something else, and the response may have arrived in time.
             self._late = True

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
-from vllmchat.errors import ResponseError
 from vllmchat.http.call import ResponseHead
-from vllmchat.http.flow import ReadBody, Send, without_secrets
+from vllmchat.http.flow import Close, Read, Send
 from vllmchat.http.transport_errors import TransportFailure, classify
 
 if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
-    from vllmchat.http.flow import Flow, Outcome, Sleep
+    from vllmchat.http.flow import Flow, Opened, Outcome, Step
 
 
 T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", "SyncOpenResponse", "AsyncOpenResponse")
 
 
 _DRAIN_SECONDS = 0.25
@@ -52,18 +52,60 @@ class AsyncTransport(Protocol):
         ...
 
 
-class SyncExchange:
+class _Exchange(Generic[AnswerT]):
+    """What sync and async exchanges share.
+
+    Attributes:
+        answer: The open response, if there is one.
+        clock: The clock of the call.
+        head: The head of the last response.
+        opened: What `open_flow` returned.
+        sent: The last request.
+    """
+
+    __slots__ = ("answer", "clock", "head", "opened", "sent")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.answer: AnswerT | None = None
+        self.head: ResponseHead | None = None
+        self.opened: Opened | None = None
+        self.sent: Send | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of the last request, for messages."""
+        return self.sent.safe_url if self.sent is not None else ""
+
+    def _begin(self, answer: AnswerT, step: Send) -> ResponseHead:
+        self.answer = answer
+        request_id = answer.headers.get("x-request-id") or step.request_id
+        if request_id != step.request_id:
+            request_id = step.mask.text(request_id)
+        self.head = ResponseHead(answer.status, answer.headers, request_id)
+        return self.head
+
+    def _failure(self, error: Exception, *, answering: bool) -> Exception:
+        """What to raise for an exception of the transport."""
+        failure = classify(error, self.clock, answering=answering)
+        if failure is None:
+            return error
+        if self.sent is not None:
+            # What is wrong with a response is told by quoting it.
+            mask = self.sent.mask
+            error.args = tuple(mask.text(each) if isinstance(each, str) else each for each in error.args)
+        failure.__cause__ = error
+        return failure
+
+
+class SyncExchange(_Exchange["SyncOpenResponse"]):
     """One sync call in progress: runs the steps of a flow and holds the open response."""
 
-    __slots__ = ("_transport", "answer", "clock", "head", "sent", "url")
+    __slots__ = ("_transport",)
 
     def __init__(self, transport: SyncTransport, clock: Clock) -> None:
+        super().__init__(clock)
         self._transport = transport
-        self.clock = clock
-        self.answer: SyncOpenResponse | None = None
-        self.head: ResponseHead | None = None
-        self.sent: Send | None = None
-        self.url = ""
 
     def run(self, flow: Flow[T]) -> T:
         """Runs a flow to its end."""
@@ -83,32 +125,20 @@ class SyncExchange:
             self.close()
             raise
 
-    def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
+    def _do(self, step: Step) -> Outcome:
+        if isinstance(step, Read):
+            return self.read()
         if isinstance(step, Send):
-            self.sent, self.url = step, step.safe_url
+            self.sent = step
             try:
-                self.answer = self._transport.send(step, self.clock)
+                return self._begin(self._transport.send(step, self.clock), step)
             except Exception as error:
-                _raise(error, self.clock, answering=False)
-            self.head = _head(self.answer, step)
-            return self.head
-        if isinstance(step, ReadBody):
-            return self._read_body(step)
-        time.sleep(step.seconds)
+                raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
+        if isinstance(step, Close):
+            self.close()
+        else:
+            time.sleep(step.seconds)
         return None
-
-    def _read_body(self, step: ReadBody) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            data = self.read()
-            if not data:
-                return b"".join(pieces)
-            size += len(data)
-            if size > step.limit:
-                self.close()
-                return _cut(pieces, data, step, self.head, self.sent)
-            pieces.append(data)
 
     def read(self) -> bytes:
         """The next bytes of the open response; empty at its end.
@@ -121,7 +151,7 @@ class SyncExchange:
             return self.answer.read()
         except Exception as error:
             self.close()
-            _raise(error, self.clock, answering=True)
+            raise self._failure(error, answering=True)  # noqa: B904 - it has its cause
 
     def drain(self) -> None:
         """Reads a response whose content has ended to its formal end, so that its connection can be reused."""
@@ -142,19 +172,20 @@ class SyncExchange:
             self.answer.close()
             self.answer = None
 
+    def interrupt(self) -> None:
+        """Ends the wait of another thread that reads. That thread then closes the exchange."""
+        if self.answer is not None:
+            self.answer.interrupt()
 
-class AsyncExchange:
+
+class AsyncExchange(_Exchange["AsyncOpenResponse"]):
     """One async call in progress: runs the steps of a flow and holds the open response."""
 
-    __slots__ = ("_transport", "answer", "clock", "head", "sent", "url")
+    __slots__ = ("_transport",)
 
     def __init__(self, transport: AsyncTransport, clock: Clock) -> None:
+        super().__init__(clock)
         self._transport = transport
-        self.clock = clock
-        self.answer: AsyncOpenResponse | None = None
-        self.head: ResponseHead | None = None
-        self.sent: Send | None = None
-        self.url = ""
 
     async def run(self, flow: Flow[T]) -> T:
         """Runs a flow to its end."""
@@ -170,36 +201,28 @@ class AsyncExchange:
         except StopIteration as stop:
             result: T = stop.value
             return result
+        except GeneratorExit:
+            # The coroutine is being closed: it cannot wait for anything any more.
+            self.abort()
+            raise
         except BaseException:
             await self.aclose()
             raise
 
-    async def _do(self, step: Send | ReadBody | Sleep) -> Outcome:
+    async def _do(self, step: Step) -> Outcome:
+        if isinstance(step, Read):
+            return await self.read()
         if isinstance(step, Send):
-            self.sent, self.url = step, step.safe_url
+            self.sent = step
             try:
-                self.answer = await self._transport.send(step, self.clock)
+                return self._begin(await self._transport.send(step, self.clock), step)
             except Exception as error:
-                _raise(error, self.clock, answering=False)
-            self.head = _head(self.answer, step)
-            return self.head
-        if isinstance(step, ReadBody):
-            return await self._read_body(step)
-        await anyio.sleep(step.seconds)
+                raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
+        if isinstance(step, Close):
+            await self.aclose()
+        else:
+            await anyio.sleep(step.seconds)
         return None
-
-    async def _read_body(self, step: ReadBody) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            data = await self.read()
-            if not data:
-                return b"".join(pieces)
-            size += len(data)
-            if size > step.limit:
-                await self.aclose()
-                return _cut(pieces, data, step, self.head, self.sent)
-            pieces.append(data)
 
     async def read(self) -> bytes:
         """The next bytes of the open response; empty at its end.
@@ -212,7 +235,7 @@ class AsyncExchange:
             return await self.answer.read()
         except Exception as error:
             await self.aclose()
-            _raise(error, self.clock, answering=True)
+            raise self._failure(error, answering=True)  # noqa: B904 - it has its cause
 
     async def drain(self) -> None:
         """Reads a response whose content has ended to its formal end, so that its connection can be reused."""
@@ -240,34 +263,6 @@ class AsyncExchange:
             answer.abort()
 
 
-def _raise(error: Exception, clock: Clock, *, answering: bool) -> NoReturn:
-    failure = classify(error, clock, answering=answering)
-    if failure is None:
-        raise error
-    raise failure from error
-
-
-def _head(answer: SyncOpenResponse | AsyncOpenResponse, step: Send) -> ResponseHead:
-    return ResponseHead(answer.status, answer.headers, answer.headers.get("x-request-id") or step.request_id)
-
-
-def _cut(
-    pieces: list[bytes], data: bytes, step: ReadBody, head: ResponseHead | None, sent: Send | None
-) -> bytes:
-    whole = b"".join((*pieces, data))[: step.limit]
-    if step.cut:
-        return whole
-    begin = whole[:2000]
-    if head is not None and sent is not None:
-        head, begin = without_secrets(sent, head, begin)
-    raise ResponseError(
-        f"the response has more than {step.limit:,} bytes",
-        status_code=head.status if head else None,
-        body=begin.decode("utf-8", "replace"),
-        request_id=head.request_id if head else None,
-    )
-
-
 class SyncOpenResponse(Protocol):
     """A response whose head has arrived."""
 
@@ -282,6 +277,10 @@ class SyncOpenResponse(Protocol):
 
     def close(self) -> None:
         """Ends the exchange. If the body was not read to its end, the connection is closed."""
+        ...
+
+    def interrupt(self) -> None:
+        """Ends the wait of another thread in `read`, if that is possible."""
         ...
 
 

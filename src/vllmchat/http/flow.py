@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.api_errors import MAX_ERROR_BYTES, error_despite_status, error_from_reply, no_stream
+from vllmchat.http.api_errors import (
+    MAX_ERROR_BYTES,
+    error_despite_status,
+    error_from_reply,
+    no_stream,
+    too_large,
+)
 from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
+from vllmchat.http.secrets import Mask
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -27,20 +33,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-"""Statuses that mean that nothing was generated: too busy, or a proxy could not reach the server."""
+RETRIED_STATUSES = frozenset({429, 503})
+"""Statuses that mean that nothing was generated: too busy. A 502 or 504 comes from a proxy, and the server behind it
+may have had the request, or still be generating."""
 
 MAX_RETRY_AFTER = 60.0
 """Seconds. If a server asks for a longer pause, the error is raised at once instead."""
 
-_SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential")
-_WORDS = re.compile(r"[^\s;,=]{8,}")
+_ERROR_SECONDS = 10.0
+"""How long the body of an error may take: the status has come, and a retry waits."""
+
+_STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How an event stream may begin; JSON cannot."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Send:
     """Send a request and wait for the head of its response.
 
@@ -71,19 +81,30 @@ class Send:
     def __iter__(self) -> Generator[Send, ResponseHead, ResponseHead]:
         return (yield self)
 
+    def __repr__(self) -> str:
+        # The headers hold the key. Tools that show a traceback with its variables print this.
+        return f"Send({self.method!r}, {self.safe_url!r})"
+
+    @property
+    def mask(self) -> Mask:
+        """Hides what must not be shown of this request. Made when something has failed."""
+        return Mask(self.headers)
+
 
 @dataclass(frozen=True, slots=True)
-class ReadBody:
-    """Read the body of the last response, up to `limit` bytes, and release its connection. Result: `bytes`.
+class Read:
+    """Read some of the body of the last response. Result: `bytes`, empty at the end; or a `TransportFailure`."""
 
-    A longer body is truncated with `cut`; without, it raises `ResponseError`.
-    """
-
-    limit: int
-    cut: bool = False
-
-    def __iter__(self) -> Generator[ReadBody, bytes, bytes]:
+    def __iter__(self) -> Generator[Read, bytes, bytes]:
         return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Release the connection of the last response. Result: None."""
+
+    def __iter__(self) -> Iterator[Close]:
+        yield self
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +117,7 @@ class Sleep:
         yield self
 
 
-Step: TypeAlias = Send | ReadBody | Sleep
+Step: TypeAlias = Send | Read | Close | Sleep
 Outcome: TypeAlias = ResponseHead | bytes | None
 # Any, since each step declares the type of its own result.
 Flow: TypeAlias = Generator[Step, Any, T]
@@ -110,6 +131,7 @@ class Target:
         base: The server's URL.
         headers: Sent with each request: authorization, user agent and the caller's own.
         max_retries: Number of retries.
+        max_retry_seconds: For how long to retry instead, in seconds, or None.
         default_key: Whether the key was not passed in, but comes from the environment or is the default.
     """
 
@@ -117,13 +139,29 @@ class Target:
     headers: Mapping[str, str]
     max_retries: int
     default_key: bool = False
+    max_retry_seconds: float | None = None
 
     def __repr__(self) -> str:
         # The headers hold the key.
         return f"Target({str(self.base)!r}, max_retries={self.max_retries})"
 
 
-def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[ResponseHead]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A response whose body is left to be read.
+
+    Attributes:
+        head: Its head.
+        early: The beginning of its body.
+        whole: Whether it is one JSON document, not a stream.
+    """
+
+    head: ResponseHead
+    early: bytes = b""
+    whole: bool = False
+
+
+def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
     """Sends until a stream is open; its body is not read.
 
     Raises:
@@ -134,10 +172,21 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[ResponseHead]
     send, head = yield from _good_answer(target, call, clock)
     # Not the other way round: streams come with all sorts of media types, and with none.
     kind = content_type(head)
-    if not kind.endswith(("json", "html", "xml")) or (call.whole_too and kind.endswith("json")):
-        return head
-    raw = yield from _read_error(clock)
-    head, raw = without_secrets(send, head, raw)
+    if not kind.endswith(("json", "html", "xml")):
+        return Opened(head)
+    clock.begin_idle()
+    early = b""
+    try:
+        while not early.strip() and (data := (yield from Read())):
+            early += data
+    except TransportFailure as failure:
+        raise failure.error(send.safe_url, head.request_id) from failure.cause
+    if early.lstrip().startswith(_STREAM_STARTS):
+        # Some servers and proxies label a stream as JSON.
+        return Opened(head, early)
+    if call.whole_too and kind.endswith("json"):
+        return Opened(head, early, whole=True)
+    head, raw = yield from _read_error(send, head, clock, early)
     raise error_despite_status(head, raw) or no_stream(head, raw)
 
 
@@ -152,18 +201,29 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     send, head = yield from _good_answer(target, call, clock)
     # Without streaming, the head arrives when the whole reply has been generated.
     clock.begin_idle()
+    pieces: list[bytes] = []
+    size = 0
     try:
-        body = yield from ReadBody(MAX_BODY_BYTES)
+        while data := (yield from Read()):
+            clock.note_progress()
+            pieces.append(data)
+            size += len(data)
+            if size > MAX_BODY_BYTES:
+                # What has come is let go first: the error needs only its beginning.
+                begin = send.mask.data(b"".join(pieces[:4])[:8_000], cut=True)
+                pieces.clear()
+                raise too_large(masked_head(send, head), begin, MAX_BODY_BYTES)
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
+    body = b"".join(pieces)
+    pieces.clear()
     try:
         return call.read(Response(head, body))
     except ResponseError:
         pass
-    # Read again with the secrets masked, for the error message.
-    head, body = without_secrets(send, head, body)
-    reported = error_despite_status(head, body)
-    if reported is not None:
+    # Read again with the secrets masked: an error quotes the body, and an excerpt could cut a secret.
+    head, body = masked_head(send, head), send.mask.data(body)
+    if (reported := error_despite_status(head, body)) is not None:
         raise reported
     try:
         return call.read(Response(head, body))
@@ -173,12 +233,44 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         raise
 
 
+class _Retries:
+    """Whether another attempt may follow.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self, target: Target, call: Call[T], clock: Clock) -> None:
+        self.count = 0
+        self._clock = clock
+        self._most = target.max_retries if call.max_retries is None else call.max_retries
+        seconds = target.max_retry_seconds if call.max_retry_seconds is None else call.max_retry_seconds
+        # The seconds take the place of the count: it would end a wait for a server that restarts.
+        self._until = None if seconds is None or call.max_retries is not None else clock.now() + seconds
+        self._replaced = False
+
+    def allow(self, pause: float, *, stale: bool = False) -> bool:
+        """Counts another attempt after a pause, if there may be one.
+
+        The first one in place of a stale connection is not counted: the server had not read the request.
+        """
+        if pause >= self._clock.total_seconds():
+            return False
+        if stale and not self._replaced:
+            self._replaced = True
+            return True
+        late = self._until is not None and self._clock.now() + pause >= self._until
+        if late or (self._until is None and self.count >= self._most):
+            return False
+        self.count += 1
+        return True
+
+
 def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, ResponseHead]]:
     """Sends until a response with a good status is open."""
-    retries = target.max_retries if call.max_retries is None else call.max_retries
+    retries = _Retries(target, call, clock)
     root = target.base.root if call.outside_v1 else target.base.prefix
-    attempt = retried = 0
-    replaced = False
+    attempt = 0
     while True:
         send = _send(target, call, root + call.path, attempt)
         clock.start_attempt()
@@ -186,38 +278,44 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         try:
             head = yield from send
         except TransportFailure as failure:
-            # A stale connection says nothing about the server, so the next attempt opens a new one at once. The server
-            # has not read the request, so this does not count as a retry.
+            # A stale connection says nothing about the server, so the next attempt opens a new one at once.
             clock.force_new = True
             stale = failure.kind == "stale"
-            free = stale and not replaced
-            pause = 0.0 if stale else backoff(retried)
-            left = free or retried < retries
-            if not failure.retriable or not left or pause >= clock.total_seconds():
+            pause = 0.0 if stale else backoff(retries.count)
+            if not failure.retriable or not retries.allow(pause, stale=stale):
                 raise failure.error(send.safe_url, send.request_id) from failure.cause
-            replaced = replaced or stale
-            retried += not free
         else:
             if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
-            raw = yield from _read_error(clock)
-            pause = _pause_after(head, retried) if head.status in RETRIED_STATUSES else None
-            if pause is None or retried >= retries or pause >= clock.total_seconds():
-                raise error_from_reply(*without_secrets(send, head, raw), route_hint=call.route_hint)
-            retried += 1
+            head, raw = yield from _read_error(send, head, clock)
+            pause = _pause_after(head, retries.count) if _is_retried(head.status, call.method) else None
+            if pause is None or not retries.allow(pause):
+                raise error_from_reply(head, raw, route_hint=call.route_hint)
         attempt += 1
         if pause > 0:
             yield from Sleep(pause)
 
 
-def _read_error(clock: Clock) -> Flow[bytes]:
-    """Reads the body of an unwanted response."""
-    clock.begin_idle()
+def _is_retried(status: int, method: str) -> bool:
+    """Whether nothing can have been generated. A proxy's 502 may come from a server that died on the request."""
+    return status in RETRIED_STATUSES or (status == 502 and method == "GET")
+
+
+def _read_error(
+    send: Send, head: ResponseHead, clock: Clock, early: bytes = b""
+) -> Flow[tuple[ResponseHead, bytes]]:
+    """Reads the body of an unwanted response; returns its head and body, masked."""
+    clock.begin_idle(_ERROR_SECONDS)
+    body = early
     try:
-        return (yield from ReadBody(MAX_ERROR_BYTES, cut=True))
+        while len(body) <= MAX_ERROR_BYTES and (data := (yield from Read())):
+            body += data
     except TransportFailure:
         # The head has what matters.
-        return b""
+        body = b""
+    yield from Close()
+    mask, is_cut = send.mask, len(body) > MAX_ERROR_BYTES
+    return masked_head(send, head), mask.data(body[:MAX_ERROR_BYTES], cut=is_cut)
 
 
 def content_type(head: ResponseHead) -> str:
@@ -250,17 +348,9 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     return Send(call.method, target.base, path, list(headers.items()), call.body, request_id, default_key)
 
 
-def without_secrets(send: Send, head: ResponseHead, raw: bytes) -> tuple[ResponseHead, bytes]:
-    """Masks the keys that were sent in a response that goes into an error: some servers echo the request."""
-    headers: dict[str, str] = dict(head.headers)
-    for name, value in send.headers:
-        if _SECRET_HEADER.search(name) is None:
-            continue
-        # Not "Bearer". Shorter ones, like vLLM's "EMPTY", are not secrets but may be ordinary words.
-        for secret in _WORDS.findall(value):
-            raw = raw.replace(secret.encode(), b"***")
-            headers = {each: text.replace(secret, "***") for each, text in headers.items()}
-    return replace(head, headers=headers), raw
+def masked_head(send: Send, head: ResponseHead) -> ResponseHead:
+    """The head of a response that goes into an error, without the secrets of its request."""
+    return replace(head, headers=send.mask.headers(dict(head.headers)))
 
 
 def backoff(attempt: int) -> float:

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from vllmchat.errors import ResponseError, StreamInterruptedError
-from vllmchat.http.flow import content_type
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, WholeBody
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from vllmchat.errors import Partial, VLLMChatError
     from vllmchat.http.call import ResponseHead
+    from vllmchat.http.flow import Opened
     from vllmchat.http.transport_errors import TransportFailure
 
 
@@ -80,12 +80,17 @@ class EventReader(ABC, Generic[T, R]):
             ErrorEvent: The event reports an error.
         """
 
-    def begin(self, head: ResponseHead) -> None:
+    def begin(self, opened: Opened) -> None:
         """Notes the head of the response."""
-        self.head = head
-        if content_type(head).endswith("json"):
+        self.head = opened.head
+        if opened.whole:
             self.whole = True
             self._decoder = WholeBody()
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
+        return self.head.request_id if self.head is not None else None
 
     def accept(self, item: T) -> None:
         """Notes that the item is handed out: from now on it is part of what has arrived."""
@@ -98,8 +103,7 @@ class EventReader(ABC, Generic[T, R]):
 
     def reply(self) -> R:
         """The reply so far; it may be empty."""
-        request_id = self.head.request_id if self.head is not None else None
-        return self._accumulator.reply(request_id=request_id, ended=self.done)
+        return self._accumulator.reply(request_id=self.request_id, ended=self.done)
 
     def attach_partial(self, error: VLLMChatError) -> None:
         """Attaches the reply so far to an error as its `partial`, if anything arrived."""

@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vllmchat.errors import ResponseError, StreamError
-from vllmchat.http.api_errors import error_from_event
-from vllmchat.http.flow import without_secrets
+import anyio
+
+from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
+from vllmchat.http.api_errors import error_from_event, unreadable
+from vllmchat.http.flow import masked_head
 from vllmchat.http.reader import ErrorEvent
 from vllmchat.http.transport_errors import TransportFailure
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.errors import Partial, VLLMChatError
+    from vllmchat.errors import Partial
     from vllmchat.http.clock import Clock
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Send
@@ -32,6 +34,10 @@ T = TypeVar("T")
 R = TypeVar("R", bound="Partial")
 
 
+MAX_STREAM_BYTES = 256 * 1024 * 1024
+"""Size limit of a whole stream, as received. Far more than any model's context, even with logprobs."""
+
+
 class _Core(Generic[T, R]):
     """The state and the decisions that sync and async streams share.
 
@@ -40,39 +46,56 @@ class _Core(Generic[T, R]):
         events: What has arrived and was not handed out yet. An item is made when it is requested: items that nobody
             keeps are then freed at once, and the garbage collector has nothing to scan.
         sent: The request.
-        clock: The call's, until the first item shows that the response has begun.
+        clock: The call's.
+        begun: Whether an item has arrived.
+        size: How many bytes have arrived.
         flushed: Whether what has arrived includes an unfinished event.
+        busy: Whether it is being opened or read.
         closed: Whether the stream has ended, in whatever way.
         error: The error that it ended with, if any.
     """
 
-    __slots__ = ("clock", "closed", "error", "events", "flushed", "reader", "sent")
+    __slots__ = ("begun", "busy", "clock", "closed", "error", "events", "flushed", "reader", "sent", "size")
 
     def __init__(self, reader: EventReader[T, R]) -> None:
         self.reader = reader
         self.events: deque[ServerSentEvent] = deque()
         self.sent: Send | None = None
         self.clock: Clock | None = None
+        self.begun = False
+        self.size = 0
         self.flushed = False
+        self.busy = False
         self.closed = False
         self.error: VLLMChatError | None = None
 
     def opened(self, exchange: SyncExchange | AsyncExchange) -> None:
         """Notes that the response has begun."""
-        if exchange.head is not None:
-            self.reader.begin(exchange.head)
         self.sent = exchange.sent
         self.clock = exchange.clock
+        if exchange.opened is not None:
+            self.reader.begin(exchange.opened)
+            self.bytes_came(exchange.opened.early)
 
     def check_unused(self) -> None:
         if self.closed:
-            error = StreamError(
+            raise self._misused(
                 "this stream has already been read or closed: it can be read only once. Its result is in "
-                f".{self.reader.result_attribute}; to stream again, make another call",
-                request_id=self.reader.head.request_id if self.reader.head is not None else None,
+                f".{self.reader.result_attribute}; to stream again, make another call"
             )
-            self.reader.attach_partial(error)
-            raise error
+
+    def begin_reading(self) -> None:
+        if self.busy:
+            raise self._misused(
+                "this stream is being read by another task or thread: only one can read it. Let that one pass on what "
+                "it reads"
+            )
+        self.busy = True
+
+    def _misused(self, message: str) -> StreamError:
+        error = StreamError(message, request_id=self.reader.request_id)
+        self.reader.attach_partial(error)
+        return error
 
     @property
     def complete(self) -> bool:
@@ -90,8 +113,13 @@ class _Core(Generic[T, R]):
             event = events.popleft()
             try:
                 item = reader.read_event(event)
-            except (ErrorEvent, ResponseError) as error:
+            except Exception as error:
                 failure = error
+            except BaseException as error:
+                # A signal: the event is lost.
+                self.interrupted(error)
+                self.close()
+                raise
             else:
                 if reader.done:
                     # Whatever comes after the end does not count.
@@ -99,31 +127,34 @@ class _Core(Generic[T, R]):
                     reader.failure = None
                 if item is None:
                     continue
-                if self.clock is not None:
+                if not self.begun and self.clock is not None:
+                    self.begun = True
                     self.clock.begin_idle()
-                    self.clock = None
                 reader.accept(item)
+                if self.clock is not None:
+                    self.clock.idle_end = None
                 return item
             events.clear()
             self._fail(event, failure)
         return None
 
-    def _fail(self, event: ServerSentEvent, error: ErrorEvent | ResponseError) -> None:
+    def _fail(self, event: ServerSentEvent, error: Exception) -> None:
         reader, sent, head = self.reader, self.sent, self.reader.head
         if sent is not None and head is not None:
-            reader.head, data = without_secrets(sent, head, event.data)
+            reader.head = masked_head(sent, head)
+            data = sent.mask.data(event.data)
             if data != event.data:
-                # Read again with the secrets masked, for the error message.
+                # Read again with the secrets masked: an error quotes the event, and an excerpt could cut a secret.
                 try:
                     reader.read_event(event._replace(data=data))
-                except (ErrorEvent, ResponseError) as masked:
+                except Exception as masked:
                     error = masked
         if isinstance(error, ErrorEvent):
             assert reader.head is not None
             reader.failure = error_from_event(reader.head, error.body)
         elif reader.whole or not self.flushed:
             # The last event is unfinished: its error would only mean that it was cut.
-            reader.failure = error
+            reader.failure = error if isinstance(error, VLLMChatError) else unreadable(error)
 
     def close(self) -> None:
         self.closed = True
@@ -136,8 +167,26 @@ class _Core(Generic[T, R]):
             self.error = self.reader.complete_error(failure)
         return failure is not None
 
+    def interrupted(self, error: BaseException) -> None:
+        """A read ended otherwise than by the server: what has arrived must not look like the whole reply later."""
+        if self.closed or self.error is not None:
+            return
+        if isinstance(error, VLLMChatError):
+            self.error = error
+            return
+        self.error = StreamInterruptedError(
+            f"the stream was interrupted by {type(error).__name__} from outside, and is closed. To limit a wait, use "
+            "timeout=Timeout(idle=...), or asyncio.wait() with a task that goes on",
+            request_id=self.reader.request_id,
+        )
+        self.reader.attach_partial(self.error)
+
     def bytes_came(self, data: bytes) -> None:
         """Takes bytes."""
+        self.size += len(data)
+        if self.size > MAX_STREAM_BYTES:
+            self.reader.failure = ResponseError(f"the stream has more than {MAX_STREAM_BYTES:,} bytes")
+            return
         self.events.extend(self.reader.feed(data))
 
     def bytes_ended(self, failure: TransportFailure | None, url: str) -> None:
@@ -170,8 +219,7 @@ class EventStream(Iterator[T], Generic[T, R]):
     @property
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
-        head = self._reader.head
-        return head.request_id if head is not None else None
+        return self._reader.request_id
 
     def until_done(self) -> R:
         """Reads the rest and returns the whole reply; works after the last item too."""
@@ -186,56 +234,86 @@ class EventStream(Iterator[T], Generic[T, R]):
 
     def __next__(self) -> T:
         core = self._core
-        try:
-            while (item := core.take()) is None:
-                if core.closed:
-                    core.check_error()
-                    raise StopIteration
-                if core.failed():
-                    self.close()
-                elif core.reader.done:
-                    exchange = self._open()
-                    core.close()
-                    exchange.drain()
-                else:
-                    self._pull()
-        except BaseException:
-            self.close()
-            raise
+        item = core.take()
+        while item is None:
+            if core.closed:
+                core.check_error()
+                raise StopIteration
+            core.begin_reading()
+            try:
+                self._go_on()
+                item = core.take()
+            except BaseException as error:
+                core.interrupted(error)
+                self._end()
+                raise
+            finally:
+                core.busy = False
         return item
 
-    def _pull(self) -> None:
+    def _go_on(self) -> None:
+        """Reads once, or ends the stream: everything that has arrived was handed out."""
         core = self._core
         exchange = self._exchange or self._open()
+        if core.failed():
+            self._end()
+        elif core.reader.done:
+            core.close()
+            exchange.drain()
+        elif not core.events:
+            self._pull(exchange)
+
+    def _pull(self, exchange: SyncExchange) -> None:
+        core = self._core
+        failure: TransportFailure | None = None
+        data = b""
         try:
             data = exchange.read()
-        except TransportFailure as failure:
-            core.bytes_ended(failure, exchange.url)
+        except TransportFailure as error:
+            failure = error
+        if core.closed:
+            # By another thread.
+            self._end()
+        elif data:
+            core.bytes_came(data)
         else:
-            if data:
-                core.bytes_came(data)
-            else:
-                core.bytes_ended(None, exchange.url)
+            core.bytes_ended(failure, exchange.url)
 
     def _open(self) -> SyncExchange:
-        if self._exchange is None:
-            try:
-                exchange = self._exchange = self._open_exchange()
-            except BaseException:
-                self._core.close()
-                raise
+        exchange = self._exchange = self._open_exchange()
+        if self._core.closed:
+            exchange.close()
+        else:
             self._core.opened(exchange)
-        return self._exchange
+        return exchange
 
     def close(self) -> None:
-        """Ends the stream. If it was not complete, this closes the connection, and the server stops generating."""
+        """Ends the stream. If it was not complete, this closes the connection, and the server stops generating.
+
+        May be called from another thread: a read that waits there then ends at once.
+        """
+        self._core.close()
+        if self._core.busy and self._exchange is not None:
+            self._exchange.interrupt()
+        else:
+            self._end()
+
+    def _end(self) -> None:
         self._core.close()
         if self._exchange is not None:
             self._exchange.close()
 
     def __enter__(self) -> Self:
         self._core.check_unused()
-        self._open()
+        if self._exchange is None:
+            self._core.begin_reading()
+            try:
+                self._open()
+            except BaseException:
+                self._core.close()
+                raise
+            finally:
+                self._core.busy = False
         return self
 
     def __exit__(
@@ -262,12 +340,12 @@ class AsyncEventStream(AsyncIterator[T], Generic[T, R]):
         self._reader = reader
         self._open_exchange = open_exchange
         self._exchange: AsyncExchange | None = None
+        self._opening: anyio.CancelScope | None = None
 
     @property
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
-        head = self._reader.head
-        return head.request_id if head is not None else None
+        return self._reader.request_id
 
     async def until_done(self) -> R:
         """Reads the rest and returns the whole reply; works after the last item too."""
@@ -282,56 +360,96 @@ class AsyncEventStream(AsyncIterator[T], Generic[T, R]):
 
     async def __anext__(self) -> T:
         core = self._core
-        try:
-            while (item := core.take()) is None:
-                if core.closed:
-                    core.check_error()
-                    raise StopAsyncIteration
-                if core.failed():
-                    await self.aclose()
-                elif core.reader.done:
-                    exchange = await self._open()
-                    core.close()
-                    await exchange.drain()
-                else:
-                    await self._pull()
-        except BaseException:
-            await self.aclose()
-            raise
+        item = core.take()
+        while item is None:
+            if core.closed:
+                core.check_error()
+                raise StopAsyncIteration
+            core.begin_reading()
+            try:
+                await self._go_on()
+                item = core.take()
+            except BaseException as error:
+                core.interrupted(error)
+                await self._end(error)
+                raise
+            finally:
+                core.busy = False
         return item
 
-    async def _pull(self) -> None:
+    async def _go_on(self) -> None:
+        """Reads once, or ends the stream: everything that has arrived was handed out."""
         core = self._core
         exchange = self._exchange or await self._open()
+        if exchange is None:
+            return
+        if core.failed():
+            await self._end()
+        elif core.reader.done:
+            core.close()
+            await exchange.drain()
+        elif not core.events:
+            await self._pull(exchange)
+
+    async def _pull(self, exchange: AsyncExchange) -> None:
+        core = self._core
+        failure: TransportFailure | None = None
+        data = b""
         try:
             data = await exchange.read()
-        except TransportFailure as failure:
-            core.bytes_ended(failure, exchange.url)
+        except TransportFailure as error:
+            failure = error
+        if core.closed:
+            # By another task.
+            await self._end()
+        elif data:
+            core.bytes_came(data)
         else:
-            if data:
-                core.bytes_came(data)
-            else:
-                core.bytes_ended(None, exchange.url)
+            core.bytes_ended(failure, exchange.url)
 
-    async def _open(self) -> AsyncExchange:
-        if self._exchange is None:
+    async def _open(self) -> AsyncExchange | None:
+        """Opens the stream; None if another task closed it meanwhile."""
+        with anyio.CancelScope() as scope:
+            self._opening = scope
             try:
                 exchange = self._exchange = await self._open_exchange()
-            except BaseException:
-                self._core.close()
-                raise
-            self._core.opened(exchange)
-        return self._exchange
+                self._core.opened(exchange)
+                return exchange
+            finally:
+                self._opening = None
+        return None
 
     async def aclose(self) -> None:
-        """Ends the stream. If it was not complete, this closes the connection, and the server stops generating."""
+        """Ends the stream. If it was not complete, this closes the connection, and the server stops generating.
+
+        May be called by another task, also while the stream opens.
+        """
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._end()
+
+    async def _end(self, error: BaseException | None = None) -> None:
         self._core.close()
-        if self._exchange is not None:
+        if self._exchange is None:
+            return
+        if isinstance(error, GeneratorExit):
+            # The coroutine is being closed: it cannot wait for anything any more.
+            self._exchange.abort()
+        else:
             await self._exchange.aclose()
 
     async def __aenter__(self) -> Self:
         self._core.check_unused()
-        await self._open()
+        if self._exchange is None:
+            self._core.begin_reading()
+            try:
+                await self._open()
+            except BaseException:
+                self._core.close()
+                raise
+            finally:
+                self._core.busy = False
+            self._core.check_unused()
         return self
 
     async def __aexit__(

@@ -18,7 +18,8 @@ class Timeout:
         first_token: From the request to the first event of a stream, or until a whole reply begins to arrive. A vLLM
             server sends nothing while a request is queued and its prompt is processed, and a reply that is not
             streamed begins only when it is finished, so keep this one generous.
-        idle: Between two arrivals of bytes after that.
+        idle: Between two arrivals after that: of events of a stream, or of bytes of a whole reply. Comments and empty
+            events, which proxies send to keep a connection alive, do not count.
         total: For the whole call: all attempts, the pauses between them, and the stream to its end.
     """
 

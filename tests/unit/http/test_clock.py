@@ -53,9 +53,13 @@ def test_first_token_is_a_fixed_deadline_and_idle_restarts(time: Time) -> None:
     assert clock.passed() == ("first_token", 10)
     clock.begin_idle()
     assert clock.deadline() == 1007
+    time.now += 2
+    assert clock.seconds() == 1
     time.now += 100
-    assert clock.seconds() == 3
+    assert clock.seconds() == 0
     assert clock.passed() == ("idle", 3)
+    clock.idle_end = None
+    assert clock.seconds() == 3
 
 
 def test_no_wait_is_negative(time: Time) -> None:
@@ -82,10 +86,18 @@ def test_each_attempt_restarts_first_token(time: Time) -> None:
 
 def test_idle_begins_once(time: Time) -> None:
     clock = started(Timeout(None, None, 3, None))
-    for _ in range(2):
-        clock.begin_idle()
-        assert clock.deadline() == time.now + 3
-        time.now += 1
+    clock.begin_idle()
+    assert clock.deadline() == time.now + 3
+    time.now += 1
+    clock.begin_idle(1)
+    assert clock.deadline() == time.now + 2
+
+
+def test_idle_may_be_shorter(time: Time) -> None:
+    for idle in (None, 3):
+        clock = started(Timeout(None, None, idle, None))
+        clock.begin_idle(at_most=2)
+        assert clock.deadline() == time.now + 2
 
 
 def test_total_limits_every_wait_across_attempts(time: Time) -> None:

@@ -22,9 +22,9 @@ from vllmchat import (
     Timeout,
 )
 from vllmchat.http import clock as clock_module, flow as flow_module
-from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
+from vllmchat.http.call import Call, Response, ResponseHead
 from vllmchat.http.clock import Clock
-from vllmchat.http.flow import ReadBody, Send, Sleep, Target, backoff, open_flow, reply_flow
+from vllmchat.http.flow import Close, Opened, Read, Send, Sleep, Target, backoff, open_flow, reply_flow
 from vllmchat.http.transport_errors import Kind, TransportFailure
 from vllmchat.http.url import BaseURL
 
@@ -76,7 +76,7 @@ class Result:
         error: What it raised.
     """
 
-    steps: list[Send | ReadBody | Sleep]
+    steps: list[Send | Read | Sleep]
     value: object = None
     error: Exception | None = None
 
@@ -94,18 +94,24 @@ def run(
     *outcomes: ResponseHead | bytes | Exception,
     then: Callable[[], object] = lambda: None,
 ) -> Result:
-    """Drives a flow: each `Send` and `ReadBody` gets the next outcome."""
+    """Drives a flow: each `Send` and each body gets the next outcome."""
     result = Result([])
     waiting = list(outcomes)
+    in_body = False
     try:
         step = next(flow)
         while True:
+            if isinstance(step, Close) or (isinstance(step, Read) and in_body):
+                in_body = False
+                step = flow.send(b"" if isinstance(step, Read) else None)
+                continue
             result.steps.append(step)
             then()
             if isinstance(step, Sleep):
                 step = flow.send(None)
                 continue
             outcome = waiting.pop(0)
+            in_body = isinstance(step, Read)
             step = flow.throw(outcome) if isinstance(outcome, Exception) else flow.send(outcome)
     except StopIteration as stop:
         result.value = stop.value
@@ -145,7 +151,7 @@ def test_one_attempt() -> None:
     assert isinstance(send, Send)
     assert (send.method, send.base, send.target, send.body) == ("POST", BASE, "/team/v1/chat", b"{}")
     assert send.url == "http://h:8000/team/v1/chat"
-    assert body == ReadBody(MAX_BODY_BYTES)
+    assert isinstance(body, Read)
     assert result.value == "text"
 
 
@@ -306,16 +312,37 @@ def test_an_expired_timeout_is_raised(time: Time) -> None:
 BUSY = b'{"error": {"message": "busy"}}'
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 503])
 def test_busy_servers_are_retried(status: int) -> None:
     result = ask(head(status), BUSY, head(status), BUSY, OK, b"text")
     assert result.value == "text"
     assert result.pauses == [0.5, 1.0]
-    assert result.steps[1] == ReadBody(1024 * 1024, cut=True)
+
+
+def test_a_bad_gateway_is_retried_where_nothing_is_generated() -> None:
+    models = Call("/models", read, LIMITS, method="GET")
+    assert ask(head(502), BUSY, OK, b"text", call=models).value == "text"
+
+
+def test_retries_for_some_seconds(time: Time) -> None:
+    patient = replace(TARGET, max_retries=0, max_retry_seconds=10)
+
+    def pass_by() -> None:
+        time.now += 1
+
+    busy = [outcome for _ in range(3) for outcome in (head(503), BUSY)]
+    flow = reply_flow(patient, CALL, Clock(LIMITS))
+    result = run(flow, *busy, then=pass_by)
+    # Each step takes a second here. The fourth attempt would begin too late.
+    assert result.pauses == [0.5, 1.0]
+    assert isinstance(result.error, ServiceUnavailableError)
+    assert ask(failure("refused"), OK, b"text", target=patient).value == "text"
+    for call in (replace(CALL, max_retries=0), replace(CALL, max_retry_seconds=0.4)):
+        assert len(ask(failure("refused"), target=patient, call=call).sends) == 1
 
 
 @pytest.mark.parametrize(
-    "status", [300, 301, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 422, 500, 501, 505, 529]
+    "status", [300, 301, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 422, 500, 501, 502, 504, 505, 529]
 )
 def test_other_errors_are_raised_at_once(status: int) -> None:
     result = ask(head(status), BUSY)
@@ -502,7 +529,7 @@ def open_stream(*outcomes: ResponseHead | bytes | Exception) -> Result:
 def test_a_stream_is_left_open(kind: str) -> None:
     answer = head(200, content_type=kind)
     result = open_stream(failure("refused"), head(503), BUSY, answer)
-    assert result.value is answer
+    assert result.value == Opened(answer)
     assert len(result.steps) == 6
 
 
@@ -522,6 +549,19 @@ def test_what_is_not_a_stream_is_read_and_raised(kind: str) -> None:
     assert result.error.body == "hello"
     result = open_stream(head(200, content_type=kind), json.dumps({"error": "no"}).encode())
     assert isinstance(result.error, InternalServerError)
-    result = open_stream(head(200, content_type=kind), failure("broken"))
+    result = open_stream(head(200, content_type=kind), b"")
     assert isinstance(result.error, ResponseError)
     assert result.error.body == ""
+    result = open_stream(head(200, content_type=kind), TransportFailure("timeout", OSError(), ("idle", 3.0)))
+    assert isinstance(result.error, APITimeoutError)
+
+
+@pytest.mark.parametrize("begin", [b"data: {}", b"\n\n: hello", b"event: x", b"id: 1", b"retry: 5"])
+def test_a_stream_that_is_labelled_as_json(begin: bytes) -> None:
+    answer = head(200, content_type="application/json")
+    assert open_stream(answer, begin).value == Opened(answer, begin)
+    call = replace(CALL, whole_too=True)
+    assert run(open_flow(TARGET, call, Clock(LIMITS)), answer, begin).value == Opened(answer, begin)
+    assert run(open_flow(TARGET, call, Clock(LIMITS)), answer, b" {").value == Opened(
+        answer, b" {", whole=True
+    )

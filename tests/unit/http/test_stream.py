@@ -411,7 +411,7 @@ def test_an_interrupt_while_waiting_closes_the_connection(
     with pytest.raises(KeyboardInterrupt):
         next(talk)
     assert scripted.wait_client_closed()
-    with pytest.raises(StopIteration):
+    with pytest.raises(StreamInterruptedError, match="KeyboardInterrupt from outside"):
         next(talk)
 
 
@@ -426,8 +426,10 @@ async def test_cancellation_while_waiting_closes_the_connection(
         await anext(talk)
     assert scope.cancelled_caught
     assert await in_thread(scripted.wait_client_closed)
-    with pytest.raises(StopAsyncIteration):
+    with pytest.raises(StreamInterruptedError, match="from outside") as caught:
         await anext(talk)
+    # What had arrived is not the whole reply.
+    assert partial_text(caught.value) == "a"
 
 
 # ------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class UserSyncClient:
             clock.reused = sending.reused
         # All reads of the body share one timeout, which httpcore takes from here when the body begins.
         sending.limits["read"] = clock.body_seconds()
-        return UserSyncResponse(response)
+        return UserSyncResponse(response, clock)
 
     def close(self) -> None:
         """Leaves the client open: it belongs to the caller."""
@@ -189,7 +189,17 @@ class UserAsyncClient:
         sending = _Sending(self._client, step, clock)
         request = sending.request({"timeout": sending.limits, "trace": sending.atrace})
         try:
-            response = await self._client.send(request, stream=True)
+            # The client's own timeouts start over with each byte of a head.
+            with anyio.fail_after(clock.seconds()):
+                response = await self._client.send(request, stream=True)
+        except TimeoutError as error:
+            raise ReadTimeout("timed out") from error
+        except RuntimeError as error:
+            # A connection of the client may belong to an event loop that has ended; httpx does not notice it.
+            raise LocalProtocolError(
+                f"{error}. An httpx.AsyncClient works on one event loop: create one on each, or leave out "
+                "async_http_client="
+            ) from error
         finally:
             clock.reused = sending.reused
         # Each read of the body has its own scope below; the client's timeout must not fire first.
@@ -208,17 +218,20 @@ class UserSyncResponse:
 
     follows_clock = False
 
-    __slots__ = ("_pieces", "_response", "headers", "status")
+    __slots__ = ("_clock", "_pieces", "_response", "headers", "status")
 
-    def __init__(self, response: SyncHTTPResponse) -> None:
+    def __init__(self, response: SyncHTTPResponse, clock: Clock) -> None:
         self.status = response.status_code
         self.headers = _headers(response)
         self._response = response
+        self._clock = clock
         self._pieces = response.iter_bytes()
 
     def read(self) -> bytes:
         """The next bytes of the body; empty at the end."""
         try:
+            if self._clock.seconds() == 0:
+                raise ReadTimeout("timed out")
             for data in self._pieces:
                 if data:
                     return data
@@ -230,6 +243,9 @@ class UserSyncResponse:
     def close(self) -> None:
         """Ends the exchange."""
         self._response.close()
+
+    def interrupt(self) -> None:
+        """Does nothing: a client's response may be closed only by the thread that reads it."""
 
 
 class UserAsyncResponse:
@@ -256,6 +272,10 @@ class UserAsyncResponse:
         except TimeoutError as error:
             await self.aclose()
             raise ReadTimeout("timed out") from error
+        except GeneratorExit:
+            # The coroutine is being closed: it cannot wait for anything any more.
+            self.abort()
+            raise
         except BaseException:
             await self.aclose()
             raise
@@ -284,6 +304,10 @@ class UserAsyncResponse:
 
 class ReadTimeout(Exception):  # noqa: N818 - the name by which transports' timeouts are known
     """A wait for bytes timed out here, not in the client."""
+
+
+class LocalProtocolError(Exception):
+    """The client cannot send this; named like httpx's."""
 
 
 async def _leave(response: AsyncHTTPResponse, pieces: AsyncIterator[bytes]) -> None:

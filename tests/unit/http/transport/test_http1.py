@@ -285,9 +285,9 @@ def test_a_request() -> None:
     assert head == (
         b"POST /v1/x?y=1 HTTP/1.1\r\nHost: server:8000\r\nAccept: */*\r\nX-A: \xe9\r\nContent-Length: 2\r\n\r\n"
     )
-    assert encode_request("GET", "/", "h", [], None) == b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
+    assert encode_request("GET", "/", "h", [], None) == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
     assert encode_request("GET", "/", "h", [("host", "other")], b"") == (
-        b"GET / HTTP/1.1\r\nhost: other\r\ncontent-length: 0\r\n\r\n"
+        b"GET / HTTP/1.1\r\nHost: other\r\nContent-Length: 0\r\n\r\n"
     )
 
 
