@@ -10,6 +10,7 @@ from vllmchat.client.lookup import Found, Lookup
 from vllmchat.client.options import authorization, check_cap, checked_headers, checked_model, checked_retries
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.http.clock import Clock
 from vllmchat.http.connections import ClientPair
 from vllmchat.http.flow import Target
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from vllmchat.client import discovery
     from vllmchat.client.request import Request
     from vllmchat.http.call import Call
-    from vllmchat.http.clock import Clock
     from vllmchat.http.connections import Verify
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Flow
@@ -154,26 +154,26 @@ class ProviderBase:
     # that decides which requests to send.
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
-        call = self._prepare(self._call(request, model, self._sync_timeout))
-        return self._clients.sync_client.run(self._target, call)
+        clock, call = self._prepare(request, model)
+        return self._clients.sync_client.run(self._target, call, clock)
 
     async def _arun(self, request: Request[T], model: str | None = None) -> T:
-        call = await self._aprepare(self._call(request, model, self._async_timeout))
-        return await self._clients.async_client.run(self._target, call)
+        clock, call = await self._aprepare(request, model)
+        return await self._clients.async_client.run(self._target, call, clock)
 
     def _open(self, request: Request[T], model: str | None = None) -> SyncExchange:
-        call = self._prepare(self._call(request, model, self._sync_timeout))
-        return self._clients.sync_client.open(self._target, call)
+        clock, call = self._prepare(request, model)
+        return self._clients.sync_client.open(self._target, call, clock)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
-        call = await self._aprepare(self._call(request, model, self._async_timeout))
-        return await self._clients.async_client.open(self._target, call)
+        clock, call = await self._aprepare(request, model)
+        return await self._clients.async_client.open(self._target, call, clock)
 
-    def _follow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
-        return self._clients.sync_client.follow(partial(flow, self._target), timeout)
+    def _follow(self, flow: Callable[[Target, Clock], Flow[T]], clock: Clock) -> T:
+        return self._clients.sync_client.follow(partial(flow, self._target), clock)
 
-    async def _afollow(self, flow: Callable[[Target, Clock], Flow[T]], timeout: Timeout) -> T:
-        return await self._clients.async_client.follow(partial(flow, self._target), timeout)
+    async def _afollow(self, flow: Callable[[Target, Clock], Flow[T]], clock: Clock) -> T:
+        return await self._clients.async_client.follow(partial(flow, self._target), clock)
 
     # Which model and which version, then the call
 
@@ -186,36 +186,41 @@ class ProviderBase:
         name = self._known_model(model)
         if name is None:
             flow = partial(discovery.model_flow, found, timeout)
-            name = yield from Lookup("model", lambda: found.model, flow, timeout)
+            name = yield from Lookup("model", lambda: found.model, flow)
         if self._has_version and request.needs_version:
             version = found.version
             if version is None:
                 ask = partial(discovery.version_flow, found, timeout)
-                version = yield from Lookup("version", lambda: found.version, ask, timeout)
+                version = yield from Lookup("version", lambda: found.version, ask)
             request = request.for_version(version)
         return request.call(name, timeout)
 
-    def _prepare(self, flow: Generator[Lookup[Any], Any, Call[T]]) -> Call[T]:
-        client = self._clients.sync_client
-        try:
-            step = next(flow)
-            while True:
-                ask = partial(self._follow, step.flow, step.timeout)
-                step = flow.send(client.once(step.name, step.known, ask))
-        except StopIteration as stop:
-            call: Call[T] = stop.value
-            return call
+    # One clock for the questions and the call: the timeout of a call covers all that it does.
 
-    async def _aprepare(self, flow: Generator[Lookup[Any], Any, Call[T]]) -> Call[T]:
-        client = self._clients.async_client
+    def _prepare(self, request: Request[T], model: str | None) -> tuple[Clock, Call[T]]:
+        client, timeout = self._clients.sync_client, request.limits(self._sync_timeout)
+        clock, flow = Clock(timeout), self._call(request, model, timeout)
         try:
             step = next(flow)
             while True:
-                ask = partial(self._afollow, step.flow, step.timeout)
-                step = flow.send(await client.once(step.name, step.known, ask))
+                step = flow.send(
+                    client.once(step.name, step.known, partial(self._follow, step.flow, clock), clock)
+                )
         except StopIteration as stop:
             call: Call[T] = stop.value
-            return call
+            return clock, call
+
+    async def _aprepare(self, request: Request[T], model: str | None) -> tuple[Clock, Call[T]]:
+        client, timeout = self._clients.async_client, request.limits(self._async_timeout)
+        clock, flow = Clock(timeout), self._call(request, model, timeout)
+        try:
+            step = next(flow)
+            while True:
+                ask = partial(self._afollow, step.flow, clock)
+                step = flow.send(await client.once(step.name, step.known, ask, clock))
+        except StopIteration as stop:
+            call: Call[T] = stop.value
+            return clock, call
 
     def _known_model(self, model: str | None) -> str | None:
         known = checked_model(model) or self.model

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Target
-    from vllmchat.http.timeout import Timeout
     from vllmchat.versions import Version
 
 V = TypeVar("V")
@@ -39,13 +38,11 @@ class Lookup(Generic[V]):
         name: What is looked up.
         known: Returns it if it is known by now, else None.
         flow: Asks the server, and makes it known.
-        timeout: The timeout.
     """
 
     name: str
     known: Callable[[], V | None]
     flow: Callable[[Target, Clock], Flow[V]]
-    timeout: Timeout
 
     def __iter__(self) -> Generator[Lookup[V], V, V]:
         return (yield self)

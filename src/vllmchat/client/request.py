@@ -51,6 +51,10 @@ class ServerRequest(Generic[T]):
     route_hint: str | None = None
     accepted_statuses: frozenset[int] = frozenset()
 
+    def limits(self, default: Timeout) -> Timeout:
+        """The timeouts of the call: its own in place of the provider's."""
+        return Timeout.of(self.timeout, default)
+
     def call(self, timeout: Timeout) -> Call[T]:
         """Makes the call.
 
@@ -116,6 +120,10 @@ class ModelRequest(Generic[T]):
         """
         params = next((older for since, older in self.older if version < since), self.params)
         return replace(self, params=suit(params, version, self.path), older=())
+
+    def limits(self, default: Timeout) -> Timeout:
+        """The timeouts of the call: its own in place of the provider's."""
+        return Timeout.of(self.params.timeout, default)
 
     def call(self, model: str, timeout: Timeout) -> Call[T]:
         """Makes the call.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.lowlevel
 
-from vllmchat.http.clock import Clock
 from vllmchat.http.exchange import AsyncExchange, AsyncTransport, SyncExchange, SyncTransport
 from vllmchat.http.flow import open_flow, reply_flow
 from vllmchat.http.once import AsyncOnce, SyncOnce
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from vllmchat.http.call import Call
+    from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Target
-    from vllmchat.http.timeout import Timeout
 
 T = TypeVar("T")
 
@@ -37,25 +36,23 @@ class SyncClient:
         self._make_transport = make_transport
         self._states: dict[int, SyncState] = {}
 
-    def run(self, target: Target, call: Call[T]) -> T:
+    def run(self, target: Target, call: Call[T], clock: Clock) -> T:
         """Sends a call and reads the whole response."""
-        return self.follow(partial(reply_flow, target, call), call.timeout)
+        return self.follow(partial(reply_flow, target, call), clock)
 
-    def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
+    def follow(self, flow: Callable[[Clock], Flow[T]], clock: Clock) -> T:
         """Runs a flow within the timeouts of a call."""
-        clock = Clock(timeout)
         return SyncExchange(self.state().transport, clock).run(flow(clock))
 
-    def open(self, target: Target, call: Call[T]) -> SyncExchange:
+    def open(self, target: Target, call: Call[T], clock: Clock) -> SyncExchange:
         """Sends a call and leaves the response open, to be read as it arrives."""
-        clock = Clock(call.timeout)
         exchange = SyncExchange(self.state().transport, clock)
         exchange.opened = exchange.run(open_flow(target, call, clock))
         return exchange
 
-    def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], T]) -> T:
+    def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], T], clock: Clock) -> T:
         """Looks something up on the server, once in this process; see `SyncOnce.once`."""
-        return self.state().lookups.setdefault(name, SyncOnce()).once(known, ask)
+        return self.state().lookups.setdefault(name, SyncOnce()).once(known, ask, clock)
 
     def close(self) -> None:
         """Closes the connections. The next call opens new ones."""
@@ -83,28 +80,28 @@ class AsyncClient:
         self._make_transport = make_transport
         self._recent: tuple[asyncio.AbstractEventLoop, AsyncState] | None = None
 
-    async def run(self, target: Target, call: Call[T]) -> T:
+    async def run(self, target: Target, call: Call[T], clock: Clock) -> T:
         """Sends a call and reads the whole response."""
-        return await self.follow(partial(reply_flow, target, call), call.timeout)
+        return await self.follow(partial(reply_flow, target, call), clock)
 
-    async def follow(self, flow: Callable[[Clock], Flow[T]], timeout: Timeout) -> T:
+    async def follow(self, flow: Callable[[Clock], Flow[T]], clock: Clock) -> T:
         """Runs a flow within the timeouts of a call."""
-        clock = Clock(timeout)
         state = await self.state()
         return await AsyncExchange(state.transport, clock).run(flow(clock))
 
-    async def open(self, target: Target, call: Call[T]) -> AsyncExchange:
+    async def open(self, target: Target, call: Call[T], clock: Clock) -> AsyncExchange:
         """Sends a call and leaves the response open, to be read as it arrives."""
-        clock = Clock(call.timeout)
         state = await self.state()
         exchange = AsyncExchange(state.transport, clock)
         exchange.opened = await exchange.run(open_flow(target, call, clock))
         return exchange
 
-    async def once(self, name: str, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]]) -> T:
+    async def once(
+        self, name: str, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]], clock: Clock
+    ) -> T:
         """Looks something up on the server, once on this event loop; see `AsyncOnce.once`."""
         state = await self.state()
-        return await state.lookups.setdefault(name, AsyncOnce()).once(known, ask)
+        return await state.lookups.setdefault(name, AsyncOnce()).once(known, ask, clock)
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop. The next call opens new ones."""

@@ -6,6 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
+from vllmchat.errors import APITimeoutError
+
 if TYPE_CHECKING:
     from vllmchat.http.timeout import Limit, Timeout
 
@@ -119,6 +121,16 @@ class Clock:
     def total_seconds(self) -> float:
         """What is left of `total`, at least 0; infinite if it is not set."""
         return max(self._end - monotonic(), 0.0)
+
+    def expired(self) -> APITimeoutError:
+        """The error for a wait, not for bytes, that ended because `total` passed."""
+        seconds = self.timeout.total or 0.0
+        return APITimeoutError(
+            f"the call did not finish within {seconds:g} s (Timeout.total): the server was still being asked for its "
+            "model or version",
+            limit="total",
+            seconds=seconds,
+        )
 
     def attempt_seconds(self) -> float:
         """How long ago the current attempt began."""

@@ -6,6 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from vllmchat.errors import InvalidRequestError
 from vllmchat.http.client import AsyncClient, SyncClient
 from vllmchat.http.transport.httpx_client import UserAsyncClient, UserSyncClient, check_clients
 from vllmchat.http.transport.proxy import proxy_for
@@ -98,16 +99,31 @@ class _TLS:
             if isinstance(verify, ssl.SSLContext):
                 self._context = verify
             elif isinstance(verify, bool):
-                import httpx
-
-                # Uses the same certificates as httpx, including `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-                self._context = httpx.create_ssl_context(verify=verify)
+                self._context = _default_context(verify)
             elif os.path.isdir(verify):
                 self._context = ssl.create_default_context(capath=verify)
             else:
                 self._context = ssl.create_default_context(cafile=verify)
             self._context.set_alpn_protocols(["http/1.1"])
         return self._context
+
+
+def _default_context(verify: bool) -> ssl.SSLContext:
+    """The same certificates as httpx, including `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+
+    Raises:
+        InvalidRequestError: They cannot be used.
+    """
+    import httpx
+
+    try:
+        return httpx.create_ssl_context(verify=verify)
+    except OSError as error:
+        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        shown = " and ".join(f"{name}={os.environ[name]!r}" for name in names) or "the usual certificates"
+        raise InvalidRequestError(
+            f"{shown} cannot be used: {error.strerror or error}. Correct or unset it, or pass verify="
+        ) from error
 
 
 def _sync_pool(base: BaseURL, tls: _TLS, proxy: Proxy | None, max_connections: int | None) -> SyncTransport:

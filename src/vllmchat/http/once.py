@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from vllmchat.errors import VLLMChatError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from vllmchat.http.clock import Clock
 
 
 T = TypeVar("T")
@@ -24,11 +29,17 @@ class Once:
         self._failure: Exception | None = None
 
     def _begin(self, asked: int) -> None:
-        # Callers that waited for another one's lookup share its failure, instead of trying one by one.
-        if self._asked != asked and self._failure is not None:
-            raise self._failure
+        # Callers that waited for another one's lookup share its failure, instead of trying one by one. Each gets its
+        # own copy: raising an exception changes it.
+        failure = self._failure
+        if self._asked != asked and failure is not None:
+            raise copy.copy(failure) if isinstance(failure, VLLMChatError) else failure
         self._asked += 1
         self._failure = None
+
+    def _ended(self, error: Exception) -> None:
+        # Without its traceback, which would keep the frames of one caller alive for all.
+        self._failure = copy.copy(error) if isinstance(error, VLLMChatError) else error
 
 
 class SyncOnce(Once):
@@ -44,20 +55,28 @@ class SyncOnce(Once):
         super().__init__()
         self.lock = threading.Lock()
 
-    def once(self, known: Callable[[], T | None], ask: Callable[[], T]) -> T:
-        """Returns the known value, else what `ask` returns; `ask` must also make it known."""
+    def once(self, known: Callable[[], T | None], ask: Callable[[], T], clock: Clock) -> T:
+        """Returns the known value, else what `ask` returns; `ask` must also make it known.
+
+        Raises:
+            APITimeoutError: The lookup of another caller took longer than `total` allows this one.
+        """
         if (answer := known()) is not None:
             return answer
         asked = self._asked
-        with self.lock:
+        if not self.lock.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX)):
+            raise clock.expired()
+        try:
             if (answer := known()) is not None:
                 return answer
             self._begin(asked)
             try:
                 return ask()
             except Exception as error:
-                self._failure = error
+                self._ended(error)
                 raise
+        finally:
+            self.lock.release()
 
 
 class AsyncOnce(Once):
@@ -69,17 +88,24 @@ class AsyncOnce(Once):
         super().__init__()
         self.lock = anyio.Lock()
 
-    async def once(self, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]]) -> T:
-        """Returns the known value, else what `ask` returns; `ask` must also make it known."""
+    async def once(self, known: Callable[[], T | None], ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
+        """Returns the known value, else what `ask` returns; see `SyncOnce.once`."""
         if (answer := known()) is not None:
             return answer
         asked = self._asked
-        async with self.lock:
+        try:
+            with anyio.fail_after(clock.total_seconds()):
+                await self.lock.acquire()
+        except TimeoutError:
+            raise clock.expired() from None
+        try:
             if (answer := known()) is not None:
                 return answer
             self._begin(asked)
             try:
                 return await ask()
             except Exception as error:
-                self._failure = error
+                self._ended(error)
                 raise
+        finally:
+            self.lock.release()

@@ -31,7 +31,9 @@ _BROKEN = frozenset(
 _TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "TimeoutException"})
 _UNUSABLE = frozenset({"UnsupportedProtocol", "LocalProtocolError", "TooManyRedirects"})
 
-_STALE_SECONDS = 1.0
+_TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+_STALE_SECONDS = 0.3
 """A server that had closed an idle connection shows it within a round trip. One that closes it later has died while
 working on the request, which must not be sent again."""
 
@@ -43,13 +45,21 @@ class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
         kind: What happened.
         cause: The transport's own exception.
         limit: For timeouts, which one expired and its value in seconds.
+        proxy: The proxy that failed, and where it comes from; None if the server did.
     """
 
-    def __init__(self, kind: Kind, cause: BaseException, limit: tuple[Limit, float] | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        cause: BaseException,
+        limit: tuple[Limit, float] | None = None,
+        proxy: str | None = None,
+    ) -> None:
         super().__init__(str(cause))
         self.kind: Kind = kind
         self.cause = cause
         self.limit = limit
+        self.proxy = proxy
 
     @property
     def retriable(self) -> bool:
@@ -61,18 +71,22 @@ class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
         if self.limit is not None:
             limit, seconds = self.limit
             return APITimeoutError(
-                _timeout_message(limit, seconds, url),
+                _timeout_message(limit, seconds, self.proxy or url),
                 limit=limit,
                 seconds=seconds,
                 url=url,
                 request_id=request_id,
             )
         cause = _one_line(self.cause)
-        return APIConnectionError(
-            f"{_WHAT[self.kind].format(url=url)}: {cause}.{_hint(self.kind, url)}",
-            url=url,
-            request_id=request_id,
-        )
+        if self.proxy is None:
+            what, hint = _WHAT[self.kind].format(url=url), _hint(self.kind, url, self.cause)
+        else:
+            asked = "ProxyError" in _names(self.cause)
+            what = (
+                f"{self.proxy} opened no connection to {url}" if asked else f"no connection to {self.proxy}"
+            )
+            hint = " Check the proxy's address and credentials, or name the server in NO_PROXY"
+        return APIConnectionError(f"{what}: {cause}.{hint}", url=url, request_id=request_id)
 
 
 def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFailure | None:
@@ -86,7 +100,16 @@ def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFai
     # httpx's errors hold the request, and with it the key.
     with contextlib.suppress(AttributeError):
         cast("Any", error).request = None
-    names = {cls.__name__ for cls in type(error).__mro__}
+    failure = _sorted(error, clock, answering=answering)
+    if failure is not None and clock.proxy is not None:
+        # While a proxy is asked for a connection nothing is sent to the server.
+        failure.proxy = clock.proxy
+        failure.kind = "unreachable" if failure.kind in ("broken", "stale") else failure.kind
+    return failure
+
+
+def _sorted(error: Exception, clock: Clock, *, answering: bool) -> TransportFailure | None:
+    names = _names(error)
     if "PoolTimeout" in names:
         # Only `total` limits the wait for a connection of our pool; a caller's client has its own limit.
         passed = clock.passed()
@@ -111,23 +134,29 @@ def classify(error: Exception, clock: Clock, *, answering: bool) -> TransportFai
     return None
 
 
+def _names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
 def _kernel_gave_up(error: BaseException) -> bool:
     """Whether TCP itself gave up, and not one of our timeouts: Python reports both as timeouts."""
     return any(isinstance(each, OSError) and each.errno == errno.ETIMEDOUT for each in _causes(error))
 
 
 def _connect_kind(error: BaseException) -> Kind:
-    if "ProxyError" in {cls.__name__ for cls in type(error).__mro__} and re.match(r"4\d\d\b", str(error)):
+    if "ProxyError" in _names(error) and re.match(r"4\d\d\b", str(error)):
         # The proxy refused; retrying will not help.
         return "proxy"
     for each in _causes(error):
         # By name, so that the ssl module need not be imported without TLS.
-        if any(cls.__name__ == "SSLError" for cls in type(each).__mro__):
+        if "SSLError" in _names(each):
             return "tls"
         if isinstance(each, ConnectionRefusedError):
             return "refused"
         if isinstance(each, socket.gaierror) and each.errno != socket.EAI_AGAIN:
             return "unusable"
+        if isinstance(each, OSError) and each.errno in _TOO_MANY_FILES:
+            return "unreachable"
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:
         return "tls"
@@ -168,7 +197,9 @@ _WHAT: dict[Kind, str] = {
 }
 
 
-def _hint(kind: Kind, url: str) -> str:
+def _hint(kind: Kind, url: str, cause: BaseException) -> str:
+    if any(isinstance(each, OSError) and each.errno in _TOO_MANY_FILES for each in _causes(cause)):
+        return " Too many open files: raise the limit of this process (ulimit -n), or set max_connections="
     host = url.partition("://")[2].partition("/")[0]
     local = host.startswith(("localhost", "127.", "[::1]"))
     if kind == "refused" and local:
@@ -184,13 +215,17 @@ def _hint(kind: Kind, url: str) -> str:
         scheme = url.partition("://")[0]
         plain = " Does the server speak TLS? vLLM speaks plain http:// unless --ssl-certfile is given."
         ca = " For a private CA, set SSL_CERT_FILE or pass its file as verify="
-        return (plain if scheme == "https" else "") + ca
+        # A certificate that is not trusted was sent: the server does speak TLS.
+        speaks_tls = "CERTIFICATE_VERIFY_FAILED" in str(cause)
+        return (plain if scheme == "https" and not speaks_tls else "") + ca
     if kind == "unreachable":
         return " Check the host, the port, and any firewalls or tunnels in between"
     if kind == "proxy":
-        return " Check the proxy's address and credentials (HTTPS_PROXY, ALL_PROXY), or name the host in NO_PROXY"
+        return " Check the proxy of your client"
     if kind == "unusable":
         return " Check base_url"
+    if "RemoteProtocolError" in _names(cause) and "closed the connection" not in str(cause):
+        return " Is this an HTTP server? Check base_url; a proxy in front of it may change the response"
     if kind in ("broken", "stale"):
         return " The server or a proxy in front of it closed the connection; its log says why"
     return ""

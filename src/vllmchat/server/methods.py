@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vllmchat.checking.call_params import checked_seconds
 from vllmchat.client.base import ProviderBase
+from vllmchat.http.clock import Clock
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -99,12 +100,12 @@ class ServerMethods(ModelMethods):
             InvalidRequestError: `timeout` is not a positive number.
         """
         wait = status.Readiness(model or self.model, checked_seconds(timeout), self._sync_timeout)
-        self._follow(wait.flow, wait.timeout)
+        self._follow(wait.flow, Clock(wait.timeout))
 
     async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
         """Async version of `ready`."""
         wait = status.Readiness(model or self.model, checked_seconds(timeout), self._async_timeout)
-        await self._afollow(wait.flow, wait.timeout)
+        await self._afollow(wait.flow, Clock(wait.timeout))
 
     def load(self, *, timeout: float | Timeout | None = None) -> int:
         """Returns how many requests the server is processing.

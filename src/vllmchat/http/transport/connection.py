@@ -53,6 +53,8 @@ class Route:
     def opening_steps(self, clock: Clock) -> NetworkSteps:
         """Opens a connection."""
         base, proxy = self.base, self.proxy
+        # First, since it may fail.
+        context = self.tls() if base.scheme == "https" else None
         if proxy is None:
             yield Connect(base.host, base.port)
         else:
@@ -63,8 +65,8 @@ class Route:
             if self.forwarding_proxy is None:
                 yield from tunnel_steps(proxy, base.host, base.port)
             clock.proxy = None
-        if base.scheme == "https":
-            yield StartTLS(self.tls(), base.host)
+        if context is not None:
+            yield StartTLS(context, base.host)
 
 
 class _Connection:
