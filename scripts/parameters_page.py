@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 from typing_extensions import TypeForm, is_typeddict
 
 import vllmchat.completions.params
+import vllmchat.decisions.params
 import vllmchat.generate.params
 import vllmchat.responses.params
 from vllmchat.chat import params
@@ -95,6 +96,7 @@ PAGES = (
         ROOT / "docs" / "completions.md",
         ("CompletionBase", "VLLMCompletionParams"),
     ),
+    Page(vllmchat.decisions.params, ROOT / "docs" / "decisions.md", ("DecideParams",)),
     Page(vllmchat.generate.params, ROOT / "docs" / "tokens-in-out.md", ("GenerateBase", "GenerateParams")),
     Page(vllmchat.responses.params, ROOT / "docs" / "responses.md", ("ResponseParams",)),
 )

@@ -29,7 +29,13 @@ TIMEOUT = 300.0
 """Seconds for the whole response."""
 
 
-def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None = None) -> dict[str, Any]:
+def record(
+    url: str,
+    path: str,
+    body: dict[str, Any] | None,
+    api_key: str | None = None,
+    version: str = VLLM_VERSION,
+) -> dict[str, Any]:
     """Send one request, and return it and its response as a recording.
 
     Args:
@@ -37,6 +43,7 @@ def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None
         path: The request's path.
         body: The request's JSON; None makes it a GET without a body.
         api_key: Sent as a bearer token; it is not recorded.
+        version: The server's version of vLLM.
 
     Raises:
         OSError: No response arrived.
@@ -60,7 +67,7 @@ def record(url: str, path: str, body: dict[str, Any] | None, api_key: str | None
             name.lower(): value for name, value in answer.headers.items() if name.lower() not in left_out
         }
         return {
-            "server": f"vllm {VLLM_VERSION}",
+            "server": f"vllm {version}",
             "request": {"method": request.get_method(), "path": path, "body": body},
             "response": {"status": answer.status, "headers": headers, "body": text},
         }
@@ -86,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             url: str = arguments.url or stack.enter_context(running(options)).url
-            recording = record(url, arguments.path, body, arguments.api_key)
+            version = json.loads(record(url, "/version", None)["response"]["body"])["version"]
+            recording = record(url, arguments.path, body, arguments.api_key, version)
     except (InstallError, ServerError, OSError) as error:
         say_to_stderr(f"error: {error}")
         return 1

@@ -86,6 +86,17 @@ if TYPE_CHECKING:
         AsyncTextStream as AsyncTextStream,
         TextStream as TextStream,
     )
+    from vllmchat.decisions.decision import (
+        ChoiceAnswer as ChoiceAnswer,
+        Decision as Decision,
+        DecisionAnswer as DecisionAnswer,
+        PredicateAnswer as PredicateAnswer,
+        ScoreAnswer as ScoreAnswer,
+    )
+    from vllmchat.decisions.params import (
+        DecideParams as DecideParams,
+        DecisionQuestion as DecisionQuestion,
+    )
     from vllmchat.errors import (
         APIConnectionError as APIConnectionError,
         APIStatusError as APIStatusError,
@@ -133,6 +144,7 @@ if TYPE_CHECKING:
     from vllmchat.pooling.params import (
         ClassifyParams as ClassifyParams,
         EmbedParams as EmbedParams,
+        EmbedTokensParams as EmbedTokensParams,
         PoolParams as PoolParams,
         RerankParams as RerankParams,
         ScoreParams as ScoreParams,
@@ -142,6 +154,10 @@ if TYPE_CHECKING:
         Ranking as Ranking,
         Score as Score,
         Scores as Scores,
+    )
+    from vllmchat.pooling.token_embeddings import (
+        TokenEmbedding as TokenEmbedding,
+        TokenEmbeddings as TokenEmbeddings,
     )
     from vllmchat.pooling.vector import Vector as Vector
     from vllmchat.providers.openai import OpenAIProvider as OpenAIProvider
@@ -221,6 +237,8 @@ else:
         "completions.completion": "TextCompletion TextCompletionChunk",
         "completions.params": "CompletionParams VLLMCompletionParams",
         "completions.stream": "AsyncTextStream TextStream",
+        "decisions.decision": "ChoiceAnswer Decision DecisionAnswer PredicateAnswer ScoreAnswer",
+        "decisions.params": "DecideParams DecisionQuestion",
         "errors": (
             "APIConnectionError APIStatusError APITimeoutError AuthenticationError BadRequestError ConflictError "
             "ContextWindowExceededError InternalServerError InvalidRequestError MaxTurnsError NotFoundError "
@@ -234,8 +252,9 @@ else:
         "http.timeout": "Timeout",
         "pooling.embeddings": "Embedding Embeddings",
         "pooling.outputs": "Classification Classifications PoolingOutput PoolingOutputs",
-        "pooling.params": "ClassifyParams EmbedParams PoolParams RerankParams ScoreParams",
+        "pooling.params": "ClassifyParams EmbedParams EmbedTokensParams PoolParams RerankParams ScoreParams",
         "pooling.scores": "Ranked Ranking Score Scores",
+        "pooling.token_embeddings": "TokenEmbedding TokenEmbeddings",
         "pooling.vector": "Vector",
         "providers.openai": "OpenAIProvider",
         "providers.vllm": "VLLMProvider",

@@ -76,17 +76,37 @@ from vllmchat.completions.completion import (
     TextChunkChoice as TextChunkChoice,
     TextLogprobs as TextLogprobs,
 )
+from vllmchat.decisions.decision import (
+    ChoiceProbability as ChoiceProbability,
+    LevelProbability as LevelProbability,
+)
+from vllmchat.decisions.params import (
+    ChoiceOption as ChoiceOption,
+    ChoiceQuestion as ChoiceQuestion,
+    DecisionInput as DecisionInput,
+    DecisionMessage as DecisionMessage,
+    DecisionTextPart as DecisionTextPart,
+    PredicateQuestion as PredicateQuestion,
+    ScoreLevel as ScoreLevel,
+    ScoreQuestion as ScoreQuestion,
+)
 from vllmchat.generate.generation import (
     GeneratedToken as GeneratedToken,
     GenerationChoice as GenerationChoice,
     GenerationLogprobs as GenerationLogprobs,
     GenerationTokenLogprob as GenerationTokenLogprob,
-    WeightVersion as WeightVersion,
+)
+from vllmchat.pooling.params import (
+    LateChunkingParams as LateChunkingParams,
 )
 from vllmchat.pooling.scores import (
     RankedDocument as RankedDocument,
     Scorable as Scorable,
     ScoreContent as ScoreContent,
+)
+from vllmchat.pooling.token_embeddings import (
+    LateChunk as LateChunk,
+    LateChunking as LateChunking,
 )
 from vllmchat.responses.params import (
     ResponseCodeInterpreter as ResponseCodeInterpreter,
@@ -96,6 +116,7 @@ from vllmchat.responses.params import (
     ResponseJSONSchemaFormat as ResponseJSONSchemaFormat,
     ResponseMCPTool as ResponseMCPTool,
     ResponseNamedTool as ResponseNamedTool,
+    ResponsePromptCacheOptions as ResponsePromptCacheOptions,
     ResponseReasoning as ResponseReasoning,
     ResponseText as ResponseText,
     ResponseTextFormat as ResponseTextFormat,
@@ -104,11 +125,8 @@ from vllmchat.responses.params import (
 )
 from vllmchat.responses.response import (
     IncompleteDetails as IncompleteDetails,
-    InputTokensDetails as InputTokensDetails,
-    OutputTokensDetails as OutputTokensDetails,
     ResponsePart as ResponsePart,
     ResponseStatus as ResponseStatus,
-    ResponseUsage as ResponseUsage,
 )
 from vllmchat.sampling.formats import (
     JSONObjectFormat as JSONObjectFormat,
@@ -144,9 +162,13 @@ from vllmchat.schemas.tool_params import (
 from vllmchat.wire.usage import (
     CompletionTokensDetails as CompletionTokensDetails,
     FinishReason as FinishReason,
+    InputTokensDetails as InputTokensDetails,
+    OutputTokensDetails as OutputTokensDetails,
     PromptLogprob as PromptLogprob,
     PromptTokensDetails as PromptTokensDetails,
     RequestMetrics as RequestMetrics,
+    ResponseUsage as ResponseUsage,
     TokenLogprob as TokenLogprob,
     TopLogprob as TopLogprob,
+    WeightVersion as WeightVersion,
 )

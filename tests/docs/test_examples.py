@@ -16,6 +16,7 @@ import pytest
 import respx
 import yaml  # type: ignore[import-untyped] # it has no types, and this one call needs none
 
+from support import recordings
 from support.examples import ROOT, Example, as_promised, examples, read
 
 if TYPE_CHECKING:
@@ -90,6 +91,15 @@ def test_it_runs_with_a_stand_in(
         router.post(f"{SERVER}/v1/chat/completions").respond(content=answer, content_type="application/json")
         router.post(f"{SERVER}/v1/audio/transcriptions").mock(side_effect=transcribed)
         router.post(f"{SERVER}/classify").respond(json=CLASSES)
+        router.get(f"{SERVER}/version").respond(json={"version": "0.33.0"})
+        for route, name in (
+            ("/v1/chat/completions/render", "render_parse_context_tools"),
+            ("/inference/v1/generate", "generate_derender_tools"),
+            ("/v1/embeddings", "late_chunking"),
+        ):
+            newest = "0.33.0-token-embed" if route == "/v1/embeddings" else "0.33.0"
+            router.post(f"{SERVER}{route}").respond(content=recordings.load(name, newest).body)
+        router.post(f"{SERVER}/v1/decisions").respond(json=DECISION)
         run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
 
 
@@ -100,6 +110,42 @@ CLASSES = {
         {"index": 1, "label": "NEGATIVE", "probs": [0.9, 0.1], "num_classes": 2},
     ],
 }
+
+DECISION = {
+    "model": MODEL,
+    "answers": [
+        {"type": "predicate", "name": "damaged", "probability": 0.97},
+        {
+            "type": "choice",
+            "name": "department",
+            "choice": "returns",
+            "probabilities": [
+                {"value": "returns", "probability": 0.94},
+                {"value": "billing", "probability": 0.06},
+            ],
+            "confidence": 0.9,
+        },
+        {
+            "type": "score",
+            "name": "severity",
+            "score": 1.8,
+            "probabilities": [
+                {"value": 0, "label": "none", "probability": 0.02},
+                {"value": 1, "label": "cosmetic", "probability": 0.16},
+                {"value": 2, "label": "broken", "probability": 0.82},
+            ],
+            "confidence": 0.41,
+        },
+    ],
+    "usage": {
+        "input_tokens": 240,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": 3,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 243,
+    },
+}
+"""In the form of vLLM 0.33; the tiny model would answer, but not sensibly."""
 
 
 def transcribed(request: httpx.Request) -> httpx.Response:

@@ -99,7 +99,6 @@ METHODS: dict[str, Method] = {
             "background": "gives an answer to be fetched later, from the store, which no method reads",
             "mm_payload": "for the render route of responses, which has no method",
             "prompt": "the server refuses it",
-            "prompt_cache_key": _OPENAI,
             "return_mm_kwargs": "for the render route of responses, which has no method",
             "service_tier": _OPENAI,
         },

@@ -20,8 +20,9 @@ ELSEWHERE: dict[str, str] = {
     "POST /classify": "a model that classifies",
     "POST /v1/audio/transcriptions": "a model that transcribes",
     "POST /v1/audio/translations": "a model that transcribes",
+    "POST /v1/decisions": "vLLM 0.33, of which there is no build for the CPU",
 }
-"""What a server must have loaded for routes that none of those here has."""
+"""What a server must be or have loaded for routes that none of those here has."""
 
 _WEIGHTS = (
     "for training loops: it moves weights between processes, with a process group that HTTP does not carry"
@@ -66,7 +67,7 @@ WITHOUT: dict[str, str] = {
     "POST /v1/messages/render": "Anthropic's protocol: its own client speaks it",
     "POST /v1/responses/render": _RENDER,
     "POST /v1/responses/{response_id}/cancel": "only with the store, which vLLM calls experimental",
-    "POST /v1/systemone": "new in 0.32, renamed in 0.33, and answered by few models",
+    "POST /v1/systemone": "TypeSafe's form of /v1/decisions, untyped and still changing; `decide` asks the same",
     "POST /v2/embed": "Cohere's protocol: its own client speaks it; `embed` gives the same vectors",
     "POST /v2/rerank": f"{_SAME}: for /v1/rerank",
     "POST /weight_checker": _WEIGHTS,

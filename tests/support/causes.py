@@ -57,7 +57,7 @@ SERVERS: Final = (
     Cause(
         ("*",),
         "recorded with prompts of its own, and another training of the tiny model",
-        servers=("0.32.0",),
+        servers=("0.32.0", "0.33.0", "0.33.0-token-embed"),
     ),
     Cause(
         ("*",),
@@ -226,9 +226,11 @@ STREAMS: Final = (
         servers=("0.8.5",),
     ),
     Cause(
-        ("tool_auto_length_stream",),
-        "parsers of streams have begun a call that parsers of whole replies leave as text",
+        ("tool_auto_length_stream", "responses_cut_call_*_stream"),
+        "parsers of streams have begun a call that parsers of whole replies leave as text, and the blank line before a "
+        "whole call is a message of its own in streams of responses",
     ),
+    Cause(("generate_derender_stream",), "the server refuses to stream this mode"),
     Cause(
         ("tool_named_stream",),
         f"{_DEFECT} the stream has a call as text, or without an id, where the whole reply is another or refused",

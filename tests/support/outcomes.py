@@ -14,7 +14,10 @@ from vllmchat import (
     APIStatusError,
     ChatCompletion,
     Choice,
+    ChoiceAnswer,
     Classifications,
+    Decision,
+    DecisionAnswer,
     Embeddings,
     Generation,
     MaxTurnsError,
@@ -23,12 +26,15 @@ from vllmchat import (
     ModelResponse,
     Parsed,
     PoolingOutputs,
+    PredicateAnswer,
     Ranking,
     RenderedPrompt,
     ResponseError,
+    ScoreAnswer,
     Scores,
     StructuredOutputError,
     TextCompletion,
+    TokenEmbeddings,
     Tokenization,
     ToolRun,
     Usage,
@@ -42,8 +48,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.completions.completion import TextChoice, TextLogprobs
     from vllmchat.generate.generation import GenerationChoice, GenerationLogprobs
-    from vllmchat.responses.response import ResponseUsage
-    from vllmchat.wire.usage import PromptLogprob
+    from vllmchat.wire.usage import PromptLogprob, ResponseUsage
 
 Facts = dict[str, Any]
 
@@ -214,10 +219,36 @@ def _generated(choice: GenerationChoice) -> Facts:
     return _facts(
         token_ids=choice.token_ids,
         text=choice.text,
+        message=choice.message and _message(choice.message),
         finish=choice.finish_reason,
         stop=choice.stop_reason,
         logprobs=_logprobs(choice.logprobs),
     )
+
+
+def _message(message: ChatMessage) -> Facts:
+    return _facts(text=message.content, reasoning=message.reasoning, calls=_calls(message.tool_calls))
+
+
+@facts.register
+def _(decision: Decision) -> Facts:
+    return _facts(
+        answers=[_answer(answer) for answer in decision.answers], usage=_response_usage(decision.usage)
+    )
+
+
+def _answer(answer: DecisionAnswer) -> str:
+    match answer:
+        case PredicateAnswer(probability=probability):
+            return f"{answer.name} {_chance('yes', probability)}"
+        case ChoiceAnswer(choice=choice):
+            chances = [_chance(repr(each.value), each.probability) for each in answer.probabilities]
+            return f"{answer.name} {choice!r} of {', '.join(chances)}"
+        case ScoreAnswer(score=score):
+            chances = [_chance(each.label, each.probability) for each in answer.probabilities]
+            return f"{answer.name} {score:.2f} of {', '.join(chances)}"
+        case _:
+            return f"{answer.name} {answer.type}"
 
 
 @facts.register
@@ -236,6 +267,19 @@ def _(made: Tokenization) -> Facts:
 @facts.register
 def _(answer: Embeddings) -> Facts:
     return _facts(vectors=[_vector(each) for each in answer.vectors], usage=_usage(answer.usage))
+
+
+@facts.register
+def _(answer: TokenEmbeddings) -> Facts:
+    return _facts(
+        vectors=[_vector(each.vectors) for each in answer.data],
+        chunks=[
+            [chunk.char_range for chunk in each.late_chunking.chunks]
+            for each in answer.data
+            if each.late_chunking is not None
+        ],
+        usage=_usage(answer.usage),
+    )
 
 
 @facts.register

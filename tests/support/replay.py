@@ -72,12 +72,19 @@ ENDPOINTS: Final[dict[str, Endpoint]] = {
     "POST /v1/chat/completions/render": Endpoint("render", subject=("messages",)),
     "POST /v1/completions": Endpoint("complete", "stream_complete", ("prompt",)),
     "POST /v1/completions/render": Endpoint("render_completion", subject=("prompt",)),
+    "POST /v1/decisions": Endpoint("decide", subject=("input", "questions")),
     "POST /v1/embeddings": Endpoint("embed", subject=(("input", "messages"),)),
     "POST /v1/load_lora_adapter": Endpoint("load_lora", subject=("lora_name", "lora_path")),
     "POST /v1/rerank": Endpoint("rerank", subject=("query", "documents")),
     "POST /v1/responses": Endpoint("respond", "stream_respond", ("input",)),
     "POST /v1/score": Endpoint("score", subject=("text_1", "text_2")),
 }
+
+TOKENS: Final = "POST /v1/embeddings of tokens"
+"""The route of embeddings on a server that embeds each token."""
+
+EVERY: Final = {**ENDPOINTS, TOKENS: Endpoint("embed_tokens", subject=("input",))}
+"""The same with the routes that answer differently on another server."""
 
 SAME: Final[dict[str, str]] = {
     "GET /ping": "GET /health",
@@ -150,6 +157,8 @@ def route_of(recording: Recording) -> str | None:
         AssertionError: No table has the route.
     """
     route = SAME.get(recording.route, recording.route)
+    if route == "POST /v1/embeddings" and recording.server.endswith("-token-embed"):
+        return TOKENS
     if route in NO_METHOD:
         return None
     assert route in ENDPOINTS, f"{recording.server} {recording.name}: {route} belongs to no method"
@@ -183,7 +192,7 @@ class Replay:
             if (route := route_of(recording)) is None:
                 continue
             with self._answering(recording):
-                yield name, *self._exact(recording, ENDPOINTS[route])
+                yield name, *self._exact(recording, EVERY[route])
                 for label, call in self._further(recording):
                     yield name, label, self._outcome(call)
 

@@ -69,7 +69,13 @@ ASKED: tuple[Asked, ...] = (
     Asked("POST /v1/completions", "complete", ("Hello",)),
     Asked("POST /v1/completions", "stream_complete", ("Hello",)),
     Asked("POST /v1/completions/render", "render_completion", ("Hello",)),
+    Asked(
+        "POST /v1/decisions",
+        "decide",
+        ("Hello", [{"type": "predicate", "instructions": "Is it a greeting?"}]),
+    ),
     Asked("POST /v1/embeddings", "embed", ("Hello",)),
+    Asked("POST /v1/embeddings", "embed_tokens", ("Hello",)),
     Asked("POST /v1/load_lora_adapter", "load_lora", ("mine", "/adapters/mine")),
     Asked("POST /v1/rerank", "rerank", ("Hello", ["Hello"])),
     Asked("POST /v1/responses", "respond", ("Hello",)),

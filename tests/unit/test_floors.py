@@ -49,7 +49,8 @@ TYPES_ONLY = {
 FROM_CHAT: dict[str, set[str]] = {
     "audio": set(),
     "completions": {"request"},
-    "generate": {"check", "messages", "params", "templating"},
+    "decisions": set(),
+    "generate": {"check", "completion", "messages", "params", "templating"},
     "pooling": {"completion", "content", "messages", "templating"},
     "responses": {"completion", "templating"},
     "server": set(),

@@ -19,7 +19,8 @@ from support.routes import ASKED
 from vllmchat.chat.params import VLLMChatParams
 from vllmchat.checking.rules import fields_of
 from vllmchat.completions.params import VLLMCompletionParams
-from vllmchat.pooling.params import ClassifyTextParams, EmbedTextParams, PoolTextParams
+from vllmchat.decisions.params import DecideParams
+from vllmchat.pooling.params import ClassifyTextParams, EmbedTextParams, EmbedTokensParams, PoolTextParams
 from vllmchat.versions import read_version
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-SERVERS = tuple(server for server in recordings.servers() if server != recordings.NEWEST)
+EMBEDS_TOKENS = "0.33.0-token-embed"
+"""A server whose embeddings are others: it has a request of its own, and no route but those for it."""
+
+SERVERS = tuple(server for server in recordings.servers() if server not in (recordings.NEWEST, EMBEDS_TOKENS))
 """The newest one describes itself when the tests run it."""
 
 
@@ -50,6 +54,7 @@ BEGIN: dict[str, str] = {
     "POST /v1/chat/completions/batch": "0.19",
     "POST /v1/chat/completions/render": "0.15",
     "POST /v1/completions/render": "0.15",
+    "POST /v1/decisions": "0.33",
     "POST /v1/responses": "0.10",
 }
 """The version that brought a route, where that is not 0.8.5 or an older one."""
@@ -94,6 +99,9 @@ QUERIES: dict[str, dict[str, str]] = {
 }
 """By route, what stands in the query, and the version that brought it."""
 
+QUERIES_UNTIL = {"wait_for_inflight_requests": "0.31"}
+"""What newer servers ignore in a query: the first version without it."""
+
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_query_has_what_its_version_knows(server: str) -> None:
@@ -102,7 +110,11 @@ def test_a_query_has_what_its_version_knows(server: str) -> None:
     for path, known in QUERIES.items():
         if path in paths:
             theirs = {each["name"] for each in paths[path]["post"].get("parameters", [])}
-            assert theirs == {name for name, began in known.items() if since(began) <= version}, path
+            assert theirs == {
+                name
+                for name, began in known.items()
+                if since(began) <= version < since(QUERIES_UNTIL.get(name, "9999.0"))
+            }, path
 
 
 # Fields of requests
@@ -194,6 +206,7 @@ REQUESTS: tuple[Request, ...] = (
     _request("/v1/completions", OLD_GENERATING),
     Request("/v1/completions/render", VLLMCompletionParams, METHODS["/v1/completions"].own, {}, "0.15"),
     _request("/v1/responses", {}, "0.10"),
+    Request("/v1/decisions", DecideParams, frozenset({"model", "input", "questions"}), {}, "0.33"),
     _request("/inference/v1/generate", OLD_GENERATE, "0.11.1", aliases={"vllm_xargs": "extra_args"}),
     _request("/tokenize", {}),
     _request("/detokenize", {}),
@@ -285,6 +298,19 @@ def test_a_parameter_is_a_field_since_its_version(request_: Request) -> None:
             if theirs & {name, request_.aliases.get(name, name)}:
                 found.add(name)
         assert found == expected, server
+
+
+def test_every_field_of_token_embeddings_is_a_parameter() -> None:
+    request = Request("/v1/embeddings", EmbedTokensParams, frozenset({"model", "input"}))
+    theirs = declared(EMBEDS_TOKENS, request)
+    assert theirs is not None
+    packed = {
+        "dimensions",
+        "embed_dtype",
+        "encoding_format",
+        "endianness",
+    }  # only numbers in JSON, of one length
+    assert theirs - request.own - packed == set(fields_of(EmbedTokensParams)) - NOT_SENT
 
 
 def test_every_reason_is_for_a_field() -> None:

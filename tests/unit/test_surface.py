@@ -315,6 +315,7 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
         "chat.request",
         "chat.stream",
         "completions",
+        "decisions",
         "generate",
         "pooling",
         "responses",

@@ -85,6 +85,8 @@ class Accumulator:
             if piece.finish_reason:
                 self._finished += choice.finish_reason is None
                 choice.finish_reason = piece.finish_reason
+                if piece.weight_versions is not None:
+                    choice.extra["weight_versions"] = piece.weight_versions
             if piece.__pydantic_extra__:
                 _replace_fields(choice.extra, piece.__pydantic_extra__)
         if chunk.usage is not None:

@@ -24,7 +24,7 @@ from vllmchat.wire.decode import (
     default_for_null,
     unexpected_body,
 )
-from vllmchat.wire.usage import FinishReason, RequestMetrics, Usage
+from vllmchat.wire.usage import FinishReason, RequestMetrics, Usage, WeightVersion
 
 
 class DeltaFunction(WireModel):
@@ -91,6 +91,9 @@ class ChunkChoice(WireModel):
 
     token_ids: list[int] | None = None
     """Ids of this chunk's tokens. Since vLLM 0.10.2."""
+
+    weight_versions: list[WeightVersion] | None = None
+    """Which version of the weights generated each token of the choice, in its last chunk. Since vLLM 0.33."""
 
 
 class ChatCompletionChunk(WireModel):

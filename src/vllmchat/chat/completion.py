@@ -29,7 +29,15 @@ from vllmchat.wire.decode import (
     set_request_id,
     unexpected_body,
 )
-from vllmchat.wire.usage import CUT_REASONS, FinishReason, PromptLogprob, RequestMetrics, TokenLogprob, Usage
+from vllmchat.wire.usage import (
+    CUT_REASONS,
+    FinishReason,
+    PromptLogprob,
+    RequestMetrics,
+    TokenLogprob,
+    Usage,
+    WeightVersion,
+)
 
 
 class FunctionCall(WireModel):
@@ -221,6 +229,9 @@ class Choice(WireModel):
     routed_experts: object = None
     """Which experts of a mixture-of-experts model computed each token, on servers configured to return it: nested
     lists in vLLM 0.21, base64 text since 0.22."""
+
+    weight_versions: list[WeightVersion] | None = None
+    """Which version of the weights generated each token, if `return_weight_versions` requested it. Since vLLM 0.33."""
 
     @model_validator(mode="after")
     def _mark_cut_call(self) -> "Choice":

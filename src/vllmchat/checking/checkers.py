@@ -313,6 +313,10 @@ def _sequence(item: object, rules: tuple[Rule, ...]) -> Checker:
         if not is_list(value):
             return (wrong_type(value, path, what),)
         items = cast("Sequence[object]", value)
+        if len(items) < least and least > 1:
+            return (
+                Problem(path, format_value(value), f"must have at least {least} items, not {len(items)}."),
+            )
         if len(items) < least:
             return _wrong(value, path, "must not be empty.", "Leave it out instead.")
         if len(items) > most:

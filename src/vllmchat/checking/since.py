@@ -83,8 +83,20 @@ SINCE: Final[Mapping[str, Mapping[str, str]]] = {
 OLDEST: Final = "0.8.5"
 """The oldest supported version: a parameter that it has is never too new."""
 
-HARMLESS: Final = frozenset({"request_id", "session_id", "stream_interval", "user"})
-"""Parameters that an old server may ignore: they affect neither the reply nor who can see it. The caller is warned."""
+HARMLESS: Final = frozenset(
+    {
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "request_id",
+        "safety_identifier",
+        "session_id",
+        "stream_interval",
+        "user",
+    }
+)
+"""Parameters that an old server may ignore: they affect neither what is generated nor who can see it. The caller is
+warned."""
 
 REWRITTEN: Final = frozenset({"embed_dtype", "endianness", "structured_outputs", "use_activation"})
 """Parameters that are rewritten for old servers, or rejected by rules of their own: see `vllmchat.versions`."""

@@ -251,13 +251,15 @@ METHODS: Final[dict[str, frozenset[str]]] = {
             cache_salt priority request_id user""",
         "complete": "prompt_embeds suffix",
         "generate": """
-            content_parts detokenize extra_sampling_params features output_mode reasoning_ended
+            content_parts detokenize extra_sampling_params features output_mode parse_context reasoning_ended
             reasoning_parser_kwargs""",
         "respond": """
             enable_response_messages include instructions max_output_tokens max_tool_calls previous_input_messages
             previous_response_id reasoning text truncation""",
         "tokenize": "return_token_strs",
+        "decide": "joint",
         "embed": "dimensions embed_dtype encoding_format endianness padding use_activation",
+        "embed_tokens": "late_chunking_params",
         "pool": "task",
         "score": "instruction max_tokens_per_doc max_tokens_per_query",
         "rerank": "top_n",

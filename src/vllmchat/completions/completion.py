@@ -22,7 +22,7 @@ from vllmchat.wire.decode import (
     default_for_null,
     set_request_id,
 )
-from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage
+from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage, WeightVersion
 
 
 class TextLogprobs(WireModel):
@@ -73,6 +73,9 @@ class TextChoice(WireModel):
 
     routed_experts: object = None
     """Which experts of a mixture-of-experts model computed each token, on servers configured to return it."""
+
+    weight_versions: list[WeightVersion] | None = None
+    """Which version of the weights generated each token, if `return_weight_versions` requested it. Since vLLM 0.33."""
 
 
 class TextCompletion(Answer):
@@ -154,6 +157,9 @@ class TextChunkChoice(WireModel):
     prompt_token_ids: list[int] | None = None
     """Ids of the prompt tokens, in the choice's first chunk."""
 
+    weight_versions: list[WeightVersion] | None = None
+    """Which version of the weights generated each token of the choice, in its last chunk. Since vLLM 0.33."""
+
 
 class TextCompletionChunk(WireModel):
     """One chunk of a streamed completion.
@@ -183,6 +189,9 @@ class TextCompletionChunk(WireModel):
 
     system_fingerprint: str | None = None
     """The server build, in the last chunk."""
+
+    kv_transfer_params: JsonObject | None = None
+    """For disaggregated prefill and decode, in the last chunk. Since vLLM 0.33."""
 
     metrics: RequestMetrics | None = None
     """Timings measured by the server, in the chunk with the usage."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vllmchat.completions.completion import TextCompletionChunk
 
 _GROWING = frozenset({"text", "logprobs", "token_ids"})
-_HEAD = frozenset({"id", "created", "model", "system_fingerprint", "metrics"})
+_HEAD = frozenset({"id", "created", "model", "system_fingerprint", "kv_transfer_params", "metrics"})
 
 
 def text_reader(

@@ -30,6 +30,7 @@ OUTSIDE: Final = frozenset(
         "features",
         "kv_transfer_params",
         "output_mode",
+        "parse_context",
         "priority",
         "reasoning_ended",
         "reasoning_parser_kwargs",
@@ -62,10 +63,17 @@ def _min_tokens(fields: Mapping[str, object], stream: bool, wrong: frozenset[str
 
 def _detokenize(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields["detokenize"] is False:
-        if fields.get("output_mode") == "text":
-            yield Problem("detokenize", "False", 'cannot be combined with output_mode="text".')
+        mode = fields.get("output_mode", "tokens")
+        if mode != "tokens":
+            yield Problem("detokenize", "False", f'cannot be combined with output_mode="{mode}".')
         if fields.get("stop"):
             yield Problem("detokenize", "False", "cannot be combined with `stop`.", "Use `stop_token_ids`.")
+
+
+def _output_mode(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    if stream and fields["output_mode"] == "derender":
+        rule = "is not available when streaming: the message is made at the end."
+        yield Problem("output_mode", "'derender'", rule, "Call .generate(...) or .agenerate(...).")
 
 
 def _content_parts(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
@@ -108,6 +116,7 @@ _VALIDATOR: Final = Validator(
             "min_tokens": _min_tokens,
             "prompt_logprobs": not_streamed("Call .generate(...) or .agenerate(...)."),
             "detokenize": _detokenize,
+            "output_mode": _output_mode,
             "content_parts": _content_parts,
             "logprob_token_ids": _logprob_token_ids,
         },

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from vllmchat.chat.completion import ChatMessage, mark_cut
 from vllmchat.wire.decode import (
     JsonObject,
     LenientInt,
@@ -15,18 +16,27 @@ from vllmchat.wire.decode import (
     chunk_or_error,
     decode_with_choices,
     default_for_null,
+    unexpected_body,
 )
-from vllmchat.wire.usage import MISSING_LOGPROB, FinishReason, PromptLogprob, RequestMetrics, Usage
+from vllmchat.wire.usage import (
+    CUT_REASONS,
+    MISSING_LOGPROB,
+    FinishReason,
+    PromptLogprob,
+    RequestMetrics,
+    Usage,
+    WeightVersion,
+)
 
 
 class GenerationTokenLogprob(WireModel):
     """The log probability of a token at a position."""
 
     token_id: int | None = None
-    """The token's id; None with `output_mode="text"`."""
+    """The token's id; None unless the `output_mode` is `"tokens"`."""
 
     token: str | None = None
-    """The token as text; None without `output_mode="text"`."""
+    """The token as text; None if the `output_mode` is `"tokens"`."""
 
     logprob: Annotated[float, default_for_null(lambda: MISSING_LOGPROB)] = MISSING_LOGPROB
     """Natural logarithm of its probability; -9999.0 means minus infinity or "not sent"."""
@@ -35,7 +45,7 @@ class GenerationTokenLogprob(WireModel):
     """Its rank among all tokens; 1 is the most likely."""
 
     bytes: list[int] | None = None
-    """Its UTF-8 bytes, with `output_mode="text"`. A token may be part of a character."""
+    """Its UTF-8 bytes, if it has a text. A token may be part of a character."""
 
 
 class GeneratedToken(GenerationTokenLogprob):
@@ -52,19 +62,6 @@ class GenerationLogprobs(WireModel):
     """One entry per token."""
 
 
-class WeightVersion(WireModel):
-    """The version of the weights that generated a range of tokens."""
-
-    version: LenientStr = ""
-    """The version."""
-
-    start: LenientInt = 0
-    """Index of the first token."""
-
-    end: LenientInt = 0
-    """Index after the last token."""
-
-
 class GenerationChoice(WireModel):
     """One of the `n` continuations. In a chunk, what the chunk adds to one."""
 
@@ -76,6 +73,9 @@ class GenerationChoice(WireModel):
 
     text: LenientStr = ""
     """The tokens as text, without a stop string that ended it; empty without `output_mode="text"`."""
+
+    message: ChatMessage | None = None
+    """The tokens as the message of an assistant, with `output_mode="derender"`. Since vLLM 0.33."""
 
     finish_reason: FinishReason | str | None = None
     """Why generation ended; None while a stream is running."""
@@ -109,7 +109,7 @@ class Generation(WireModel):
     """When the server created it, in seconds since 1970. Not in streams."""
 
     output_mode: Annotated[str, default_for_null(lambda: "tokens")] = "tokens"
-    """`"tokens"` or `"text"`."""
+    """`"tokens"`, `"text"` or `"derender"`."""
 
     choices: LenientList[GenerationChoice] = Field(default_factory=list[GenerationChoice])
     """The `n` continuations."""
@@ -148,6 +148,11 @@ class Generation(WireModel):
     def text(self) -> str:
         """The first choice's text; empty without `output_mode="text"`."""
         return self.choices[0].text if self.choices else ""
+
+    @property
+    def message(self) -> ChatMessage | None:
+        """The first choice's message; None without `output_mode="derender"`."""
+        return self.choices[0].message if self.choices else None
 
     @property
     def finish_reason(self) -> FinishReason | str | None:
@@ -194,13 +199,31 @@ class GenerationChunk(WireModel):
         return "".join(choice.text for choice in self.choices if choice.index == 0)
 
 
-def decode_generation(body: bytes) -> Generation:
+def decode_generation(body: bytes, mode: object = None) -> Generation:
     """Parses the body of a response of `/inference/v1/generate` without streaming.
 
+    Args:
+        body: The body.
+        mode: The `output_mode` that it should have; None for any.
+
     Raises:
-        ResponseError: The body is not a generation: not JSON, or JSON of another shape.
+        ResponseError: The body is not a generation: not JSON, JSON of another shape, or of another mode.
     """
-    return decode_with_choices(Generation, body, "a generation")
+    generation = decode_with_choices(Generation, body, _WHAT)
+    derendered = [choice for choice in generation.choices if choice.message is not None]
+    if mode is not None and mode != generation.output_mode:
+        # Servers ignore what they do not know.
+        raise unexpected_body(_WHAT, body, f"its output_mode is {generation.output_mode!r}, not {mode!r}")
+    if mode == "derender" and len(derendered) < len(generation.choices):
+        raise unexpected_body(_WHAT, body, "a choice has no message")
+    for choice in derendered:
+        # Tokens are generated in order, so only the last call can be truncated.
+        if choice.message is not None and choice.message.tool_calls and choice.finish_reason in CUT_REASONS:
+            mark_cut(choice.message.tool_calls[-1])
+    return generation
+
+
+_WHAT = "a generation"
 
 
 def decode_event(data: bytes) -> GenerationChunk | JsonObject:

@@ -29,12 +29,14 @@ class GenerateBase(TypedDict, total=False):
     Range: at least -1.
     """
     detokenize: Annotated[bool | None, Default("True")]
-    """Whether the server converts the tokens to text, which `stop` and `output_mode="text"` require.
+    """Whether the server converts the tokens to text, which `stop` and an `output_mode` other than `"tokens"` require.
 
     Default: True.
     """
-    output_mode: Annotated[Literal["tokens", "text"] | None, Default('`"tokens"`'), Since("0.32")]
-    """What to return: only tokens, or tokens and their text.
+    output_mode: Annotated[Literal["tokens", "text", "derender"] | None, Default('`"tokens"`'), Since("0.32")]
+    """What to return: only tokens, tokens and their text, or tokens and the message of an assistant that they make.
+
+    `"derender"`, since vLLM 0.33, separates reasoning and tool calls from the text, as chats do. It is not streamed.
 
     Default: `"tokens"`. Since: vLLM 0.32.
     """
@@ -54,6 +56,13 @@ class GenerateBase(TypedDict, total=False):
     """What the prompt was rendered with, for the server's reasoning parser. See `RenderedPrompt`.
 
     Since: vLLM 0.32.
+    """
+    parse_context: Annotated[Mapping[str, object] | None, Since("0.33")]
+    """What `output_mode="derender"` needs of the chat, such as its tools: `RenderedPrompt.parse_context`, unchanged.
+
+    A server with a parser of reasoning or tool calls requires it, and ignores it in the other modes.
+
+    Since: vLLM 0.33.
     """
     extra_sampling_params: Mapping[str, object] | None
     """Additional fields of vLLM's `SamplingParams`, sent unchecked. They override the other parameters."""

@@ -65,7 +65,10 @@ class RenderedPrompt(WireModel):
     """Whether `generate` should return the prompt tokens."""
 
     output_mode: str | None = None
-    """What `generate` should return: `"tokens"` or `"text"`."""
+    """What `generate` should return: `"tokens"`, `"text"` or `"derender"`."""
+
+    parse_context: JsonObject | None = None
+    """What `generate(prompt, output_mode="derender")` needs of the chat. Since vLLM 0.33."""
 
     stream: bool | None = None
     """Unused: the method decides whether to stream."""

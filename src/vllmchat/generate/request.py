@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.chat.check import VLLM_CHAT
@@ -78,11 +79,14 @@ def generate_request(
         **cast("Mapping[str, object]", subject["sampling_params"]),
         **cast("Mapping[str, object]", checked.fields["sampling_params"]),
     }
+    mode = checked.fields.get("output_mode", subject.get("output_mode"))
+    if "output_mode" in (checked.extra_body or {}):
+        mode = None
     return ModelRequest(
         "/inference/v1/generate",
         {**subject, **checked.fields, "sampling_params": sampling},
         replace(checked, fields={}),
-        _read,
+        partial(_read, mode=mode),
         stream,
         ask_usage=True,
         outside_v1=True,
@@ -114,8 +118,8 @@ def _ids(value: object) -> Sequence[object]:
     return ids
 
 
-def _read(reply: Response) -> Generation:
-    return decode_generation(reply.body)
+def _read(reply: Response, *, mode: object) -> Generation:
+    return decode_generation(reply.body, mode)
 
 
 def _read_rendered(reply: Response) -> RenderedPrompt:

@@ -12,22 +12,25 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from vllmchat.pooling import embeddings, outputs, scores
+    from vllmchat.pooling import embeddings, outputs, scores, token_embeddings
     from vllmchat.pooling.embeddings import Embeddings
     from vllmchat.pooling.inputs import Inputs
     from vllmchat.pooling.outputs import Classifications, PoolingOutputs
     from vllmchat.pooling.params import (
         ClassifyParams,
         EmbedParams,
+        EmbedTokensParams,
         PoolParams,
         RerankParams,
         ScoreParams,
     )
     from vllmchat.pooling.scores import Ranking, Scorable, Scores
+    from vllmchat.pooling.token_embeddings import TokenEmbeddings
 else:
     embeddings = LazyModule("vllmchat.pooling.embeddings")
     outputs = LazyModule("vllmchat.pooling.outputs")
     scores = LazyModule("vllmchat.pooling.scores")
+    token_embeddings = LazyModule("vllmchat.pooling.token_embeddings")
 
 
 class PoolingMethods(ProviderBase):
@@ -66,6 +69,41 @@ class PoolingMethods(ProviderBase):
     ) -> Embeddings:
         """Async version of `embed`."""
         return await self._arun(embeddings.embed_request(input, params), model)
+
+    def embed_tokens(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[EmbedTokensParams],
+    ) -> TokenEmbeddings:
+        """Embeds each token of texts: returns a vector for each token, or for each chunk of tokens. Since vLLM 0.33.
+
+        Args:
+            input: A text, a list of texts, the tokens of a text, or a list of these. With `late_chunking_params`, only
+                texts.
+            model: The model, for this call.
+            **params: See `EmbedTokensParams`.
+
+        Raises:
+            InvalidRequestError: The input or a parameter is wrong; nothing was sent.
+            NotFoundError: The server has no embeddings.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list with the vectors of each input, such as that of a server whose
+                task is not `token_embed`.
+        """
+        return self._run(token_embeddings.embed_tokens_request(input, params), model)
+
+    async def aembed_tokens(
+        self,
+        input: Inputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[EmbedTokensParams],
+    ) -> TokenEmbeddings:
+        """Async version of `embed_tokens`."""
+        return await self._arun(token_embeddings.embed_tokens_request(input, params), model)
 
     def pool(
         self,

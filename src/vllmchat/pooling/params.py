@@ -20,7 +20,9 @@ __all__ = [
     "EmbedBase",
     "EmbedParams",
     "EmbedTextParams",
+    "EmbedTokensParams",
     "InputBase",
+    "LateChunkingParams",
     "PackingBase",
     "PoolBase",
     "PoolParams",
@@ -174,6 +176,28 @@ class EmbedParams(InputBase, ConversationBase, EmbedBase, total=False, closed=Tr
 
 class EmbedTextParams(InputBase, EmbedBase, total=False, closed=True):
     """Its parameters with text or tokens."""
+
+
+class LateChunkingParams(TypedDict, closed=True):
+    """How a text is divided into chunks after the model has read it as a whole."""
+
+    chunk_size: Annotated[int, Bounds(ge=1, le=INT64_MAX)]
+    """Tokens per chunk, including special tokens; the last one may be shorter.
+
+    Range: between 1 and `2**63 - 1`.
+    """
+
+
+class EmbedTokensParams(InputBase, ActivationBase, total=False, closed=True):
+    """Parameters of `VLLMProvider.embed_tokens`."""
+
+    late_chunking_params: Annotated[LateChunkingParams | None, Default("one vector per token"), Since("0.33")]
+    """Return one vector per chunk of tokens: the mean of what the model computed for them when it read the whole text.
+
+    Only for texts that are neither truncated nor padded.
+
+    Default: one vector per token. Since: vLLM 0.33.
+    """
 
 
 class PoolBase(PackingBase, ActivationBase, total=False):

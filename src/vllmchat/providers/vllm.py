@@ -6,6 +6,7 @@ from vllmchat.audio.methods import AudioMethods
 from vllmchat.chat.methods import ChatMethods
 from vllmchat.client.arguments import explain_arguments
 from vllmchat.completions.methods import CompletionMethods
+from vllmchat.decisions.methods import DecisionMethods
 from vllmchat.generate.methods import GenerateMethods
 from vllmchat.pooling.methods import PoolingMethods
 from vllmchat.responses.methods import ResponsesMethods
@@ -25,6 +26,7 @@ class VLLMProvider(
     GenerateMethods,
     ResponsesMethods,
     TokenMethods,
+    DecisionMethods,
     PoolingMethods,
     AudioMethods,
     ServerMethods,

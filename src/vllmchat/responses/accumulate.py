@@ -49,6 +49,10 @@ class ResponseAccumulator:
             self._state = event.response
             if event.type in LAST:
                 self.last = event
+                # An event that says less than "completed" is believed, whatever the response in it says.
+                status = event.type.removeprefix("response.")
+                if status != "completed" or event.response.status is None:
+                    event.response.status = status
 
     @property
     def finished(self) -> bool:

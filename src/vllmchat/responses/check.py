@@ -52,7 +52,6 @@ _OWN: Final[dict[str, Explanation]] = {
     ),
     "prompt": ("is a stored prompt of OpenAI's own server; vLLM rejects it.", "Leave it out."),
     "service_tier": ("is a parameter of OpenAI's own server; vLLM ignores it.", "Leave it out."),
-    "prompt_cache_key": ("is a parameter of OpenAI's own server; vLLM ignores it.", "Leave it out."),
     "mm_payload": (_RENDERING, _RENDER),
     "return_mm_kwargs": (_RENDERING, _RENDER),
     "conversation": (

@@ -151,7 +151,10 @@ _CLASSES: dict[str, type[ResponseEvent]] = {
 }
 
 LAST = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-"""The types of the last event of a stream. vLLM always sends `response.completed`."""
+"""The types of the last event of a stream, which are `response.` and the status of the response.
+
+Up to vLLM 0.32, the last event is `response.completed` for a truncated response too.
+"""
 
 _WHAT = "an event of a response"
 

@@ -25,6 +25,7 @@ __all__ = [
     "ResponseMCPTool",
     "ResponseNamedTool",
     "ResponseParams",
+    "ResponsePromptCacheOptions",
     "ResponseReasoning",
     "ResponseText",
     "ResponseTextFormat",
@@ -167,6 +168,19 @@ class ResponseJSONSchemaFormat(TypedDict, total=False, closed=True):
     """OpenAI's strict mode. vLLM always enforces the schema, regardless of this."""
 
 
+class ResponsePromptCacheOptions(TypedDict, total=False, closed=True):
+    """How OpenAI's own server caches the prompt. vLLM only returns it with the response."""
+
+    mode: Literal["implicit", "explicit"]
+    """Whether the server chooses what to cache, or the input marks it."""
+    ttl: Literal["30m"]
+    """How long to keep the prompt cached at least."""
+    comparison_response_id: str | None
+    """The id of a response to compare the cached prompt with."""
+    prewarm: bool | None
+    """Fill the cache without generating. It is not returned."""
+
+
 class ResponseText(TypedDict, total=False, closed=True):
     """The format of the reply's text."""
 
@@ -294,6 +308,27 @@ class ResponseParams(
     """Labels that are returned with the response."""
     user: str | None
     """An identifier for the end user. It is returned with the response."""
+    safety_identifier: Annotated[str | None, Since("0.33")]
+    """A stable, anonymous name for the end user. vLLM only returns it with the response.
+
+    Since: vLLM 0.33.
+    """
+    prompt_cache_key: Annotated[str | None, Since("0.15")]
+    """Groups requests with similar prompts on OpenAI's own server. vLLM caches prefixes automatically and ignores it;
+    since 0.33, it is returned with the response.
+
+    Since: vLLM 0.15.
+    """
+    prompt_cache_options: Annotated[ResponsePromptCacheOptions | None, Since("0.33")]
+    """How OpenAI's own server caches the prompt. vLLM only returns it with the response.
+
+    Since: vLLM 0.33.
+    """
+    prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, Since("0.33")]
+    """How long OpenAI's own server keeps the prompt cached. vLLM only returns it with the response.
+
+    Since: vLLM 0.33.
+    """
     spaces_between_special_tokens: Annotated[bool | None, Default("True"), Since("0.33")]
     """Put spaces between special tokens, if they are included in the text.
 

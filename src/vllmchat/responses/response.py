@@ -24,7 +24,7 @@ from vllmchat.wire.decode import (
     set_request_id,
     unexpected_body,
 )
-from vllmchat.wire.usage import RequestMetrics, TokenLogprob
+from vllmchat.wire.usage import RequestMetrics, ResponseUsage, TokenLogprob
 
 ResponseStatus: TypeAlias = Literal["completed", "incomplete", "in_progress", "failed", "cancelled", "queued"]
 """The status of a response or an item.
@@ -96,45 +96,6 @@ class ResponseItem(WireModel):
         return self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
 
 
-class InputTokensDetails(WireModel):
-    """Details of the prompt tokens."""
-
-    cached_tokens: LenientInt = 0
-    """Tokens found in the prefix cache."""
-
-    cache_write_tokens: int | None = None
-    """Tokens added to the prefix cache."""
-
-
-class OutputTokensDetails(WireModel):
-    """Details of the generated tokens."""
-
-    reasoning_tokens: LenientInt = 0
-    """Tokens of reasoning."""
-
-    tool_output_tokens: int | None = None
-    """Tokens from the server's own tools."""
-
-
-class ResponseUsage(WireModel):
-    """The token usage of a response."""
-
-    input_tokens: LenientInt = 0
-    """Tokens in the prompt."""
-
-    output_tokens: LenientInt = 0
-    """Generated tokens, including reasoning."""
-
-    total_tokens: LenientInt = 0
-    """The sum of both."""
-
-    input_tokens_details: InputTokensDetails | None = None
-    """Details of the prompt tokens."""
-
-    output_tokens_details: OutputTokensDetails | None = None
-    """Details of the generated tokens."""
-
-
 class IncompleteDetails(WireModel):
     """Why a response is not complete."""
 
@@ -190,6 +151,18 @@ class ModelResponse(Answer):
     metadata: dict[str, str] | None = None
     """The labels from the request."""
 
+    safety_identifier: str | None = None
+    """The requested `safety_identifier`. Since vLLM 0.33."""
+
+    prompt_cache_key: str | None = None
+    """The requested `prompt_cache_key`. Since vLLM 0.33."""
+
+    prompt_cache_options: JsonObject | None = None
+    """The requested `prompt_cache_options`, without `prewarm`. Since vLLM 0.33."""
+
+    prompt_cache_retention: str | None = None
+    """The requested `prompt_cache_retention`. Since vLLM 0.33."""
+
     kv_transfer_params: JsonObject | None = None
     """For disaggregated prefill and decode; pass it on unchanged."""
 
@@ -230,7 +203,7 @@ class ModelResponse(Answer):
             if item.type == "function_call":
                 function = FunctionCall(name=item.name or "", arguments=item.arguments or "")
                 call = ToolCall(id=item.call_id or "", function=function)
-                if item.status == "in_progress" or item is cut:
+                if item.status in ("in_progress", "incomplete") or item is cut:
                     mark_cut(call)
                 calls.append(call)
         return calls

@@ -65,6 +65,19 @@ class PromptLogprob(WireModel):
     """The token as text."""
 
 
+class WeightVersion(WireModel):
+    """The version of the weights that generated a range of tokens."""
+
+    version: LenientStr = ""
+    """The version."""
+
+    start: LenientInt = 0
+    """Index of the first token."""
+
+    end: LenientInt = 0
+    """Index after the last token."""
+
+
 class PromptTokensDetails(WireModel):
     """Details of the prompt tokens. Only from servers started with `--enable-prompt-tokens-details`."""
 
@@ -101,6 +114,45 @@ class Usage(WireModel):
     """Details of the prompt tokens."""
 
     completion_tokens_details: CompletionTokensDetails | None = None
+    """Details of the generated tokens."""
+
+
+class InputTokensDetails(WireModel):
+    """Details of the prompt tokens."""
+
+    cached_tokens: LenientInt = 0
+    """Tokens found in the prefix cache."""
+
+    cache_write_tokens: int | None = None
+    """Tokens added to the prefix cache."""
+
+
+class OutputTokensDetails(WireModel):
+    """Details of the generated tokens."""
+
+    reasoning_tokens: LenientInt = 0
+    """Tokens of reasoning."""
+
+    tool_output_tokens: int | None = None
+    """Tokens from the server's own tools."""
+
+
+class ResponseUsage(WireModel):
+    """The token usage of a response of the Responses API, or of a decision."""
+
+    input_tokens: LenientInt = 0
+    """Tokens in the prompt."""
+
+    output_tokens: LenientInt = 0
+    """Generated tokens, including reasoning."""
+
+    total_tokens: LenientInt = 0
+    """The sum of both."""
+
+    input_tokens_details: InputTokensDetails | None = None
+    """Details of the prompt tokens."""
+
+    output_tokens_details: OutputTokensDetails | None = None
     """Details of the generated tokens."""
 
 

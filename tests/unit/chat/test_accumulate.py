@@ -363,7 +363,14 @@ class TestOtherFields:
                 prompt_token_ids=[1, 2],
             ),
             chunk(
-                {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 7, "weight_versions": [1]},
+                {
+                    "index": 0,
+                    "delta": {},
+                    "finish_reason": "stop",
+                    "stop_reason": 7,
+                    "weight_versions": [{"version": "v7", "start": 0, "end": 5}],
+                    "of_a_newer_server": [1],
+                },
                 created=5,
                 model="m",
                 kv_transfer_params={"a": 1},
@@ -378,7 +385,9 @@ class TestOtherFields:
         assert completion.metrics is not None
         assert completion.metrics.queue_time_ms == 1.5
         assert completion.choices[0].stop_reason == 7
-        assert completion.choices[0].model_extra == {"weight_versions": [1]}
+        assert completion.choices[0].weight_versions is not None
+        assert [each.version for each in completion.choices[0].weight_versions] == ["v7"]
+        assert completion.choices[0].model_extra == {"of_a_newer_server": [1]}
         assert completion.model_extra == {"provider": "p"}
 
     def test_a_first_chunk_without_an_id(self) -> None:

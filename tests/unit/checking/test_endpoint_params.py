@@ -13,6 +13,7 @@ from parameters_page import facts
 from vllmchat.audio import params as audio
 from vllmchat.chat import templating
 from vllmchat.checking.rules import fields_of
+from vllmchat.decisions import params as decisions
 from vllmchat.pooling import params as pooling
 from vllmchat.tokens import tokenize
 
@@ -36,7 +37,9 @@ def texts(module: ModuleType) -> list[tuple[str, str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize("module", [tokenize, templating, pooling, audio], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [tokenize, templating, pooling, audio, decisions], ids=lambda module: module.__name__
+)
 def test_texts_match_their_annotations(module: ModuleType) -> None:
     found = texts(module)
     assert len(found) >= 4

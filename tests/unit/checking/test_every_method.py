@@ -15,6 +15,7 @@ from vllmchat.chat.params import VLLMChatParams
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.unknown_names import METHODS
 from vllmchat.completions.params import VLLMCompletionParams
+from vllmchat.decisions.params import DecideParams
 from vllmchat.generate.params import GenerateParams
 from vllmchat.pooling import params as pooling
 from vllmchat.responses.params import ResponseParams
@@ -46,10 +47,12 @@ CALLS: dict[str, tuple[tuple[object, ...], dict[str, object], type]] = {
     "stream_generate": (([1],), {}, GenerateParams),
     "respond": (("Hi",), {}, ResponseParams),
     "stream_respond": (("Hi",), {}, ResponseParams),
+    "decide": (("Hi", [{"type": "predicate", "instructions": "Is it a greeting?"}]), {}, DecideParams),
     "tokenize": (([{"role": "user", "content": "Hi"}],), {}, TokenizeParams),
     "count_tokens": (("Hi",), {}, CountTokensParams),
     "detokenize": (([1],), {}, DetokenizeParams),
     "embed": (("Hi",), {}, pooling.EmbedParams),
+    "embed_tokens": (("Hi",), {}, pooling.EmbedTokensParams),
     "pool": (("Hi",), {}, pooling.PoolParams),
     "classify": (("Hi",), {}, pooling.ClassifyParams),
     "score": (("a", "b"), {}, pooling.ScoreParams),
@@ -185,6 +188,20 @@ def test_all_problems_are_reported_in_the_order_of_the_call(name: str, prefix: s
     assert [problem.parameter for problem in found] == ["timeot", "api_key", "timeout"]
 
 
+OF_OPENAI: dict[type, set[str]] = {
+    DecideParams: {"safety_identifier"},
+    ResponseParams: {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "store",
+    },
+}
+"""Parameters whose names are explained elsewhere as those of OpenAI's own server."""
+
+
 def test_the_list_of_names_is_complete() -> None:
     every = {"extra_body", "extra_headers", "timeout"}
     chats = set(fields_of(VLLMChatParams)) - every
@@ -193,7 +210,6 @@ def test_the_list_of_names_is_complete() -> None:
     assert chats == set(METHODS["chat"])
     listed = set[str]().union(*METHODS.values())
     for name, (_, _, params) in CALLS.items():
-        of_openai = {"metadata", "store"} if params is ResponseParams else set[str]()
-        assert set(fields_of(params)) - every - of_openai <= listed, name
+        assert set(fields_of(params)) - every - OF_OPENAI.get(params, set()) <= listed, name
     for method, names in METHODS.items():
         assert names <= set(fields_of(CALLS[method][2])), method

@@ -320,6 +320,8 @@ def test_recorded_responses_have_no_unknown_fields(name: str) -> None:
     recorded = recordings.load(name)
     completion = decode_completion(recorded.body, request_id="r")
     sent = json.loads(recorded.body)
+    for choice in sent["choices"]:
+        choice["weight_versions"] = None  # since 0.33
     assert completion.model_dump(mode="json") == sent
     assert completion.text == sent["choices"][0]["text"]
     assert completion.texts == [completion.text]

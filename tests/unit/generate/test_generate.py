@@ -182,7 +182,7 @@ def test_invalid_prompts(prompt: Any, said: str) -> None:
 def test_a_recorded_prompt_has_no_unknown_fields() -> None:
     body = recordings.load("render").body
     prompt = decode_rendered(body)
-    assert prompt.model_dump(mode="json") == json.loads(body)
+    assert prompt.model_dump(mode="json") == {**json.loads(body), "parse_context": None}
     assert len(prompt.token_ids) == 24
     assert prompt.sampling_params["max_tokens"] == 2024
 
@@ -252,7 +252,7 @@ def test_a_recorded_generation_has_no_unknown_fields() -> None:
     recorded = recordings.load("generate")
     generation = decode_generation(recorded.body)
     expected = json.loads(recorded.body)
-    expected["choices"][0]["text"] = ""
+    expected["choices"][0] |= {"text": "", "message": None}
     assert generation.model_dump(mode="json") == expected
     assert (generation.token_ids, generation.text, generation.finish_reason) == (
         [14, 615, 3, 14],
@@ -261,6 +261,118 @@ def test_a_recorded_generation_has_no_unknown_fields() -> None:
     )
     assert generation.choices[0].weight_versions is not None
     assert generation.choices[0].weight_versions[0].end == 4
+
+
+# Messages made of the tokens: recorded answers of vLLM 0.33.0
+
+
+def derendered(name: str) -> Generation:
+    return decode_generation(recordings.load(name, "0.33.0").body, "derender")
+
+
+def test_a_message_is_made_of_the_tokens() -> None:
+    generation = derendered("generate_derender")
+    assert generation.message is not None
+    assert generation.message.content == "\n\nThe capital of France is Paris."
+    assert generation.message.reasoning == "\nThe user asks for the capital of France. That is Paris.\n"
+    assert (generation.text, len(generation.token_ids), generation.finish_reason) == ("", 27, "stop")
+
+
+def test_tool_calls_are_made_of_the_tokens() -> None:
+    generation = derendered("generate_derender_tools")
+    assert generation.message is not None
+    [call] = generation.message.tool_calls
+    assert (call.name, call.parse(), call.complete) == ("get_weather", {"city": "Paris"}, True)
+    assert generation.finish_reason == "tool_calls"
+
+
+def test_a_call_that_was_cut_is_not_complete() -> None:
+    recorded = json.loads(recordings.load("generate_derender_tools", "0.33.0").body)
+    recorded["choices"][0]["finish_reason"] = (
+        "length"  # as if the last token had been the last that was allowed
+    )
+    generation = decode_generation(json.dumps(recorded).encode(), "derender")
+    assert generation.message is not None
+    [call] = generation.message.tool_calls
+    assert not call.complete
+    cut = derendered("generate_derender_tools_length")
+    assert cut.finish_reason == "length"
+    assert cut.message is not None
+    assert not any(call.complete for call in cut.message.tool_calls)
+
+
+def test_hidden_reasoning_hides_the_tokens() -> None:
+    generation = derendered("generate_derender_hidden")
+    assert generation.message is not None
+    assert generation.message.reasoning is None
+    assert (generation.token_ids, generation.choices[0].logprobs) == ([], None)
+
+
+def test_logprobs_of_a_message_have_texts() -> None:
+    [choice] = derendered("generate_derender_logprobs").choices
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    assert [each.token for each in choice.logprobs.content] == ["<think>", "\n", "The"]
+
+
+@pytest.mark.parametrize("mode", ["text", "derender"])
+def test_a_server_that_ignores_the_mode_raises(mode: str) -> None:
+    # Servers before 0.32 return tokens, and say nothing of a mode.
+    with pytest.raises(ResponseError, match=f"its output_mode is 'tokens', not '{mode}'"):
+        decode_generation(b'{"choices": [{"index": 0, "token_ids": [1]}]}', mode)
+
+
+def test_a_choice_without_its_message_raises() -> None:
+    body = b'{"output_mode": "derender", "choices": [{"index": 0, "token_ids": [1]}]}'
+    with pytest.raises(ResponseError, match="a choice has no message"):
+        decode_generation(body, "derender")
+
+
+def test_the_mode_may_be_replaced(scripted: ScriptedServer, runner: Runner) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    scripted.reply(recordings.load("generate_derender", "0.33.0").body)
+    generation: Generation = runner.do(llm, "generate", [1], extra_body={"output_mode": "derender"})
+    runner.close(llm)
+    assert generation.message is not None
+
+
+def test_what_was_rendered_is_sent_back(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.version = "0.33.0"
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    prompt = decode_rendered(recordings.load("render_parse_context_tools", "0.33.0").body)
+    assert prompt.parse_context is not None
+    scripted.reply(recordings.load("generate_derender_tools", "0.33.0").body)
+    generation: Generation = runner.do(llm, "generate", prompt, output_mode="derender")
+    runner.close(llm)
+    assert generation.finish_reason == "tool_calls"
+    sent_body = scripted.requests[-1].json()
+    assert sent_body["parse_context"] == prompt.parse_context
+    assert sent_body["output_mode"] == "derender"
+
+
+@pytest.mark.parametrize(
+    ("params", "stream", "said"),
+    [
+        ({"output_mode": "derender"}, True, "output_mode='derender': is not available when streaming"),
+        ({"output_mode": "derender", "detokenize": False}, False, 'combined with output_mode="derender".'),
+        ({"output_mode": "derendered"}, False, 'Did you mean "derender"?'),
+        ({"parse_context": "x"}, False, "parse_context='x': must be a mapping, not a str."),
+        ({"parsecontext": "x"}, False, "Did you mean `parse_context`?"),
+    ],
+)
+def test_invalid_modes(params: Object, stream: bool, said: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_generate(params, stream=stream)
+    [problem] = caught.value.problems
+    assert said in str(problem)
+
+
+def test_a_parse_context_needs_a_new_server(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.version = "0.32.0"
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with pytest.raises(InvalidRequestError, match=r"parse_context: needs vLLM 0\.33 or newer"):
+        runner.do(llm, "generate", [1], output_mode="derender", parse_context={"tools": None})
+    runner.close(llm)
 
 
 def test_a_generation_without_choices_is_empty() -> None:

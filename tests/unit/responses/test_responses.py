@@ -92,9 +92,14 @@ def read(target: ResponseReader, *made: Object) -> ModelResponse:
 def test_parameters_are_the_servers_fields() -> None:
     ours = set(fields_of(ResponseParams)) - {"extra_body", "extra_headers", "timeout", "enable_thinking"}
     of_the_method = {"model", "input", "stream"}
-    not_implemented = {"background", "prompt", "service_tier", "prompt_cache_key"}
+    not_implemented = {"background", "prompt", "service_tier"}
     for_rendering = {"mm_payload", "return_mm_kwargs"}
-    newer = {"spaces_between_special_tokens"}
+    newer = {
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "spaces_between_special_tokens",
+    }
     assert ours - newer == set(SERVER["ResponsesRequest"]) - of_the_method - not_implemented - for_rendering
     assert checked(spaces_between_special_tokens=False) == {"spaces_between_special_tokens": False}
 
@@ -118,6 +123,11 @@ def test_every_parameter_is_nullable() -> None:
         ({"background": True}, "no method fetches the rest"),
         ({"prompt": {}}, "vLLM rejects it."),
         ({"service_tier": "auto"}, "vLLM ignores it. Leave it out."),
+        ({"prompt_cache_retention": "1h"}, 'must be "in_memory" or "24h".'),
+        ({"prompt_cache_options": {"ttl": "5m"}}, "prompt_cache_options.ttl='5m': must be \"30m\"."),
+        ({"prompt_cache_options": {"mod": "x"}}, "Did you mean `mode`?"),
+        ({"safety_identifier": 5}, "must be a string, not an int."),
+        ({"safety_identifer": "x"}, "Did you mean `safety_identifier`?"),
         ({"mm_payload": "none"}, "responses cannot be rendered. Leave it out"),
         ({"return_mm_kwargs": False}, "responses cannot be rendered. Leave it out"),
         ({"n": 2}, "is a parameter of chats; in responses, vLLM silently ignores it."),
@@ -546,3 +556,85 @@ def test_an_old_server_has_no_such_route(runner: Runner, scripted: ScriptedServe
 
 def test_an_item_without_content_has_no_text() -> None:
     assert ResponseItem(type="message").text == ""
+
+
+# Truncated responses: recorded answers of vLLM 0.33.0
+
+
+def truncated(name: str) -> tuple[ModelResponse, list[Any]]:
+    """The response at the end of a recorded stream, and its events."""
+    recorded = recordings.load(name, "0.33.0")
+    reader = ResponseReader()
+    found = [
+        reader.read_event(ServerSentEvent(data=block.partition(b"\ndata: ")[2], event=""))
+        for block in recorded.body.split(b"\n\n")
+        if block.strip()
+    ]
+    for event in found:
+        assert event is not None
+        reader.accept(event)
+    assert reader.is_complete()
+    return reader.reply(), found
+
+
+def test_a_truncated_response_has_its_reason() -> None:
+    response, found = truncated("responses_cut_stream")
+    assert found[-1].type == "response.incomplete"
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+    assert response.text == "\n\nThe"
+    assert [item.status for item in response.output] == ["completed", "incomplete"]
+    whole = decode_response(recordings.load("responses_cut", "0.33.0").body)
+    assert (whole.text, whole.status) == (response.text, response.status)
+
+
+@pytest.mark.parametrize("tokens", [26, 30])
+def test_the_call_of_a_truncated_response_is_not_complete(tokens: int) -> None:
+    response, found = truncated(f"responses_cut_call_{tokens}_stream")
+    assert found[-1].type == "response.incomplete"
+    whole = decode_response(recordings.load(f"responses_cut_call_{tokens}", "0.33.0").body)
+    for each in (response, whole):
+        assert each.status == "incomplete"
+        assert not any(call.complete for call in each.tool_calls)
+
+
+@pytest.mark.parametrize("kind", ["incomplete", "cancelled"])
+@pytest.mark.parametrize("status", [None, "completed", "in_progress"])
+def test_an_event_that_says_less_is_believed(kind: str, status: str | None) -> None:
+    call = {"type": "function_call", "name": "f", "call_id": "c", "arguments": "{}", "status": "completed"}
+    response = read(
+        ResponseReader(),
+        {"type": "response.output_item.done", "output_index": 0, "item": call},
+        {"type": f"response.{kind}", "response": {"status": status}},
+    )
+    assert response.status == kind
+    [made] = response.tool_calls
+    assert not made.complete
+
+
+def test_an_event_without_its_response_has_a_status() -> None:
+    delta = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
+    for kind in ("completed", "incomplete"):
+        response = read(ResponseReader(), delta, {"type": f"response.{kind}"})
+        assert (response.status, response.text) == (kind, "a")
+
+
+def test_what_vllm_only_returns() -> None:
+    recorded = recordings.load("responses_echoed", "0.33.0")
+    response = decode_response(recorded.body)
+    asked = recorded.fields
+    assert response.safety_identifier == asked["safety_identifier"] == "customer-1"
+    assert response.prompt_cache_key == asked["prompt_cache_key"] == "group"
+    assert response.prompt_cache_retention == asked["prompt_cache_retention"] == "24h"
+    del asked["prompt_cache_options"]["prewarm"]
+    assert response.prompt_cache_options == asked["prompt_cache_options"]
+
+
+def test_an_old_server_ignores_what_is_only_returned(runner: Runner, scripted: ScriptedServer) -> None:
+    scripted.version = "0.32.0"
+    scripted.add(reply(json.loads(recordings.load("responses").body)))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with pytest.warns(UserWarning, match=r"the server ignores .*safety_identifier"):
+        runner.do(llm, "respond", "Hello", safety_identifier="customer-1")
+    runner.close(llm)

@@ -20,13 +20,15 @@ def recorded(folder: Path, name: str) -> Any:
 
 
 def test_a_post_is_recorded(scripted: ScriptedServer, tmp_path: Path) -> None:
+    scripted.version = "0.33.0"
     scripted.reply({"say": "日本"})
     argv = ["it", "/v1/x", "--body", '{"n": 1}', "--url", scripted.origin, "--api-key", "k"]
     assert record.main([*argv, "--folder", str(tmp_path)]) == 0
-    sent = scripted.requests[0]
+    [sent] = scripted.requests
     assert sent.headers["authorization"] == "Bearer k"
     assert sent.json() == {"model": "tiny-qwen3", "n": 1}
     found = recorded(tmp_path, "it")
+    assert found["server"] == "vllm 0.33.0"
     assert found["request"] == {"method": "POST", "path": "/v1/x", "body": {"model": "tiny-qwen3", "n": 1}}
     assert found["response"]["status"] == 200
     assert json.loads(found["response"]["body"]) == {"say": "日本"}
@@ -34,6 +36,7 @@ def test_a_post_is_recorded(scripted: ScriptedServer, tmp_path: Path) -> None:
 
 
 def test_an_error_is_an_answer_too(scripted: ScriptedServer, tmp_path: Path) -> None:
+    scripted.version = "0.33.0"
     scripted.reply({"error": "no"}, 404)
     assert record.main(["it", "/v1/x", "--url", scripted.origin, "--folder", str(tmp_path)]) == 0
     found = recorded(tmp_path, "it")

@@ -1,0 +1,1 @@
+"""Questions about a text, answered with probabilities instead of text."""
