@@ -11,6 +11,7 @@ A server without `/version`, or with something other than a version of vLLM ther
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from vllmchat.errors import InvalidRequestError, Problem
@@ -57,6 +58,9 @@ EFFORT_IN_TEMPLATE: Final[Version] = (0, 14, 0)
 
 EFFORT_THINKS: Final[Version] = (0, 22, 0)
 """The first version whose chats also pass the `enable_thinking` that the effort implies."""
+
+BEAM_TOKENS: Final[Version] = (0, 33, 0)
+"""The first version whose beam search obeys `allowed_token_ids`; earlier ones ignore it there."""
 
 CHATS: Final = "/chat/completions"
 COMPLETIONS: Final = "/completions"
@@ -105,6 +109,9 @@ def fit(fields: Mapping[str, object], version: Version, route: str = CHATS) -> d
     if route == RESPONSES:
         _fit_response(fitted, version)
         return fitted
+    if version < BEAM_TOKENS and fields.get("use_beam_search") is True and fields.get("allowed_token_ids"):
+        problem = needs("allowed_token_ids", BEAM_TOKENS, version)
+        raise InvalidRequestError([replace(problem, rule=f"with use_beam_search=True {problem.rule}")])
     if route == COMPLETIONS:
         _fit_completion(fitted, version)
     elif "encoding_format" in fitted or "use_activation" in fitted:

@@ -767,3 +767,19 @@ def test_the_page_has_each_version_that_changes_what_is_sent() -> None:
     assert len(changes) > 5
     numbers = re.findall(r"0\.\d+(?:\.\d+)?", str(_differences()))
     assert changes <= {read_version(each) for each in numbers}
+
+
+BEAMS: dict[str, object] = {"use_beam_search": True, "n": 2, "allowed_token_ids": [5, 6]}
+
+
+@pytest.mark.parametrize("route", ["/chat/completions", COMPLETIONS])
+def test_older_servers_ignore_the_allowed_tokens_of_a_beam_search(route: str) -> None:
+    assert must_ask(BEAMS, route)
+    assert fit(BEAMS, (0, 33, 0), route) == BEAMS
+    with pytest.raises(InvalidRequestError) as caught:
+        fit(BEAMS, (0, 32, 0), route)
+    assert str(caught.value) == (
+        "allowed_token_ids: with use_beam_search=True needs vLLM 0.33 or newer; this server is 0.32.0."
+    )
+    for other in ("use_beam_search", "allowed_token_ids"):
+        assert not must_ask({name: value for name, value in BEAMS.items() if name != other}, route)

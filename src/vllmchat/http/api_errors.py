@@ -228,6 +228,11 @@ def _advice(status: int, param: str | None, body: object, head: ResponseHead, ro
         return f" - {route_hint}"
     if status == 405:
         return " - this route does not accept such requests. Check base_url."
+    if status == 413:
+        return (
+            " - the request is larger than the server or a proxy accepts. Send less, or raise the limit:"
+            " VLLM_HTTP_MAX_REQUEST_BODY_SIZE of vLLM's Rust frontend, client_max_body_size of nginx."
+        )
     return ""
 
 

@@ -233,7 +233,7 @@ class VLLMSamplingBase(TypedDict, total=False):
     # Output
 
     skip_special_tokens: Annotated[bool | None, Default("True")]
-    """Leave special tokens out of the text.
+    """Leave special tokens out of the text. Since vLLM 0.33, the model's generation config may have another default.
 
     Default: True.
     """

@@ -64,7 +64,6 @@ _NOT_FOR_BEAMS: Final = (
     "stop",
     "stop_token_ids",
     "bad_words",
-    "allowed_token_ids",
     "logit_bias",
     "min_tokens",
     "repetition_detection",
