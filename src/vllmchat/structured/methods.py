@@ -63,9 +63,8 @@ class StructuredMethods(ChatStreams):
             ResponseError: The response is not a chat completion.
         """
         output_type = output_types.OutputType(kind, wrap=False)
-        return output_type.read(
-            self._run(_vllm(messages, output_type.request_params, params, stream=False), model)
-        )
+        request = _vllm(messages, output_type.request_params, params)
+        return output_type.read(self._run(request, model))
 
     async def aparse(
         self,
@@ -77,9 +76,8 @@ class StructuredMethods(ChatStreams):
     ) -> Parsed[T]:
         """Async version of `parse`."""
         output_type = output_types.OutputType(kind, wrap=False)
-        return output_type.read(
-            await self._arun(_vllm(messages, output_type.request_params, params, stream=False), model)
-        )
+        request = _vllm(messages, output_type.request_params, params)
+        return output_type.read(await self._arun(request, model))
 
     def stream_parse(
         self,
@@ -104,10 +102,8 @@ class StructuredMethods(ChatStreams):
                 by the stream.
         """
         output_type = output_types.OutputType(kind, wrap=False)
-        return streams.ParseStream(
-            output_type,
-            self._stream_chat(_vllm(messages, output_type.request_params, params, stream=True), model),
-        )
+        request = _vllm(messages, output_type.request_params, params, stream=True)
+        return streams.ParseStream(output_type, self._stream_chat(request, model))
 
     def astream_parse(
         self,
@@ -119,26 +115,14 @@ class StructuredMethods(ChatStreams):
     ) -> AsyncParseStream[T]:
         """Async version of `stream_parse`."""
         output_type = output_types.OutputType(kind, wrap=False)
-        return streams.AsyncParseStream(
-            output_type,
-            self._astream_chat(_vllm(messages, output_type.request_params, params, stream=True), model),
-        )
+        request = _vllm(messages, output_type.request_params, params, stream=True)
+        return streams.AsyncParseStream(output_type, self._astream_chat(request, model))
 
     @overload
     def choose(
         self,
         messages: Messages,
-        options: type[S],
-        *,
-        model: str | None = None,
-        **params: Unpack[VLLMChatParams],
-    ) -> S: ...
-
-    @overload
-    def choose(
-        self,
-        messages: Messages,
-        options: Sequence[S],
+        options: type[S] | Sequence[S],
         *,
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
@@ -181,23 +165,13 @@ class StructuredMethods(ChatStreams):
             ResponseError: The response is not a chat completion.
         """
         chosen = choices.Choices(options)
-        return chosen.read(self._run(_vllm(messages, _choice(chosen), params, stream=False), model))
+        return chosen.read(self._run(_vllm(messages, _choice(chosen), params), model))
 
     @overload
     async def achoose(
         self,
         messages: Messages,
-        options: type[S],
-        *,
-        model: str | None = None,
-        **params: Unpack[VLLMChatParams],
-    ) -> S: ...
-
-    @overload
-    async def achoose(
-        self,
-        messages: Messages,
-        options: Sequence[S],
+        options: type[S] | Sequence[S],
         *,
         model: str | None = None,
         **params: Unpack[VLLMChatParams],
@@ -223,7 +197,7 @@ class StructuredMethods(ChatStreams):
     ) -> S:
         """Async version of `choose`."""
         chosen = choices.Choices(options)
-        return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params, stream=False), model))
+        return chosen.read(await self._arun(_vllm(messages, _choice(chosen), params), model))
 
 
 class OpenAIStructuredMethods(ChatStreams):
@@ -252,18 +226,16 @@ class OpenAIStructuredMethods(ChatStreams):
             ResponseError: The response is not a chat completion.
         """
         output_type = output_types.OutputType(kind, wrap=True)
-        return output_type.read(
-            self._run(_openai(messages, output_type.request_params, params, stream=False), model)
-        )
+        request = _openai(messages, output_type.request_params, params)
+        return output_type.read(self._run(request, model))
 
     async def aparse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> Parsed[T]:
         """Async version of `parse`."""
         output_type = output_types.OutputType(kind, wrap=True)
-        return output_type.read(
-            await self._arun(_openai(messages, output_type.request_params, params, stream=False), model)
-        )
+        request = _openai(messages, output_type.request_params, params)
+        return output_type.read(await self._arun(request, model))
 
     def stream_parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
@@ -283,31 +255,22 @@ class OpenAIStructuredMethods(ChatStreams):
                 by the stream.
         """
         output_type = output_types.OutputType(kind, wrap=True)
-        return streams.ParseStream(
-            output_type,
-            self._stream_chat(_openai(messages, output_type.request_params, params, stream=True), model),
-        )
+        request = _openai(messages, output_type.request_params, params, stream=True)
+        return streams.ParseStream(output_type, self._stream_chat(request, model))
 
     def astream_parse(
         self, messages: Messages, kind: TypeForm[T], *, model: str | None = None, **params: Unpack[ChatParams]
     ) -> AsyncParseStream[T]:
         """Async version of `stream_parse`."""
         output_type = output_types.OutputType(kind, wrap=True)
-        return streams.AsyncParseStream(
-            output_type,
-            self._astream_chat(_openai(messages, output_type.request_params, params, stream=True), model),
-        )
-
-    @overload
-    def choose(
-        self, messages: Messages, options: type[S], *, model: str | None = None, **params: Unpack[ChatParams]
-    ) -> S: ...
+        request = _openai(messages, output_type.request_params, params, stream=True)
+        return streams.AsyncParseStream(output_type, self._astream_chat(request, model))
 
     @overload
     def choose(
         self,
         messages: Messages,
-        options: Sequence[S],
+        options: type[S] | Sequence[S],
         *,
         model: str | None = None,
         **params: Unpack[ChatParams],
@@ -353,19 +316,14 @@ class OpenAIStructuredMethods(ChatStreams):
         """
         chosen = choices.Choices(options)
         output_type = output_types.OutputType(chosen.literal, wrap=True)
-        reply = self._run(_openai(messages, output_type.request_params, params, stream=False), model)
+        reply = self._run(_openai(messages, output_type.request_params, params), model)
         return chosen.named(output_type.read(reply).value)
-
-    @overload
-    async def achoose(
-        self, messages: Messages, options: type[S], *, model: str | None = None, **params: Unpack[ChatParams]
-    ) -> S: ...
 
     @overload
     async def achoose(
         self,
         messages: Messages,
-        options: Sequence[S],
+        options: type[S] | Sequence[S],
         *,
         model: str | None = None,
         **params: Unpack[ChatParams],
@@ -392,19 +350,19 @@ class OpenAIStructuredMethods(ChatStreams):
         """Async version of `choose`."""
         chosen = choices.Choices(options)
         output_type = output_types.OutputType(chosen.literal, wrap=True)
-        reply = await self._arun(_openai(messages, output_type.request_params, params, stream=False), model)
+        reply = await self._arun(_openai(messages, output_type.request_params, params), model)
         return chosen.named(output_type.read(reply).value)
 
 
 def _vllm(
-    messages: Messages, request_params: Params, params: Params, *, stream: bool
+    messages: Messages, request_params: Params, params: Params, *, stream: bool = False
 ) -> ModelRequest[ChatCompletion]:
     params, found = _collected(params)
     return requests.vllm_request(messages, {**params, **request_params}, stream=stream, found=found)
 
 
 def _openai(
-    messages: Messages, request_params: Params, params: Params, *, stream: bool
+    messages: Messages, request_params: Params, params: Params, *, stream: bool = False
 ) -> ModelRequest[ChatCompletion]:
     params, found = _collected(params)
     return requests.openai_request(messages, {**params, **request_params}, stream=stream, found=found)
