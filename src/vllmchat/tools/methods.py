@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vllmchat.chat.messages import Messages
-    from vllmchat.chat.params import ChatParams, CommonChatParams, VLLMChatParams
+    from vllmchat.chat.params import ChatParams, VLLMChatParams
     from vllmchat.chat.protocols import Provider
     from vllmchat.tools import run as runs, stream as streams
     from vllmchat.tools.flow import OnToolError, ToolRun
@@ -53,14 +53,8 @@ class ToolMethods(ProviderBase):
             MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
-        return runs.run_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return runs.drive(_provider(self), run)
 
     async def arun_tools(
         self,
@@ -76,14 +70,8 @@ class ToolMethods(ProviderBase):
         The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
         Cancelling the run cancels async functions and waits for functions in threads.
         """
-        return await runs.arun_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return await runs.adrive(_provider(self), run)
 
     def stream_run_tools(
         self,
@@ -112,14 +100,8 @@ class ToolMethods(ProviderBase):
             InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
                 stream.
         """
-        return streams.stream_run_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return streams.ToolRunStream(run, _provider(self))
 
     def astream_run_tools(
         self,
@@ -131,14 +113,8 @@ class ToolMethods(ProviderBase):
         **params: Unpack[VLLMChatParams],
     ) -> AsyncToolRunStream:
         """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-        return streams.astream_run_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return streams.AsyncToolRunStream(run, _provider(self))
 
 
 class OpenAIToolMethods(ProviderBase):
@@ -173,14 +149,8 @@ class OpenAIToolMethods(ProviderBase):
             MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
             VLLMChatError: A reply failed; see `chat`.
         """
-        return runs.run_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return runs.drive(_provider(self), run)
 
     async def arun_tools(
         self,
@@ -196,14 +166,8 @@ class OpenAIToolMethods(ProviderBase):
         The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
         Cancelling the run cancels async functions and waits for functions in threads.
         """
-        return await runs.arun_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return await runs.adrive(_provider(self), run)
 
     def stream_run_tools(
         self,
@@ -232,14 +196,8 @@ class OpenAIToolMethods(ProviderBase):
             InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the
                 stream.
         """
-        return streams.stream_run_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return streams.ToolRunStream(run, _provider(self))
 
     def astream_run_tools(
         self,
@@ -251,21 +209,9 @@ class OpenAIToolMethods(ProviderBase):
         **params: Unpack[ChatParams],
     ) -> AsyncToolRunStream:
         """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-        return streams.astream_run_tools(
-            _provider(self),
-            messages,
-            model=model,
-            max_turns=max_turns,
-            on_tool_error=on_tool_error,
-            **_common(params),
-        )
+        run = runs.Run(messages, model, max_turns, on_tool_error, params)
+        return streams.AsyncToolRunStream(run, _provider(self))
 
 
 def _provider(provider: ProviderBase) -> Provider:
     return cast("Provider", provider)  # classes that inherit these methods also have those of the protocol
-
-
-def _common(params: VLLMChatParams | ChatParams) -> CommonChatParams:
-    return cast(
-        "CommonChatParams", params
-    )  # they are passed to the provider's own methods, which accept more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -13,6 +14,7 @@ from vllmchat.tools.flow import (
     MAX_TURNS,
     Execute,
     Outcome,
+    Report,
     Request,
     Toolbox,
     check_run,
@@ -23,7 +25,7 @@ from vllmchat.tools.flow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from typing_extensions import Unpack
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Message, Messages
     from vllmchat.chat.params import CommonChatParams
     from vllmchat.chat.protocols import AsyncProvider, SyncProvider
-    from vllmchat.tools.flow import Action, Answer, OnToolError, RunFlow, Step, ToolRun
+    from vllmchat.tools.flow import Action, Answer, OnToolError, RunFlow, Step, ToolResult, ToolRun
 
 
 def run_tools(
@@ -64,15 +66,7 @@ def run_tools(
         MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
         VLLMChatError: A reply failed; see `VLLMProvider.chat`.
     """
-    run = Run(messages, max_turns, on_tool_error, params)
-    run.tools.check_blocking(on_tool_error)
-    step = run.begin()
-    while step is not None:
-        if isinstance(step, Request):
-            step = run.go_on(provider.chat(step.messages, model=model, **run.params(step)))
-        else:
-            step = run.go_on(call_all(step.actions) if isinstance(step, Execute) else None)
-    return run.result
+    return drive(provider, Run(messages, model, max_turns, on_tool_error, params))
 
 
 async def arun_tools(
@@ -89,53 +83,69 @@ async def arun_tools(
     The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
     Cancelling the run cancels async functions and waits for functions in threads.
     """
-    run = Run(messages, max_turns, on_tool_error, params)
-    step = run.begin()
-    while step is not None:
-        if isinstance(step, Request):
-            step = run.go_on(await provider.achat(step.messages, model=model, **run.params(step)))
-        else:
-            step = run.go_on(await acall_all(step.actions) if isinstance(step, Execute) else None)
-    return run.result
+    return await adrive(provider, Run(messages, model, max_turns, on_tool_error, params))
 
 
 class Run:
     """Drives a flow.
 
+    Args:
+        messages: The conversation so far.
+        model: The model for all replies.
+        max_turns: Maximum number of replies.
+        on_tool_error: Called if a function raises.
+        params: The parameters of each reply.
+
+    Raises:
+        InvalidRequestError: An argument is invalid.
+
     Attributes:
+        model: The model for all replies.
         history: The conversation so far.
-        tools: The functions.
+        step: The current step; None before the first and after the last one.
+        reported: The results of tools that were not yielded yet, for streams.
     """
 
     def __init__(
         self,
         messages: Messages,
+        model: str | None,
         max_turns: int,
         on_tool_error: OnToolError | None,
-        params: CommonChatParams,
+        params: Mapping[str, object],
     ) -> None:
         check_run(max_turns, params)
-        self.tools = Toolbox(params.get("tools"))
+        self.model = model
+        self._tools = Toolbox(params.get("tools"))
+        self._on_tool_error = on_tool_error
         self.history: list[Message | ChatMessage] = history_of(messages)
-        sent = {**params, "tools": self.tools.definitions}
+        sent = {**params, "tools": self._tools.definitions}
         self._first = cast("CommonChatParams", first_turn_params(sent))
         self._later = cast("CommonChatParams", later_turn_params(sent))
         self._flow: RunFlow = run_flow(
-            self.history, self.tools, max_turns=max_turns, on_tool_error=on_tool_error
+            self.history, self._tools, max_turns=max_turns, on_tool_error=on_tool_error
         )
         self._result: ToolRun | None = None
+        self.step: Step | None = None
+        self.reported: deque[ToolResult] = deque()
 
-    def begin(self) -> Step | None:
-        """Starts the flow and returns the first step."""
-        return next(self._flow)
+    def check_sync(self) -> None:
+        """Checks that neither the functions nor the hook are async.
 
-    def go_on(self, answer: Answer) -> Step | None:
-        """Sends the result of the last step and returns the next step, or None at the end."""
+        Raises:
+            InvalidRequestError: One of them is.
+        """
+        self._tools.check_blocking(self._on_tool_error)
+
+    def advance(self, answer: Answer = None) -> Step | None:
+        """Sends the result of the last step, if there is one, and returns the next step, or None at the end."""
         try:
-            return self._flow.send(answer)
+            self.step = self._flow.send(answer)
         except StopIteration as stop:
-            self._result = stop.value
-            return None
+            self._result, self.step = stop.value, None
+        if isinstance(self.step, Report):
+            self.reported.extend(self.step.results)
+        return self.step
 
     def params(self, step: Request) -> CommonChatParams:
         """Returns the parameters of a request."""
@@ -144,6 +154,7 @@ class Run:
     def close(self) -> None:
         """Ends the flow."""
         self._flow.close()
+        self.reported.clear()
 
     @property
     def result(self) -> ToolRun:
@@ -155,6 +166,29 @@ class Run:
         if self._result is None:
             raise StreamError("this run was closed or failed before it was complete")
         return self._result
+
+
+def drive(provider: SyncProvider, run: Run) -> ToolRun:
+    """Does the steps of a run (sync)."""
+    run.check_sync()
+    step = run.advance()
+    while step is not None:
+        if isinstance(step, Request):
+            step = run.advance(provider.chat(step.messages, model=run.model, **run.params(step)))
+        else:
+            step = run.advance(call_all(step.actions) if isinstance(step, Execute) else None)
+    return run.result
+
+
+async def adrive(provider: AsyncProvider, run: Run) -> ToolRun:
+    """Does the steps of a run (async)."""
+    step = run.advance()
+    while step is not None:
+        if isinstance(step, Request):
+            step = run.advance(await provider.achat(step.messages, model=run.model, **run.params(step)))
+        else:
+            step = run.advance(await acall_all(step.actions) if isinstance(step, Execute) else None)
+    return run.result
 
 
 # Calling functions

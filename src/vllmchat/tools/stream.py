@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
-from vllmchat.tools.flow import MAX_TURNS, Execute, Report, Request, RunEvent
+from vllmchat.tools.flow import MAX_TURNS, Execute, Request, RunEvent
 from vllmchat.tools.run import Run, acall_all, call_all
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Message, Messages
     from vllmchat.chat.params import CommonChatParams
     from vllmchat.chat.protocols import AsyncChunks, AsyncProvider, SyncChunks, SyncProvider
-    from vllmchat.tools.flow import Answer, OnToolError, Step, ToolRun
+    from vllmchat.tools.flow import Answer, OnToolError, ToolRun
 
 
 def stream_run_tools(
@@ -39,9 +38,7 @@ def stream_run_tools(
     Raises:
         InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the stream.
     """
-    run = Run(messages, max_turns, on_tool_error, params)
-    run.tools.check_blocking(on_tool_error)
-    return ToolRunStream(run, provider, model)
+    return ToolRunStream(Run(messages, model, max_turns, on_tool_error, params), provider)
 
 
 def astream_run_tools(
@@ -54,7 +51,7 @@ def astream_run_tools(
     **params: Unpack[CommonChatParams],
 ) -> AsyncToolRunStream:
     """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
-    return AsyncToolRunStream(Run(messages, max_turns, on_tool_error, params), provider, model)
+    return AsyncToolRunStream(Run(messages, model, max_turns, on_tool_error, params), provider)
 
 
 class ToolRunStream(Iterator[RunEvent]):
@@ -74,15 +71,13 @@ class ToolRunStream(Iterator[RunEvent]):
         VLLMChatError: A reply failed; see `ChatStream`.
     """
 
-    def __init__(self, run: Run, provider: SyncProvider, model: str | None) -> None:
+    def __init__(self, run: Run, provider: SyncProvider) -> None:
+        run.check_sync()
         self._run = run
         self._provider = provider
-        self._model = model
-        self._step: Step | None = None
-        self._begun = self._closed = False
+        self._closed = False
         self._stream: SyncChunks | None = None
         self._events: Iterator[Event] | None = None
-        self._results: deque[RunEvent] = deque()
 
     @property
     def messages(self) -> list[Message | ChatMessage]:
@@ -101,35 +96,29 @@ class ToolRunStream(Iterator[RunEvent]):
 
     def _next(self) -> RunEvent:
         while not self._closed:
-            if self._results:
-                return self._results.popleft()
+            if self._run.reported:
+                return self._run.reported.popleft()
             if self._events is not None:
                 event = next(self._events, None)
                 if event is not None:
                     return event
-            self._go_on()
+            self._advance()
         raise StopIteration
 
-    def _go_on(self) -> None:
-        """Starts the next step."""
-        if not self._begun:
-            self._begun = True
-            self._step = self._run.begin()
-        else:
-            self._step = self._run.go_on(self._came())
-        step = self._step
+    def _advance(self) -> None:
+        """Completes the last step and starts the next one."""
+        step = self._run.advance(self._complete_step())
         if isinstance(step, Request):
-            self._stream = self._provider.stream(step.messages, model=self._model, **self._run.params(step))
+            self._stream = self._provider.stream(
+                step.messages, model=self._run.model, **self._run.params(step)
+            )
             self._events = self._stream.events()
-        elif isinstance(step, Report):
-            self._results.extend(step.results)
-        elif step is None:
-            self._closed = True
+        self._closed = step is None
 
-    def _came(self) -> Answer:
-        """Completes the last step and returns its result."""
-        if isinstance(self._step, Execute):
-            return call_all(self._step.actions)
+    def _complete_step(self) -> Answer:
+        """Returns the result of the last step."""
+        if isinstance(self._run.step, Execute):
+            return call_all(self._run.step.actions)
         stream, self._stream, self._events = self._stream, None, None
         if stream is None:
             return None
@@ -149,7 +138,6 @@ class ToolRunStream(Iterator[RunEvent]):
     def close(self) -> None:
         """Ends the run. The server stops generating, and no more tools are called."""
         self._closed = True
-        self._results.clear()
         self._run.close()
         if self._stream is not None:
             self._stream.close()
@@ -180,15 +168,12 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
         VLLMChatError: A reply failed; see `ChatStream`.
     """
 
-    def __init__(self, run: Run, provider: AsyncProvider, model: str | None) -> None:
+    def __init__(self, run: Run, provider: AsyncProvider) -> None:
         self._run = run
         self._provider = provider
-        self._model = model
-        self._step: Step | None = None
-        self._begun = self._closed = False
+        self._closed = False
         self._stream: AsyncChunks | None = None
         self._events: AsyncIterator[Event] | None = None
-        self._results: deque[RunEvent] = deque()
 
     @property
     def messages(self) -> list[Message | ChatMessage]:
@@ -207,35 +192,29 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
 
     async def _next(self) -> RunEvent:
         while not self._closed:
-            if self._results:
-                return self._results.popleft()
+            if self._run.reported:
+                return self._run.reported.popleft()
             if self._events is not None:
                 event = await anext(self._events, None)
                 if event is not None:
                     return event
-            await self._go_on()
+            await self._advance()
         raise StopAsyncIteration
 
-    async def _go_on(self) -> None:
-        """Starts the next step."""
-        if not self._begun:
-            self._begun = True
-            self._step = self._run.begin()
-        else:
-            self._step = self._run.go_on(await self._came())
-        step = self._step
+    async def _advance(self) -> None:
+        """Completes the last step and starts the next one."""
+        step = self._run.advance(await self._complete_step())
         if isinstance(step, Request):
-            self._stream = self._provider.astream(step.messages, model=self._model, **self._run.params(step))
+            self._stream = self._provider.astream(
+                step.messages, model=self._run.model, **self._run.params(step)
+            )
             self._events = self._stream.events()
-        elif isinstance(step, Report):
-            self._results.extend(step.results)
-        elif step is None:
-            self._closed = True
+        self._closed = step is None
 
-    async def _came(self) -> Answer:
-        """Completes the last step and returns its result."""
-        if isinstance(self._step, Execute):
-            return await acall_all(self._step.actions)
+    async def _complete_step(self) -> Answer:
+        """Returns the result of the last step."""
+        if isinstance(self._run.step, Execute):
+            return await acall_all(self._run.step.actions)
         stream, self._stream, self._events = self._stream, None, None
         if stream is None:
             return None
@@ -255,7 +234,6 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
     async def aclose(self) -> None:
         """Ends the run. The server stops generating, and no more tools are called."""
         self._closed = True
-        self._results.clear()
         self._run.close()
         leave = getattr(self._events, "aclose", None)
         if leave is not None:  # async generators would otherwise stay open
