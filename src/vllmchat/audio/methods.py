@@ -52,13 +52,13 @@ class AudioMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a transcription.
         """
-        return self._run(requests.transcribe_upload(file, params).read(), model)
+        return self._run(requests.upload("transcribe", file, params).read(), model)
 
     async def atranscribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranscribeParams]
     ) -> Transcription:
         """Async version of `transcribe`."""
-        return await self._arun(await requests.transcribe_upload(file, params).aread(), model)
+        return await self._arun(await requests.upload("transcribe", file, params).aread(), model)
 
     def translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
@@ -78,13 +78,13 @@ class AudioMethods(ProviderBase):
             APIConnectionError: No response arrived.
             ResponseError: The response is not a translation.
         """
-        return self._run(requests.translate_upload(file, params).read(), model)
+        return self._run(requests.upload("translate", file, params).read(), model)
 
     async def atranslate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[TranslateParams]
     ) -> Transcription:
         """Async version of `translate`."""
-        return await self._arun(await requests.translate_upload(file, params).aread(), model)
+        return await self._arun(await requests.upload("translate", file, params).aread(), model)
 
     def stream_transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
@@ -102,13 +102,13 @@ class AudioMethods(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
-        return self._stream_audio(requests.stream_transcribe_upload(file, params), model)
+        return self._stream_audio(requests.upload("stream_transcribe", file, params), model)
 
     def astream_transcribe(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranscribeParams]
     ) -> AsyncTranscriptionStream:
         """Async version of `stream_transcribe`."""
-        return self._astream_audio(requests.stream_transcribe_upload(file, params), model)
+        return self._astream_audio(requests.upload("stream_transcribe", file, params), model)
 
     def stream_translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
@@ -126,13 +126,13 @@ class AudioMethods(ProviderBase):
         Raises:
             InvalidRequestError: A parameter is wrong. All other errors are raised by the stream.
         """
-        return self._stream_audio(requests.stream_translate_upload(file, params), model)
+        return self._stream_audio(requests.upload("stream_translate", file, params), model)
 
     def astream_translate(
         self, file: AudioFile, *, model: str | None = None, **params: Unpack[StreamTranslateParams]
     ) -> AsyncTranscriptionStream:
         """Async version of `stream_translate`."""
-        return self._astream_audio(requests.stream_translate_upload(file, params), model)
+        return self._astream_audio(requests.upload("stream_translate", file, params), model)
 
     def _stream_audio(self, upload: Upload, model: str | None) -> TranscriptionStream:
         return streams.TranscriptionStream(

@@ -77,49 +77,20 @@ _NEEDS: Final = (
     "vLLM 0.9.2)."
 )
 
-_TRANSCRIBE: Final = "/audio/transcriptions"
-_TRANSLATE: Final = "/audio/translations"
 
+def upload(method: str, file: AudioFile, params: Mapping[str, object]) -> Upload:
+    """The upload of a transcription or a translation.
 
-def transcribe_upload(file: AudioFile, params: TranscribeParams) -> Upload:
-    """The upload of a transcription.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _upload(_TRANSCRIBE, file, params, _TRANSCRIPTIONS, stream=False)
-
-
-def stream_transcribe_upload(file: AudioFile, params: StreamTranscribeParams) -> Upload:
-    """The upload of a streamed transcription.
+    Args:
+        method: The name of the method, a key of `_METHODS`.
+        file: The file.
+        params: The keyword arguments of the call.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
-    return _upload(_TRANSCRIBE, file, params, _TRANSCRIPTION_STREAMS, stream=True)
-
-
-def translate_upload(file: AudioFile, params: TranslateParams) -> Upload:
-    """The upload of a translation.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _upload(_TRANSLATE, file, params, _TRANSLATIONS, stream=False)
-
-
-def stream_translate_upload(file: AudioFile, params: StreamTranslateParams) -> Upload:
-    """The upload of a streamed translation.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _upload(_TRANSLATE, file, params, _TRANSLATION_STREAMS, stream=True)
-
-
-def _upload(
-    path: str, file: AudioFile, params: Mapping[str, object], validator: Validator, *, stream: bool
-) -> Upload:
+    path, validator = _METHODS[method]
+    stream = method.startswith("stream_")
     checked_file, found = check_file(file)
     return Upload(path, checked_file, check_request(found, validator.check, params, stream=stream), stream)
 
@@ -158,50 +129,44 @@ def _in_brackets(fields: dict[str, object]) -> None:
 
 _BEAM: Final = {name: _beam_only(name) for name in ("n", "length_penalty", "include_stop_str_in_output")}
 
-_ONLY_WHOLE: Final = {
+_WHOLE_ONLY: Final = {
     "response_format": ("is not for streams, which return plain text.", "Leave it out."),
     "timestamp_granularities": ("is not for streams, which are text.", "Leave it out."),
-    "use_beam_search": ("is not for streams.", "Leave it out."),
-    "n": ("is not for streams.", "Leave it out."),
-    "length_penalty": ("is not for streams.", "Leave it out."),
-    "include_stop_str_in_output": ("is not for streams.", "Leave it out."),
+    **dict.fromkeys(("use_beam_search", *_BEAM), ("is not for streams.", "Leave it out.")),
 }
-_ONLY_STREAMS: Final = {
-    "stream_include_usage": ("is only for streams.", "Leave it out."),
-    "stream_continuous_usage_stats": ("is only for streams.", "Leave it out."),
-}
+_STREAMED_ONLY: Final = dict.fromkeys(
+    ("stream_include_usage", "stream_continuous_usage_stats"), ("is only for streams.", "Leave it out.")
+)
+_STREAM_RULES: Final = {"stream_continuous_usage_stats": _continuous}
+
+_TRANSCRIBE: Final = "/audio/transcriptions"
+_TRANSLATE: Final = "/audio/translations"
 
 
-def _validator(
-    method: str,
+def _method(
+    path: str,
+    name: str,
     params: type,
+    rules: Mapping[str, CrossFieldRule],
     own: Mapping[str, Explanation],
-    cross_field_rules: Mapping[str, CrossFieldRule],
-) -> Validator:
-    return Validator(f"VLLMProvider.{method}", params, cross_field_rules, own=own, finish=_in_brackets)
+) -> tuple[str, Validator]:
+    return path, Validator(f"VLLMProvider.{name}", params, rules, own=own, finish=_in_brackets)
 
 
-_TRANSCRIPTIONS: Final = _validator(
-    "transcribe",
-    TranscribeParams,
-    _ONLY_STREAMS,
-    {**_BEAM, "timestamp_granularities": _granularities},
-)
-_TRANSLATIONS: Final = _validator(
-    "translate",
-    TranslateParams,
-    _ONLY_STREAMS,
-    _BEAM,
-)
-_TRANSCRIPTION_STREAMS: Final = _validator(
-    "stream_transcribe",
-    StreamTranscribeParams,
-    _ONLY_WHOLE,
-    {"stream_continuous_usage_stats": _continuous},
-)
-_TRANSLATION_STREAMS: Final = _validator(
-    "stream_translate",
-    StreamTranslateParams,
-    _ONLY_WHOLE,
-    {"stream_continuous_usage_stats": _continuous},
-)
+_METHODS: Final = {
+    "transcribe": _method(
+        _TRANSCRIBE,
+        "transcribe",
+        TranscribeParams,
+        {**_BEAM, "timestamp_granularities": _granularities},
+        _STREAMED_ONLY,
+    ),
+    "translate": _method(_TRANSLATE, "translate", TranslateParams, _BEAM, _STREAMED_ONLY),
+    "stream_transcribe": _method(
+        _TRANSCRIBE, "stream_transcribe", StreamTranscribeParams, _STREAM_RULES, _WHOLE_ONLY
+    ),
+    "stream_translate": _method(
+        _TRANSLATE, "stream_translate", StreamTranslateParams, _STREAM_RULES, _WHOLE_ONLY
+    ),
+}
+"""The route and the parameters of each method."""

@@ -38,17 +38,17 @@ class _TranscriptionAccumulator:
     def reply(self, *, request_id: str | None, ended: bool) -> Transcription:
         ensure_built(AudioUsage)
         ensure_built(Transcription)
-        usage = self._usage.model_dump(include=_TOLD) if self._usage is not None else None
+        usage = self._usage.model_dump(include=_TOKEN_COUNTS) if self._usage is not None else None
         transcription = Transcription.model_validate({"text": "".join(self._pieces), "usage": usage})
         set_request_id(transcription, request_id)
         return transcription
 
 
-_TOLD = {"prompt_tokens", "completion_tokens", "total_tokens"}
+_TOKEN_COUNTS = {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
 class TranscriptionStream(EventStream["TranscriptionChunk", "Transcription"]):
-    """The chunks of a transcription or translation as they arrive; sync.
+    """Streams the chunks of a transcription or translation (sync).
 
     Iterate over it once. As a context manager it always closes, even if you leave early, and the server stops
     generating:
@@ -58,7 +58,7 @@ class TranscriptionStream(EventStream["TranscriptionChunk", "Transcription"]):
                 print(chunk.text, end="", flush=True)
         print(stream.transcription.usage)
 
-    The file is read and sent when the stream is first iterated over or entered. It must stay in one thread.
+    The file is read and sent when you iterate over it or enter it. Use it from one thread only.
 
     Raises:
         InvalidRequestError: The file cannot be read.
@@ -67,17 +67,17 @@ class TranscriptionStream(EventStream["TranscriptionChunk", "Transcription"]):
         StreamInterruptedError: The connection ended before the end was marked by `[DONE]` or the final usage.
         ResponseError: The stream contained something other than chunks.
 
-    All but the first have what had arrived in `partial`.
+    All but the first have what had arrived as `partial`.
     """
 
     @property
     def transcription(self) -> Transcription:
-        """The text handed out so far."""
+        """The transcription so far, from the chunks already yielded."""
         return self._reader.reply()
 
 
 class AsyncTranscriptionStream(AsyncEventStream["TranscriptionChunk", "Transcription"]):
-    """The chunks of a transcription or translation as they arrive; async.
+    """Streams the chunks of a transcription or translation (async).
 
     Iterate over it once. As a context manager it always closes, even if you leave early, and the server stops
     generating:
@@ -87,7 +87,7 @@ class AsyncTranscriptionStream(AsyncEventStream["TranscriptionChunk", "Transcrip
                 print(chunk.text, end="", flush=True)
         print(stream.transcription.usage)
 
-    The file is read, in a thread, and sent when the stream is first iterated over or entered.
+    The file is read, in a thread, and sent when you iterate over it or enter it.
 
     Raises:
         InvalidRequestError: The file cannot be read.
@@ -96,10 +96,10 @@ class AsyncTranscriptionStream(AsyncEventStream["TranscriptionChunk", "Transcrip
         StreamInterruptedError: The connection ended before the end was marked by `[DONE]` or the final usage.
         ResponseError: The stream contained something other than chunks.
 
-    All but the first have what had arrived in `partial`.
+    All but the first have what had arrived as `partial`.
     """
 
     @property
     def transcription(self) -> Transcription:
-        """The text handed out so far."""
+        """The transcription so far, from the chunks already yielded."""
         return self._reader.reply()
