@@ -7,14 +7,18 @@ from typing import Any, Generic, TypeVar
 from pydantic import Field
 
 from vllmchat.http.call import Response
+from vllmchat.pooling.binary import is_packed, read_packed
+from vllmchat.pooling.vector import Packing
 from vllmchat.wire.decode import (
     Answer,
     LenientInt,
     LenientList,
     LenientStr,
     WireModel,
+    ensure_built,
     read_answer,
     sort_by_index,
+    with_request_id,
 )
 from vllmchat.wire.usage import Usage
 
@@ -60,5 +64,31 @@ def read_list(
         ResponseError: The body is not JSON or does not match the model, or the number of results is wrong.
     """
     answer = read_answer(model, reply, what, required_key="data", context=context)
+    sort_by_index(answer.data, expected, what, reply)
+    return answer
+
+
+def read_numbers(
+    model: type[L], key: str, reply: Response, what: str, *, packing: Packing, expected: int | None
+) -> L:
+    """Decodes a response with numbers for each input, as JSON or packed; see `read_list`.
+
+    Args:
+        model: The model to make of it.
+        key: The field of a result that has the numbers.
+        reply: The response.
+        what: What it should be, with its article, for the error message.
+        packing: How the numbers are packed.
+        expected: The expected number of results; None if unknown.
+
+    Raises:
+        ResponseError: The body does not match the model, or the number of results is wrong.
+    """
+    if not is_packed(reply):
+        return read_list(model, reply, what, expected=expected, context=packing)
+    chunks, fields = read_packed(reply, packing, expected, what)
+    ensure_built(model)
+    data = [{"index": each.index, key: each.data} for each in chunks]
+    answer = with_request_id(model.model_validate({**fields, "data": data}), reply)
     sort_by_index(answer.data, expected, what, reply)
     return answer

@@ -7,27 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import ModelRequest
-from vllmchat.http.call import Response
-from vllmchat.pooling.answer import ListAnswer, read_list
-from vllmchat.pooling.binary import (
-    check_count,
-    is_packed,
-    packing_needs_bytes,
-    read_packed,
-    settle_packing,
-    wanted_format,
-)
+from vllmchat.pooling.answer import ListAnswer, read_numbers
+from vllmchat.pooling.binary import check_count, packing_needs_bytes, settle_packing, wanted_format
 from vllmchat.pooling.inputs import Validators, check_input
 from vllmchat.pooling.params import EmbedParams, EmbedTextParams
-from vllmchat.pooling.vector import Packing, Vector, stacked
-from vllmchat.wire.decode import (
-    LenientInt,
-    LenientStr,
-    WireModel,
-    ensure_built,
-    sort_by_index,
-    with_request_id,
-)
+from vllmchat.pooling.vector import Vector, stacked
+from vllmchat.wire.decode import LenientInt, LenientStr, WireModel
 
 if TYPE_CHECKING:
     import numpy
@@ -100,17 +85,6 @@ def embed_request(inputs: "Inputs", params: EmbedParams) -> ModelRequest[Embeddi
     found = [*subject.problems, *check_count(form, subject.count, "Use bytes_only or base64.")]
     checked = check_request(found, _VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
-    read = partial(_read, packing=packing, expected=subject.expected_count(checked))
+    expected = subject.expected_count(checked)
+    read = partial(read_numbers, Embeddings, "embedding", what=_WHAT, packing=packing, expected=expected)
     return ModelRequest("/embeddings", subject.fields, checked, read, route_hint=_NEEDS)
-
-
-def _read(reply: Response, *, packing: Packing, expected: int | None) -> Embeddings:
-    if not is_packed(reply):
-        return read_list(Embeddings, reply, _WHAT, expected=expected, context=packing)
-    chunks, fields = read_packed(reply, packing, expected, _WHAT)
-    ensure_built(Embedding)
-    ensure_built(Embeddings)
-    data = [Embedding.model_validate({"index": each.index, "embedding": each.data}) for each in chunks]
-    answer = with_request_id(Embeddings.model_validate({**fields, "data": data}), reply)
-    sort_by_index(answer.data, expected, _WHAT, reply)
-    return answer

@@ -100,6 +100,11 @@ class Validators:
         return self._made[kind]
 
 
+RENAMED: Final[Mapping[str, Explanation]] = dict.fromkeys(
+    ("softmax", "activation"), ("was removed in vLLM 0.16.", "Write use_activation=... instead.")
+)
+"""The older names of `use_activation`."""
+
 _FOR_CONVERSATIONS: Final = (
     "is only for conversations, which go through a chat template; this input is not a conversation.",
     None,

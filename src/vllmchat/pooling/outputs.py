@@ -9,27 +9,12 @@ from pydantic import Field
 
 from vllmchat.checking.validator import check_request
 from vllmchat.client.request import ModelRequest
-from vllmchat.http.call import Response
-from vllmchat.pooling.answer import ListAnswer, read_list
-from vllmchat.pooling.binary import (
-    check_count,
-    is_packed,
-    packing_needs_bytes,
-    read_packed,
-    settle_packing,
-    wanted_format,
-)
-from vllmchat.pooling.inputs import Validators, check_input
+from vllmchat.pooling.answer import ListAnswer, read_list, read_numbers
+from vllmchat.pooling.binary import check_count, packing_needs_bytes, settle_packing, wanted_format
+from vllmchat.pooling.inputs import RENAMED, Validators, check_input
 from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
-from vllmchat.pooling.vector import Packing, Vector, stacked
-from vllmchat.wire.decode import (
-    LenientInt,
-    LenientStr,
-    WireModel,
-    ensure_built,
-    sort_by_index,
-    with_request_id,
-)
+from vllmchat.pooling.vector import Vector, stacked
+from vllmchat.wire.decode import LenientInt, LenientStr, WireModel
 
 if TYPE_CHECKING:
     import numpy
@@ -104,8 +89,7 @@ _POOL_VALIDATORS: Final = Validators(
     {
         "dimensions": ("is not accepted here.", "Call .embed(...) instead."),
         "normalize": ("was removed in vLLM 0.26.", "Write use_activation=... instead."),
-        "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
-        "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
+        **RENAMED,
     },
 )
 
@@ -118,10 +102,7 @@ _CLASSIFY_VALIDATORS: Final = Validators(
     "classify",
     ClassifyParams,
     ClassifyTextParams,
-    own={
-        "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
-        "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
-    },
+    own=RENAMED,
 )
 
 
@@ -137,7 +118,8 @@ def pool_request(inputs: "Inputs", params: PoolParams) -> ModelRequest[PoolingOu
     found = [*subject.problems, *check_count(form, subject.count, hint)]
     checked = check_request(found, _POOL_VALIDATORS.of(subject).check, params)
     packing = settle_packing(checked.fields, form)
-    read = partial(_read_pooled, packing=packing, expected=subject.expected_count(checked))
+    expected = subject.expected_count(checked)
+    read = partial(read_numbers, PoolingOutputs, "data", what=_POOLED, packing=packing, expected=expected)
     return ModelRequest("/pooling", subject.fields, checked, read, outside_v1=True, route_hint=_POOL_NEEDS)
 
 
@@ -149,22 +131,8 @@ def classify_request(inputs: "Inputs", params: ClassifyParams) -> ModelRequest[C
     """
     subject = check_input(inputs, batches=False)
     checked = check_request(subject.problems, _CLASSIFY_VALIDATORS.of(subject).check, params)
-    read = partial(_read_classes, expected=subject.expected_count(checked))
+    expected = subject.expected_count(checked)
+    read = partial(read_list, Classifications, what=_CLASSES, expected=expected)
     return ModelRequest(
         "/classify", subject.fields, checked, read, outside_v1=True, route_hint=_CLASSIFY_NEEDS
     )
-
-
-def _read_pooled(reply: Response, *, packing: Packing, expected: int | None) -> PoolingOutputs:
-    if not is_packed(reply):
-        return read_list(PoolingOutputs, reply, _POOLED, expected=expected, context=packing)
-    chunks, fields = read_packed(reply, packing, expected, _POOLED)
-    ensure_built(PoolingOutputs)
-    data = [{"index": each.index, "data": each.data} for each in chunks]
-    answer = with_request_id(PoolingOutputs.model_validate({**fields, "data": data}), reply)
-    sort_by_index(answer.data, expected, _POOLED, reply)
-    return answer
-
-
-def _read_classes(reply: Response, *, expected: int | None) -> Classifications:
-    return read_list(Classifications, reply, _CLASSES, expected=expected)

@@ -12,11 +12,11 @@ from typing_extensions import TypedDict
 
 from vllmchat.chat.content import ContentPart
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name, wrong_type
-from vllmchat.checking.validator import CheckedParams, Explanation, Validator, check_request
+from vllmchat.checking.validator import CheckedParams, Validator, check_request
 from vllmchat.client.request import ModelRequest
 from vllmchat.errors import Problem
-from vllmchat.http.call import Response
 from vllmchat.pooling.answer import ListAnswer, read_list
+from vllmchat.pooling.inputs import RENAMED
 from vllmchat.pooling.params import RerankParams, ScoreParams
 from vllmchat.wire.decode import (
     Answer,
@@ -130,12 +130,8 @@ _NEEDS: Final = (
 )
 _MOST_PROBLEMS: Final = 5
 
-_RENAMED: Final[dict[str, Explanation]] = {
-    "softmax": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
-    "activation": ("was removed in vLLM 0.16.", "Write use_activation=... instead."),
-}
-_SCORE: Final = Validator("VLLMProvider.score", ScoreParams, own=_RENAMED)
-_RERANK: Final = Validator("VLLMProvider.rerank", RerankParams, own=_RENAMED)
+_SCORE: Final = Validator("VLLMProvider.score", ScoreParams, own=RENAMED)
+_RERANK: Final = Validator("VLLMProvider.rerank", RerankParams, own=RENAMED)
 
 
 def score_request(
@@ -155,9 +151,8 @@ def score_request(
     # The names that all versions know.
     subject = {"text_1": left.value, "text_2": right.value}
     expected = _unless_replaced(right.count, checked, ("text_1", "text_2"))
-    return ModelRequest(
-        "/score", subject, checked, partial(_read_scores, expected=expected), route_hint=_NEEDS
-    )
+    read = partial(read_list, Scores, what=_SCORES, expected=expected)
+    return ModelRequest("/score", subject, checked, read, route_hint=_NEEDS)
 
 
 def rerank_request(
@@ -175,9 +170,9 @@ def rerank_request(
     else:
         found = [*found, *_check(documents, "documents").problems]
     checked = check_request(found, _RERANK.check, params)
-    return ModelRequest(
-        "/rerank", {"query": query, "documents": several}, checked, _read_ranking, route_hint=_NEEDS
-    )
+    read = partial(read_answer, Ranking, what=_RANKING, required_key="results")
+    subject = {"query": query, "documents": several}
+    return ModelRequest("/rerank", subject, checked, read, route_hint=_NEEDS)
 
 
 def _unless_replaced(count: int, checked: CheckedParams, names: Sequence[str]) -> int | None:
@@ -224,11 +219,3 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
         rule = f"must be a list of parts, not {type_name(content)}."
         return [Problem(f"{path}.content", format_value(content), rule, hint)]
     return []
-
-
-def _read_scores(reply: Response, *, expected: int | None) -> Scores:
-    return read_list(Scores, reply, _SCORES, expected=expected)
-
-
-def _read_ranking(reply: Response) -> Ranking:
-    return read_answer(Ranking, reply, _RANKING, required_key="results")
