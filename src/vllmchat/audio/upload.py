@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, cast, ru
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.encode import encode_json
+from vllmchat.wire.media_types import media_type_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,21 +19,6 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 """The largest file that is sent, since it is held in memory. A vLLM server accepts 25 MB unless its
 `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB` says otherwise."""
-
-_KINDS: Final = {
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".mp3": "audio/mpeg",
-    ".mp4": "audio/mp4",
-    ".mpeg": "audio/mpeg",
-    ".mpga": "audio/mpeg",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".wav": "audio/wav",
-    ".webm": "audio/webm",
-}
-"""Media types by file name extension. Python's own table differs between machines."""
 
 AudioFile: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | tuple[str, bytes | BinaryIO]"
 """A path, the bytes of a file, a file opened for reading bytes, or one of the last two with a file name."""
@@ -192,7 +178,8 @@ def multipart(fields: Iterable[tuple[str, str]], name: str, data: bytes) -> tupl
         head.append(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(key)}"\r\n\r\n{text}\r\n'.encode()
         )
-    kind = _KINDS.get(os.path.splitext(name)[1].lower(), "application/octet-stream")
+    # MP4, WebM and MPEG are containers for video too; here, they have audio.
+    kind = media_type_of(name).replace("video/", "audio/") or "application/octet-stream"
     head.append(
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{_quoted(name)}"\r\n'
         f"Content-Type: {kind}\r\n\r\n".encode("utf-8", "replace")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from vllmchat.chat.check import check_vllm
 from vllmchat.chat.completion import decode_completion
 from vllmchat.chat.messages import encode_messages
-from vllmchat.checking.describe import as_list, format_value, type_name
+from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.client.request import ModelRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.wire.decode import sort_by_index
@@ -27,10 +27,28 @@ if TYPE_CHECKING:
 NEEDS: Final = "Batches of chats need vLLM 0.19 or newer, and a model that generates."
 
 _ONE_BY_ONE: Final = "Send the conversations one by one, with .chat(...)."
+_TOOLS: Final = "is not supported in batches: the server would offer no tools and parse no calls."
 _TRANSFER: Final = (
     "is not supported in batches: it describes a single prompt, and the server would not return the result."
 )
-_TOOLS: Final = "is not supported in batches: the server would offer no tools and parse no calls."
+_NOT_FOR_BATCHES: Final[Mapping[str, tuple[Sequence[object], str]]] = {
+    "tools": ((None,), _TOOLS),
+    "tool_choice": ((None, "none"), _TOOLS),
+    "n": ((None, 1), "must be 1 in a batch: there is one reply per conversation."),
+    "use_beam_search": ((None, False), "is not supported in batches."),
+    "prompt_logprobs": (
+        (None, 0),
+        "is not supported in batches: the server would compute them but not return them.",
+    ),
+    "return_prompt_text": ((None, False), "is not supported in batches: the server would not return it."),
+    "routed_experts_prompt_start": (
+        (None,),
+        "is not supported in batches: the server would not return the experts.",
+    ),
+    "kv_transfer_params": ((None,), _TRANSFER),
+    "ec_transfer_params": ((None,), _TRANSFER),
+}
+"""The values that a batch can have, and what is wrong with all others."""
 
 
 def batch_request(
@@ -96,42 +114,17 @@ def _encoded(conversations: object) -> tuple[list[list[Mapping[str, object]]], l
 
 
 def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
-    problems: list[Problem] = []
-
-    def refuse(name: str, rule: str, hint: str = _ONE_BY_ONE) -> None:
-        problems.append(Problem(name, format_value(params[name]), rule, hint))
-
-    if params.get("tools") is not None:
-        refuse("tools", _TOOLS)
-    if params.get("tool_choice") not in (None, "none"):
-        refuse("tool_choice", _TOOLS)
-    if params.get("n") not in (None, 1):
-        refuse("n", "must be 1 in a batch: there is one reply per conversation.")
-    if params.get("use_beam_search") is True:
-        refuse("use_beam_search", "is not supported in batches.")
-    if params.get("prompt_logprobs") not in (None, 0):
-        refuse(
-            "prompt_logprobs",
-            "is not supported in batches: the server would compute them but not return them.",
-        )
-    if params.get("return_prompt_text") is True:
-        refuse("return_prompt_text", "is not supported in batches: the server would not return it.")
-    if params.get("routed_experts_prompt_start") is not None:
-        refuse(
-            "routed_experts_prompt_start",
-            "is not supported in batches: the server would not return the experts.",
-        )
-    for name in ("kv_transfer_params", "ec_transfer_params"):
-        if params.get(name) is not None:
-            refuse(name, _TRANSFER)
-    extra = params.get("extra_body")
-    if isinstance(extra, Mapping):
-        problems += [
-            Problem(f"extra_body.{name}", "", _TOOLS, _ONE_BY_ONE)
-            for name in ("tools", "tool_choice")
-            if name in extra
-        ]
-    return problems
+    problems = [
+        Problem(name, format_value(params[name]), rule, _ONE_BY_ONE)
+        for name, (harmless, rule) in _NOT_FOR_BATCHES.items()
+        if params.get(name) not in harmless
+    ]
+    extra = as_mapping(params.get("extra_body")) or {}
+    return problems + [
+        Problem(f"extra_body.{name}", "", _TOOLS, _ONE_BY_ONE)
+        for name in ("tools", "tool_choice")
+        if name in extra
+    ]
 
 
 def _read(reply: Response, *, expected: int | None) -> ChatCompletion:

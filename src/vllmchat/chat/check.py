@@ -43,19 +43,6 @@ VLLM_CHAT_NAMES: Final = VLLMChatParams.__required_keys__ | VLLMChatParams.__opt
 """The names of all chat parameters of `VLLMProvider`."""
 
 
-def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Validates the parameters of a chat with a vLLM server, by vLLM's own rules.
-
-    Args:
-        params: The keyword arguments of the call: `VLLMChatParams`.
-        stream: Whether the call streams.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return VLLM_CHAT.check(params, stream=stream)
-
-
 def _as_sent(fields: dict[str, object]) -> None:
     """Converts the validated fields, in place, to what the server accepts."""
     fold_template(fields)
@@ -165,3 +152,6 @@ VLLM_CHAT: Final = Validator(
     convert=_CONVERT,
 )
 """Validates chats with a vLLM server."""
+
+check_vllm: Final = VLLM_CHAT.check
+"""Validates the parameters of a chat with a vLLM server, by vLLM's own rules."""

@@ -90,6 +90,11 @@ class ToolCall(WireModel):
         """
         return not self._cut and is_whole(self.function.arguments)
 
+    @property
+    def truncated(self) -> bool:
+        """Whether the call was truncated. A call that is not `complete` and not truncated is badly written."""
+        return self._cut or _is_start(self.function.arguments)
+
     def parse(self) -> dict[str, object]:
         """Returns the arguments as a dict; empty if the model wrote none.
 
@@ -105,7 +110,7 @@ class ToolCall(WireModel):
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError) as error:
-            why = "were truncated" if _is_start(text) else f"are not valid JSON ({error})"
+            why = "were truncated" if self.truncated else f"are not valid JSON ({error})"
             raise _unusable(self, f"has arguments that {why}") from error
         parsed = as_object(value)
         if parsed is None:
@@ -347,7 +352,9 @@ def is_whole(arguments: str) -> bool:
 
 
 def _is_start(arguments: str) -> bool:
-    """Whether invalid JSON could become valid if it continued."""
+    """Whether arguments are the start of JSON, which could become valid if they continued."""
+    if not arguments.strip():
+        return False
     try:
         from_json(arguments)
     except ValueError as error:

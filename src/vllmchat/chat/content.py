@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 
 from vllmchat.checking.describe import type_name
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.wire.media_types import media_type_of
 
 __all__ = [
     "AudioEmbedsPart",
@@ -334,37 +335,6 @@ def video_part(source: Source | None, *, media_type: str | None = None, uuid: st
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")
 _SCHEMES: Final = ("http", "https", "data", "file")
 
-_SUFFIXES: Final = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-    ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".avif": "image/avif",
-    ".heic": "image/heic",
-    ".svg": "image/svg+xml",
-    ".wav": "audio/wav",
-    ".mp3": "audio/mpeg",
-    ".flac": "audio/flac",
-    ".ogg": "audio/ogg",
-    ".oga": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".m4a": "audio/mp4",
-    ".aac": "audio/aac",
-    ".aiff": "audio/aiff",
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mov": "video/quicktime",
-    ".webm": "video/webm",
-    ".mkv": "video/x-matroska",
-    ".avi": "video/x-msvideo",
-    ".mpg": "video/mpeg",
-    ".mpeg": "video/mpeg",
-}
-
 _AUDIO_FORMATS: Final = {
     "audio/mpeg": "mp3",
     "audio/x-wav": "wav",
@@ -426,7 +396,7 @@ def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, s
     shown = repr(name) if name else f"<{len(data)} bytes>"
     if not data:
         raise InvalidRequestError([Problem("source", shown, "is empty.")])
-    found = media_type or _sniff(data) or _SUFFIXES.get(os.path.splitext(name)[1].lower(), "")
+    found = media_type or _sniff(data) or media_type_of(name)
     if not found:
         rule = "has a media type that cannot be detected from its first bytes."
         hint = f'Set it, such as media_type="{_EXAMPLES[family]}".'

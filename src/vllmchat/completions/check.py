@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.checking.describe import format_value
-from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Explanation, Validator
+from vllmchat.checking.validator import CrossFieldRule, Explanation, Validator
 from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.errors import Problem
 from vllmchat.sampling.rules import (
@@ -24,24 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS: Final = 16
 """The default of `max_tokens` in completions."""
-
-
-def check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Validates the parameters of a completion for any OpenAI-compatible server.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _OPENAI.check(params, stream=stream)
-
-
-def check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Validates the parameters of a completion for a vLLM server, by vLLM's own rules.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _VLLM.check(params, stream=stream)
 
 
 def _with_hint(problem: Problem, name: str, value: object) -> Problem:
@@ -146,7 +128,7 @@ _OF_ALL: Final[dict[str, CrossFieldRule]] = {
     "stream_options": only_streamed(_STREAM),
 }
 
-_OPENAI: Final = Validator(
+check_openai: Final = Validator(
     "OpenAIProvider.complete",
     CompletionParams,
     {**_OF_ALL, "best_of": _best_of},
@@ -155,8 +137,10 @@ _OPENAI: Final = Validator(
     other=VLLMCompletionParams,
     hint=_with_hint,
     finish=text_keys,
-)
-_VLLM: Final = Validator(
+).check
+"""Validates the parameters of a completion for any OpenAI-compatible server."""
+
+check_vllm: Final = Validator(
     "VLLMProvider.complete",
     VLLMCompletionParams,
     {
@@ -176,4 +160,5 @@ _VLLM: Final = Validator(
     hint=_with_hint,
     finish=text_keys,
     convert=CONSTRAINT_CONVERT,
-)
+).check
+"""Validates the parameters of a completion for a vLLM server, by vLLM's own rules."""

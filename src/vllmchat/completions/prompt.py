@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from vllmchat.checking.describe import as_list, format_value, type_name, wrong_type
+from vllmchat.checking.validator import check_tokens
 from vllmchat.errors import InvalidRequestError, Problem
 
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
@@ -40,9 +41,9 @@ def encode_prompt(prompt: Prompt) -> str | Sequence[object]:
             elif not ids:
                 problems.append(Problem(path, "[]", "must not be empty."))
             else:
-                problems += token_problems(ids, path)
+                problems += check_tokens(ids, path)
     else:
-        problems += token_problems(items, "prompt")
+        problems += check_tokens(items, "prompt")
     if problems:
         raise InvalidRequestError(problems[:_MOST_PROBLEMS])
     return items
@@ -53,23 +54,6 @@ def count_prompts(prompt: str | Sequence[object]) -> int:
     if isinstance(prompt, str) or isinstance(prompt[0], int):
         return 1
     return len(prompt)
-
-
-def token_problems(ids: Sequence[object], path: str) -> list[Problem]:
-    """Returns the problems of token ids, which must be integers of at least 0."""
-    if (
-        set(map(type, ids)) == {int} and min(cast("Sequence[int]", ids)) >= 0
-    ):  # fast path for thousands of ids
-        return []
-    problems: list[Problem] = []
-    for place, each in enumerate(ids):
-        if isinstance(each, bool) or not isinstance(each, int):
-            problems.append(wrong_type(each, f"{path}[{place}]", "a token id (an integer)"))
-        elif each < 0:
-            problems.append(Problem(f"{path}[{place}]", format_value(each), "must be at least 0."))
-        if len(problems) >= _MOST_PROBLEMS:
-            break
-    return problems
 
 
 def _items(value: object, path: str) -> Sequence[object]:

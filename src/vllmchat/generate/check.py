@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.checking.describe import format_value
-from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Validator
+from vllmchat.checking.validator import CrossFieldRule, Validator
 from vllmchat.errors import Problem
 from vllmchat.generate.params import GenerateParams
 from vllmchat.sampling.rules import (
@@ -41,15 +41,6 @@ OUTSIDE: Final = frozenset(
     }
 )
 """Top-level fields of the request; all other parameters go into its `sampling_params`."""
-
-
-def check_generate(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Validates the parameters of a call. Sampling parameters are then in the field `sampling_params`.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _VALIDATOR.check(params, stream=stream)
 
 
 # The server generates up to the remaining context, but checks `min_tokens` against the default of `SamplingParams`, 16.
@@ -105,7 +96,7 @@ def _as_sent(fields: dict[str, object]) -> None:
     fields["sampling_params"] = sampling
 
 
-_VALIDATOR: Final = Validator(
+check_generate: Final = Validator(
     "VLLMProvider.generate",
     GenerateParams,
     cast(
@@ -137,4 +128,5 @@ _VALIDATOR: Final = Validator(
     hatch="extra_sampling_params",
     finish=_as_sent,
     convert={"structured_outputs": CONSTRAINT_CONVERT["structured_outputs"]},
-)
+).check
+"""Validates the parameters of a call. Sampling parameters are then in the field `sampling_params`."""

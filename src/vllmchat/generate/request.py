@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from vllmchat.chat.check import VLLM_CHAT
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.describe import as_list, format_value, wrong_type
-from vllmchat.checking.validator import check_request, collect
+from vllmchat.checking.validator import check_request, check_tokens, collect
 from vllmchat.client.request import ModelRequest
 from vllmchat.completions.check import check_vllm as check_completion
-from vllmchat.completions.prompt import token_problems
 from vllmchat.completions.request import completion_subject
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.check import check_generate
@@ -99,7 +98,7 @@ def _encoded(prompt: object) -> dict[str, object]:
     subject: dict[str, object] = prompt.to_request() if isinstance(prompt, RenderedPrompt) else {}
     path = "prompt.token_ids" if subject else "prompt"
     ids = _ids(subject.get("token_ids", prompt))
-    problems = token_problems(ids, path) if ids else [Problem(path, "[]", "must not be empty.")]
+    problems = check_tokens(ids, path) if ids else [Problem(path, "[]", "must not be empty.")]
     if problems:
         raise InvalidRequestError(problems)
     return {"sampling_params": {}, **subject, "token_ids": ids}

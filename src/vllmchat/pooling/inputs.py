@@ -10,7 +10,7 @@ from vllmchat.chat.templating import TEMPLATE_RULES, check_conversation, fold_te
 from vllmchat.checking.describe import as_list, format_value, type_name, wrong_type
 from vllmchat.checking.validator import Validator, check_tokens
 from vllmchat.errors import Problem
-from vllmchat.pooling.params import ConversationBase
+from vllmchat.pooling.params import ConversationInputBase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ class Validators:
                 **(
                     {}
                     if conversation
-                    else dict.fromkeys(ConversationBase.__optional_keys__, _FOR_CONVERSATIONS)
+                    else dict.fromkeys(ConversationInputBase.__optional_keys__, _FOR_CONVERSATIONS)
                 ),
                 **(own or {}),
             },

@@ -16,7 +16,7 @@ __all__ = [
     "ActivationBase",
     "ClassifyParams",
     "ClassifyTextParams",
-    "ConversationBase",
+    "ConversationInputBase",
     "EmbedBase",
     "EmbedParams",
     "EmbedTextParams",
@@ -98,7 +98,7 @@ class InputBase(PoolingBase, total=False):
     """
 
 
-class ConversationBase(TemplatingBase, total=False):
+class ConversationInputBase(TemplatingBase, total=False):
     """Accepted only with conversations. A base."""
 
     add_generation_prompt: Annotated[bool | None, Default("False"), Since("0.10.2")]
@@ -170,7 +170,7 @@ class EmbedBase(PackingBase, total=False):
     """
 
 
-class EmbedParams(InputBase, ConversationBase, EmbedBase, total=False, closed=True):
+class EmbedParams(InputBase, ConversationInputBase, EmbedBase, total=False, closed=True):
     """Parameters of `VLLMProvider.embed`."""
 
 
@@ -223,7 +223,7 @@ class PoolBase(PackingBase, ActivationBase, total=False):
     """
 
 
-class PoolParams(InputBase, ConversationBase, PoolBase, total=False, closed=True):
+class PoolParams(InputBase, ConversationInputBase, PoolBase, total=False, closed=True):
     """Parameters of `VLLMProvider.pool`."""
 
 
@@ -231,7 +231,7 @@ class PoolTextParams(InputBase, PoolBase, total=False, closed=True):
     """Its parameters with text or tokens."""
 
 
-class ClassifyParams(InputBase, ConversationBase, ActivationBase, total=False, closed=True):
+class ClassifyParams(InputBase, ConversationInputBase, ActivationBase, total=False, closed=True):
     """Parameters of `VLLMProvider.classify`."""
 
 

@@ -15,18 +15,9 @@ from vllmchat.sampling.rules import CONSTRAINT_CONVERT, text_keys
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from vllmchat.checking.validator import CheckedParams, Explanation
+    from vllmchat.checking.validator import Explanation
 
 _LOGPROBS: Final = "message.output_text.logprobs"
-
-
-def check_respond(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
-    """Validates the parameters of a call.
-
-    Raises:
-        InvalidRequestError: With every problem found.
-    """
-    return _VALIDATOR.check(params, stream=stream)
 
 
 _RENDERING: Final = "has an effect only when rendering, and responses cannot be rendered."
@@ -134,7 +125,7 @@ def _as_sent(fields: dict[str, object]) -> None:
     text_keys(fields)
 
 
-_VALIDATOR: Final = Validator(
+check_respond: Final = Validator(
     "VLLMProvider.respond",
     ResponseParams,
     {
@@ -152,4 +143,5 @@ _VALIDATOR: Final = Validator(
     hint=_with_hint,
     finish=_as_sent,
     convert={"tools": _convert_tools, "structured_outputs": CONSTRAINT_CONVERT["structured_outputs"]},
-)
+).check
+"""Validates the parameters of a response."""

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Bounds, Default, Length, Needs, Since
+from vllmchat.sampling.formats import JSONObjectFormat, TextFormat
 from vllmchat.sampling.params import (
     ReasoningEffort,
     SamplingBase,
@@ -20,7 +21,6 @@ __all__ = [
     "ResponseCodeInterpreter",
     "ResponseCustomTool",
     "ResponseFunctionTool",
-    "ResponseJSONObjectFormat",
     "ResponseJSONSchemaFormat",
     "ResponseMCPTool",
     "ResponseNamedTool",
@@ -28,7 +28,6 @@ __all__ = [
     "ResponsePromptCacheOptions",
     "ResponseReasoning",
     "ResponseText",
-    "ResponseTextFormat",
     "ResponseTool",
     "ResponseWebSearch",
 ]
@@ -136,20 +135,6 @@ class ResponseReasoning(TypedDict, total=False, closed=True):
     """How much to reason before the reply, for models whose chat template supports it."""
 
 
-class ResponseTextFormat(TypedDict, closed=True):
-    """Free text: no constraint."""
-
-    type: Literal["text"]
-    """Always `"text"`."""
-
-
-class ResponseJSONObjectFormat(TypedDict, closed=True):
-    """Any JSON object."""
-
-    type: Literal["json_object"]
-    """Always `"json_object"`."""
-
-
 class ResponseJSONSchemaFormat(TypedDict, total=False, closed=True):
     """JSON that matches a schema. Unlike in chats, its keys are next to `type`, not nested."""
 
@@ -184,7 +169,7 @@ class ResponsePromptCacheOptions(TypedDict, total=False, closed=True):
 class ResponseText(TypedDict, total=False, closed=True):
     """The format of the reply's text."""
 
-    format: ResponseTextFormat | ResponseJSONObjectFormat | ResponseJSONSchemaFormat | None
+    format: TextFormat | JSONObjectFormat | ResponseJSONSchemaFormat | None
     """Constrain the text to JSON or to a JSON schema."""
 
 

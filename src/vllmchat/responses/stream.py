@@ -32,7 +32,7 @@ class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
         try:
             item = decode_event(data, event.event)
         except ResponseError:
-            error = find_error(data) or _told_error(data, event.event)
+            error = find_error(data) or _named_error(data, event.event)
             if error is None:
                 raise
             raise ErrorEvent(error) from None
@@ -43,7 +43,7 @@ class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
         return item
 
 
-def _told_error(data: bytes, kind: str) -> dict[str, object] | None:
+def _named_error(data: bytes, kind: str) -> dict[str, object] | None:
     """Returns the error in an `event: error`, in the form of other errors."""
     from pydantic_core import from_json
 

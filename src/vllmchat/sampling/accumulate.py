@@ -82,7 +82,7 @@ class ChoiceAccumulator(Generic[M]):
                 else:
                     choice[name] = value
             if piece.model_extra:
-                choice.update(_told(piece.model_extra))
+                choice.update(_not_null(piece.model_extra))
         if usage is not None:
             # With one choice, it is the usage so far of that choice; with none, that of all choices.
             if len(choices) == 1:
@@ -96,7 +96,7 @@ class ChoiceAccumulator(Generic[M]):
             if value is not None and (value or name not in self._fields):
                 self._fields[name] = value
         if chunk.model_extra:
-            self._fields.update(_told(chunk.model_extra))
+            self._fields.update(_not_null(chunk.model_extra))
 
     @property
     def finished(self) -> bool:
@@ -135,7 +135,7 @@ class ChoiceAccumulator(Generic[M]):
         )
 
 
-def _told(extra: JsonObject) -> JsonObject:
+def _not_null(extra: JsonObject) -> JsonObject:
     return {name: value for name, value in extra.items() if value is not None}
 
 

@@ -154,9 +154,7 @@ def _in_object(schema: Mapping[str, object]) -> dict[str, object]:
 def check_single(params: Mapping[str, object]) -> list[Problem]:
     """Rejects parameters that a method cannot have if it parses the reply into one value."""
     problems = [
-        Problem(
-            name, "", "is set by this method and cannot be given.", "To set it yourself, call .chat(...)."
-        )
+        Problem(name, "", "is set by this method.", "To set it yourself, call .chat(...).")
         for name in ("response_format", "structured_outputs")
         if params.get(name) is not None
     ]

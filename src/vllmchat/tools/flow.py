@@ -418,12 +418,12 @@ def _result(call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None)
             return ToolResult(call, text_of(outcome.value), outcome.value)
         except Exception as failure:  # the value cannot be serialized: that counts as a failure of the tool
             error = failure
-    text = None if on_tool_error is None else (yield from _said(on_tool_error, call, error))
+    text = None if on_tool_error is None else (yield from _hook_text(on_tool_error, call, error))
     content = text if text is not None else f"The tool failed: {type(error).__name__}: {error}"
     return ToolResult(call, content, error=error)
 
 
-def _said(hook: OnToolError, call: ToolCall, error: Exception) -> _Steps[str | None]:
+def _hook_text(hook: OnToolError, call: ToolCall, error: Exception) -> _Steps[str | None]:
     """Returns the hook's text for the model."""
     text: object = hook(call, error)
     if inspect.isawaitable(text):

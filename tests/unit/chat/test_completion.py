@@ -322,6 +322,7 @@ class TestToolCall:
     def test_truncated_arguments(self, arguments: str) -> None:
         tool_call = ToolCall(id="c", function=FunctionCall(name="get_weather", arguments=arguments))
         assert not tool_call.complete
+        assert tool_call.truncated
         with pytest.raises(ResponseError, match=r"'get_weather' has arguments that were truncated") as e:
             tool_call.parse()
         assert arguments in str(e.value)
@@ -331,6 +332,7 @@ class TestToolCall:
     def test_invalid_arguments(self, arguments: str) -> None:
         tool_call = ToolCall(function=FunctionCall(name="f", arguments=arguments))
         assert not tool_call.complete
+        assert not tool_call.truncated
         with pytest.raises(ResponseError, match="are not valid JSON"):
             tool_call.parse()
 
@@ -350,8 +352,10 @@ class TestToolCall:
     def test_a_truncated_reply_truncates_its_last_call(self, reason: str) -> None:
         first, last = reply({"tool_calls": [call("{}"), call("{}")]}, finish_reason=reason).tool_calls
         assert first.complete
+        assert not first.truncated
         assert first.parse() == {}
         assert not last.complete
+        assert last.truncated
         with pytest.raises(ResponseError, match="was truncated"):
             last.parse()
 

@@ -162,8 +162,8 @@ def test_valid_parameters() -> None:
     [
         ("Hello", "not a string. Call .complete(...)"),
         (NOTHING, "prompt=[]: must not be empty."),
-        ([1, -1], "prompt[1]=-1: must be at least 0."),
-        ([[1]], "prompt[0]=[1]: must be a token id"),
+        ([1, -1], "prompt[1]=-1: must be between 0 and 2**63 - 1."),
+        ([[1]], "prompt[0]=[1]: must be an integer"),
         (5, "must be a list of token ids or a RenderedPrompt, not an int."),
         (b"ab", "not a bytes."),
         (rendered(token_ids=NOTHING), "prompt.token_ids=[]: must not be empty."),

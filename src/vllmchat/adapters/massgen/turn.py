@@ -162,7 +162,7 @@ def _what_is_wrong(call: ToolCall, completion: ChatCompletion) -> str:
     if completion.finish_reason == "repetition":
         return f"{wrong} The model repeated itself, and repetition_detection ended the reply."
     # Servers do not always report that a limit ended the reply.
-    return f"{wrong} {_limit(completion)}" if "truncated" in wrong else wrong
+    return f"{wrong} {_limit(completion)}" if call.truncated else wrong
 
 
 def _limit(completion: ChatCompletion) -> str:
