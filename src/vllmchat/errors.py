@@ -86,12 +86,14 @@ class VLLMChatError(Exception):
     Attributes:
         message: What went wrong and, if known, what to do about it.
         partial: What had been generated before the error, or None.
+        messages: If a run with tools failed, its history so far, to continue from; else empty.
     """
 
     def __init__(self, message: str, *, partial: Partial | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.partial = partial
+        self.messages: list[Message | ChatMessage] = []
 
     def __str__(self) -> str:
         return self.message
@@ -319,7 +321,7 @@ class StreamError(VLLMChatError):
 
 
 class StreamInterruptedError(StreamError):
-    """The connection ended before the end of the response."""
+    """The stream ended before the response was complete."""
 
 
 class ResponseError(VLLMChatError):

@@ -134,7 +134,7 @@ _WHOLE_ONLY: Final = {
     "timestamp_granularities": ("is not for streams, which are text.", "Leave it out."),
     **dict.fromkeys(("use_beam_search", *_BEAM), ("is not for streams.", "Leave it out.")),
 }
-_STREAMED_ONLY: Final = dict.fromkeys(
+_STREAMED_ONLY: Final[Mapping[str, Explanation]] = dict.fromkeys(
     ("stream_include_usage", "stream_continuous_usage_stats"), ("is only for streams.", "Leave it out.")
 )
 _STREAM_RULES: Final = {"stream_continuous_usage_stats": _continuous}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllmchat.audio.transcription import AudioUsage, Transcription, decode_event
+from vllmchat.audio.transcription import AudioUsage, Transcription, decode_chunk
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
-from vllmchat.wire.decode import ensure_built, set_request_id
+from vllmchat.wire.decode import ChunkDecoder, ensure_built, set_request_id
 
 if TYPE_CHECKING:
     from vllmchat.audio.transcription import TranscriptionChunk
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def transcription_reader() -> ChunkReader[TranscriptionChunk, Transcription]:
     """Returns a reader of the events of `/v1/audio/transcriptions` and `/v1/audio/translations`."""
-    return ChunkReader(decode_event, _TranscriptionAccumulator(), "transcription")
+    return ChunkReader(ChunkDecoder(decode_chunk), _TranscriptionAccumulator(), "transcription")
 
 
 class _TranscriptionAccumulator:
@@ -25,15 +25,24 @@ class _TranscriptionAccumulator:
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._usage: Usage | None = None
+        self._running: bool | None = None
         self.finished = False
 
     def add(self, item: TranscriptionChunk) -> None:
         if item.text:
             self._pieces.append(item.text)
+        for choice in item.choices:
+            # It ends only one segment of the audio.
+            self._running = not choice.finish_reason
         if item.usage is not None:
             self._usage = item.usage
-            # Only the usage by itself is the end. A finish reason ends only one segment of the audio.
+            # Only the usage by itself is the end.
             self.finished = not item.choices
+
+    def shortfall(self) -> str | None:
+        if self._running is None:
+            return "it has no choices"
+        return "it has no finish reason" if self._running else None
 
     def reply(self, *, request_id: str | None, ended: bool) -> Transcription:
         ensure_built(AudioUsage)

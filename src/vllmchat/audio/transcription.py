@@ -8,13 +8,12 @@ from pydantic import Field
 
 from vllmchat.http.call import Response
 from vllmchat.wire.decode import (
+    NEEDED,
     Answer,
-    JsonObject,
     LenientInt,
     LenientList,
     LenientStr,
     WireModel,
-    chunk_or_error,
     decode,
     default_for_null,
     ensure_built,
@@ -22,6 +21,7 @@ from vllmchat.wire.decode import (
     unexpected_body,
     with_request_id,
 )
+from vllmchat.wire.lenient import TornCharacters
 from vllmchat.wire.usage import Usage
 
 
@@ -183,17 +183,17 @@ def read_transcription(reply: Response) -> Transcription:
     return read_answer(Transcription, reply, _WHAT, required_key="text")
 
 
-def decode_event(data: bytes) -> TranscriptionChunk | JsonObject:
-    """Decodes the data of one event: a chunk, or the body of the error that it reports.
+def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> TranscriptionChunk:
+    """Decodes the data of an event that is a chunk.
+
+    Args:
+        data: The data.
+        torn: The torn characters of the stream.
 
     Raises:
-        ResponseError: The data is neither.
+        ResponseError: The data is not a chunk.
     """
-    return chunk_or_error(data, _decode_chunk)
-
-
-def _decode_chunk(data: bytes) -> TranscriptionChunk:
-    chunk = decode(TranscriptionChunk, data, _CHUNK)
+    chunk = decode(TranscriptionChunk, data, _CHUNK, needed=NEEDED, torn=torn)
     if not {"choices", "usage"} & chunk.model_fields_set:
         raise unexpected_body(_CHUNK, data, "it has no choices")
     return chunk

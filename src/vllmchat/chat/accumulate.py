@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
-from vllmchat.chat.completion import ChatCompletion, mark_cut
+from vllmchat.chat.completion import ChatCompletion, mark_truncated
 from vllmchat.chat.tool_calls import PartialToolCalls
+from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import as_object, ensure_built, set_request_id
 from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
@@ -114,7 +115,16 @@ class Accumulator:
         """Whether all choices so far have a finish reason, and there are as many as expected."""
         return self._finished >= self._expected and self._finished == len(self._choices)
 
-    def reply(self, *, request_id: str | None = None, ended: bool = True) -> ChatCompletion:
+    def shortfall(self) -> str | None:
+        """What the reply lacks although the server has marked the end of the stream; None if it is complete.
+
+        A choice without a finish reason is complete if it has tool calls whose arguments are all complete.
+        """
+        return shortfall(
+            ((choice.index, choice.has_ended) for choice in self._choices.values()), self._expected
+        )
+
+    def reply(self, *, request_id: str | None = None, ended: bool = False) -> ChatCompletion:
         """Returns the reply so far, in the form that the server would return without streaming.
 
         Can be called at any time; later chunks do not change the result. A choice that has not ended has no finish
@@ -122,7 +132,7 @@ class Accumulator:
 
         Args:
             request_id: The `X-Request-Id` of the response.
-            ended: Whether the stream has ended, so that no usage will follow.
+            ended: Whether the stream has ended properly, so that nothing will follow.
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
@@ -138,9 +148,11 @@ class Accumulator:
                 {**known, "choices": [choice.build(unknown=False) for choice in choices]}
             )
         for choice, built in zip(choices, completion.choices, strict=True):
+            if choice.finish_reason is not None or (ended and choice.has_ended):
+                continue
             for call, tool_call in zip(choice.calls.in_order(), built.message.tool_calls, strict=True):
-                if choice.finish_reason is None and choice.calls.may_grow(call):
-                    mark_cut(tool_call)
+                if choice.calls.may_grow(call):
+                    mark_truncated(tool_call)
         if self._limits is not None:
             self._limits.mark(completion, {choice.index: choice.usage for choice in choices}, ended=ended)
         set_request_id(completion, request_id)
@@ -218,6 +230,11 @@ class _ChoiceAccumulator:
         self.usage: Usage | None = None
         self.extra: JsonObject = {}
         self.message_extra: JsonObject = {}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the choice is complete if no more follows: it has a finish reason, or complete tool calls."""
+        return self.finish_reason is not None or self.calls.are_whole
 
     def add_token_ids(self, token_ids: list[int]) -> None:
         if self.token_ids is None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.chat.check import check_vllm
-from vllmchat.chat.completion import decode_completion
+from vllmchat.chat.completion import check_complete, decode_completion
 from vllmchat.chat.messages import encode_messages
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.client.request import ModelRequest
@@ -129,5 +129,6 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
 
 def _read(reply: Response, *, expected: int | None) -> ChatCompletion:
     completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    check_complete(completion, 1, reply.body)
     sort_by_index(completion.choices, expected, "a batch response", reply)
     return completion

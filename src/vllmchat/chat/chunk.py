@@ -8,22 +8,25 @@ code. See `completion` for the meaning of the fields.
 
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 
 from vllmchat.chat.completion import ChoiceLogprobs
 from vllmchat.wire.decode import (
+    MAX_PARTS,
+    NEEDED,
+    ChoiceIndex,
     Content,
     JsonObject,
     JsonText,
     LenientInt,
-    LenientList,
     LenientStr,
     WireModel,
-    chunk_or_error,
     decode,
     default_for_null,
+    first_problem,
     unexpected_body,
 )
+from vllmchat.wire.lenient import TornCharacters
 from vllmchat.wire.usage import FinishReason, RequestMetrics, Usage, WeightVersion
 
 
@@ -62,19 +65,19 @@ class Delta(WireModel):
     content: Content = None
     """The next piece of the text: a token, several tokens, or part of one."""
 
-    reasoning: Annotated[
-        str | None, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))
-    ] = None
+    reasoning: Annotated[Content, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))] = (
+        None
+    )
     """The next piece of the reasoning. The `reasoning_content` of servers before vLLM 0.11.1 is read too."""
 
-    tool_calls: list[DeltaToolCall] | None = None
+    tool_calls: Annotated[list[DeltaToolCall], Field(max_length=MAX_PARTS)] | None = None
     """Pieces of one or more tool calls."""
 
 
 class ChunkChoice(WireModel):
     """What a chunk adds to one choice."""
 
-    index: LenientInt = 0
+    index: ChoiceIndex = 0
     """Index of the choice, from 0."""
 
     delta: Annotated[Delta, default_for_null(lambda: Delta())] = Field(default_factory=Delta)
@@ -115,7 +118,9 @@ class ChatCompletionChunk(WireModel):
     model: LenientStr = ""
     """The model's first served name, or the LoRA adapter's name."""
 
-    choices: LenientList[ChunkChoice] = Field(default_factory=list[ChunkChoice])
+    choices: Annotated[
+        list[ChunkChoice], Field(max_length=MAX_PARTS), default_for_null(list[ChunkChoice])
+    ] = Field(default_factory=list[ChunkChoice])
     """What the chunk adds, usually to one choice; empty in the chunk with the usage."""
 
     usage: Usage | None = None
@@ -159,40 +164,49 @@ class ChatCompletionChunk(WireModel):
         return reasoning
 
 
-def decode_event(data: bytes) -> ChatCompletionChunk | JsonObject:
-    """Parses the data of a server-sent event: a chunk, or the body of an error.
-
-    An error is a JSON object whose `error` is not null, even if it also has choices, or the flat
-    `{"object": "error", "message": ...}`.
-
-    Raises:
-        ResponseError: The data is neither: not JSON, or JSON of another shape.
-    """
-    return chunk_or_error(data, decode_chunk)
-
-
-def decode_chunk(data: bytes) -> ChatCompletionChunk:
+def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> ChatCompletionChunk:
     """Parses the data of a server-sent event that is a chunk.
+
+    Args:
+        data: The data.
+        torn: The torn characters of the stream.
 
     Raises:
         ResponseError: The data is not a chunk: not JSON, or JSON of another shape.
     """
-    chunk = decode(ChatCompletionChunk, data, "a chat completion chunk")
+    chunk = decode(ChatCompletionChunk, data, _WHAT, needed=NEEDED, torn=torn)
     if not chunk.choices and not _says_it_is_one(chunk):
-        raise unexpected_body("a chat completion chunk", data, "it has no choices")
+        raise unexpected_body(_WHAT, data, "it has no choices")
     for choice in chunk.choices:
+        if choice.__pydantic_extra__:
+            _take_message(choice, data)
         if choice.delta.__pydantic_extra__:
             _take_old_reasoning(choice.delta)
     return chunk
 
 
+_WHAT = "a chat completion chunk"
+
+
 def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
-    present = chunk.model_fields_set
-    return "choices" in present or ("object" in present and chunk.object == "chat.completion.chunk")
+    fields = chunk.model_fields_set
+    return "choices" in fields or ("object" in fields and chunk.object == "chat.completion.chunk")
+
+
+def _take_message(choice: ChunkChoice, data: bytes) -> None:
+    """Takes the delta from where servers put it that only pretend to stream: a whole message, or a text."""
+    extra = choice.__pydantic_extra__ or {}
+    if choice.delta.model_fields_set or not ("message" in extra or "text" in extra):
+        return
+    message = extra.pop("message", None) or {"content": extra.pop("text", None)}
+    try:
+        choice.delta = Delta.model_validate(message)
+    except ValidationError as error:
+        raise unexpected_body(_WHAT, data, first_problem(error)) from error
 
 
 def _take_old_reasoning(delta: Delta) -> None:
-    # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send null for one.
+    # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send nothing in one.
     old = (delta.__pydantic_extra__ or {}).pop("reasoning_content", None)
-    if delta.reasoning is None and isinstance(old, str):
+    if not delta.reasoning and isinstance(old, str):
         delta.reasoning = old

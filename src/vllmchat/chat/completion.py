@@ -9,12 +9,22 @@ absent are the same, missing fields have defaults, and unknown fields are kept i
 import json
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, PrivateAttr, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import from_json
 
+from vllmchat.chat.messages import TRUNCATED
 from vllmchat.errors import ResponseError
 from vllmchat.http.excerpt import excerpt
+from vllmchat.sampling.whole import check_whole, has_ended
 from vllmchat.wire.decode import (
+    NEEDED,
     Answer,
     Content,
     JsonObject,
@@ -30,13 +40,13 @@ from vllmchat.wire.decode import (
     unexpected_body,
 )
 from vllmchat.wire.usage import (
-    CUT_REASONS,
     FinishReason,
     PromptLogprob,
     RequestMetrics,
     TokenLogprob,
     Usage,
     WeightVersion,
+    truncates,
 )
 
 
@@ -64,7 +74,19 @@ class ToolCall(WireModel):
     )
     """The function and its arguments."""
 
-    _cut: bool = PrivateAttr(default=False)
+    _truncated: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="after")
+    def _take_mark(self) -> "ToolCall":
+        if self.__pydantic_extra__ and self.__pydantic_extra__.pop(TRUNCATED, None):
+            self._truncated = True
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_mark(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # Without the mark, a truncated call would look complete when a stored history comes back.
+        fields: dict[str, object] = handler(self)
+        return {**fields, TRUNCATED: True} if self._truncated else fields
 
     @property
     def name(self) -> str:
@@ -81,31 +103,31 @@ class ToolCall(WireModel):
         """Whether the call is complete, not truncated.
 
         False if the arguments are not complete JSON; if the reply ended with `"length"` or another reason that
-        truncates (`CUT_REASONS`) and this is its last call; and while a stream may still add to it.
+        truncates, or one that is unknown, and this is its last call; and while a stream may still add to it.
 
         The finish reason alone is not enough: vLLM 0.10 to 0.32 also return `"tool_calls"` for a call that
         `max_tokens` truncated, and may have closed its JSON. So this is also False for the last call of a reply whose
         usage shows that it has as many tokens as `max_tokens` allows, and for a last call without any arguments,
         unless its function takes none, or requires none and the usage is below `max_tokens`.
         """
-        return not self._cut and is_whole(self.function.arguments)
+        return not self._truncated and is_whole(self.function.arguments)
 
     @property
     def truncated(self) -> bool:
         """Whether the call was truncated. A call that is not `complete` and not truncated is badly written."""
-        return self._cut or _is_start(self.function.arguments)
+        return self._truncated or _is_start(self.function.arguments)
 
     def parse(self) -> dict[str, object]:
-        """Returns the arguments as a dict; empty if the model wrote none.
+        """Returns the arguments as a dict; empty if the model wrote none, or `null`.
 
         Raises:
             ResponseError: The call was truncated, or its arguments are not a JSON object. The message shows their
                 start.
         """
         text = self.function.arguments
-        if self._cut:
+        if self._truncated:
             raise _unusable(self, "was truncated")
-        if not text.strip():
+        if text.strip() in ("", "null"):
             return {}
         try:
             value: object = json.loads(text)
@@ -118,17 +140,22 @@ class ToolCall(WireModel):
         return parsed
 
     def to_request(self) -> dict[str, object]:
-        """Returns the call in the form for a request's messages, without empty fields."""
+        """Returns the call in the form for a request's messages, without empty fields.
+
+        A truncated call has the key `truncated`, which is not sent: it tells `run_tools` not to execute the call.
+        """
         call: dict[str, object] = {"id": self.id, "type": self.type}
         if self.type == "function" or "function" in self.model_fields_set:
             call["function"] = {"name": self.function.name, "arguments": self.function.arguments}
         call.update(_filled(self.model_extra))
+        if self._truncated:
+            call[TRUNCATED] = True
         return call
 
 
-def mark_cut(call: ToolCall) -> None:
+def mark_truncated(call: ToolCall) -> None:
     """Marks a call as truncated, whatever its arguments look like: `complete` is False from now on."""
-    call._cut = True  # pyright: ignore[reportPrivateUsage] - this module alone may set it
+    call._truncated = True  # pyright: ignore[reportPrivateUsage] - this module alone may set it
 
 
 class ChatMessage(WireModel):
@@ -140,9 +167,9 @@ class ChatMessage(WireModel):
     content: Content = None
     """The text, or None if there is only reasoning or tool calls. `ChatCompletion.text` is never None."""
 
-    reasoning: Annotated[
-        str | None, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))
-    ] = None
+    reasoning: Annotated[Content, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))] = (
+        None
+    )
     """The reasoning before the reply, if the server has a reasoning parser. The `reasoning_content` of servers before
     vLLM 0.11.1 is read too."""
 
@@ -163,11 +190,11 @@ class ChatMessage(WireModel):
 
     @model_validator(mode="after")
     def _take_old_reasoning(self) -> "ChatMessage":
-        # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send null for one.
+        # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send nothing in one.
         extra = self.__pydantic_extra__
         if extra and "reasoning_content" in extra:
             old = extra.pop("reasoning_content")
-            if self.reasoning is None and isinstance(old, str):
+            if not self.reasoning and isinstance(old, str):
                 self.reasoning = old
         return self
 
@@ -239,11 +266,23 @@ class Choice(WireModel):
     """Which version of the weights generated each token, if `return_weight_versions` requested it. Since vLLM 0.33."""
 
     @model_validator(mode="after")
-    def _mark_cut_call(self) -> "Choice":
-        # Tokens are generated in order, so only the last call can be truncated.
-        if self.finish_reason in CUT_REASONS and self.message.tool_calls:
-            mark_cut(self.message.tool_calls[-1])
+    def _check_end(self) -> "Choice":
+        if self.__pydantic_extra__ and "message" not in self.model_fields_set:
+            self._take_message(self.__pydantic_extra__)
+        reason = self.finish_reason
+        if reason == "":
+            self.finish_reason = None
+        elif reason != "stop" and truncates(reason) and self.message.tool_calls:
+            # Tokens are generated in order, so only the last call can be truncated.
+            mark_truncated(self.message.tool_calls[-1])
         return self
+
+    def _take_message(self, extra: JsonObject) -> None:
+        # Some servers answer in the form of a chunk, or of a completion.
+        if as_object(extra.get("delta")) is not None:
+            self.message = ChatMessage.model_validate(extra.pop("delta"))
+        elif isinstance(extra.get("text"), str):
+            self.message = ChatMessage.model_validate({"content": extra.pop("text")})
 
 
 class ChatCompletion(Answer):
@@ -332,12 +371,37 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatComp
     Raises:
         ResponseError: The body is not a chat completion: not JSON, or JSON of another shape.
     """
-    completion = decode(ChatCompletion, body, "a chat completion")
-    present = completion.model_fields_set
-    if "choices" not in present and not ("object" in present and completion.object == "chat.completion"):
+    completion = decode(ChatCompletion, body, "a chat completion", needed=NEEDED)
+    given = completion.model_fields_set
+    if "choices" not in given and not ("object" in given and completion.object == "chat.completion"):
         raise unexpected_body("a chat completion", body, "it has no choices")
+    if len(completion.choices) > 1:
+        completion.choices.sort(key=lambda choice: choice.index)
     set_request_id(completion, request_id)
     return completion
+
+
+def check_complete(completion: ChatCompletion, expected: int, body: bytes) -> None:
+    """Checks that a reply that was not streamed is complete.
+
+    A choice whose finish reason is null is complete if it has tool calls whose arguments are all complete.
+
+    Args:
+        completion: The reply.
+        expected: How many choices were requested.
+        body: The body of the response.
+
+    Raises:
+        ResponseError: It is not complete.
+    """
+    check_whole(completion.choices, expected, completion, body, _has_ended)
+
+
+def _has_ended(choice: Choice) -> bool:
+    calls = choice.message.tool_calls
+    return has_ended(choice) or (
+        bool(calls) and all(call.name and is_object(call.arguments) for call in calls)
+    )
 
 
 def is_whole(arguments: str) -> bool:
@@ -349,6 +413,14 @@ def is_whole(arguments: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def is_object(arguments: str) -> bool:
+    """Whether arguments are a complete JSON object."""
+    try:
+        return as_object(json.loads(arguments)) is not None
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_start(arguments: str) -> bool:

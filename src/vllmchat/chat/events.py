@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.chat.tool_calls import PartialToolCalls
-from vllmchat.wire.usage import CUT_REASONS
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A tool call has started: the tool's name is known.
+    """A tool call has started: the tool's name is known, and the arguments begin.
 
     Attributes:
         index: Index of the call in its choice, from 0.
@@ -84,9 +84,9 @@ class ToolCallDelta:
 class ToolCallDone:
     """A tool call has ended. Every call that started has exactly one such event, even a truncated call.
 
-    It comes as soon as the end is certain: when the arguments are a complete JSON object and a later call starts, else
-    when the choice finishes, else when the stream ends. With `max_tokens`, the last call of a choice waits for the end
-    of the stream, where the usage shows whether the limit was reached.
+    It comes as soon as the end is certain: when the arguments are a complete JSON object other than `{}` and a later
+    call starts, else when the choice finishes, else when the stream ends. With `max_tokens`, the last call of a choice
+    waits for the end of the stream, where the usage shows whether the limit was reached.
 
     Attributes:
         index: Index of the call in its choice, from 0.
@@ -201,7 +201,7 @@ class _ChoiceCalls:
             if call.index in self._started:
                 if arguments:
                     events.append(ToolCallDelta(call.index, arguments, self._choice))
-            elif call.name:
+            elif call.name and call.has_arguments:  # before that, a piece of the name may follow
                 self._start(call, events)
 
     def end(self, events: list[Event], finish_reason: str, limits: CallLimits | None) -> None:
@@ -216,7 +216,7 @@ class _ChoiceCalls:
         for call in earlier:
             self._end(events, call, call.build())
         if limits is None or not limits.leave_open(last.arguments, finish_reason):
-            self._end(events, last, last.build(cut=finish_reason in CUT_REASONS))
+            self._end(events, last, last.build(truncated=truncates(finish_reason)))
 
     def finish(self, events: list[Event], final_calls: Sequence[ToolCall]) -> None:
         """Adds the events for the end of all calls that are still open.
@@ -229,13 +229,15 @@ class _ChoiceCalls:
         for place, call in enumerate(calls):
             known = len(final_calls) == len(calls)
             self._end(
-                events, call, final_calls[place] if known else call.build(cut=self._calls.may_grow(call))
+                events,
+                call,
+                final_calls[place] if known else call.build(truncated=self._calls.may_grow(call)),
             )
 
     def _start(self, call: PartialToolCall, events: list[Event]) -> None:
         self._started.add(call.index)
         events.append(ToolCallStart(call.index, call.id, call.name, self._choice))
-        if arguments := call.arguments:
+        if not call.placeholder and (arguments := call.arguments):
             events.append(ToolCallDelta(call.index, arguments, self._choice))
 
     def _end_earlier(self, events: list[Event]) -> None:
@@ -253,5 +255,7 @@ class _ChoiceCalls:
             return
         if call.index not in self._started:
             self._start(call, events)
+        if call.placeholder:
+            events.append(ToolCallDelta(call.index, call.placeholder, self._choice))
         self._done.add(call.index)
         events.append(ToolCallDone(call.index, built, self._choice))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.chat.completion import mark_cut
+from vllmchat.chat.completion import mark_truncated
 from vllmchat.checking.describe import as_list, as_mapping
 from vllmchat.client.request import replies_wanted
-from vllmchat.wire.usage import CUT_REASONS
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,14 +37,14 @@ class CallLimits:
     choices: int = 1
     tools: Sequence[object] = ()
 
-    def leave_open(self, arguments: str, finish_reason: str) -> bool:
+    def leave_open(self, arguments: str, finish_reason: str | None) -> bool:
         """Whether it is unknown until the end of the stream if the last call of a finished choice was truncated.
 
         Args:
             arguments: The call's arguments.
             finish_reason: Why the choice ended.
         """
-        if finish_reason in CUT_REASONS:
+        if truncates(finish_reason):
             return False
         return self.max_tokens is not None or not arguments.strip()
 
@@ -66,17 +66,22 @@ class CallLimits:
         """
         for choice in completion.choices:
             calls, reason = choice.message.tool_calls, choice.finish_reason
-            if not calls or reason is None:
+            if not calls or (reason is None and not ended):
                 continue
             own = usages.get(choice.index) if usages is not None and self.choices > 1 else None
             tokens = own.completion_tokens if own is not None else self._tokens(completion.usage)
             waits = not ended and tokens is None and self.leave_open(calls[-1].arguments, reason)
             if waits or self._cuts(calls[-1], reason, tokens):
-                mark_cut(calls[-1])
+                mark_truncated(calls[-1])
 
-    def _cuts(self, call: ToolCall, finish_reason: str, tokens: int | None) -> bool:
+    def _cuts(self, call: ToolCall, finish_reason: str | None, tokens: int | None) -> bool:
         below = tokens is not None and self.max_tokens is not None and tokens < self.max_tokens
-        if finish_reason == "tool_calls" and tokens is not None and self.max_tokens is not None and not below:
+        if (
+            finish_reason in ("tool_calls", None)
+            and tokens is not None
+            and self.max_tokens is not None
+            and not below
+        ):
             return True
         if call.arguments.strip():
             return False

@@ -10,7 +10,7 @@ keys that have no TypedDict here.
 # No `from __future__ import annotations` here: it makes TypedDicts slower to import.
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, NotRequired, Protocol, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
@@ -26,7 +26,7 @@ from vllmchat.chat.content import (
     text_part,
     video_part,
 )
-from vllmchat.checking.describe import is_list, type_name
+from vllmchat.checking.describe import as_list, as_mapping, is_list, type_name
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.schemas.tool_params import FunctionTool
 
@@ -154,6 +154,9 @@ class FunctionMessage(TypedDict):
     content: str | None
 
 
+TRUNCATED: Final = "truncated"
+"""The key of a truncated tool call in a stored history. It is not sent."""
+
 Message: TypeAlias = (
     SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
 )
@@ -225,16 +228,27 @@ def encode_messages(messages: Messages) -> list[Mapping[str, object]]:
         if isinstance(message, Mapping):
             mapping = cast("Mapping[str, object]", message)
             if isinstance(mapping.get("role"), str):
-                encoded.append(mapping)
+                encoded.append(_without_marks(mapping) if mapping.get("tool_calls") else mapping)
             else:
                 problems.append(_no_role(mapping, index))
         elif hasattr(message, "to_request"):
-            encoded.append(cast("ChatMessage", message).to_request())
+            encoded.append(_without_marks(cast("ChatMessage", message).to_request()))
         else:
             problems.append(_no_message(message, index))
     if problems:
         raise InvalidRequestError(problems)
     return encoded
+
+
+def _without_marks(message: Mapping[str, object]) -> Mapping[str, object]:
+    """Returns a message without the marks of truncated tool calls, which are only for stored histories."""
+    calls = as_list(message.get("tool_calls")) or ()
+    if not any(isinstance(call, Mapping) and TRUNCATED in call for call in calls):
+        return message
+    unmarked = [
+        {key: each for key, each in (as_mapping(call) or {}).items() if key != TRUNCATED} for call in calls
+    ]
+    return {**message, "tool_calls": unmarked}
 
 
 def _items(messages: object) -> Sequence[object]:

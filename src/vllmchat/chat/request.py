@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.templating import check_conversation
 from vllmchat.checking.validator import check_request
-from vllmchat.client.request import ModelRequest
+from vllmchat.client.request import ModelRequest, replies_wanted
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -83,4 +83,5 @@ def _read(reply: Response, params: CheckedParams) -> ChatCompletion:
     completion = completions.decode_completion(reply.body, request_id=reply.head.request_id)
     if any(choice.message.tool_calls for choice in completion.choices):
         call_limits.limits_of(params).mark(completion)
+    completions.check_complete(completion, replies_wanted(params), reply.body)
     return completion

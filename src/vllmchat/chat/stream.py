@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.accumulate import Accumulator
-from vllmchat.chat.chunk import decode_event
+from vllmchat.chat.chunk import decode_chunk
 from vllmchat.chat.events import EventBuilder
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
+from vllmchat.wire.decode import ChunkDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def chat_reader(limits: CallLimits | None = None) -> ChunkReader[ChatCompletionChunk, ChatCompletion]:
     """Returns a reader of the events of `/v1/chat/completions`."""
     expected = limits.choices if limits is not None else 1
-    return ChunkReader(decode_event, Accumulator(expected=expected, limits=limits))
+    return ChunkReader(ChunkDecoder(decode_chunk), Accumulator(expected=expected, limits=limits))
 
 
 class ChatStream(EventStream["ChatCompletionChunk", "ChatCompletion"]):

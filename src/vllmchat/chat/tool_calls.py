@@ -1,8 +1,6 @@
 """Assembles the tool calls of one streamed choice from their pieces.
 
-The pieces differ between servers and parsers: the id only in the first piece, in all, or empty in later ones; the name
-late or repeated; the arguments in many pieces, in one, as null, or not at all; several calls open at once; an index
-that is missing, or the same for all calls. All of that is handled here.
+The pieces differ between servers and parsers. The table in docs/tools.md says which pieces belong together.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.completion import ToolCall, is_whole, mark_cut
+from vllmchat.chat.completion import ToolCall, is_object, mark_truncated
 from vllmchat.wire.decode import ensure_built
 
 if TYPE_CHECKING:
@@ -19,6 +17,9 @@ if TYPE_CHECKING:
     from vllmchat.chat.chunk import DeltaToolCall
     from vllmchat.wire.decode import JsonObject
 
+_PLACEHOLDERS = frozenset({"", "{}", "null"})
+"""Arguments that some servers send first, before the real ones."""
+
 
 class PartialToolCall:
     """One tool call so far.
@@ -26,10 +27,10 @@ class PartialToolCall:
     Attributes:
         index: Its index in the choice.
         id: Its id; empty until it arrives. The first one is kept.
-        name: Name of the function; empty until it arrives. The first one is kept.
+        name: Name of the function; empty until it arrives.
     """
 
-    __slots__ = ("_arguments", "_extra", "_function_extra", "_type", "id", "index", "name")
+    __slots__ = ("_arguments", "_begun", "_extra", "_function_extra", "_held", "_type", "id", "index", "name")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -37,11 +38,13 @@ class PartialToolCall:
         self.name = ""
         self._type = ""
         self._arguments = StringIO()
+        self._begun = False
+        self._held = ""
         self._extra: JsonObject = {}
         self._function_extra: JsonObject = {}
 
     def add(self, piece: DeltaToolCall) -> str:
-        """Adds a piece. Returns what it adds to the arguments."""
+        """Adds a piece. Returns what it adds to the arguments, except for a placeholder, which may be replaced."""
         if piece.id and not self.id:
             self.id = piece.id
         if piece.type and not self._type:
@@ -51,53 +54,84 @@ class PartialToolCall:
         function = piece.function
         if function is None:
             return ""
-        if function.name and not self.name:
-            self.name = function.name
+        name = function.name
+        if name and name != self.name and not (self.name and self.has_arguments):
+            # Some servers send the name in pieces, some the whole name so far.
+            self.name = name if name.startswith(self.name) else self.name + name
         if function.__pydantic_extra__:
             self._function_extra.update(function.__pydantic_extra__)
-        if not function.arguments:
+        arguments = function.arguments
+        if not arguments:
             return ""
-        self._arguments.write(function.arguments)
-        return function.arguments
+        if not self._begun:
+            arguments = self._begin(arguments)
+        self._arguments.write(arguments)
+        return arguments
+
+    def _begin(self, arguments: str) -> str:
+        """Returns the first arguments to write: nothing while they may be a placeholder, which real ones replace."""
+        held = self._held
+        if (held + arguments).strip() in _PLACEHOLDERS:
+            self._held += arguments
+            return ""
+        self._held = ""
+        self._begun = True
+        return arguments if held.strip() and arguments.lstrip().startswith("{") else held + arguments
 
     @property
     def arguments(self) -> str:
         """The arguments so far."""
-        return self._arguments.getvalue()
+        return self._arguments.getvalue() or self._held
+
+    @property
+    def placeholder(self) -> str:
+        """Arguments that more arguments may replace."""
+        return self._held
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether any arguments have arrived."""
+        return self._begun or bool(self._held)
 
     @property
     def ended(self) -> bool:
-        """Whether the arguments are a complete JSON object, so that no more can follow."""
+        """Whether the arguments are a complete JSON object and not a placeholder, so that no more can follow."""
+        return self._begun and self.is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are a complete JSON object."""
         arguments = self.arguments
-        return arguments.rstrip().endswith("}") and is_whole(arguments)
+        return arguments.rstrip().endswith("}") and is_object(arguments)
 
     def fields(self) -> JsonObject:
         """Returns the fields of the call so far."""
         function: JsonObject = {**self._function_extra, "name": self.name, "arguments": self.arguments}
         return {**self._extra, "id": self.id, "type": self._type or "function", "function": function}
 
-    def build(self, *, cut: bool = False) -> ToolCall:
+    def build(self, *, truncated: bool = False) -> ToolCall:
         """Returns the call so far.
 
         Args:
-            cut: Whether the call is known to be truncated.
+            truncated: Whether the call is known to be truncated.
         """
         ensure_built(ToolCall)
         call = ToolCall.model_validate(self.fields())
-        if cut:
-            mark_cut(call)
+        if truncated:
+            mark_truncated(call)
         return call
 
 
 class PartialToolCalls:
     """The tool calls of one choice so far."""
 
-    __slots__ = ("_calls", "_highest", "_latest")
+    __slots__ = ("_by_id", "_calls", "_highest", "_latest")
 
     def __init__(self) -> None:
         self._calls: dict[int, PartialToolCall] = {}
         self._highest = -1
         self._latest: dict[int | None, PartialToolCall] = {}  # by the index on the wire
+        self._by_id: dict[str, PartialToolCall] = {}
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -109,18 +143,38 @@ class PartialToolCalls:
 
     def find(self, piece: DeltaToolCall) -> PartialToolCall:
         """Returns the call that a piece belongs to: a new one if the piece starts a call."""
-        call = self._latest.get(piece.index)
-        if call is None or _begins_another(call, piece):
-            index = piece.index
-            if index is None or index in self._calls:
-                index = self._highest + 1
-            call = self._calls[index] = self._latest[piece.index] = PartialToolCall(index)
-            self._highest = max(self._highest, index)
+        index, call_id, function = piece.index, piece.id, piece.function
+        call = self._latest.get(index)
+        name = function.name if function is not None else None
+        if call is not None and not call_id and not name:
+            return call
+        if call_id and (call is None or call.id != call_id):
+            named = self._by_id.get(call_id)
+            # Some servers give all calls the same id: then a new index and a name begin another call.
+            if named is not None and not (name and call is None and index is not None):
+                call = named
+        if call is None or _begins_another(call, piece, name):
+            call = self._new(index)
+        self._latest[index] = call
+        if call_id:
+            self._by_id.setdefault(call_id, call)
+        return call
+
+    def _new(self, index: int | None) -> PartialToolCall:
+        if index is None or index in self._calls:
+            index = self._highest + 1
+        call = self._calls[index] = PartialToolCall(index)
+        self._highest = max(self._highest, index)
         return call
 
     def in_order(self) -> list[PartialToolCall]:
         """Returns the calls in the order of their indexes."""
         return [self._calls[index] for index in sorted(self._calls)]
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether there are calls, and the arguments of each are a complete JSON object."""
+        return bool(self._calls) and all(call.name and call.is_whole for call in self._calls.values())
 
     def is_last(self, call: PartialToolCall) -> bool:
         """Whether no call has a higher index."""
@@ -131,12 +185,16 @@ class PartialToolCalls:
         return self.is_last(call) or not call.ended
 
 
-def _begins_another(call: PartialToolCall, piece: DeltaToolCall) -> bool:
-    # Some servers give all calls the index 0, or none. A new call is then recognized by its name, and its id if it
-    # has one, after a call that can be complete. vLLM up to 0.11 repeats the id and type of the same call.
-    if piece.function is None or not piece.function.name or not call.name:
+def _begins_another(call: PartialToolCall, piece: DeltaToolCall, name: str | None) -> bool:
+    """Whether a piece starts another call than the one at its index, or with its id."""
+    # Some servers give all calls the index 0, or none. Some repeat the name in each piece, or make a new id for it.
+    if not name or not call.name:
         return False
-    if piece.id:
-        other = bool(call.id) and piece.id != call.id
-        return other and is_whole(call.arguments)
-    return piece.index is None and call.ended
+    new_id = bool(piece.id and call.id) and piece.id != call.id
+    if name != call.name:
+        same_id = bool(piece.id) and not new_id
+        return call.ended if same_id and call.id else new_id or call.has_arguments
+    if new_id:
+        return call.ended or (piece.index is None and call.has_arguments)
+    arguments = piece.function.arguments if piece.function is not None else None
+    return call.ended and bool(arguments and arguments.strip())

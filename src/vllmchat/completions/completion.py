@@ -12,16 +12,17 @@ from pydantic import Field
 
 from vllmchat.wire.decode import (
     Answer,
+    ChoiceIndex,
     JsonObject,
     LenientInt,
     LenientList,
     LenientStr,
     WireModel,
-    chunk_or_error,
     decode_with_choices,
     default_for_null,
     set_request_id,
 )
+from vllmchat.wire.lenient import TornCharacters
 from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage, WeightVersion
 
 
@@ -136,7 +137,7 @@ class TextCompletion(Answer):
 class TextChunkChoice(WireModel):
     """What a chunk adds to one choice."""
 
-    index: LenientInt = 0
+    index: ChoiceIndex = 0
     """Index of the choice, from 0."""
 
     text: LenientStr = ""
@@ -209,18 +210,19 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> TextComp
         ResponseError: The body is not a completion: not JSON, or JSON of another shape.
     """
     completion = decode_with_choices(TextCompletion, body, "a completion")
+    completion.choices.sort(key=lambda choice: choice.index)
     set_request_id(completion, request_id)
     return completion
 
 
-def decode_event(data: bytes) -> TextCompletionChunk | JsonObject:
-    """Parses the data of a server-sent event: a chunk, or the body of an error.
+def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> TextCompletionChunk:
+    """Parses the data of a server-sent event that is a chunk.
+
+    Args:
+        data: The data.
+        torn: The torn characters of the stream.
 
     Raises:
-        ResponseError: The data is neither: not JSON, or JSON of another shape.
+        ResponseError: The data is not a chunk: not JSON, or JSON of another shape.
     """
-    return chunk_or_error(data, _decode_chunk)
-
-
-def _decode_chunk(data: bytes) -> TextCompletionChunk:
-    return decode_with_choices(TextCompletionChunk, data, "a chunk of a completion")
+    return decode_with_choices(TextCompletionChunk, data, "a chunk of a completion", torn=torn)

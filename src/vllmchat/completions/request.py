@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.request import NEEDS
@@ -11,6 +12,7 @@ from vllmchat.client.request import ModelRequest, replies_wanted
 from vllmchat.completions.completion import decode_completion
 from vllmchat.completions.prompt import count_prompts, encode_prompt
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.sampling.whole import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +46,8 @@ def complete_request(
         InvalidRequestError: With every problem found.
     """
     subject, checked = completion_subject(prompt, params, check, stream=stream)
-    return ModelRequest(PATH, subject, checked, _read, stream, ask_usage, route_hint=NEEDS)
+    read = partial(_read, expected=choices_wanted(subject, checked))
+    return ModelRequest(PATH, subject, checked, read, stream, ask_usage, route_hint=NEEDS)
 
 
 def completion_subject(
@@ -72,19 +75,23 @@ def _subject(prompt: Prompt | None, params: Mapping[str, object]) -> dict[str, o
     return {}
 
 
-def choices_wanted(request: ModelRequest[TextCompletion]) -> int:
-    """Returns the number of choices in the response to a completion request."""
-    prompt = cast("str | Sequence[object] | None", request.subject.get("prompt"))
-    embeds = cast("str | Sequence[object] | None", request.params.fields.get("prompt_embeds"))
+def choices_wanted(subject: Mapping[str, object], params: CheckedParams) -> int:
+    """Returns the number of choices in the response to a completion request; at least 1 if it is unknown."""
+    prompt = cast("str | Sequence[object] | None", subject.get("prompt"))
+    embeds = cast("str | Sequence[object] | None", params.fields.get("prompt_embeds"))
+    if params.extra_body is not None and not params.extra_body.keys().isdisjoint(("prompt", "prompt_embeds")):
+        prompt = embeds = None
     prompts = count_prompts(prompt) if prompt is not None else 0
     if embeds is not None:
         prompts += 1 if isinstance(embeds, str) else len(embeds)
-    return max(prompts, 1) * replies_wanted(request.params)
+    return max(prompts, 1) * replies_wanted(params)
 
 
 def _is_text(prompt: str | Sequence[object]) -> bool:
     return isinstance(prompt, str) or isinstance(prompt[0], str)
 
 
-def _read(reply: Response) -> TextCompletion:
-    return decode_completion(reply.body, request_id=reply.head.request_id)
+def _read(reply: Response, expected: int) -> TextCompletion:
+    completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    check_whole(completion.choices, expected, completion, reply.body)
+    return completion

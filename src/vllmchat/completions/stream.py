@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.client.request import replies_wanted
-from vllmchat.completions.completion import TextCompletion, decode_event
+from vllmchat.completions.completion import TextCompletion, decode_chunk
 from vllmchat.completions.request import choices_wanted
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.sampling.accumulate import ChoiceAccumulator
+from vllmchat.wire.decode import ChunkDecoder
 
 if TYPE_CHECKING:
     from vllmchat.client.request import ModelRequest
@@ -24,10 +25,10 @@ def text_reader(
 ) -> ChunkReader[TextCompletionChunk, TextCompletion]:
     """Returns a reader of the events of `/v1/completions`."""
     return ChunkReader(
-        decode_event,
+        ChunkDecoder(decode_chunk),
         ChoiceAccumulator(
             TextCompletion,
-            expected=choices_wanted(request),
+            expected=choices_wanted(request.subject, request.params),
             share=replies_wanted(request.params),
             growing=_GROWING,
             head=_HEAD,

@@ -6,26 +6,27 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vllmchat.chat.completion import ChatMessage, mark_cut
+from vllmchat.chat.completion import ChatMessage, mark_truncated
 from vllmchat.wire.decode import (
+    NEEDED,
+    ChoiceIndex,
     JsonObject,
-    LenientInt,
     LenientList,
     LenientStr,
     WireModel,
-    chunk_or_error,
     decode_with_choices,
     default_for_null,
     unexpected_body,
 )
+from vllmchat.wire.lenient import TornCharacters
 from vllmchat.wire.usage import (
-    CUT_REASONS,
     MISSING_LOGPROB,
     FinishReason,
     PromptLogprob,
     RequestMetrics,
     Usage,
     WeightVersion,
+    truncates,
 )
 
 
@@ -65,7 +66,7 @@ class GenerationLogprobs(WireModel):
 class GenerationChoice(WireModel):
     """One of the `n` continuations. In a chunk, what the chunk adds to one."""
 
-    index: LenientInt = 0
+    index: ChoiceIndex = 0
     """Its index, from 0."""
 
     token_ids: LenientList[int] = Field(default_factory=list[int])
@@ -209,7 +210,8 @@ def decode_generation(body: bytes, mode: object = None) -> Generation:
     Raises:
         ResponseError: The body is not a generation: not JSON, JSON of another shape, or of another mode.
     """
-    generation = decode_with_choices(Generation, body, _WHAT)
+    generation = decode_with_choices(Generation, body, _WHAT, _NEEDED)
+    generation.choices.sort(key=lambda choice: choice.index)
     derendered = [choice for choice in generation.choices if choice.message is not None]
     if mode is not None and mode != generation.output_mode:
         # Servers ignore what they do not know.
@@ -218,22 +220,25 @@ def decode_generation(body: bytes, mode: object = None) -> Generation:
         raise unexpected_body(_WHAT, body, "a choice has no message")
     for choice in derendered:
         # Tokens are generated in order, so only the last call can be truncated.
-        if choice.message is not None and choice.message.tool_calls and choice.finish_reason in CUT_REASONS:
-            mark_cut(choice.message.tool_calls[-1])
+        if choice.message is not None and choice.message.tool_calls and truncates(choice.finish_reason):
+            mark_truncated(choice.message.tool_calls[-1])
     return generation
 
 
 _WHAT = "a generation"
 
 
-def decode_event(data: bytes) -> GenerationChunk | JsonObject:
-    """Parses the data of a server-sent event: a chunk, or the body of an error.
+def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> GenerationChunk:
+    """Parses the data of a server-sent event that is a chunk.
+
+    Args:
+        data: The data.
+        torn: The torn characters of the stream.
 
     Raises:
-        ResponseError: The data is neither: not JSON, or JSON of another shape.
+        ResponseError: The data is not a chunk: not JSON, or JSON of another shape.
     """
-    return chunk_or_error(data, _decode_chunk)
+    return decode_with_choices(GenerationChunk, data, "a chunk of a generation", needed=_NEEDED, torn=torn)
 
 
-def _decode_chunk(data: bytes) -> GenerationChunk:
-    return decode_with_choices(GenerationChunk, data, "a chunk of a generation")
+_NEEDED = NEEDED | {"token_ids"}

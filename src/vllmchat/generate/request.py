@@ -18,6 +18,7 @@ from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.generate.check import check_generate
 from vllmchat.generate.generation import decode_generation
 from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
+from vllmchat.sampling.whole import check_whole
 
 if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
@@ -85,7 +86,7 @@ def generate_request(
         "/inference/v1/generate",
         {**subject, **checked.fields, "sampling_params": sampling},
         replace(checked, fields={}),
-        partial(_read, mode=mode),
+        partial(_read, mode=mode, expected=generations_wanted(sampling)),
         stream,
         ask_usage=True,
         outside_v1=True,
@@ -117,8 +118,16 @@ def _ids(value: object) -> Sequence[object]:
     return ids
 
 
-def _read(reply: Response, *, mode: object) -> Generation:
-    return decode_generation(reply.body, mode)
+def _read(reply: Response, *, mode: object, expected: int) -> Generation:
+    generation = decode_generation(reply.body, mode)
+    check_whole(generation.choices, expected, generation, reply.body)
+    return generation
+
+
+def generations_wanted(sampling: Mapping[str, object]) -> int:
+    """Returns the number of choices that sampling parameters request."""
+    n = sampling.get("n")
+    return max(n, 1) if isinstance(n, int) else 1
 
 
 def _read_rendered(reply: Response) -> RenderedPrompt:

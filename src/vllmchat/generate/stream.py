@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from vllmchat.generate.generation import Generation, decode_event
+from vllmchat.generate.generation import Generation, decode_chunk
+from vllmchat.generate.request import generations_wanted
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.sampling.accumulate import ChoiceAccumulator
+from vllmchat.wire.decode import ChunkDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,12 +23,9 @@ _HEAD = frozenset({"request_id", "output_mode", "prompt_token_ids", "mm_placehol
 
 def generation_reader(request: ModelRequest[Generation]) -> ChunkReader[GenerationChunk, Generation]:
     """Returns a reader of the events of `/inference/v1/generate`."""
-    n = cast("Mapping[str, object]", request.subject["sampling_params"]).get("n")
-    expected = max(n, 1) if isinstance(n, int) else 1
-    accumulator = ChoiceAccumulator(
-        Generation, expected=expected, share=expected, growing=_GROWING, head=_HEAD
-    )
-    return ChunkReader(decode_event, accumulator, "generation")
+    count = generations_wanted(cast("Mapping[str, object]", request.subject["sampling_params"]))
+    accumulator = ChoiceAccumulator(Generation, expected=count, share=count, growing=_GROWING, head=_HEAD)
+    return ChunkReader(ChunkDecoder(decode_chunk), accumulator, "generation")
 
 
 class GenerationStream(EventStream["GenerationChunk", "Generation"]):

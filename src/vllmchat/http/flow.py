@@ -219,11 +219,12 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     pieces.clear()
     try:
         return call.read(Response(head, body))
-    except ResponseError:
-        pass
+    except ResponseError as error:
+        partial = error.partial
     # Read again with the secrets masked: an error quotes the body, and an excerpt could cut a secret.
     head, body = masked_head(send, head), send.mask.data(body)
     if (reported := error_despite_status(head, body)) is not None:
+        reported.partial = partial
         raise reported
     try:
         return call.read(Response(head, body))

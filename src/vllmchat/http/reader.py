@@ -35,6 +35,10 @@ class ReplyAccumulator(Protocol[T_contra, R_co]):
         """Whether the items so far are a complete reply."""
         ...
 
+    def shortfall(self) -> str | None:
+        """What the items so far lack, although the server has marked the end; None if they are a complete reply."""
+        ...
+
     def reply(self, *, request_id: str | None, ended: bool) -> R_co:
         """Returns the reply so far, even if it is empty. Later items do not change it.
 
@@ -153,15 +157,15 @@ class ChunkReader(EventReader[T, R]):
     """Reads events that are chunks of a reply, up to `[DONE]`.
 
     Args:
-        decode_event: Decodes an event's data: a chunk, or the body of the error that it reports. Raises `ResponseError`
-            if the data is neither.
+        decode_event: Decodes the data and type of an event: a chunk, the body of the error that it reports, or None
+            for an event without meaning. Raises `ResponseError` for any other data.
         accumulator: Adds up the chunks.
         result_attribute: See `EventReader`.
     """
 
     def __init__(
         self,
-        decode_event: Callable[[bytes], T | dict[str, object]],
+        decode_event: Callable[[bytes, str], T | dict[str, object] | None],
         accumulator: ReplyAccumulator[T, R],
         result_attribute: str = "completion",
     ) -> None:
@@ -172,15 +176,31 @@ class ChunkReader(EventReader[T, R]):
         """Turns an event into a chunk."""
         data = event.data
         if data.startswith(b"[DONE]"):
-            self.done = True
+            shortfall = self._accumulator.shortfall()
+            if shortfall is None:
+                self.done = True
+            else:
+                self.failure = self._unfinished(shortfall)
             return None
         if not data.strip():
             # Some proxies keep a connection alive with empty events.
             return None
-        chunk = self._decode_event(data)
+        chunk = self._decode_event(data, event.event)
         if isinstance(chunk, dict):
             raise ErrorEvent(cast("dict[str, object]", chunk))
         return chunk
+
+    def _unfinished(self, shortfall: str) -> VLLMChatError:
+        """The error for a reply that is not complete although the server has marked its end."""
+        if not self._started:
+            return ResponseError(
+                f"the server ended the stream without a reply: {shortfall}. Its log may say why"
+            )
+        return StreamInterruptedError(
+            f"the server ended the stream before the reply was complete: {shortfall}. What arrived is in .partial; "
+            "the server's log may say why",
+            request_id=self.head.request_id if self.head is not None else None,
+        )
 
 
 class ErrorEvent(Exception):  # noqa: N818 - it never leaves this package

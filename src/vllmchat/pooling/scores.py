@@ -15,6 +15,7 @@ from vllmchat.checking.describe import as_list, as_mapping, format_value, type_n
 from vllmchat.checking.validator import CheckedParams, Validator, check_request
 from vllmchat.client.request import ModelRequest
 from vllmchat.errors import Problem
+from vllmchat.http.call import Response
 from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.inputs import RENAMED
 from vllmchat.pooling.params import RerankParams, ScoreParams
@@ -26,6 +27,7 @@ from vllmchat.wire.decode import (
     LenientStr,
     WireModel,
     read_answer,
+    unexpected_body,
 )
 from vllmchat.wire.usage import Usage
 
@@ -170,8 +172,9 @@ def rerank_request(
     else:
         found = [*found, *_check(documents, "documents").problems]
     checked = check_request(found, _RERANK.check, params)
-    read = partial(read_answer, Ranking, what=_RANKING, required_key="results")
     subject = {"query": query, "documents": several}
+    count = _unless_replaced(len(several or ()), checked, ("documents",))
+    read = partial(_read_ranking, count=count)
     return ModelRequest("/rerank", subject, checked, read, route_hint=_NEEDS)
 
 
@@ -219,3 +222,13 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
         rule = f"must be a list of parts, not {type_name(content)}."
         return [Problem(f"{path}.content", format_value(content), rule, hint)]
     return []
+
+
+def _read_ranking(reply: Response, count: int | None) -> Ranking:
+    ranking = read_answer(Ranking, reply, _RANKING, required_key="results")
+    for result in ranking.results:
+        if result.index < 0 or (count is not None and result.index >= count):
+            raise unexpected_body(_RANKING, reply.body, f"it has a document {result.index}, of {count}")
+    # vLLM sorts them; some servers keep the order of the documents.
+    ranking.results.sort(key=lambda result: -result.relevance_score)
+    return ranking

@@ -59,6 +59,10 @@ class ResponseAccumulator:
         """Whether the last event has arrived: nothing else shows that the response is complete."""
         return self.last is not None
 
+    def shortfall(self) -> str | None:
+        """What the response lacks although the server has marked its end: nothing, since the last event does that."""
+        return None
+
     def reply(self, *, request_id: str | None = None, ended: bool = True) -> ModelResponse:
         """Returns the response so far, even if it is empty. Later events do not change it."""
         ensure_built(ModelResponse)

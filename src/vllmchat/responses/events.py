@@ -7,9 +7,8 @@ objects, with their fields in `model_extra`.
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
 from pydantic import Field
-from pydantic_core import from_json
 
-from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
+from vllmchat.responses.response import NEEDED_IN_RESPONSES, ModelResponse, ResponseItem, ResponsePart
 from vllmchat.wire.decode import (
     JsonText,
     LenientInt,
@@ -19,6 +18,7 @@ from vllmchat.wire.decode import (
     decode,
     unexpected_body,
 )
+from vllmchat.wire.lenient import TornCharacters, parse
 from vllmchat.wire.usage import TokenLogprob
 
 
@@ -159,12 +159,13 @@ Up to vLLM 0.32, the last event is `response.completed` for a truncated response
 _WHAT = "an event of a response"
 
 
-def decode_event(data: bytes, kind: str) -> ResponseEvent:
+def decode_event(data: bytes, kind: str, torn: TornCharacters | None = None) -> ResponseEvent:
     """Parses the data of a server-sent event.
 
     Args:
         data: The data.
         kind: The event's name; if empty, the type is read from the data.
+        torn: The torn characters of the stream.
 
     Raises:
         ResponseError: The data is not an event of a response.
@@ -172,15 +173,15 @@ def decode_event(data: bytes, kind: str) -> ResponseEvent:
     if not kind.startswith("response."):
         kind = _kind_of(data)
     cls = _CLASSES.get(kind, ResponseEvent)
-    event: ResponseEvent = decode(cls, data, _WHAT)
+    event: ResponseEvent = decode(cls, data, _WHAT, needed=NEEDED_IN_RESPONSES, torn=torn)
     event.type = event.type or kind
     return event
 
 
 def _kind_of(data: bytes) -> str:
     try:
-        body = as_object(from_json(data))
-    except ValueError as error:
+        body = as_object(parse(data))
+    except (ValueError, RecursionError) as error:
         raise unexpected_body(_WHAT, data, str(error)) from error
     kind = body.get("type") if body is not None else None
     if not isinstance(kind, str) or not kind.startswith("response."):

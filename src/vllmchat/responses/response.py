@@ -10,8 +10,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from vllmchat.chat.completion import FunctionCall, ToolCall, mark_cut
+from vllmchat.chat.completion import FunctionCall, ToolCall, mark_truncated
 from vllmchat.wire.decode import (
+    NEEDED,
     Answer,
     JsonObject,
     JsonText,
@@ -25,6 +26,9 @@ from vllmchat.wire.decode import (
     unexpected_body,
 )
 from vllmchat.wire.usage import RequestMetrics, ResponseUsage, TokenLogprob
+
+NEEDED_IN_RESPONSES = NEEDED | {"output", "item", "part", "response"}
+"""See `NEEDED`."""
 
 ResponseStatus: TypeAlias = Literal["completed", "incomplete", "in_progress", "failed", "cancelled", "queued"]
 """The status of a response or an item.
@@ -204,7 +208,7 @@ class ModelResponse(Answer):
                 function = FunctionCall(name=item.name or "", arguments=item.arguments or "")
                 call = ToolCall(id=item.call_id or "", function=function)
                 if item.status in ("in_progress", "incomplete") or item is cut:
-                    mark_cut(call)
+                    mark_truncated(call)
                 calls.append(call)
         return calls
 
@@ -215,7 +219,7 @@ def decode_response(body: bytes, *, request_id: str | None = None) -> ModelRespo
     Raises:
         ResponseError: The body is not a Responses API response: not JSON, or JSON of another shape.
     """
-    response = decode(ModelResponse, body, "a response")
+    response = decode(ModelResponse, body, "a response", needed=NEEDED_IN_RESPONSES)
     if "output" not in response.model_fields_set:
         raise unexpected_body("a response", body, "it has no output")
     set_request_id(response, request_id)

@@ -9,7 +9,8 @@ from vllmchat.http.reader import ErrorEvent, EventReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.responses.accumulate import ResponseAccumulator
 from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
-from vllmchat.wire.decode import as_object, find_error
+from vllmchat.wire.decode import find_error, keeps_alive
+from vllmchat.wire.lenient import TornCharacters
 
 if TYPE_CHECKING:
     from vllmchat.http.sse import ServerSentEvent
@@ -22,6 +23,7 @@ class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
 
     def __init__(self) -> None:
         super().__init__(ResponseAccumulator(), "response")
+        self._torn = TornCharacters()
 
     def read_event(self, event: ServerSentEvent) -> ResponseEvent | None:
         """Parses a server-sent event as an event of the response."""
@@ -30,30 +32,19 @@ class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
             # Some proxies send empty events as keep-alive, or end every stream with [DONE].
             return None
         try:
-            item = decode_event(data, event.event)
+            item = decode_event(data, event.event, self._torn)
         except ResponseError:
-            error = find_error(data) or _named_error(data, event.event)
-            if error is None:
-                raise
-            raise ErrorEvent(error) from None
+            error = find_error(data, event.event)
+            if error is not None:
+                raise ErrorEvent(error) from None
+            if keeps_alive(data, event.event):
+                return None
+            raise
         if item.type in LAST and isinstance(item, ResponseStateEvent):
             if item.type == "response.failed":
                 raise ErrorEvent({"error": item.response.error or {"message": "the response failed"}})
             self.done = True
         return item
-
-
-def _named_error(data: bytes, kind: str) -> dict[str, object] | None:
-    """Returns the error in an `event: error`, in the form of other errors."""
-    from pydantic_core import from_json
-
-    try:
-        body = as_object(from_json(data))
-    except ValueError:
-        return None
-    if body is None or "error" not in (kind, body.get("type")):
-        return None
-    return {"error": body}
 
 
 class ResponseStream(EventStream["ResponseEvent", "ModelResponse"]):

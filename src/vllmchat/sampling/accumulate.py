@@ -8,6 +8,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import Answer, ensure_built, set_request_id
 from vllmchat.wire.usage import Usage
 
@@ -101,8 +102,14 @@ class ChoiceAccumulator(Generic[M]):
     @property
     def finished(self) -> bool:
         """Whether all choices so far have a finish reason, and there are as many as expected."""
-        ended = sum(bool(choice.get("finish_reason")) for choice in self._choices.values())
-        return ended >= self._expected and ended == len(self._choices)
+        return self.shortfall() is None
+
+    def shortfall(self) -> str | None:
+        """What the reply lacks although the server has marked the end of the stream; None if it is complete."""
+        choices = self._choices.items()
+        return shortfall(
+            ((index, bool(choice.get("finish_reason"))) for index, choice in choices), self._expected
+        )
 
     def reply(self, *, request_id: str | None, ended: bool) -> M:
         """Returns the response so far, even if it is empty. Later chunks do not change it."""

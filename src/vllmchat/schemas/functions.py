@@ -120,7 +120,13 @@ def text_of(result: object) -> str:
     """Returns a tool's result as text for the model: a `str` unchanged, anything else as JSON."""
     if isinstance(result, str):
         return result
-    return to_json(result, fallback=str, inf_nan_mode="constants").decode()
+    return to_json(result, fallback=_plain, inf_nan_mode="strings").decode()
+
+
+def _plain(value: object) -> object:
+    """Returns a numpy array, or its like, as a list; anything else as text."""
+    to_list = getattr(value, "tolist", None)
+    return to_list() if callable(to_list) else str(value)
 
 
 def convert_tools(tools: Sequence[object], path: str) -> tuple[list[object], list[Problem]]:

@@ -21,7 +21,7 @@ from vllmchat.schemas.types import (
     shown,
 )
 from vllmchat.wire.decode import as_object, first_problem
-from vllmchat.wire.usage import CUT_REASONS
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,7 +175,7 @@ def check_whole(completion: ChatCompletion, what: str) -> None:
     if refusal or reason == "content_filter":
         detail = f": {refusal}" if refusal else f" (finish reason {reason!r})"
         raise StructuredOutputError(f"the model refused{detail}", reason="refused", completion=completion)
-    if reason in CUT_REASONS:
+    if truncates(reason):
         hint = ": raise max_tokens" if reason == "length" else ""
         raise StructuredOutputError(
             f"the reply was truncated before it was {what} (finish reason {reason!r}){hint}; {_shown(completion)}",

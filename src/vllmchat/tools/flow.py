@@ -20,7 +20,8 @@ from vllmchat.checking.describe import as_list, as_mapping, format_value, type_n
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
 from vllmchat.schemas.functions import Tool, as_tool, text_of
 from vllmchat.wire.decode import ensure_built
-from vllmchat.wire.usage import Usage
+from vllmchat.wire.lenient import without_halves
+from vllmchat.wire.usage import Usage, is_unknown
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
@@ -324,7 +325,7 @@ def run_flow(
     results: list[ToolResult] = []
     message = _last_reply(history)
     if message is not None:
-        results += yield from _execute(message, history, tools, on_tool_error)
+        results += yield from _execute(message, None, history, tools, on_tool_error)
     while True:
         completion = yield from Request(list(history), first=not turns)
         message = _with_ids(completion.message, len(history))
@@ -334,9 +335,9 @@ def run_flow(
             return ToolRun(tuple(turns), history, tuple(results))
         if len(turns) >= max_turns:
             raise _too_many(max_turns, history, turns)
-        executed = yield from _execute(message, history, tools, on_tool_error)
-        turns[-1] = Turn(completion, executed)
-        results += executed
+        done = yield from _execute(message, completion.finish_reason, history, tools, on_tool_error)
+        turns[-1] = Turn(completion, done)
+        results += done
 
 
 def _too_many(
@@ -358,6 +359,7 @@ def _too_many(
 
 def _execute(
     message: ChatMessage,
+    finish_reason: str | None,
     history: list[Message | ChatMessage],
     tools: Toolbox,
     on_tool_error: OnToolError | None,
@@ -365,7 +367,7 @@ def _execute(
     """Executes the calls of the last message and adds their results to the history."""
     calls = message.tool_calls
     history[-1] = _without_bad_arguments(message)
-    prepared = [_prepare(call, tools) for call in calls]
+    prepared = [_prepare(call, finish_reason, tools) for call in calls]
     actions = tuple(each for each in prepared if isinstance(each, Action))
     outcomes: Sequence[Outcome] = ()
     if actions:
@@ -382,9 +384,11 @@ def _execute(
     return tuple(results)
 
 
-def _prepare(call: ToolCall, tools: Toolbox) -> Action | ToolResult:
+def _prepare(call: ToolCall, finish_reason: str | None, tools: Toolbox) -> Action | ToolResult:
     """Returns the function call to make, or the result if it cannot be made."""
     defect = _defect(call)
+    if defect is None and is_unknown(finish_reason):
+        defect = ResponseError(f"the reply broke off, with the finish reason {finish_reason!r}")
     if defect is not None:
         content = f"Not executed: {defect}\nRepeat the call with a complete JSON object."
         return ToolResult(call, content, error=defect)
@@ -415,12 +419,19 @@ def _result(call: ToolCall, outcome: Outcome, on_tool_error: OnToolError | None)
     error = outcome.error
     if error is None:
         try:
-            return ToolResult(call, text_of(outcome.value), outcome.value)
+            return ToolResult(call, without_halves(text_of(outcome.value)), outcome.value)
         except Exception as failure:  # the value cannot be serialized: that counts as a failure of the tool
             error = failure
     text = None if on_tool_error is None else (yield from _hook_text(on_tool_error, call, error))
-    content = text if text is not None else f"The tool failed: {type(error).__name__}: {error}"
-    return ToolResult(call, content, error=error)
+    content = text if text is not None else f"The tool failed: {type(error).__name__}: {_message_of(error)}"
+    return ToolResult(call, without_halves(content), error=error)
+
+
+def _message_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be shown)"
 
 
 def _hook_text(hook: OnToolError, call: ToolCall, error: Exception) -> _Steps[str | None]:

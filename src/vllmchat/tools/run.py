@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import anyio
 import anyio.to_thread
 
-from vllmchat.errors import StreamError
+from vllmchat.errors import StreamError, VLLMChatError
 from vllmchat.tools.flow import (
     MAX_TURNS,
     Execute,
@@ -25,7 +26,7 @@ from vllmchat.tools.flow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Generator, Mapping, Sequence
 
     from typing_extensions import Unpack
 
@@ -147,6 +148,15 @@ class Run:
             self.reported.extend(self.step.results)
         return self.step
 
+    @contextmanager
+    def keep_history(self) -> Generator[None]:
+        """Attaches the history to errors."""
+        try:
+            yield
+        except VLLMChatError as error:
+            error.messages = list(self.history)
+            raise
+
     def params(self, step: Request) -> CommonChatParams:
         """Returns the parameters of a request."""
         return self._first if step.first else self._later
@@ -171,23 +181,25 @@ class Run:
 def drive(provider: SyncProvider, run: Run) -> ToolRun:
     """Does the steps of a run (sync)."""
     run.check_sync()
-    step = run.advance()
-    while step is not None:
-        if isinstance(step, Request):
-            step = run.advance(provider.chat(step.messages, model=run.model, **run.params(step)))
-        else:
-            step = run.advance(call_all(step.actions) if isinstance(step, Execute) else None)
+    with run.keep_history():
+        step = run.advance()
+        while step is not None:
+            if isinstance(step, Request):
+                step = run.advance(provider.chat(step.messages, model=run.model, **run.params(step)))
+            else:
+                step = run.advance(call_all(step.actions) if isinstance(step, Execute) else None)
     return run.result
 
 
 async def adrive(provider: AsyncProvider, run: Run) -> ToolRun:
     """Does the steps of a run (async)."""
-    step = run.advance()
-    while step is not None:
-        if isinstance(step, Request):
-            step = run.advance(await provider.achat(step.messages, model=run.model, **run.params(step)))
-        else:
-            step = run.advance(await acall_all(step.actions) if isinstance(step, Execute) else None)
+    with run.keep_history():
+        step = run.advance()
+        while step is not None:
+            if isinstance(step, Request):
+                step = run.advance(await provider.achat(step.messages, model=run.model, **run.params(step)))
+            else:
+                step = run.advance(await acall_all(step.actions) if isinstance(step, Execute) else None)
     return run.result
 
 

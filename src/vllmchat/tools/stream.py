@@ -89,7 +89,8 @@ class ToolRunStream(Iterator[RunEvent]):
 
     def __next__(self) -> RunEvent:
         try:
-            return self._next()
+            with self._run.keep_history():
+                return self._next()
         except BaseException:
             self.close()
             raise
@@ -185,7 +186,8 @@ class AsyncToolRunStream(AsyncIterator[RunEvent]):
 
     async def __anext__(self) -> RunEvent:
         try:
-            return await self._next()
+            with self._run.keep_history():
+                return await self._next()
         except BaseException:
             await self.aclose()
             raise

@@ -9,21 +9,23 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PrivateAttr,
     ValidationError,
 )
-from pydantic_core import CoreSchema, core_schema, from_json
+from pydantic_core import CoreSchema, PydanticSerializationError, core_schema, to_json
 
 from vllmchat.errors import ResponseError
 from vllmchat.http.call import Response
 from vllmchat.http.excerpt import beginning, start_of
+from vllmchat.wire.lenient import TornCharacters, drop, parse
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -107,6 +109,29 @@ def _json_text(value: object) -> str:
 JsonObject: TypeAlias = dict[str, object]
 """A JSON object that is passed on unchanged. (An alias, because some models have a field named `object`.)"""
 
+NEEDED = frozenset(
+    {
+        "choices",
+        "index",
+        "delta",
+        "message",
+        "content",
+        "text",
+        "tool_calls",
+        "function",
+        "name",
+        "arguments",
+        "data",
+        "embedding",
+        "score",
+        "relevance_score",
+    }
+)
+"""The keys that make a reply. A value that does not fit is an error here, and counts as absent anywhere else."""
+
+MAX_PARTS = 4096
+"""The most choices in a chunk, and tool calls in a piece: each costs far more memory than it has bytes."""
+
 LenientList = Annotated[list[T], default_for_null(list[Any])]
 """A list; null becomes the empty list."""
 
@@ -115,6 +140,9 @@ LenientStr = Annotated[str, default_for_null(str)]
 
 LenientInt = Annotated[int, Fallback(_whole)]
 """An integer; null becomes 0, and a fraction is truncated."""
+
+ChoiceIndex = Annotated[int, Field(ge=0, lt=65_536), Fallback(_whole)]
+"""The index of a choice. Its bound limits the memory that the choices of a stream can take."""
 
 Content = Annotated[str | None, Fallback(_joined_text)]
 """Text or null; a list of parts becomes the text of its parts."""
@@ -144,40 +172,91 @@ def ensure_built(model: type[BaseModel]) -> None:
             model.model_rebuild()
 
 
-def decode(model: type[M], body: bytes, what: str, *, context: object | None = None) -> M:
+def decode(
+    model: type[M],
+    body: bytes,
+    what: str,
+    *,
+    needed: frozenset[str] | None = None,
+    context: object | None = None,
+    torn: TornCharacters | None = None,
+) -> M:
     """Decodes a JSON body.
 
     Args:
         model: The model to make of it.
         body: The body.
         what: What it should be, with its article, for the error message.
+        needed: The keys without which the response is useless: values of others that do not fit the model are left
+            out. None if all are needed.
         context: What the model's validators need to know.
+        torn: The torn characters of a stream.
 
     Raises:
-        ResponseError: The body is not JSON or does not match the model.
+        ResponseError: The body is not JSON, or something that is needed does not match the model.
     """
     if not model.__pydantic_complete__:
         ensure_built(model)
+    if len(body) > _LARGE and body.count(b"{") * _LEAST_BYTES > len(body):
+        raise unexpected_body(what, body, "it consists of tiny objects")
     try:
         # Call the validator directly: `model_validate_json` would add a quarter of the time that validation takes.
         decoded: M = model.__pydantic_validator__.validate_json(body, context=context)
     except ValidationError as error:
-        raise unexpected_body(what, body, first_problem(error)) from error
+        if needed is None or error.error_count() > _MOST_PROBLEMS or _is_too_long(error):
+            raise unexpected_body(what, body, first_problem(error)) from error
+        try:
+            value = parse(body)
+            if b"\\u" in body:
+                value = (torn or TornCharacters()).mend(value)
+        except (ValueError, RecursionError):
+            raise unexpected_body(what, body, first_problem(error)) from error
+        return _decode_leniently(model, value, body, what, needed, context)
     return decoded
 
 
-def decode_with_choices(model: type[M], body: bytes, what: str) -> M:
-    """Decodes a whole reply or a chunk, in which only the choices are required.
+_MOST_PROBLEMS = 10_000
+_LARGE = 256 * 1024
+_LEAST_BYTES = 12
+"""The bytes that an object of a large body has on average, at least: each may cost hundreds of bytes of memory."""
 
-    Args:
-        model: The model to make of it.
-        body: The body.
-        what: What it should be, with its article, for the error message.
+
+def _is_too_long(error: ValidationError) -> bool:
+    wrong = error.errors(include_url=False, include_context=False, include_input=False)
+    return any(each["type"] == "too_long" for each in wrong)
+
+
+def _decode_leniently(
+    model: type[M], value: object, body: bytes, what: str, needed: frozenset[str], context: object | None
+) -> M:
+    while True:
+        try:
+            data = to_json(value, inf_nan_mode="constants")
+            decoded: M = model.__pydantic_validator__.validate_json(data, context=context)
+        except PydanticSerializationError as error:  # nested too deeply
+            raise unexpected_body(what, body, str(error)) from error
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)
+            if not drop(value, [each["loc"] for each in wrong], needed):
+                raise unexpected_body(what, body, first_problem(error)) from error
+        else:
+            return decoded
+
+
+def decode_with_choices(
+    model: type[M],
+    body: bytes,
+    what: str,
+    *,
+    needed: frozenset[str] = NEEDED,
+    torn: TornCharacters | None = None,
+) -> M:
+    """Decodes a whole reply or a chunk, in which only the choices are required; see `decode`.
 
     Raises:
         ResponseError: The body is not JSON, does not match the model, or has no choices.
     """
-    decoded = decode(model, body, what)
+    decoded = decode(model, body, what, needed=needed, torn=torn)
     if "choices" not in decoded.model_fields_set:
         raise unexpected_body(what, body, "it has no choices")
     return decoded
@@ -190,42 +269,85 @@ def first_problem(error: ValidationError) -> str:
     return f"{path}: {first['msg']}" if path else first["msg"]
 
 
-def chunk_or_error(data: bytes, decode: Callable[[bytes], M]) -> M | JsonObject:
-    """Decodes the data of one server-sent event: a chunk, or the body of the error that it reports.
+KEEP_ALIVE = frozenset({"ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"})
+"""The types of events that only keep a connection alive."""
 
-    An error is a JSON object whose `error` is not null, even if it has choices too, or the flat
-    `{"object": "error", "message": ...}`.
+
+class ChunkDecoder(Generic[M]):
+    """Decodes the data of the server-sent events of one stream.
 
     Args:
-        data: The data of the event.
-        decode: Makes a chunk of it.
-
-    Raises:
-        ResponseError: The data is neither: not JSON, or JSON of another structure.
+        decode: Decodes a chunk. Raises `ResponseError` if the data is not one.
     """
-    # Only events unlike vLLM's chunks are parsed twice.
-    try:
-        chunk = decode(data)
-    except ResponseError:
-        error = find_error(data)
-        if error is None:
+
+    def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
+        self._decode = decode
+        self._torn = TornCharacters()
+
+    def __call__(self, data: bytes, kind: str = "") -> M | JsonObject | None:
+        """Decodes the data of an event: a chunk, the body of the error that it reports, or None to keep alive.
+
+        An error is a JSON object whose `error` is not null, even if it has choices too, or the flat
+        `{"object": "error", "message": ...}`, or any object in an event of the type `error`.
+
+        Args:
+            data: The data.
+            kind: The type of the event, if the stream gives one.
+
+        Raises:
+            ResponseError: The data is something else: not JSON, or JSON of another structure.
+        """
+        # Only events unlike vLLM's chunks are parsed twice.
+        try:
+            chunk = self._decode(data, self._torn)
+        except ResponseError:
+            error = find_error(data, kind)
+            if error is not None:
+                return error
+            if keeps_alive(data, kind):
+                return None
             raise
-        return error
-    if chunk.__pydantic_extra__ and (error := find_error(data)) is not None:
-        return error
-    return chunk
+        if b'"error"' in data and (error := find_error(data)) is not None:
+            return error
+        return chunk
 
 
-def find_error(data: bytes) -> JsonObject | None:
-    """The body of the error that an event reports, or None."""
-    if b'"error"' not in data:
+def keeps_alive(data: bytes, kind: str) -> bool:
+    """Whether an event that is not a chunk only keeps the connection alive: `null`, `{}`, or a ping."""
+    if kind in KEEP_ALIVE:
+        return True
+    try:
+        body = parse(data)
+    except (ValueError, RecursionError):
+        return False
+    return body is None or body == {} or (as_object(body) or {}).get("type") in KEEP_ALIVE
+
+
+def find_error(data: bytes, kind: str = "") -> JsonObject | None:
+    """The body of the error that an event, or a whole response, reports; or None.
+
+    Args:
+        data: The data.
+        kind: The type of the event; if it is `error`, any object is an error.
+    """
+    if b'"error"' not in data and kind != "error":
         return None
     try:
-        body = as_object(from_json(data))
-    except ValueError:
+        body = as_object(parse(data))
+    except (ValueError, RecursionError):
         return None
-    if body is not None and (body.get("error") is not None or body.get("object") == "error"):
+    if body is None:
+        return None
+    if body.get("error") is not None or body.get("object") == "error":
         return body
+    if "error" in (kind, body.get("type")):
+        return {"error": body}
+    # Some gateways report the error in the choice that it ended.
+    choices = body.get("choices")
+    for choice in cast("list[object]", choices) if isinstance(choices, list) else []:
+        fields = as_object(choice)
+        if fields is not None and fields.get("error") is not None:
+            return {"error": fields["error"]}
     return None
 
 
@@ -268,7 +390,7 @@ def read_answer(
     Raises:
         ResponseError: The body is not JSON or does not match the model.
     """
-    answer = decode(model, reply.body, what, context=context)
+    answer = decode(model, reply.body, what, needed=NEEDED | {required_key}, context=context)
     if required_key not in answer.model_fields_set:
         raise unexpected_body(what, reply.body, f"it has no {required_key}")
     return with_request_id(answer, reply)

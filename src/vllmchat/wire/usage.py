@@ -5,6 +5,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
+from pydantic import ConfigDict
+
 from vllmchat.wire.decode import JsonObject, LenientInt, LenientList, LenientStr, WireModel, default_for_null
 
 FinishReason: TypeAlias = Literal[
@@ -19,10 +21,24 @@ FinishReason: TypeAlias = Literal[
 - `"abort"`: the server aborted the request (pause, shutdown), and the text is truncated. The HTTP status is still 200.
 - `"repetition"`: `repetition_detection` ended it. Since vLLM 0.17.
 - `"content_filter"`, `"function_call"`: servers other than vLLM.
+
+Any other reason, such as `"error"` from some gateways, counts as one that truncates the reply: its tool calls are not
+executed, and it is not parsed into a value.
 """
 
-CUT_REASONS = frozenset({"length", "abort", "repetition", "content_filter"})
-"""The finish reasons that truncate a reply."""
+_ENDS = frozenset({"stop", "tool_calls", "function_call"})
+_TRUNCATIONS = frozenset({"length", "abort", "repetition", "content_filter"})
+
+
+def truncates(reason: str | None) -> bool:
+    """Whether a reply with this finish reason may be incomplete. An unknown reason is not a stop."""
+    return bool(reason) and reason not in _ENDS
+
+
+def is_unknown(reason: str | None) -> bool:
+    """Whether a finish reason is unknown, such as the `error` or `network_error` of some gateways."""
+    return truncates(reason) and reason not in _TRUNCATIONS
+
 
 MISSING_LOGPROB = -9999.0
 """Minus infinity on the wire, and the default for a log probability that was not sent."""
@@ -33,6 +49,8 @@ MISSING_LOGPROB = -9999.0
 @dataclass(slots=True)
 class TopLogprob:
     """One of the most likely tokens at a position. Other fields are not kept."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")
 
     token: LenientStr = ""
     """The token as text; with `return_tokens_as_token_ids`, as `"token_id:17"`."""

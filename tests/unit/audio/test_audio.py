@@ -524,7 +524,7 @@ def test_an_error_inside_the_stream(scripted: ScriptedServer, runner: Runner, ll
     assert caught.value.partial.text == " Grüße,"
 
 
-@pytest.mark.parametrize("event", [b"data: {}\n\n", b"data: 3\n\n", b'data: {"text": "x"}\n\n'])
+@pytest.mark.parametrize("event", [b"data: []\n\n", b"data: 3\n\n", b'data: {"text": "x"}\n\n'])
 def test_other_events(event: bytes, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.stream([event])
     with pytest.raises(ResponseError, match="not a transcription chunk"):
@@ -532,7 +532,9 @@ def test_other_events(event: bytes, scripted: ScriptedServer, runner: Runner, ll
 
 
 def test_lenient_chunks(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
-    scripted.stream([{"choices": [{"delta": None}, {}]}, {"choices": None, "usage": None}])
+    scripted.stream(
+        [{"choices": [{"delta": None}, {"finish_reason": "stop"}]}, {"choices": None, "usage": None}]
+    )
     stream = Stream(runner, llm, "transcribe", SOUND)
     assert [chunk.text for chunk in stream.chunks()] == ["", ""]
     assert stream.inner.transcription.text == ""

@@ -44,7 +44,10 @@ def test_one_reply_for_each_conversation(runner: Runner, scripted: ScriptedServe
 
 
 def answered(*places: int) -> Object:
-    choices = [{"index": place, "message": {"role": "assistant", "content": str(place)}} for place in places]
+    choices = [
+        {"index": place, "message": {"role": "assistant", "content": str(place)}, "finish_reason": "stop"}
+        for place in places
+    ]
     return {"object": "chat.completion", "choices": choices}
 
 

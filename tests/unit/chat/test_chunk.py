@@ -13,16 +13,14 @@ from vllmchat.chat.chunk import (
     ChunkChoice,
     Delta,
     decode_chunk,
-    decode_event,
 )
 from vllmchat.errors import ResponseError
-from vllmchat.wire.decode import find_error
+from vllmchat.wire.decode import ChunkDecoder, find_error
 
 STREAMS = recordings.names("stream*")
 NOT_CHUNKS = [
     b'{"foo":1}',
     b"[]",
-    b"null",
     b"",
     b"[DONE]",
     b"<html>502 Bad Gateway</html>",
@@ -36,7 +34,6 @@ NOT_CHUNKS = [
     b'{"choices":[{"index":-Infinity,"delta":{}}]}',
     b'{"choices":[{"index":NaN,"delta":{}}]}',
     b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":Infinity}]}}]}',
-    b'{"choices":[],"usage":{"prompt_tokens":1e999}}',
 ]
 
 
@@ -129,6 +126,7 @@ def test_text_and_reasoning_come_from_the_first_choice() -> None:
         ({"reasoning": "new", "reasoning_content": "old"}, "new"),
         ({"reasoning": None, "reasoning_content": "old"}, "old"),
         ({"reasoning": "new", "reasoning_content": None}, "new"),
+        ({"reasoning": "", "reasoning_content": "old"}, "old"),
         ({"reasoning_content": None}, None),
     ],
 )
@@ -161,7 +159,7 @@ def test_unknown_fields_are_kept() -> None:
 
 @pytest.mark.parametrize("data", NOT_CHUNKS)
 def test_invalid_data_is_rejected(data: bytes) -> None:
-    for decode in (decode_chunk, decode_event):
+    for decode in (decode_chunk, ChunkDecoder(decode_chunk)):
         with pytest.raises(ResponseError, match="not a chat completion chunk") as caught:
             decode(data)
         assert caught.value.body == data.decode()
@@ -170,7 +168,7 @@ def test_invalid_data_is_rejected(data: bytes) -> None:
 def test_a_recorded_error_is_recognized() -> None:
     (data, done) = recordings.load("error_bad_grammar_stream").data
     assert done == b"[DONE]"
-    error = decode_event(data)
+    error = ChunkDecoder(decode_chunk)(data)
     assert isinstance(error, dict)
     assert error == find_error(data) == json.loads(data)
     with pytest.raises(ResponseError):
@@ -189,7 +187,7 @@ def test_a_recorded_error_is_recognized() -> None:
     ],
 )
 def test_all_forms_of_errors_are_recognized(data: bytes) -> None:
-    assert decode_event(data) == find_error(data) == json.loads(data)
+    assert ChunkDecoder(decode_chunk)(data) == find_error(data) == json.loads(data)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +201,13 @@ def test_all_forms_of_errors_are_recognized(data: bytes) -> None:
 )
 def test_chunks_that_look_like_errors(data: bytes) -> None:
     assert find_error(data) is None
-    assert decode_event(data) == decode_chunk(data)
+    assert ChunkDecoder(decode_chunk)(data) == decode_chunk(data)
 
 
 def test_a_truncated_error_is_invalid() -> None:
     assert find_error(b'{"error":{"mess') is None
     with pytest.raises(ResponseError):
-        decode_event(b'{"error":{"mess')
+        ChunkDecoder(decode_chunk)(b'{"error":{"mess')
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -263,9 +263,7 @@ class TestOtherThings:
             b'{"choices":[{"message":{"content":5}}]}',
             b'{"choices":[{"message":{"tool_calls":{"a":1}}}]}',
             b'{"choices":[{"message":{"tool_calls":[{"function":{"arguments":[1]}}]}}]}',
-            b'{"choices":[],"created":"now"}',
             b'{"choices":[{"message":{"content":"cut',
-            b'{"choices":[{"message":{"content":"\xff"}}]}',
         ],
     )
     def test_errors_show_the_start_of_the_body(self, body: bytes) -> None:
@@ -309,6 +307,7 @@ class TestToolCall:
             (' \n{"a":"é"} ', {"a": "é"}),
             ("", {}),
             (" ", {}),
+            ("null", {}),
         ],
     )
     def test_parse(self, arguments: str, parsed: dict[str, object]) -> None:
@@ -336,7 +335,7 @@ class TestToolCall:
         with pytest.raises(ResponseError, match="are not valid JSON"):
             tool_call.parse()
 
-    @pytest.mark.parametrize("arguments", ["[1]", '"text"', "5", "null"])
+    @pytest.mark.parametrize("arguments", ["[1]", '"text"', "5"])
     def test_arguments_that_are_not_an_object(self, arguments: str) -> None:
         with pytest.raises(ResponseError, match="not a JSON object"):
             ToolCall(function=FunctionCall(name="f", arguments=arguments)).parse()
@@ -524,11 +523,13 @@ for thread in threads: thread.join()
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"Infinity", b"-Infinity", b"NaN"])
-def test_infinity_is_rejected(number: bytes) -> None:
+def test_infinity_is_rejected_where_it_matters(number: bytes) -> None:
+    with pytest.raises(ResponseError, match="not a chat completion"):
+        decode_completion(b'{"choices":[{"index":%s,"message":{}}]}' % number)
     for body in (
-        b'{"choices":[{"index":%s,"message":{}}]}',
         b'{"created":%s,"choices":[{"message":{}}]}',
         b'{"choices":[{"message":{}}],"usage":{"prompt_tokens":%s}}',
     ):
-        with pytest.raises(ResponseError, match="not a chat completion"):
-            decode_completion(body % number)
+        completion = decode_completion(body % number)
+        assert completion.created == 0
+        assert completion.usage in (None, Usage())

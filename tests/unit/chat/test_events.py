@@ -204,18 +204,25 @@ class TestOrder:
             ToolCallDelta(0, '{"a":1}'),
             done(0, "f", '{"a":1}'),
             ToolCallStart(1, "c1", "g"),
-            ToolCallDelta(1, "{}"),
         ]
-        assert maker.feed(delta({}, finish_reason="tool_calls")) == [done(1, "g", "{}")]
+        assert maker.feed(delta({}, finish_reason="tool_calls")) == [
+            ToolCallDelta(1, "{}"),
+            done(1, "g", "{}"),
+        ]
 
     def test_calls_that_interleave_are_done_at_the_end(self) -> None:
         maker = EventBuilder()
-        maker.feed(calls(piece(0, None, name="f"), piece(1, None, name="g")))
-        assert maker.feed(calls(piece(1, "{}"), piece(0, "{}"))) == [
-            ToolCallDelta(1, "{}"),
-            ToolCallDelta(0, "{}"),
+        assert maker.feed(calls(piece(0, None, name="f"), piece(1, None, name="g"))) == []
+        assert maker.feed(calls(piece(1, '{"b":2}'), piece(0, '{"a":1}'))) == [
+            ToolCallStart(1, "c1", "g"),
+            ToolCallDelta(1, '{"b":2}'),
+            ToolCallStart(0, "c0", "f"),
+            ToolCallDelta(0, '{"a":1}'),
         ]
-        assert maker.feed(delta({}, finish_reason="stop")) == [done(0, "f", "{}"), done(1, "g", "{}")]
+        assert maker.feed(delta({}, finish_reason="stop")) == [
+            done(0, "f", '{"a":1}'),
+            done(1, "g", '{"b":2}'),
+        ]
 
     def test_arguments_wait_for_the_name(self) -> None:
         maker = EventBuilder()
@@ -243,13 +250,13 @@ class TestOrder:
 
     def test_no_deltas_follow_the_end_of_a_call(self) -> None:
         maker = EventBuilder()
-        maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
+        maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, '{"a":2}', name="f")))
         assert maker.feed(calls(piece(0, "\n"))) == []
-        assert maker.feed(delta({}, finish_reason="stop")) == [done(1, "f", "{}")]
+        assert maker.feed(delta({}, finish_reason="stop")) == [done(1, "f", '{"a":2}')]
 
     def test_calls_of_an_interrupted_stream_are_incomplete(self) -> None:
         maker = EventBuilder()
-        maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f")))
+        maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, '{"a":2}', name="f")))
         last, _ = maker.finish(ChatCompletion())
         assert isinstance(last, ToolCallDone)
         assert (last.index, last.tool_call.complete) == (1, False)

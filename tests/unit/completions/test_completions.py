@@ -22,7 +22,7 @@ from vllmchat import (
 )
 from vllmchat.checking.rules import fields_of
 from vllmchat.completions import check
-from vllmchat.completions.completion import decode_completion, decode_event
+from vllmchat.completions.completion import decode_chunk, decode_completion
 from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.completions.prompt import encode_prompt
 from vllmchat.completions.request import choices_wanted, complete_request
@@ -309,7 +309,8 @@ def test_a_suffix_needs_a_text_prompt() -> None:
     ],
 )
 def test_number_of_expected_choices(prompt: Any, params: Object, count: int) -> None:
-    assert choices_wanted(request(prompt, params)) == count
+    made = request(prompt, params)
+    assert choices_wanted(made.subject, made.params) == count
 
 
 # Whole completions
@@ -359,7 +360,7 @@ def test_invalid_responses(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_completion(data)
     with pytest.raises(ResponseError):
-        decode_event(data)
+        decode_chunk(data)
 
 
 def test_a_completion_without_choices_has_no_text() -> None:

@@ -22,7 +22,7 @@ from vllmchat import (
 )
 from vllmchat.checking.rules import fields_of
 from vllmchat.generate.check import OUTSIDE, check_generate
-from vllmchat.generate.generation import decode_event, decode_generation
+from vllmchat.generate.generation import decode_chunk, decode_generation
 from vllmchat.generate.params import GenerateParams
 from vllmchat.generate.rendered import decode_all_rendered, decode_rendered
 from vllmchat.generate.request import generate_request
@@ -385,7 +385,7 @@ def test_invalid_responses(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_generation(data)
     with pytest.raises(ResponseError):
-        decode_event(data)
+        decode_chunk(data)
 
 
 def test_generate(runner: Runner, scripted: ScriptedServer) -> None:
@@ -431,8 +431,7 @@ def test_text_adds_up_too() -> None:
         made = chunk(1, index=index)
         made["choices"][0]["text"] = said
         made["output_mode"] = "text"
-        item = decode_event(json.dumps(made).encode())
-        assert not isinstance(item, dict)
+        item = decode_chunk(json.dumps(made).encode())
         assert item.text == (said if index == 0 else "")
         target.accept(item)
     assert [choice.text for choice in target.reply().choices] == ["ab", "x"]
@@ -445,8 +444,7 @@ def test_missing_log_probabilities() -> None:
     for logprobs in ({"content": [{"token_id": 1}]}, {"content": None}, None):
         made = chunk(1)
         made["choices"][0]["logprobs"] = logprobs
-        item = decode_event(json.dumps(made).encode())
-        assert not isinstance(item, dict)
+        item = decode_chunk(json.dumps(made).encode())
         target.accept(item)
     (choice,) = target.reply().choices
     assert choice.logprobs is not None

@@ -194,7 +194,7 @@ def test_one_byte_at_a_time(scripted: ScriptedServer, stream: Make) -> None:
     "end", [b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE] \n\n", b"data:[DONE]\r\r"]
 )
 def test_the_last_event_without_its_blank_line(scripted: ScriptedServer, stream: Make, end: bytes) -> None:
-    scripted.stream([chunk("a"), end], done=False)
+    scripted.stream([chunk("a", "stop"), end], done=False)
     assert stream().until_done().text == "a"
 
 

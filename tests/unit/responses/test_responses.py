@@ -456,6 +456,9 @@ def test_events_support_pattern_matching() -> None:
 def test_invalid_events(data: bytes) -> None:
     with pytest.raises(ResponseError):
         decode_event(data, "")
+    if data == b"{}":
+        assert ResponseReader().read_event(ServerSentEvent(data)) is None
+        return
     with pytest.raises(ResponseError):
         ResponseReader().read_event(ServerSentEvent(data))
 

@@ -541,7 +541,7 @@ class Reading:
         ([1, "é"], '[1,"é"]'),
         (Place(city="Paris"), '{"city":"Paris","country":"France"}'),
         (Reading(1.5), '{"value":1.5,"unit":"C"}'),
-        (float("nan"), "NaN"),
+        (float("nan"), '"NaN"'),
         (Opaque(), None),
     ],
 )
