@@ -174,7 +174,7 @@ def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> ChatComplet
     Raises:
         ResponseError: The data is not a chunk: not JSON, or JSON of another shape.
     """
-    chunk = decode(ChatCompletionChunk, data, _WHAT, needed=NEEDED, torn=torn)
+    chunk = decode(ChatCompletionChunk, data, _WHAT, NEEDED, torn)
     if not chunk.choices and not _says_it_is_one(chunk):
         raise unexpected_body(_WHAT, data, "it has no choices")
     for choice in chunk.choices:
@@ -196,6 +196,8 @@ def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
 def _take_message(choice: ChunkChoice, data: bytes) -> None:
     """Takes the delta from where servers put it that only pretend to stream: a whole message, or a text."""
     extra = choice.__pydantic_extra__ or {}
+    if extra.get("error") is not None:
+        raise unexpected_body(_WHAT, data, "it has an error")
     if choice.delta.model_fields_set or not ("message" in extra or "text" in extra):
         return
     message = extra.pop("message", None) or {"content": extra.pop("text", None)}

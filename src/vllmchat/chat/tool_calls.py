@@ -143,11 +143,15 @@ class PartialToolCalls:
 
     def find(self, piece: DeltaToolCall) -> PartialToolCall:
         """Returns the call that a piece belongs to: a new one if the piece starts a call."""
-        index, call_id, function = piece.index, piece.id, piece.function
-        call = self._latest.get(index)
+        call = self._latest.get(piece.index)
+        function = piece.function
         name = function.name if function is not None else None
-        if call is not None and not call_id and not name:
-            return call
+        if call is None or name or piece.id:
+            return self._find(piece, call, name)
+        return call
+
+    def _find(self, piece: DeltaToolCall, call: PartialToolCall | None, name: str | None) -> PartialToolCall:
+        index, call_id = piece.index, piece.id
         if call_id and (call is None or call.id != call_id):
             named = self._by_id.get(call_id)
             # Some servers give all calls the same id: then a new index and a name begin another call.

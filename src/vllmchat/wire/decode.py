@@ -176,10 +176,9 @@ def decode(
     model: type[M],
     body: bytes,
     what: str,
-    *,
     needed: frozenset[str] | None = None,
-    context: object | None = None,
     torn: TornCharacters | None = None,
+    context: object | None = None,
 ) -> M:
     """Decodes a JSON body.
 
@@ -189,8 +188,8 @@ def decode(
         what: What it should be, with its article, for the error message.
         needed: The keys without which the response is useless: values of others that do not fit the model are left
             out. None if all are needed.
-        context: What the model's validators need to know.
         torn: The torn characters of a stream.
+        context: What the model's validators need to know.
 
     Raises:
         ResponseError: The body is not JSON, or something that is needed does not match the model.
@@ -247,7 +246,6 @@ def decode_with_choices(
     model: type[M],
     body: bytes,
     what: str,
-    *,
     needed: frozenset[str] = NEEDED,
     torn: TornCharacters | None = None,
 ) -> M:
@@ -256,7 +254,7 @@ def decode_with_choices(
     Raises:
         ResponseError: The body is not JSON, does not match the model, or has no choices.
     """
-    decoded = decode(model, body, what, needed=needed, torn=torn)
+    decoded = decode(model, body, what, needed, torn)
     if "choices" not in decoded.model_fields_set:
         raise unexpected_body(what, body, "it has no choices")
     return decoded
@@ -284,7 +282,7 @@ class ChunkDecoder(Generic[M]):
         self._decode = decode
         self._torn = TornCharacters()
 
-    def __call__(self, data: bytes, kind: str = "") -> M | JsonObject | None:
+    def decode(self, data: bytes, kind: str = "") -> M | JsonObject | None:
         """Decodes the data of an event: a chunk, the body of the error that it reports, or None to keep alive.
 
         An error is a JSON object whose `error` is not null, even if it has choices too, or the flat
@@ -307,7 +305,7 @@ class ChunkDecoder(Generic[M]):
             if keeps_alive(data, kind):
                 return None
             raise
-        if b'"error"' in data and (error := find_error(data)) is not None:
+        if chunk.__pydantic_extra__ and (error := find_error(data)) is not None:
             return error
         return chunk
 

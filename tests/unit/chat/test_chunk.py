@@ -159,7 +159,7 @@ def test_unknown_fields_are_kept() -> None:
 
 @pytest.mark.parametrize("data", NOT_CHUNKS)
 def test_invalid_data_is_rejected(data: bytes) -> None:
-    for decode in (decode_chunk, ChunkDecoder(decode_chunk)):
+    for decode in (decode_chunk, ChunkDecoder(decode_chunk).decode):
         with pytest.raises(ResponseError, match="not a chat completion chunk") as caught:
             decode(data)
         assert caught.value.body == data.decode()
@@ -168,7 +168,7 @@ def test_invalid_data_is_rejected(data: bytes) -> None:
 def test_a_recorded_error_is_recognized() -> None:
     (data, done) = recordings.load("error_bad_grammar_stream").data
     assert done == b"[DONE]"
-    error = ChunkDecoder(decode_chunk)(data)
+    error = ChunkDecoder(decode_chunk).decode(data)
     assert isinstance(error, dict)
     assert error == find_error(data) == json.loads(data)
     with pytest.raises(ResponseError):
@@ -187,7 +187,7 @@ def test_a_recorded_error_is_recognized() -> None:
     ],
 )
 def test_all_forms_of_errors_are_recognized(data: bytes) -> None:
-    assert ChunkDecoder(decode_chunk)(data) == find_error(data) == json.loads(data)
+    assert ChunkDecoder(decode_chunk).decode(data) == find_error(data) == json.loads(data)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +201,13 @@ def test_all_forms_of_errors_are_recognized(data: bytes) -> None:
 )
 def test_chunks_that_look_like_errors(data: bytes) -> None:
     assert find_error(data) is None
-    assert ChunkDecoder(decode_chunk)(data) == decode_chunk(data)
+    assert ChunkDecoder(decode_chunk).decode(data) == decode_chunk(data)
 
 
 def test_a_truncated_error_is_invalid() -> None:
     assert find_error(b'{"error":{"mess') is None
     with pytest.raises(ResponseError):
-        ChunkDecoder(decode_chunk)(b'{"error":{"mess')
+        ChunkDecoder(decode_chunk).decode(b'{"error":{"mess')
 
 
 @pytest.mark.parametrize("name", STREAMS)
