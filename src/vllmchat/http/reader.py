@@ -74,6 +74,7 @@ class EventReader(ABC, Generic[T, R]):
         self._decoder: SSEDecoder | WholeBody = SSEDecoder()
         self._accumulator = accumulator
         self._started = False
+        self._is_empty = True
 
     @abstractmethod
     def read_event(self, event: ServerSentEvent) -> T | None:
@@ -116,6 +117,7 @@ class EventReader(ABC, Generic[T, R]):
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Takes bytes as they arrive; returns the events that they complete."""
+        self._is_empty = False
         try:
             return self._decoder.feed(data)
         except EventTooLargeError as error:
@@ -134,6 +136,10 @@ class EventReader(ABC, Generic[T, R]):
         request_id = self.head.request_id if self.head is not None else ""
         if failure is not None and failure.limit is not None:
             error: VLLMChatError = failure.error(url, request_id)
+        elif failure is None and self._is_empty:
+            error = ResponseError(
+                "expected a stream, but the response is empty. Check base_url, and that the server supports streaming"
+            )
         else:
             cause = f": {' '.join(str(failure.cause).split())}" if failure is not None else ""
             error = StreamInterruptedError(

@@ -478,9 +478,17 @@ def test_a_stream_that_is_reset(scripted: ScriptedServer, stream: Make) -> None:
 
 
 def test_a_stream_that_ends_before_the_first_chunk(scripted: ScriptedServer, stream: Make) -> None:
-    scripted.stream(done=False)
+    scripted.stream([b": comment\n\n"], done=False)
     error = failed(stream())
     assert type(error) is StreamInterruptedError
+    assert error.partial is None
+
+
+def test_an_empty_response_is_not_a_stream(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(done=False)
+    error = failed(stream())
+    assert type(error) is ResponseError
+    assert "is empty" in str(error)
     assert error.partial is None
 
 
