@@ -187,7 +187,6 @@ STRICTER: list[tuple[str, Params]] = [
             *each("stop", "a", ["a"]),
             *each("stop_token_ids", [1]),
             *each("bad_words", ["a"]),
-            *each("allowed_token_ids", [1]),
             *each("logit_bias", {"1": 5}),
             *each("min_tokens", 1),
             *each("repetition_detection", {"max_pattern_size": 3, "min_count": 2}),

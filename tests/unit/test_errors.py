@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -49,6 +51,16 @@ def every_class() -> list[type[VLLMChatError]]:
     found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, VLLMChatError)]
     assert len(found) == 20
     return found
+
+
+@pytest.mark.parametrize("tree", ["errors.py", "docs/errors.md"])
+def test_every_class_is_drawn_in_the_tree(tree: str) -> None:
+    text = errors.__doc__ or ""
+    if tree.endswith(".md"):
+        page = (Path(__file__).parents[2] / tree).read_text("utf-8")
+        text = page.partition("```text\n")[2].partition("\n```")[0]
+    drawn = re.findall(r"^[ │]*[├└]── (\w+)", text, re.MULTILINE)
+    assert sorted([VLLMChatError.__name__, *drawn]) == sorted(cls.__name__ for cls in every_class())
 
 
 def partial() -> ChatCompletion:

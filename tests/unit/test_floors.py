@@ -256,14 +256,19 @@ def test_adapters_do_not_import_each_other() -> None:
                 assert module.split(".")[2] == own, f"{path}:{line}"
 
 
-def test_only_the_massgen_adapter_imports_massgen() -> None:
+FRAMEWORKS = {"massgen": "massgen"}
+"""By framework, its adapter."""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_only_its_adapter_imports_a_framework(framework: str) -> None:
     importing = {
         path.relative_to(PACKAGE).parts[:2]
         for path, _ in files()
         for module, _, _ in imports(path)
-        if module.partition(".")[0] == "massgen"
+        if module.partition(".")[0] == framework
     }
-    assert importing <= {("adapters", "massgen")}
+    assert importing <= {("adapters", FRAMEWORKS[framework])}
 
 
 def test_no_part_imports_the_face() -> None:
@@ -289,7 +294,7 @@ def test_nothing_but_the_dependencies_is_imported() -> None:
         "anyio",
         "vllmchat",
     }
-    optional = {"sniffio", "massgen", "trio", "httpx2", "certifi", "prometheus_client", "numpy"}
+    optional = {"sniffio", "trio", "httpx2", "certifi", "prometheus_client", "numpy", *FRAMEWORKS}
     for path, part in files():
         for module, _, line in imports(path):
             name = module.partition(".")[0]
