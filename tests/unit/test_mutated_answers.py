@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from support import recordings
 from support.mutations import mutated
-from support.replay import ENDPOINTS, Call, Replay, route_of
+from support.replay import EVERY, Call, Replay, route_of
 from vllmchat import ChatCompletion, InvalidRequestError, VLLMChatError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
 
-SERVERS = ("0.32.0", "0.10.2", "0.10.2-pooling")
+SERVERS = ("0.33.0", "0.33.0-token-embed", "0.32.0", "0.10.2", "0.10.2-pooling")
 
 
 class Reader(Replay):
@@ -30,7 +30,7 @@ class Reader(Replay):
         route = route_of(recording)
         assert route is not None
         with self._answering(recording):
-            self._exact(recording, ENDPOINTS[route])
+            self._exact(recording, EVERY[route])
             for _, call in self._further(recording):
                 self._outcome(call)
 

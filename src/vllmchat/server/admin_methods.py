@@ -148,7 +148,7 @@ class AdminMethods(ProviderBase):
     ) -> None:
         """Pauses generation, for example for a weight update. Requests wait until `resume` is called.
 
-        Since vLLM 0.33, they do so only with `keep`; with the other modes, a new one raises a `ServiceUnavailableError`.
+        Since vLLM 0.33, they do so only with `keep`; otherwise, a new one raises a `ServiceUnavailableError`.
 
         The server must be vLLM 0.12 or newer and needs `VLLM_SERVER_DEV_MODE=1`.
 
