@@ -10,7 +10,7 @@ import pytest
 from massgen.cli.backends import create_agents_from_config
 
 from support.fake_vllm import FakeVLLM
-from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
+from vllmchat.adapters.massgen import VLLMBackend, context, install, uninstall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +22,12 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def unknown_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server has been asked for its models yet: a port may be used again."""
+    monkeypatch.setattr(context, "_lists", {})
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def fake_vllm() -> Iterator[FakeVLLM]:
 
 @pytest.fixture
 def model() -> str:
-    """A model name that no other test uses: context sizes are cached by it."""
+    """A model name that no other test uses: the server that reports its size is found by it."""
     return f"model-{next(_numbers)}"
 
 

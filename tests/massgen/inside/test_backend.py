@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,17 @@ from massgen.backend.base import LLMBackend, StreamChunk
 from massgen.backend.chat_completions import ChatCompletionsBackend
 
 from support.fake_vllm import QUESTION, WORKFLOW, FakeVLLM, collected, events, kinds, only, refusal, says
-from support.scripted import Gate, in_thread, never, refusing_origin, reset, script, stream
-from vllmchat.adapters.massgen import VLLMBackend
+from support.scripted import (
+    Gate,
+    ScriptedServer,
+    in_thread,
+    never,
+    refusing_origin,
+    reset,
+    script,
+    stream,
+)
+from vllmchat.adapters.massgen import VLLMBackend, context
 from vllmchat.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -125,6 +135,108 @@ async def test_a_cut_call_of_a_custom_tool_is_not_executed(
     assert "error" in kinds(chunks)
 
 
+BROKEN = {
+    "no closing brace": '{"content": "42"',
+    "no closing quote": '{"content": "42',
+    "encoded twice": '"{\\"content\\": \\"42\\"}"',
+}
+"""Arguments that MassGen repairs."""
+
+
+@pytest.mark.parametrize("arguments", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+async def test_arguments_that_massgen_repairs_are_repaired(
+    backend: VLLMBackend, fake_vllm: FakeVLLM, arguments: str, finish: str
+) -> None:
+    fake_vllm.next(says(calls=[("new_answer", arguments)], finish=finish))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["tool_calls", "complete_message", "done"]
+    (call,) = only(chunks, "tool_calls").tool_calls or [{}]
+    assert call["function"] == {"name": "new_answer", "arguments": '{"content": "42"}'}
+    message = only(chunks, "complete_message").complete_message
+    assert message is not None
+    assert message["tool_calls"] == [call]
+
+
+async def test_right_arguments_stay_as_the_model_wrote_them(
+    backend: VLLMBackend, fake_vllm: FakeVLLM
+) -> None:
+    fake_vllm.next(says(calls=[("new_answer", '{"content":   "42"}')]))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    (call,) = only(chunks, "tool_calls").tool_calls or [{}]
+    assert call["function"]["arguments"] == '{"content":   "42"}'
+
+
+@pytest.mark.parametrize("arguments", ['{"content": "42",}', '{"content": "4\n2"}', "42", "[" * 5000])
+async def test_a_workflow_call_beyond_repair_is_not_taken_for_an_empty_one(
+    backend: VLLMBackend, fake_vllm: FakeVLLM, arguments: str
+) -> None:
+    fake_vllm.next(says(calls=[("new_answer", arguments)]))
+    chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert kinds(chunks) == ["error", "done"]
+    error = only(chunks, "error")
+    assert error.status is None  # MassGen retries.
+    assert error.error is not None
+    for part in ("'new_answer'", "not a JSON object", arguments[:2], "not executed"):
+        assert part in error.error
+    assert error.error in (backend._get_streaming_buffer() or "")
+
+
+async def test_a_custom_tool_gets_repaired_arguments(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    fake_vllm.next(
+        says(calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22')]),
+        says(calls=[("new_answer", '{"content": "42"}')]),
+    )
+    await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
+    _, assistant, result = fake_vllm.bodies[1]["messages"]
+    assert json.loads(assistant["tool_calls"][0]["function"]["arguments"]) == {"x": 20, "y": 22}
+    assert "42" in result["content"]
+
+
+@pytest.mark.parametrize("kind", ["custom", "mcp"])
+async def test_a_tool_whose_arguments_are_beyond_repair_answers_inside_the_turn(
+    agent: Callable[..., Any], fake_vllm: FakeVLLM, mcp_server: Any, kind: str
+) -> None:
+    if kind == "custom":
+        name = "custom_tool__two_num_tool"
+        using = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    else:
+        name = "mcp__weather__forecast"
+        using = agent(mcp_servers=[mcp_server])
+    fake_vllm.next(
+        says(calls=[(name, '{"x": 20,, "y": 22}')]), says(calls=[("new_answer", '{"content": "42"}')])
+    )
+    chunks = await collected(using.chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert "error" not in kinds(chunks)
+    _, assistant, result = fake_vllm.bodies[1]["messages"]
+    # The server would reject a conversation with the text that the model wrote.
+    assert assistant["tool_calls"][0]["function"]["arguments"] == "{}"
+    assert "must be a JSON object" in result["content"]
+
+
+async def test_calls_with_one_id_are_executed_once(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    call = {
+        "id": "same",
+        "type": "function",
+        "function": {"name": "custom_tool__two_num_tool", "arguments": '{"x": 20, "y": 22}'},
+    }
+    deltas = [{"tool_calls": [{**call, "index": index}]} for index in (0, 1)]
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    bodies: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    bodies.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    fake_vllm.next(
+        stream([{**head, **body} for body in bodies]), says(calls=[("new_answer", '{"content": "42"}')])
+    )
+    chunks = await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True))
+    called = [chunk for chunk in chunks if chunk.status == "custom_tool_called"]
+    assert len(called) == 1
+    _, assistant, result = fake_vllm.bodies[1]["messages"]
+    assert [each["id"] for each in assistant["tool_calls"]] == ["same"]
+    assert (result["role"], result["tool_call_id"]) == ("tool", "same")
+
+
 async def test_calls_of_the_workflow_are_never_run_here(
     agent: Callable[..., Any], fake_vllm: FakeVLLM
 ) -> None:
@@ -232,6 +344,174 @@ async def test_an_overflow_that_stays_is_reported_once(backend: VLLMBackend, fak
     chunks = await collected(backend.stream_with_tools(messages, WORKFLOW, agent_id="qwen"))
     assert kinds(chunks) == ["compression_status", "error", "done"]
     assert "maximum context length" in (only(chunks, "error").error or "")
+
+
+# Failing again and again
+
+
+async def statuses(backend: VLLMBackend, turns: int) -> list[str | None]:
+    """The status of the error of each turn."""
+    found: list[str | None] = []
+    for _ in range(turns):
+        chunks = await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+        found.append(only(chunks, "error").status)
+    return found
+
+
+NO_TOOL_RESULTS = "Only user and assistant roles are supported!"
+"""What chat templates without the role `tool` answer to the result of a tool."""
+
+
+async def test_the_same_refusal_after_a_tool_ends_the_agent(
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
+) -> None:
+    # MassGen does not count attempts in which a tool ran, so it would go on without end.
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    tool = says(calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22}')])
+    refused = refusal(400, NO_TOOL_RESULTS)
+    fake_vllm.next(tool, refused, tool, refused)
+    found = [
+        only(await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True)), "error")
+        for _ in range(2)
+    ]
+    assert [error.status for error in found] == [None, "fatal"]
+    assert NO_TOOL_RESULTS in (found[1].error or "")
+
+
+async def test_a_failure_after_a_tool_is_not_repeated_without_end(
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
+) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    tool = says(calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22}')])
+    fake_vllm.next(*[tool, refusal(500, "EngineCore died")] * 3)
+    found = [
+        only(await collected(calculating.chat(QUESTION, WORKFLOW, reset_chat=True)), "error").status
+        for _ in range(3)
+    ]
+    assert found == [None, None, "fatal"]
+
+
+async def test_an_overflow_that_stays_ends_the_agent(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
+    calculating = agent(custom_tools=[{"name": ["two_num_tool"], "function": ["two_num_tool"]}])
+    tool = says(calls=[("custom_tool__two_num_tool", '{"x": 20, "y": 22}')])
+    overflow = refusal(400, OVERFLOW)
+    long = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *QUESTION]
+    fake_vllm.next(*[tool, overflow, says(text="A summary."), overflow] * 2)
+    found = [
+        only(await collected(calculating.chat(long, WORKFLOW, reset_chat=True)), "error").status
+        for _ in range(2)
+    ]
+    assert found == [None, "fatal"]
+
+
+async def test_the_third_cut_reply_in_a_row_ends_the_agent_with_its_reason(
+    backend: VLLMBackend, fake_vllm: FakeVLLM
+) -> None:
+    fake_vllm.always(says(calls=[("new_answer", '{"content": "4')], finish="length"))
+    assert await statuses(backend, 3) == [None, None, "fatal"]
+    assert "max_tokens" in (backend.last_failure or "")
+
+
+async def test_a_turn_that_goes_well_begins_to_count_anew(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    cut = says(calls=[("new_answer", '{"content": "4')], finish="length")
+    fake_vllm.next(cut, cut, says(text="42"), cut, cut)
+    assert await statuses(backend, 2) == [None, None]
+    await collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert backend.last_failure is None
+    assert await statuses(backend, 2) == [None, None]
+
+
+async def test_an_interruption_is_not_a_failure(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
+    fake_vllm.always(stream([*events(text="Once", finish=""), never]))
+    for _ in range(4):
+        chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
+        await anext(chunks)
+        await backend.interrupt()
+        assert [chunk.status for chunk in await collected(chunks)] == [None]
+    assert backend.last_failure is None
+
+
+async def test_a_failure_that_massgen_retries_is_a_warning(
+    backend: VLLMBackend, fake_vllm: FakeVLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from massgen.logger_config import logger
+
+    warned: list[str] = []
+    monkeypatch.setattr(logger, "warning", warned.append)
+    fake_vllm.next(
+        says(calls=[("new_answer", '{"content": "4')], finish="length"), refusal(401, "Unauthorized")
+    )
+    assert await statuses(backend, 2) == [None, "fatal"]
+    (line,) = warned  # MassGen itself reports a fatal one.
+    assert "max_tokens" in line
+
+
+async def test_a_file_that_is_missing_ends_the_agent_at_once(
+    agent: Callable[..., Any], fake_vllm: FakeVLLM
+) -> None:
+    lost = agent(upload_files=[{"image_path": "lost.png"}])
+    chunks = await collected(lost.chat(QUESTION, WORKFLOW, reset_chat=True))
+    error = only(chunks, "error")
+    assert error.status == "fatal"
+    assert "upload_files: File not found" in (error.error or "")
+    assert fake_vllm.chats == []
+
+
+# The server's models
+
+
+async def test_a_server_is_asked_for_its_models_once(fake_vllm: FakeVLLM, model: str) -> None:
+    fake_vllm.always(says(text="42"))
+    backends = [
+        VLLMBackend(model=name, base_url=fake_vllm.base_url, agent_id=name)
+        for name in (model, model, f"{model}-too")
+    ]
+    async with asyncio.TaskGroup() as group:
+        for each in backends * 2:
+            group.create_task(collected(each.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")))
+    assert len(fake_vllm.chats) == 6
+    assert [request.path for request in fake_vllm.server.requests].count("/v1/models") == 1
+
+
+@pytest.mark.parametrize("answer", [refusal(404, "Not Found"), script(reset)], ids=["404", "reset"])
+async def test_a_server_without_a_list_of_models_is_not_asked_again(model: str, answer: Any) -> None:
+    asked: list[str] = []
+
+    def respond(request: Any) -> Any:
+        asked.append(request.path)
+        return answer if request.path == "/v1/models" else says(text="42")
+
+    with ScriptedServer() as server:
+        server.always(respond)
+        for _ in range(3):
+            each = VLLMBackend(model=model, base_url=server.base_url, agent_id="qwen")
+            await collected(each.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+    assert asked.count("/v1/chat/completions") == 3
+    assert asked.count("/v1/models") == 1
+
+
+async def test_a_server_that_could_not_be_reached_is_asked_later(model: str) -> None:
+    with refusing_origin() as origin:
+        lost = VLLMBackend(model=model, base_url=f"{origin}/v1", agent_id="qwen")
+        await collected(lost.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
+        assert context._lists == {}
+
+
+async def test_nobody_waits_for_the_list_of_models_of_another(
+    fake_vllm: FakeVLLM, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    with ScriptedServer() as server:
+        server.always(lambda request: script(gate) if request.path == "/v1/models" else says(text="42"))
+        first, second = (
+            VLLMBackend(model=model, base_url=server.base_url, agent_id=name) for name in ("a", "b")
+        )
+        waiting = asyncio.create_task(collected(first.stream_with_tools(QUESTION, WORKFLOW, agent_id="a")))
+        await in_thread(gate.wait_reached)
+        chunks = await collected(second.stream_with_tools(QUESTION, WORKFLOW, agent_id="b"))
+        assert kinds(chunks) == ["content", "complete_message", "done"]
+        await first.interrupt()
+        assert kinds(await waiting) == ["error"]
 
 
 # Stopping

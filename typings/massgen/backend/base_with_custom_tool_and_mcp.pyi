@@ -18,6 +18,8 @@ class ToolExecutionConfig:
     status_error: str
     execution_callback: Callable[..., Any]
 
+class UploadFileError(Exception): ...
+
 class CustomToolAndMCPBackend(LLMBackend, metaclass=ABCMeta):
     agent_id: str | None
     backend_name: str
@@ -36,6 +38,9 @@ class CustomToolAndMCPBackend(LLMBackend, metaclass=ABCMeta):
     async def _execute_mcp_function_with_retry(
         self, function_name: str, arguments_json: str, max_retries: int = 3
     ) -> tuple[str, Any]: ...
+    def _deduplicate_standard_tool_calls(
+        self, tool_calls: list[dict[str, Any]], *, source: str
+    ) -> list[dict[str, Any]]: ...
     def _execute_tool_calls(
         self,
         all_calls: list[dict[str, Any]],
@@ -46,6 +51,8 @@ class CustomToolAndMCPBackend(LLMBackend, metaclass=ABCMeta):
         log_prefix: str,
         chunk_adapter: Callable[[StreamChunk], Any],
     ) -> AsyncGenerator[Any]: ...
+    def is_custom_tool_call(self, tool_name: str) -> bool: ...
+    def is_mcp_tool_call(self, tool_name: str) -> bool: ...
     async def _process_upload_files(
         self, messages: list[dict[str, Any]], all_params: dict[str, Any]
     ) -> list[dict[str, Any]]: ...

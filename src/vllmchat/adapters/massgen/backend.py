@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from massgen.backend import _compression_utils
 from massgen.backend.base import StreamChunk
-from massgen.backend.base_with_custom_tool_and_mcp import ToolExecutionConfig
+from massgen.backend.base_with_custom_tool_and_mcp import ToolExecutionConfig, UploadFileError
 from massgen.backend.chat_completions import ChatCompletionsBackend
 from massgen.logger_config import logger
 from massgen.structured_logging import trace_llm_api_call
+from massgen.utils.tool_argument_normalization import normalize_json_object_argument
 
 from vllmchat.adapters.massgen import settings
-from vllmchat.adapters.massgen.context import PROVIDER, Calculator, learn_size, serves, serving
-from vllmchat.adapters.massgen.explain import explain, is_fatal
-from vllmchat.adapters.massgen.messages import request_messages
+from vllmchat.adapters.massgen.context import PROVIDER, Calculator, known_size, learn_size, serves, serving
+from vllmchat.adapters.massgen.explain import explain, is_fatal, is_refusal
+from vllmchat.adapters.massgen.failures import Failures
+from vllmchat.adapters.massgen.messages import is_object, request_messages
 from vllmchat.adapters.massgen.patch import massgen_names
 from vllmchat.adapters.massgen.reply import Interrupted, OpenReply
-from vllmchat.adapters.massgen.turn import Chunk, Turn
+from vllmchat.adapters.massgen.turn import INTERRUPTED, REFUSED, Chunk, Turn
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.errors import ContextWindowExceededError, InvalidRequestError, Problem, VLLMChatError
 from vllmchat.providers.vllm import VLLMProvider
@@ -79,6 +82,7 @@ class VLLMBackend(ChatCompletionsBackend):
         self.token_calculator = Calculator(self._server)
         self._charged_to = origin
         self._open_replies: set[OpenReply] = set()
+        self._failures = Failures()
         if isinstance(model, str):
             serves(self._server, model)
 
@@ -162,16 +166,34 @@ class VLLMBackend(ChatCompletionsBackend):
         """
         reply = OpenReply()
         self._open_replies.add(reply)
+        failed = False
         try:
-            async with aclosing(
-                super().stream_with_tools(messages, tools, **kwargs, _open_reply=reply)
-            ) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            # The generators inside are not closed here (`aclosing`): when the event loop ends, it closes all generators
+            # at the same time, and closing one twice at a time is an error. All that must end at once is the reply.
+            async for chunk in super().stream_with_tools(messages, tools, **kwargs, _open_reply=reply):
+                if chunk.type == "error" and chunk.detail != INTERRUPTED:
+                    failed = True
+                    self._add_failure(chunk)
+                yield chunk
+            if not failed:
+                self._failures.clear()
         finally:
-            # Whoever closes this generator may not have closed the ones inside it.
             self._open_replies.discard(reply)
             await reply.aclose()
+
+    @property
+    def last_failure(self) -> str | None:
+        """Why the last turn failed; None if it did not."""
+        return self._failures.last
+
+    def _add_failure(self, chunk: StreamChunk) -> None:
+        """Makes an error fatal if repeating the turn is pointless: MassGen may repeat it without end."""
+        why = chunk.error or "unknown error"
+        refused, fatal = chunk.detail == REFUSED, chunk.status == "fatal"
+        if self._failures.add(why, refused=refused, fatal=fatal):
+            chunk.status = "fatal"  # MassGen reports it.
+        else:
+            logger.warning(f"[{PROVIDER}] {why}")
 
     async def interrupt(self) -> None:
         """Ends all replies that are being streamed, so the server stops generating. The backend remains usable."""
@@ -193,9 +215,8 @@ class VLLMBackend(ChatCompletionsBackend):
     ) -> AsyncGenerator[StreamChunk]:
         """Runs the turn without MCP tools: MassGen's fallback when its MCP servers fail."""
         turn = self._stream_with_custom_and_mcp_tools(messages, tools, client, _with_mcp=False, **kwargs)
-        async with aclosing(turn) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        async for chunk in turn:
+            yield chunk
 
     async def _stream_with_custom_and_mcp_tools(
         self,
@@ -209,7 +230,12 @@ class VLLMBackend(ChatCompletionsBackend):
     ) -> AsyncGenerator[StreamChunk]:
         """Runs the turn: one reply after another, as long as there are tools to run."""
         options = {**self.config, **kwargs}
-        messages = await self._process_upload_files(current_messages, dict(options))
+        try:
+            messages = await self._process_upload_files(current_messages, dict(options))
+        except UploadFileError as error:
+            for chunk in _told([*Turn().broken(f"upload_files: {error}", fatal=True), Chunk("done")]):
+                yield chunk
+            return
         model = str(options.get("model") or "")
         may_compress = not _compression_retry
         first = True
@@ -217,33 +243,30 @@ class VLLMBackend(ChatCompletionsBackend):
             # Callers other than agents join the content of all chunks, so reasoning would end up in their text.
             turn = Turn(reasoning_in_content="agent_id" in kwargs)
             try:
-                await client.wait(lambda: learn_size(self._server, model))
+                await client.wait(lambda: learn_size(self._server))
+                turn.context_size = known_size(self._server, model)
                 request = self._request(tools, kwargs, with_mcp=_with_mcp)
-                async with aclosing(
-                    self._one_reply(messages, model, request, turn, client, kwargs)
-                ) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
+                async for chunk in self._one_reply(messages, model, request, turn, client, kwargs):
+                    yield chunk
             except VLLMChatError as error:
                 if isinstance(error, ContextWindowExceededError) and may_compress:
                     may_compress = False
                     logger.warning(f"[{PROVIDER}] {error.message}")
-                    async with aclosing(self._compressed(messages)) as steps:
-                        async for step in steps:
-                            if isinstance(step, StreamChunk):
-                                yield step
-                            else:
-                                messages = step
+                    async for step in self._compressed(messages):
+                        if isinstance(step, StreamChunk):
+                            yield step
+                        else:
+                            messages = step
                     continue
                 why = explain(error, base_url=self._server.base_url, model=model)
-                logger.warning(f"[{PROVIDER}] {why}")
-                for chunk in _told(
-                    [*turn.broken(why, fatal=is_fatal(error, first=first)), *turn.handed_over()]
-                ):
+                broken = turn.broken(
+                    why, fatal=is_fatal(error, first=first), detail=REFUSED if is_refusal(error) else None
+                )
+                for chunk in _told([*broken, *turn.handed_over()]):
                     yield chunk
                 return
             except Interrupted:
-                for chunk in _told(turn.broken("The reply was interrupted.")):
+                for chunk in _told(turn.broken("The reply was interrupted.", detail=INTERRUPTED)):
                     yield chunk
                 return
             mcp, custom, others = self._categorize_tool_calls([_flat(call) for call in turn.calls])
@@ -253,9 +276,8 @@ class VLLMBackend(ChatCompletionsBackend):
                     yield chunk
                 return
             messages = [*messages, turn.assistant_message()]
-            async with aclosing(self._run_tools(mcp, custom, messages, options)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            async for chunk in self._run_tools(mcp, custom, messages, options):
+                yield chunk
             messages = self._trim_message_history(messages)
             first = False
 
@@ -291,6 +313,7 @@ class VLLMBackend(ChatCompletionsBackend):
                     self._take_down(chunk)
                     yield _massgen_chunk(chunk)
             self._count(turn, messages, model)
+            self._mend_calls(turn)
             for chunk in turn.end():
                 self._take_down(chunk)
                 yield _massgen_chunk(chunk)
@@ -302,6 +325,29 @@ class VLLMBackend(ChatCompletionsBackend):
         finally:
             await client.aclose()
             self.end_api_call_timing(success=failure is None, error=failure)
+
+    def _mend_calls(self, turn: Turn) -> None:
+        """Makes of a reply's tool calls what MassGen's own backend does: each ID once, small mistakes repaired.
+
+        Arguments beyond repair stay as they are if MassGen runs the tool: its result will say so. Calls of workflow
+        tools are refused then, because MassGen would take them for calls without arguments.
+        """
+        turn.calls = self._deduplicate_standard_tool_calls(turn.calls, source="the reply")
+        for call in turn.calls:
+            function: dict[str, Any] = call["function"]
+            name, arguments = function["name"], function["arguments"]
+            try:
+                parsed, _ = normalize_json_object_argument(arguments)
+            except (ValueError, RecursionError):
+                if not (self.is_mcp_tool_call(name) or self.is_custom_tool_call(name)):
+                    turn.refuse(
+                        f"The call of tool {name!r} has arguments that are not a JSON object: {arguments[:100]!r}. "
+                        "It was not executed."
+                    )
+                    return
+            else:
+                if not is_object(arguments):
+                    function["arguments"] = json.dumps(parsed, ensure_ascii=False)
 
     def _take_down(self, chunk: Chunk) -> None:
         """Adds a chunk to MassGen's trace and to the buffer from which it continues after an interruption."""

@@ -6,7 +6,7 @@ MassGen looks sizes up in a price list and assumes 128,000 tokens for a model th
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -17,6 +17,8 @@ from vllmchat.errors import VLLMChatError
 from vllmchat.http.timeout import Timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from vllmchat.client.discovery import ModelList
     from vllmchat.providers.vllm import VLLMProvider
 
@@ -25,8 +27,8 @@ PROVIDER: Final = "vLLM"
 
 _LIMITS = Timeout(connect=2.0, first_token=5.0, idle=5.0, total=5.0)
 
-_sizes: dict[tuple[str, str], int] = {}
-"""Context sizes by base URL and model."""
+_lists: dict[str, ModelList | None] = {}
+"""The models of each server that was asked, by base URL. None while it has not answered, and if it never does."""
 
 _servers: WeakValueDictionary[str, VLLMProvider] = WeakValueDictionary()
 """The server of a model, for callers that know only the model's name."""
@@ -40,26 +42,45 @@ def serves(server: VLLMProvider, model: str) -> None:
     _servers[model] = server
 
 
-async def learn_size(server: VLLMProvider, model: str) -> None:
-    """Looks up the context size of a model once. If the server does not respond, the size remains unknown."""
-    if (server.base_url, model) not in _sizes:
+async def learn_size(server: VLLMProvider) -> None:
+    """Asks a server for the context sizes of its models, once per process, whatever the answer.
+
+    While one caller waits for the answer, others go on without.
+    """
+    if server.base_url not in _lists:
+        with _asking(server):
+            _lists[server.base_url] = await server.with_options(max_retries=0).amodels(timeout=_LIMITS)
+
+
+def _learn_size_now(server: VLLMProvider) -> None:
+    if server.base_url not in _lists:
+        with _asking(server):
+            _lists[server.base_url] = server.with_options(max_retries=0).models(timeout=_LIMITS)
+
+
+@contextmanager
+def _asking(server: VLLMProvider) -> Generator[None]:
+    """Notes that a server is asked. A question that did not reach it may be repeated."""
+    _lists[server.base_url] = None
+    try:
+        yield
+    except VLLMChatError as error:
         # The following chat request will hit the same problem, and report it.
-        with suppress(VLLMChatError):
-            _note(server, model, await server.with_options(max_retries=0).amodels(timeout=_LIMITS))
+        if type(error.__cause__).__name__ == "ConnectError":
+            del _lists[server.base_url]
+    except BaseException:
+        del _lists[server.base_url]
+        raise
 
 
-def _learn_size_now(server: VLLMProvider, model: str) -> None:
-    if (server.base_url, model) not in _sizes:
-        with suppress(VLLMChatError):
-            _note(server, model, server.with_options(max_retries=0).models(timeout=_LIMITS))
-
-
-def _note(server: VLLMProvider, model: str, models: ModelList) -> None:
+def known_size(server: VLLMProvider, model: str) -> int | None:
+    """The context size of a model in tokens, if the server has reported it."""
+    models = _lists.get(server.base_url)
+    if models is None:
+        return None
     named = [card for card in models.data if model in (card.id, card.root) and card.max_model_len]
     # An adapter has no size of its own: it has that of its base model.
-    sizes = [card.max_model_len for card in named or models.data if card.max_model_len]
-    if sizes:
-        _sizes[server.base_url, model] = min(sizes)
+    return min((card.max_model_len for card in named or models.data if card.max_model_len), default=None)
 
 
 class Calculator(TokenCostCalculator):
@@ -83,12 +104,12 @@ class Calculator(TokenCostCalculator):
         return ModelPricing(0.0, 0.0, context_window=size, source="vLLM server")
 
     def _size(self, server: VLLMProvider, model: str) -> int | None:
-        return _sizes.get((server.base_url, model))
+        return known_size(server, model)
 
 
 class AskingCalculator(Calculator):
     """A calculator for callers that need the size before the first request: it looks it up if necessary, blocking."""
 
     def _size(self, server: VLLMProvider, model: str) -> int | None:
-        _learn_size_now(server, model)
+        _learn_size_now(server)
         return super()._size(server, model)

@@ -35,10 +35,13 @@ def is_fatal(error: VLLMChatError, *, first: bool) -> bool:
             return False
         case AuthenticationError() | PermissionDeniedError() | NotFoundError() | APIConnectionError():
             return True
-        case InvalidRequestError() | BadRequestError() | UnprocessableEntityError():
-            return first
         case _:
-            return False
+            return first and is_refusal(error)
+
+
+def is_refusal(error: VLLMChatError) -> bool:
+    """Whether the request was rejected as wrong."""
+    return isinstance(error, InvalidRequestError | BadRequestError | UnprocessableEntityError)
 
 
 def explain(error: VLLMChatError, *, base_url: str, model: str | None) -> str:

@@ -15,10 +15,11 @@ Item = dict[str, Any]
 def request_messages(items: Iterable[Mapping[str, Any]]) -> list[Item]:
     """Returns the messages of a request.
 
-    MassGen's messages are almost ready to send, with three exceptions: image, audio and video parts are in MassGen's
-    own format; a conversation may contain items of OpenAI's Responses API; and after an answer that MassGen did not
-    accept, a tool call may lack its result, or a result its call, which chat templates render as nonsense or reject. A
-    call without a result is dropped; a result without a call becomes a user message.
+    MassGen's messages are almost ready to send, with four exceptions: image, audio and video parts are in MassGen's
+    own format; a conversation may contain items of OpenAI's Responses API; the arguments of a tool call may be no JSON
+    object, and become an empty one; and after an answer that MassGen did not accept, a tool call may lack its result,
+    or a result its call, which chat templates render as nonsense or reject. A call without a result is dropped; a
+    result without a call becomes a user message.
 
     Args:
         items: MassGen's messages. They are not modified.
@@ -74,9 +75,18 @@ def _call(call: Mapping[str, Any]) -> Item:
 
 
 def _arguments(arguments: object) -> str:
-    if isinstance(arguments, str):
-        return arguments if arguments.strip() else "{}"
-    return "{}" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+    """The arguments as JSON text of an object; servers reject a conversation in which they are anything else."""
+    if isinstance(arguments, dict):
+        return json.dumps(arguments, ensure_ascii=False)
+    return arguments if isinstance(arguments, str) and is_object(arguments) else "{}"
+
+
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _text(content: object) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vllmchat.chat.events import Finished, ReasoningDelta, TextDelta, ToolCallDone, ToolCallStart
-from vllmchat.errors import ResponseError
+from vllmchat.chat.messages import TRUNCATED
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion, ToolCall
@@ -32,6 +33,15 @@ class Chunk:
     complete_message: dict[str, Any] | None = None
     error: str | None = None
     status: str | None = None
+    detail: str | None = None
+    """Of an error: `REFUSED` or `INTERRUPTED`, which MassGen does not read."""
+
+
+REFUSED: Final = "refused"
+"""The server rejected the request."""
+
+INTERRUPTED: Final = "interrupted"
+"""The reply was ended on purpose."""
 
 
 class Turn:
@@ -46,7 +56,10 @@ class Turn:
         completion: The whole reply, once it is finished.
         refusal: Why the reply must not be used, once it is finished: a tool call was truncated, or there is no
             reply at all. None for a good reply.
-        calls: The tool calls to act on, in the chat completions format; empty if there is a `refusal`.
+        calls: The tool calls to act on, in the chat completions format; empty if there is a `refusal`. Their arguments
+            are as the model wrote them, which may not be JSON.
+        context_size: The model's context size in tokens, if known. A reply that fills it was truncated, even if the
+            server reports another finish reason.
     """
 
     def __init__(self, *, reasoning_in_content: bool = True) -> None:
@@ -61,6 +74,7 @@ class Turn:
         self.completion: ChatCompletion | None = None
         self.refusal: str | None = None
         self.calls: list[dict[str, Any]] = []
+        self.context_size: int | None = None
         self._called: list[ToolCall] = []
         self._in_reasoning = False
         self._reasoning_in_content = reasoning_in_content
@@ -91,6 +105,15 @@ class Turn:
             case _:
                 return []
 
+    def refuse(self, why: str) -> None:
+        """Drops the calls of a complete reply.
+
+        Args:
+            why: The reason, as a sentence for the model and the user.
+        """
+        self.refusal = why
+        self.calls = []
+
     def end(self) -> list[Chunk]:
         """The chunks at the end of a complete reply."""
         chunks = self._after_reasoning()
@@ -100,15 +123,17 @@ class Turn:
             chunks.append(Chunk("tool_calls", tool_calls=self.calls))
         return chunks
 
-    def broken(self, why: str, *, fatal: bool = False) -> list[Chunk]:
+    def broken(self, why: str, *, fatal: bool = False, detail: str | None = None) -> list[Chunk]:
         """The chunks at the end of a reply that failed.
 
         Args:
             why: The error, as a sentence for the user.
             fatal: Whether MassGen should give up the agent instead of retrying.
+            detail: The `detail` of the error.
         """
         self.calls = []
-        return [*self._after_reasoning(), Chunk("error", error=why, status="fatal" if fatal else None)]
+        error = Chunk("error", error=why, status="fatal" if fatal else None, detail=detail)
+        return [*self._after_reasoning(), error]
 
     def handed_over(self) -> list[Chunk]:
         """The last chunks of an agent's turn: what arrived, for MassGen's history, and `done`."""
@@ -141,28 +166,36 @@ class Turn:
         if reason == "abort":
             return (
                 "The vLLM server aborted this reply (finish_reason abort): it was paused, is shutting down, or was "
-                "asked to abort. What arrived is kept; MassGen retries."
+                "asked to abort. What arrived is kept."
             )
         for call in self._called:
-            if not call.complete:
-                return f"{_what_is_wrong(call, completion)} It was not executed; MassGen retries."
+            if (why := self._truncation(call, completion)) is not None:
+                return f"The call of tool {call.name!r} was truncated. {why} It was not executed."
         if reason == "length" and not self.text and not self._called:
             thinking = ": the model was still reasoning when it was truncated" if self.reasoning else ""
-            return f"The reply has no answer{thinking}. {_limit(completion)} MassGen retries."
+            return f"The reply has no answer{thinking}. {_limit(completion)}"
         return None
 
+    def _truncation(self, call: ToolCall, completion: ChatCompletion) -> str | None:
+        """Why a call is truncated; None if the model wrote it to its end, even if its arguments are not JSON."""
+        reason = completion.finish_reason
+        if reason == "repetition":
+            return "The model repeated itself, and repetition_detection ended the reply."
+        if truncates(reason) and reason != "length":
+            return f"The server ended the reply with finish_reason {reason!r}."
+        # A call is complete without a finish reason, or before the last of a truncated reply, if its arguments are.
+        ended = call.complete or (bool(reason) and not truncates(reason))
+        # vLLM 0.10 to 0.32 report `tool_calls` for a reply that filled the context, too.
+        filled = call is self._called[-1] and self._fills_context(completion)
+        # Unlike `call.truncated`, the mark does not depend on what the arguments look like.
+        marked = TRUNCATED in call.to_request()
+        return None if ended and not filled and not marked else _limit(completion)
 
-def _what_is_wrong(call: ToolCall, completion: ChatCompletion) -> str:
-    try:
-        call.parse()
-    except ResponseError as error:
-        wrong = f"{error.message[:1].upper()}{error.message[1:]}."
-    else:
-        wrong = f"The call of tool {call.name!r} was truncated."
-    if completion.finish_reason == "repetition":
-        return f"{wrong} The model repeated itself, and repetition_detection ended the reply."
-    # Servers do not always report that a limit ended the reply.
-    return f"{wrong} {_limit(completion)}" if call.truncated else wrong
+    def _fills_context(self, completion: ChatCompletion) -> bool:
+        usage, size = completion.usage, self.context_size
+        return (
+            usage is not None and size is not None and usage.prompt_tokens + usage.completion_tokens >= size
+        )
 
 
 def _limit(completion: ChatCompletion) -> str:

@@ -14,10 +14,15 @@ from vllmchat.chat.events import EventBuilder
 
 
 def told(
-    *deltas: dict[str, Any], finish: str | None = "stop", tokens: int = 7, **options: bool
+    *deltas: dict[str, Any],
+    finish: str | None = "stop",
+    tokens: int = 7,
+    context_size: int | None = None,
+    **options: bool,
 ) -> tuple[Turn, list[Chunk]]:
     """A turn's chunks for a stream of these deltas."""
     turn, maker, accumulator = Turn(**options), EventBuilder(), Accumulator(expected=1)
+    turn.context_size = context_size
     pieces: list[dict[str, Any]] = [{"delta": delta} for delta in deltas]
     if finish is not None:
         pieces.append({"delta": {}, "finish_reason": finish})
@@ -135,9 +140,8 @@ def test_calls_without_ids_get_different_ones() -> None:
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("finish", ["length", "tool_calls"])
-def test_a_cut_call_is_reported_and_not_handed_over(finish: str) -> None:
-    turn, _ = told({"content": "So: "}, call("new_answer", '{"content": "4'), finish=finish, tokens=64)
+def test_a_cut_call_is_reported_and_not_handed_over() -> None:
+    turn, _ = told({"content": "So: "}, call("new_answer", '{"content": "4'), finish="length", tokens=64)
     (error,) = turn.end()
     assert error.type == "error"
     assert error.status is None
@@ -177,13 +181,51 @@ def test_a_complete_call_before_a_cut_one_is_not_handed_over_either() -> None:
     assert turn.calls == []
 
 
-@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
-@pytest.mark.parametrize("arguments", ["{'content': 42}", '{"content": "42"}}'])
-def test_arguments_that_are_not_json_are_reported_as_such(arguments: str, finish: str) -> None:
+@pytest.mark.parametrize("finish", ["stop", "tool_calls", "function_call"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["{'content': 42}", '{"content": "42"}}', '{"content": "42"', '{"content": "4', '"42"', "4 2"],
+)
+def test_broken_arguments_that_no_limit_cut_are_left_to_massgen(arguments: str, finish: str) -> None:
     turn, _ = told(call("new_answer", arguments), finish=finish)
+    assert turn.refusal is None
+    (handed,) = turn.calls
+    assert handed["function"] == {"name": "new_answer", "arguments": arguments}
+
+
+@pytest.mark.parametrize("arguments", ["{'content': 42}", '{"content": "42"', "{}"])
+@pytest.mark.parametrize("finish", ["length", "repetition", "abort", "content_filter", "network_error"])
+def test_after_any_other_end_no_call_is_handed_over(arguments: str, finish: str) -> None:
+    turn, _ = told(call("new_answer", arguments), finish=finish)
+    assert turn.calls == []
+    assert [chunk.type for chunk in turn.end()] == ["error"]
+
+
+def test_an_unknown_end_is_named() -> None:
+    turn, _ = told(
+        call("vote", '{"agent_id": "agent1"}'), call("stop", "{}", index=1), finish="network_error"
+    )
     assert turn.refusal is not None
-    assert "not valid JSON" in turn.refusal
-    assert "max_tokens" not in turn.refusal
+    for part in ("network_error", "not executed"):
+        assert part in turn.refusal
+
+
+@pytest.mark.parametrize(("size", "is_cut"), [(9, True), (10, True), (11, False), (None, False)])
+def test_a_reply_that_fills_the_context_was_cut_whatever_the_server_says(
+    size: int | None, is_cut: bool
+) -> None:
+    # vLLM 0.10 to 0.32 report `tool_calls` for it. Here the prompt has 3 tokens.
+    turn, _ = told(call("new_answer", '{"content": "4'), finish="tool_calls", tokens=7, context_size=size)
+    assert (turn.refusal is not None) is is_cut
+    if is_cut:
+        assert "--max-model-len" in (turn.refusal or "")
+
+
+def test_a_reply_can_be_refused_later() -> None:
+    turn, _ = told({"content": "So: "}, call("new_answer", "42"), finish="tool_calls")
+    turn.refuse("It is broken.")
+    assert turn.end() == [Chunk("error", error="It is broken.")]
+    assert turn.handed_over()[0].complete_message == {"role": "assistant", "content": "So:"}
 
 
 def test_a_reply_that_was_all_reasoning_is_reported() -> None:
