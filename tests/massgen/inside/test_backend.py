@@ -605,6 +605,26 @@ async def test_one_connection_serves_many_calls(backend: VLLMBackend, fake_vllm:
     assert fake_vllm.server.connections == 1
 
 
+async def _left_open(backend: VLLMBackend, kept: list[Any]) -> None:
+    chunks = backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen")
+    kept.append(chunks)
+    await anext(chunks)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: kept.append(context))
+
+
+def test_a_stream_that_is_left_open_ends_with_the_event_loop(
+    backend: VLLMBackend, fake_vllm: FakeVLLM
+) -> None:
+    # As after Ctrl-C: the event loop closes all generators at the same time, the outer and the inner ones.
+    for _ in range(5):
+        fake_vllm.next(stream([*events(text="Once", finish=""), never]))
+        kept: list[Any] = []
+        asyncio.run(_left_open(backend, kept))
+        assert kept[1:] == []
+        assert fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0)
+
+
 def test_the_connections_end_with_the_event_loop(backend: VLLMBackend, fake_vllm: FakeVLLM) -> None:
     fake_vllm.always(says(text="42"))
     for _ in range(2):

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import os
+import signal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import massgen.cli
 import pytest
-from massgen.cli import EXIT_EXECUTION_ERROR
+from massgen.backend.base import StreamChunk
+from massgen.cancellation import CancellationRequested
+from massgen.cli import EXIT_EXECUTION_ERROR, EXIT_INTERRUPTED, entrypoint
 from massgen.orchestrator import AgentState, Orchestrator
 
-from vllmchat.adapters.massgen import uninstall
+from support.fake_vllm import QUESTION, FakeVLLM, collected, events
+from support.scripted import in_thread, never, stream
+from vllmchat.adapters.massgen import VLLMBackend, uninstall
 from vllmchat.adapters.massgen.launcher import main
+from vllmchat.adapters.massgen.runs import watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +66,95 @@ def test_a_run_without_an_answer_is_a_failure(
     assert "bob: no answer" in err
 
 
+def test_the_last_error_of_an_agent_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend = VLLMBackend(model="m")
+    backend._add_failure(StreamChunk("error", error="max_tokens cut it."))
+    agents: dict[str, Any] = {"ada": SimpleNamespace(backend=backend), "bob": SimpleNamespace(backend=None)}
+
+    def cli_main() -> None:
+        run = Orchestrator(agents={})
+        run.agents = agents
+        run.agent_states = {
+            "ada": state(None, "No workflow tools after 3 attempts"),
+            "bob": state(None, "It refused the key."),
+        }
+
+    monkeypatch.setattr(massgen.cli, "cli_main", cli_main)
+    with pytest.raises(SystemExit):
+        main()
+    lines = capfd.readouterr().err.splitlines()
+    assert "  ada: No workflow tools after 3 attempts. Its last error: max_tokens cut it." in lines
+    assert "  bob: It refused the key." in lines
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, how: Callable[[], object]) -> int | str | None:
+    """The exit code of a run that ends so."""
+    monkeypatch.setattr(massgen.cli, "cli_main", how)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return caught.value.code
+
+
+def test_ctrl_c_in_a_run_gives_massgens_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def run(args: object) -> None:
+        Orchestrator(agents={}).agent_states = {"ada": state(None)}
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+    def cli_main() -> None:  # As MassGen's: it swallows Ctrl-C.
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(entrypoint.main(None))
+
+    monkeypatch.setattr(entrypoint, "main", run)
+    assert interrupted(monkeypatch, cli_main) == EXIT_INTERRUPTED
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cancelled_turn_gives_massgens_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cli_main() -> None:  # As MassGen's displays: they stop the turn and end normally.
+        Orchestrator(agents={}).agent_states = {"ada": state("42")}
+        with contextlib.suppress(CancellationRequested):
+            raise CancellationRequested
+
+    assert interrupted(monkeypatch, cli_main) == EXIT_INTERRUPTED
+
+
+def test_ctrl_c_outside_a_run_gives_massgens_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cli_main() -> None:
+        raise KeyboardInterrupt
+
+    assert interrupted(monkeypatch, cli_main) == EXIT_INTERRUPTED
+
+
+def test_a_run_after_a_cancelled_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cli_main() -> None:
+        with contextlib.suppress(CancellationRequested):
+            raise CancellationRequested
+        Orchestrator(agents={}).agent_states = {"ada": state("42")}
+
+    monkeypatch.setattr(massgen.cli, "cli_main", cli_main)
+    main()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_turn_ends_its_replies_at_once(fake_vllm: FakeVLLM) -> None:
+    backend = VLLMBackend(model="m", base_url=fake_vllm.base_url)
+    fake_vllm.next(stream([*events(text="Once", finish=""), never]))
+    with watching():
+        run = Orchestrator(agents={})
+        run.agents = {"ada": SimpleNamespace(backend=backend)}
+        chunks = backend.stream_with_tools(QUESTION, [], agent_id="ada")
+        await anext(chunks)
+        CancellationRequested()
+        closed = lambda: fake_vllm.server.open_connections == 0  # noqa: E731
+        assert await in_thread(lambda: fake_vllm.server.wait_for(closed))
+    await collected(chunks)
+
+
 def test_the_last_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     ends(monkeypatch, {"ada": state(None)}, {"ada": state("42")})
     main()
@@ -67,7 +166,10 @@ def test_a_command_without_a_run_is_a_success(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_massgen_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = vars(Orchestrator)["__init__"]
+    def watched() -> list[object]:
+        return [vars(Orchestrator)["__init__"], vars(CancellationRequested)["__init__"], entrypoint.main]
+
+    before = watched()
     ends(monkeypatch)
     main()
-    assert vars(Orchestrator)["__init__"] is before
+    assert watched() == before

@@ -5,5 +5,6 @@ from massgen.cli.backends import (
 
 EXIT_CONFIG_ERROR: int
 EXIT_EXECUTION_ERROR: int
+EXIT_INTERRUPTED: int
 
 def cli_main() -> None: ...

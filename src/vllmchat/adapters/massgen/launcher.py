@@ -3,63 +3,69 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Final
 
 from vllmchat.adapters.massgen import installed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable
 
-    from massgen.orchestrator import Orchestrator
+_INTERRUPTED_EARLY: Final = 130
+"""The exit code after Ctrl-C while MassGen is imported: the shell's."""
 
 
 def main() -> None:
     """Runs the command line; all flags are MassGen's own.
 
-    It exits like MassGen. If no agent produced an answer, which MassGen's exit code does not show, it exits with
-    MassGen's code for a failed run.
+    It exits like MassGen, with two exceptions that MassGen's exit code does not show: if no agent produced an answer,
+    with MassGen's code for a failed run, and if the user stopped the last run, with its code for that.
     """
     try:
-        for module in ("vllmchat.adapters.massgen.hook", "massgen.cli", "massgen.orchestrator"):
-            installed.load(module)
+        take_over()
     except ImportError as error:
         sys.exit(str(error))
-    from massgen.cli import EXIT_EXECUTION_ERROR, cli_main
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED_EARLY)
+    import massgen.cli
+
+    massgen.cli.cli_main()
+
+
+def take_over() -> None:
+    """Makes MassGen use our backend, and its command line exit as `main` does.
+
+    Raises:
+        ImportError: MassGen cannot be used.
+    """
+    for module in ("vllmchat.adapters.massgen.hook", "massgen.cli", "vllmchat.adapters.massgen.runs"):
+        installed.load(module)
+    import massgen.cli
 
     from vllmchat.adapters.massgen.hook import install
 
     install()
-    with _watching() as runs:
-        cli_main()
-    if runs and (failure := _failure(runs[-1])) is not None:
-        print(failure, file=sys.stderr)  # noqa: T201 - output of a command line
-        sys.exit(EXIT_EXECUTION_ERROR)
+    if not hasattr(massgen.cli.cli_main, "__wrapped__"):
+        massgen.cli.cli_main = _watched(massgen.cli.cli_main)
 
 
-@contextmanager
-def _watching() -> Generator[list[Orchestrator]]:
-    """Collects MassGen's runs: it creates an orchestrator for each question."""
-    from massgen.orchestrator import Orchestrator
+def _watched(cli_main: Callable[[], None]) -> Callable[[], None]:
+    """MassGen's command line, with the exit codes of `main`."""
+    from massgen.cli import EXIT_EXECUTION_ERROR, EXIT_INTERRUPTED
 
-    runs: list[Orchestrator] = []
-    begin = Orchestrator.__init__
+    from vllmchat.adapters.massgen.runs import watching
 
-    def note(self: Orchestrator, *args: Any, **kwargs: Any) -> None:
-        begin(self, *args, **kwargs)
-        runs.append(self)
+    @wraps(cli_main)
+    def run() -> None:
+        with watching() as runs:
+            try:
+                cli_main()
+            except KeyboardInterrupt:
+                sys.exit(EXIT_INTERRUPTED)
+        if runs.interrupted:
+            sys.exit(EXIT_INTERRUPTED)
+        if (failure := runs.failure) is not None:
+            print(failure, file=sys.stderr)  # noqa: T201 - output of a command line
+            sys.exit(EXIT_EXECUTION_ERROR)
 
-    Orchestrator.__init__ = note  # type: ignore[method-assign]  # nothing else shows a run
-    try:
-        yield runs
-    finally:
-        Orchestrator.__init__ = begin  # type: ignore[method-assign]  # as above
-
-
-def _failure(run: Orchestrator) -> str | None:
-    """The message if no agent produced an answer; None if one did."""
-    states = run.agent_states
-    if any(state.answer for state in states.values()):
-        return None
-    lines = [f"  {agent}: {state.error_reason or 'no answer'}" for agent, state in states.items()]
-    return "\n".join(["❌ No agent produced an answer.", *lines])
+    return run

@@ -1,0 +1,3 @@
+class CancellationRequested(Exception):
+    partial_saved: bool
+    def __init__(self, partial_saved: bool = False) -> None: ...
