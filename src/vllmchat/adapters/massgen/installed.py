@@ -22,7 +22,7 @@ def load(module: str) -> ModuleType:
         ImportError: MassGen is missing or too old, or cannot be imported together with another installed package. The
             message names the package and the command that helps.
     """
-    _require_massgen()
+    require_massgen()
     try:
         return import_module(module)
     # Whatever a module raises on import: a removed name causes AttributeError as often as ImportError.
@@ -30,7 +30,12 @@ def load(module: str) -> ModuleType:
         raise ImportError(_explain(error)) from error
 
 
-def _require_massgen() -> None:
+def require_massgen() -> None:
+    """Checks that MassGen is installed, without importing it.
+
+    Raises:
+        ImportError: MassGen is missing or too old. The message names the command that helps.
+    """
     oldest = ".".join(map(str, OLDEST_MASSGEN))
     try:
         installed = version("massgen")

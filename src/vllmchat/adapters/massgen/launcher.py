@@ -6,7 +6,7 @@ import sys
 from functools import wraps
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.adapters.massgen import installed
+from vllmchat.adapters.massgen import installed, switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +16,16 @@ _INTERRUPTED_EARLY: Final = 130
 
 
 def main() -> None:
-    """Runs the command line; all flags are MassGen's own.
+    """Runs the command line; all flags are MassGen's own. `enable`, `disable` and `status` as the only word are ours.
 
     It exits like MassGen, with two exceptions that MassGen's exit code does not show: if no agent produced an answer,
     with MassGen's code for a failed run, and if the user stopped the last run, with its code for that.
     """
     try:
+        if len(sys.argv) == 2 and sys.argv[1] in switch.COMMANDS:
+            code, text = switch.run(sys.argv[1])
+            print(text, file=sys.stderr if code else sys.stdout)
+            sys.exit(code)
         take_over()
     except ImportError as error:
         sys.exit(str(error))
@@ -40,13 +44,14 @@ def take_over() -> None:
     """
     for module in ("vllmchat.adapters.massgen.hook", "massgen.cli", "vllmchat.adapters.massgen.runs"):
         installed.load(module)
-    import massgen.cli
-
     from vllmchat.adapters.massgen.hook import install
 
     install()
-    if not hasattr(massgen.cli.cli_main, "__wrapped__"):
-        massgen.cli.cli_main = _watched(massgen.cli.cli_main)
+    cli = sys.modules[
+        "massgen.cli"
+    ]  # If this runs while it is imported, `massgen` has no attribute `cli` yet.
+    if not hasattr(cli.cli_main, "__wrapped__"):
+        cli.cli_main = _watched(cli.cli_main)
 
 
 def _watched(cli_main: Callable[[], None]) -> Callable[[], None]:
