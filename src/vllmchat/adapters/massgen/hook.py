@@ -15,9 +15,13 @@ def install(backend: type[VLLMBackend] = VLLMBackend) -> None:
     MassGen's validation of configuration files learns vLLM's parameters too, so a misspelled one is reported with its
     place in the file.
 
-    It does not apply to child processes that MassGen starts (subagents): they use MassGen's own backend.
+    It does not apply to child processes that MassGen starts (subagents): they use MassGen's own backend, unless
+    `vllmchat-massgen enable` was called.
 
     Args:
         backend: Our backend, or a subclass of it.
+
+    Raises:
+        ImportError: The installed MassGen lacks a name that the backend uses. The message says what to install.
     """
     patch.install(backend)

@@ -8,8 +8,10 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
+from vllmchat.adapters.massgen.names import FOR_THE_BACKEND, NEWEST_MASSGEN, missing
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 OLDEST_MASSGEN = (0, 1, 97)
 """The version that the backend was written for. Earlier ones have different internals."""
@@ -19,15 +21,40 @@ def load(module: str) -> ModuleType:
     """Imports a module of MassGen, or one that depends on it.
 
     Raises:
-        ImportError: MassGen is missing or too old, or cannot be imported together with another installed package. The
-            message names the package and the command that helps.
+        ImportError: MassGen is missing or too old, lacks a name that the backend uses, or cannot be imported together
+            with another installed package. The message names the package and the command that helps.
     """
-    require_massgen()
+    require_names(FOR_THE_BACKEND)
     try:
         return import_module(module)
     # Whatever a module raises on import: a removed name causes AttributeError as often as ImportError.
     except Exception as error:
         raise ImportError(_explain(error)) from error
+
+
+def require_names(names: Iterable[str]) -> None:
+    """Checks that the installed MassGen has names that we use.
+
+    Raises:
+        ImportError: As `load`.
+    """
+    require_massgen()
+    try:
+        lacking = list(missing(names))
+    except Exception as error:
+        raise ImportError(_explain(error)) from error
+    if lacking:
+        shown = ", ".join(name.replace(":", ".") for name in lacking[:3])
+        more = f" and {len(lacking) - 3} more names" if len(lacking) > 3 else ""
+        raise ImportError(
+            f"MassGen {version('massgen')} has no {shown}{more}, which this backend uses. {_way_back()}"
+        )
+
+
+def _way_back() -> str:
+    """How to get the newest version that works."""
+    again = "--force-reinstall --no-deps " if version("massgen") == NEWEST_MASSGEN else ""
+    return f"The newest version known to work is {NEWEST_MASSGEN}: pip install {again}'massgen=={NEWEST_MASSGEN}'"
 
 
 def require_massgen() -> None:
@@ -63,7 +90,7 @@ def _explain(error: Exception) -> str:
             return f"{failed} with {name} {installed}: {error}. Install a compatible version: pip install '{fitting}'"
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             return f"{failed}: the package {package} is missing. Install it with: pip install {package}"
-    return f"{failed}: {type(error).__name__}: {error}. Reinstall it with: pip install -U 'vllmchat[massgen]'"
+    return f"{failed}: {type(error).__name__}: {error}. {_way_back()}"
 
 
 def _suspects(error: Exception) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from functools import wraps
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from vllmchat.adapters.massgen import installed, switch
+from vllmchat.adapters.massgen.names import FOR_THE_COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +43,13 @@ def take_over() -> None:
     Raises:
         ImportError: MassGen cannot be used.
     """
-    for module in ("vllmchat.adapters.massgen.hook", "massgen.cli", "vllmchat.adapters.massgen.runs"):
-        installed.load(module)
+    installed.load("vllmchat.adapters.massgen.hook")
+    installed.require_names(FOR_THE_COMMAND)
     from vllmchat.adapters.massgen.hook import install
 
     install()
-    cli = sys.modules[
-        "massgen.cli"
-    ]  # If this runs while it is imported, `massgen` has no attribute `cli` yet.
+    # `import massgen.cli` would not do: while it is imported, `massgen` has no attribute `cli` yet.
+    cli = cast("Any", sys.modules["massgen.cli"])
     if not hasattr(cli.cli_main, "__wrapped__"):
         cli.cli_main = _watched(cli.cli_main)
 

@@ -16,6 +16,8 @@ from massgen.memory import _context_monitor
 
 from vllmchat.adapters.massgen import settings
 from vllmchat.adapters.massgen.context import AskingCalculator
+from vllmchat.adapters.massgen.installed import require_names
+from vllmchat.adapters.massgen.names import FOR_THE_BACKEND
 from vllmchat.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -39,8 +41,14 @@ _backend: type[VLLMBackend] | None = None
 
 
 def install(backend: type[VLLMBackend]) -> None:
-    """Makes `type: vllm` mean this backend."""
+    """Makes `type: vllm` mean this backend.
+
+    Raises:
+        ImportError: The installed MassGen lacks a name that the backend uses.
+    """
     global _backend
+    if not _undo:
+        require_names(FOR_THE_BACKEND)
     _backend = backend
     if not _undo:
         _replace(backends, "InferenceBackend", _inference_backend)
