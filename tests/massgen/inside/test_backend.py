@@ -494,7 +494,7 @@ async def test_a_server_that_could_not_be_reached_is_asked_later(model: str) -> 
     with refusing_origin() as origin:
         lost = VLLMBackend(model=model, base_url=f"{origin}/v1", agent_id="qwen")
         await collected(lost.stream_with_tools(QUESTION, WORKFLOW, agent_id="qwen"))
-        assert context._lists == {}
+        assert vars(context)["_lists"] == {}
 
 
 async def test_nobody_waits_for_the_list_of_models_of_another(

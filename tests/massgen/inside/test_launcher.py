@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import massgen.cli
 import pytest
-from massgen.backend.base import StreamChunk
 from massgen.cancellation import CancellationRequested
 from massgen.cli import EXIT_EXECUTION_ERROR, EXIT_INTERRUPTED, entrypoint
 from massgen.orchestrator import AgentState, Orchestrator
 
-from support.fake_vllm import QUESTION, FakeVLLM, collected, events
+from support.fake_vllm import QUESTION, WORKFLOW, FakeVLLM, collected, events, says
 from support.scripted import in_thread, never, stream
 from vllmchat.adapters.massgen import VLLMBackend, uninstall
 from vllmchat.adapters.massgen.launcher import main
@@ -67,10 +66,11 @@ def test_a_run_without_an_answer_is_a_failure(
 
 
 def test_the_last_error_of_an_agent_is_said(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fake_vllm: FakeVLLM
 ) -> None:
-    backend = VLLMBackend(model="m")
-    backend._add_failure(StreamChunk("error", error="max_tokens cut it."))
+    backend = VLLMBackend(model="m", base_url=fake_vllm.base_url)
+    fake_vllm.next(says(calls=[("new_answer", '{"content": "4')], finish="length"))
+    asyncio.run(collected(backend.stream_with_tools(QUESTION, WORKFLOW, agent_id="ada")))
     agents: dict[str, Any] = {"ada": SimpleNamespace(backend=backend), "bob": SimpleNamespace(backend=None)}
 
     def cli_main() -> None:
@@ -85,7 +85,11 @@ def test_the_last_error_of_an_agent_is_said(
     with pytest.raises(SystemExit):
         main()
     lines = capfd.readouterr().err.splitlines()
-    assert "  ada: No workflow tools after 3 attempts. Its last error: max_tokens cut it." in lines
+    (line,) = [line for line in lines if line.startswith("  ada: ")]
+    assert line.startswith(
+        "  ada: No workflow tools after 3 attempts. Its last error: The call of tool 'new_answer'"
+    )
+    assert "raise max_tokens" in line
     assert "  bob: It refused the key." in lines
 
 

@@ -64,7 +64,7 @@ def test_the_command_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, name
 
 
 def test_the_version_is_that_of_the_installed_massgen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "version", lambda name: "0.3.0")
+    monkeypatch.setattr(installed, "version", {"massgen": "0.3.0"}.__getitem__)
     remove(monkeypatch, "massgen.backend.base:StreamChunk")
     with pytest.raises(ImportError, match=r"MassGen 0\.3\.0 has no .*StreamChunk.*pip install 'massgen==0"):
         install()

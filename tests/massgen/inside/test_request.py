@@ -145,6 +145,12 @@ async def test_a_header_of_the_block_is_sent(agent: Callable[..., Any], fake_vll
     assert set(request.json()) == PLAIN
 
 
+async def test_a_block_may_say_that_it_streams(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
+    fake_vllm.next(says(text="42"))
+    await collected(agent(stream=True).chat(QUESTION, WORKFLOW, reset_chat=True))
+    assert set(fake_vllm.bodies[0]) == PLAIN
+
+
 async def test_a_timeout_of_the_block_applies(agent: Callable[..., Any], fake_vllm: FakeVLLM) -> None:
     from support.scripted import never, script
 
@@ -182,7 +188,7 @@ async def test_nothing_of_massgens_is_sent(agent: Callable[..., Any], fake_vllm:
     (request,) = fake_vllm.chats
     assert set(request.json()) == PLAIN
     assert request.headers["authorization"] == "Bearer secret"
-    assert not set(request.json()) & (massgen_names() - VLLM_CHAT_NAMES - {"model"})
+    assert not set(request.json()) & (massgen_names() - VLLM_CHAT_NAMES - {"model", "stream"})
 
 
 async def test_without_tools_there_is_no_choice_of_one(

@@ -25,6 +25,7 @@ from vllmchat.adapters.massgen.messages import is_object, request_messages
 from vllmchat.adapters.massgen.patch import massgen_names
 from vllmchat.adapters.massgen.reply import Interrupted, OpenReply
 from vllmchat.adapters.massgen.turn import INTERRUPTED, REFUSED, Chunk, Turn
+from vllmchat.adapters.massgen.wording import in_yaml
 from vllmchat.chat.check import OPENAI_CHAT_NAMES, VLLM_CHAT_NAMES
 from vllmchat.errors import ContextWindowExceededError, InvalidRequestError, Problem, VLLMChatError
 from vllmchat.providers.vllm import VLLMProvider
@@ -75,7 +76,7 @@ class VLLMBackend(ChatCompletionsBackend):
         try:
             self._server = VLLMProvider(model, base_url=kwargs["base_url"], api_key=api_key)
         except (TypeError, ValueError) as error:
-            problems.append(Problem("base_url", "", f"cannot be used: {error}"))
+            problems.append(Problem("base_url", "", f"cannot be used: {in_yaml(str(error))}"))
         if problems:
             raise InvalidRequestError(problems)
         super().__init__(api_key, **kwargs)
@@ -258,7 +259,7 @@ class VLLMBackend(ChatCompletionsBackend):
                         else:
                             messages = step
                     continue
-                why = explain(error, base_url=self._server.base_url, model=model)
+                why = explain(error, base_url=self._server.base_url, model=model, first=first)
                 broken = turn.broken(
                     why, fatal=is_fatal(error, first=first), detail=REFUSED if is_refusal(error) else None
                 )

@@ -10,6 +10,7 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from vllmchat.adapters.massgen.wording import in_yaml, value_in_yaml
 from vllmchat.chat.check import VLLM_CHAT_NAMES, check_vllm, suggest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.timeout import Timeout
@@ -29,6 +30,7 @@ OWN_NAMES: Final = frozenset(
         "previous_response_id",
         "provider",
         "provider_name",
+        "stream",
         "system_message",
         "system_prompt",
         "type",
@@ -106,7 +108,7 @@ def check(config: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES) -> lis
         config: The block.
         own: The names of MassGen's own options.
     """
-    problems: list[Problem] = []
+    problems: list[Problem] = list(_not_in_a_block(config))
     chosen = parameters(config, {}, own=own)
     for name, hint in NOT_FOR_VLLM.items():
         if config.get(name) and name not in VLLM_CHAT_NAMES:
@@ -122,12 +124,35 @@ def check(config: Mapping[str, Any], *, own: Collection[str] = OWN_NAMES) -> lis
     try:
         check_vllm(with_timeout(chosen), stream=True)
     except InvalidRequestError as error:
-        problems.extend(error.problems)
+        problems.extend(map(_about_a_block, error.problems))
     order = {name: place for place, name in enumerate(config)}
     return sorted(problems, key=lambda problem: order.get(_PATH.split(problem.parameter)[0], len(order)))
 
 
 _PATH = re.compile(r"[.\[]")
+
+
+def _not_in_a_block(config: Mapping[str, Any]) -> Iterable[Problem]:
+    """Keys that MassGen takes silently and does not use."""
+    if config.get("stream") is False:
+        rule = "is not possible: MassGen reads every reply as a stream."
+        yield Problem("stream", "False", rule, "Leave it out.")
+    if config.get("system_message"):
+        # MassGen's own words for `system_prompt`.
+        hint = "Use 'system_message' at the agent level (outside backend block) instead."
+        yield Problem("system_message", "", "in backend config is not supported.", hint)
+
+
+def _about_a_block(problem: Problem) -> Problem:
+    """A problem without advice that only a Python program can follow."""
+    advice = problem.suggestion or ""
+    if "Write chat(" in advice:
+        rule = "is not a key of a backend block: MassGen writes the conversation."
+    elif "VLLMProvider(" in advice:
+        rule = "cannot be set in a backend block."
+    else:
+        return problem
+    return Problem(problem.parameter, problem.value, rule)
 
 
 def _massgen_name(name: str, own: Collection[str]) -> str | None:
@@ -136,19 +161,29 @@ def _massgen_name(name: str, own: Collection[str]) -> str | None:
     return meant if meant is not None and meant not in VLLM_CHAT_NAMES else None
 
 
+_FILES: Final = ("image_path", "audio_path", "video_path")
+
+
 def _files(config: Mapping[str, Any]) -> Iterable[Problem]:
     entries = config.get("upload_files")
     if not isinstance(entries, list):
         return
     for place, entry in enumerate(cast("list[object]", entries)):
-        if isinstance(entry, dict) and "file_path" in entry:
+        if not isinstance(entry, dict):
+            continue
+        given = cast("dict[str, object]", entry)
+        if "file_path" in given:
             yield Problem(
                 f"upload_files[{place}].file_path",
-                repr(cast("dict[str, object]", entry)["file_path"]),
+                repr(given["file_path"]),
                 "is not supported by the vLLM backend: vLLM servers do not read documents.",
-                "Add the file's directory to the orchestrator's `context_paths`, or use image_path, audio_path or  "
+                "Add the file's directory to the orchestrator's `context_paths`, or use image_path, audio_path or "
                 "video_path.",
             )
+        elif not any(name in given for name in _FILES):
+            keys = ", ".join(f"`{name}`" for name in given) or "nothing"
+            hint = "A file is given as `image_path`, `audio_path` or `video_path`; each may also be a URL."
+            yield Problem(f"upload_files[{place}]", "", f"has {keys}, which names no file.", hint)
 
 
 def _any_tool(choice: object) -> dict[str, Any]:
@@ -174,8 +209,4 @@ def report(problems: Iterable[Problem], path: str) -> list[str]:
 def _line(problem: Problem, path: str) -> str:
     place = f"{path}.{problem.parameter}" + (f": {problem.value}" if problem.value else "")
     said = " ".join(filter(None, (problem.rule, problem.suggestion))).replace("VLLMProvider", "vLLM")
-    # The library refers to keyword arguments; here they are keys of a YAML file.
-    return " ".join((place, _KEYWORD.sub(r"\1: ", said)))
-
-
-_KEYWORD = re.compile(r"\b([a-z_]+)=(?=\S)")
+    return value_in_yaml(f"{place} {in_yaml(said)}")

@@ -129,7 +129,7 @@ def test_a_package_that_does_not_fit_is_not_a_missing_name(
 def test_a_missing_name_is_one_sentence(
     package: ModuleType, monkeypatch: pytest.MonkeyPatch, version: str, command: str
 ) -> None:
-    monkeypatch.setattr(installed, "version", lambda name: version)
+    monkeypatch.setattr(installed, "version", {"massgen": version}.__getitem__)
     with pytest.raises(ImportError) as caught:
         installed.require_names(["massgen.part:Thing.go"])
     assert str(caught.value) == (
@@ -141,7 +141,7 @@ def test_a_missing_name_is_one_sentence(
 def test_many_missing_names_are_still_one_sentence(
     package: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installed, "version", lambda name: "0.2.3")
+    monkeypatch.setattr(installed, "version", {"massgen": "0.2.3"}.__getitem__)
     with pytest.raises(
         ImportError, match=r"has no massgen\.part\.a, massgen\.part\.b, massgen\.part\.c and 2 more"
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ def test_suggestions_use_yaml_syntax() -> None:
 @pytest.mark.parametrize("name", settings.NOT_FOR_VLLM)
 def test_options_for_other_servers_are_reported(name: str) -> None:
     (line,) = lines({**BLOCK, name: True})
-    assert line.startswith(f"agents[1].backend.{name}: True is not an option of a vLLM backend.")
+    assert line.startswith(f"agents[1].backend.{name}: true is not an option of a vLLM backend.")
     assert lines({**BLOCK, name: False}) == []
 
 
@@ -181,3 +182,59 @@ def test_wrong_timeouts_are_reported(limits: dict[str, Any], part: str) -> None:
 
 def test_a_key_is_never_shown() -> None:
     assert "hunter2" not in "".join(lines({**BLOCK, "api_keyy": "hunter2"}))
+
+
+def test_stream_may_be_true() -> None:
+    assert lines({**BLOCK, "stream": True}) == []
+    assert settings.parameters({**BLOCK, "stream": True}, {"stream": True}, own=OWN) == settings.parameters(
+        BLOCK, {}, own=OWN
+    )
+    (line,) = lines({**BLOCK, "stream": False})
+    assert line == (
+        "agents[1].backend.stream: false is not possible: MassGen reads every reply as a stream. Leave it out."
+    )
+
+
+def test_a_system_message_belongs_to_the_agent() -> None:
+    (line,) = lines({**BLOCK, "system_message": "You are a pirate."})
+    assert line == (
+        "agents[1].backend.system_message in backend config is not supported. "
+        "Use 'system_message' at the agent level (outside backend block) instead."
+    )
+
+
+@pytest.mark.parametrize("entry", [{"image_url": "https://x/cat.png"}, {}])
+def test_an_upload_that_names_no_file_is_reported(entry: dict[str, Any]) -> None:
+    (line,) = lines({**BLOCK, "upload_files": [{"image_path": "a.png"}, entry]})
+    assert line.startswith("agents[1].backend.upload_files[1] has ")
+    assert "`image_path`" in line
+
+
+WRONG: list[dict[str, Any]] = [
+    {"messages": [1]},
+    {"prompt": "x"},
+    {"max_retries": 3},
+    {"retries": 3},
+    {"http_client": 1},
+    {"timeout": "x"},
+    {"timeout": {"idle": -3}},
+    {"timeout": {"idl": 3}},
+    {"response_format": 1},
+    {"tools": 1},
+    {"tool_choice": "vote"},
+    {"thinking": True},
+    {"guided_json": {"a": True}},
+    {"top_logprobs": 5},
+    {"add_generation_prompt": True, "continue_final_message": True},
+    {"stop": None, "min_tokens": 10, "max_tokens": 5},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: "+".join(wrong))
+def test_no_report_speaks_of_python(wrong: dict[str, Any]) -> None:
+    found = lines({**BLOCK, **wrong})
+    assert found
+    for line in found:
+        assert not re.search(r"\b(True|False|None|Timeout|VLLMProvider|a?chat\(|a?stream\(|\w+=\S)", line), (
+            line
+        )

@@ -18,8 +18,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.setattr(sysconfig, "get_path", {"purelib": str(folder)}.__getitem__)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(installed, "version", lambda name: "0.1.97")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    monkeypatch.setattr(installed, "version", {"massgen": "0.1.97"}.__getitem__)
     return folder
 
 
@@ -60,7 +60,7 @@ def test_a_file_of_another_version_is_named(site: Path) -> None:
 
 
 def test_without_massgen_nothing_is_enabled(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "version", lambda name: "0.1.12")
+    monkeypatch.setattr(installed, "version", {"massgen": "0.1.12"}.__getitem__)
     code, text = switch.run("enable")
     assert code == 1
     assert "MassGen 0.1.12 is too old" in text
@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 
 def test_other_words_are_massgens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "version", lambda name: "0.1.12")
+    monkeypatch.setattr(installed, "version", {"massgen": "0.1.12"}.__getitem__)
     assert "too old" in str(ends(monkeypatch, "enable", "it"))
     assert "too old" in str(ends(monkeypatch, "--enable"))
 
