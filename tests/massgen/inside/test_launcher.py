@@ -13,9 +13,10 @@ import massgen.cli
 import pytest
 from massgen.cancellation import CancellationRequested
 from massgen.cli import EXIT_EXECUTION_ERROR, EXIT_INTERRUPTED, entrypoint
+from massgen.frontend.interactive_controller import InteractiveSessionController
 from massgen.orchestrator import AgentState, Orchestrator
 
-from support.fake_vllm import QUESTION, WORKFLOW, FakeVLLM, collected, events, says
+from support.fake_vllm import QUESTION, WORKFLOW, FakeVLLM, collected, events, kinds, says
 from support.scripted import in_thread, never, stream
 from vllmchat.adapters.massgen import VLLMBackend, uninstall
 from vllmchat.adapters.massgen.launcher import main
@@ -144,34 +145,56 @@ def test_a_run_after_a_cancelled_one_counts(monkeypatch: pytest.MonkeyPatch) -> 
     main()
 
 
+def leave_the_display() -> None:
+    """As the Textual display does when the user leaves it, in a thread of its own."""
+    controller = object.__new__(InteractiveSessionController)
+    controller._question_source = SimpleNamespace(close=lambda: None)
+    controller.stop()
+
+
 @pytest.mark.anyio
-async def test_a_cancelled_turn_ends_its_replies_at_once(fake_vllm: FakeVLLM) -> None:
+@pytest.mark.parametrize("how", ["cancel", "leave"])
+async def test_a_turn_that_is_stopped_ends_its_replies_at_once(fake_vllm: FakeVLLM, how: str) -> None:
     backend = VLLMBackend(model="m", base_url=fake_vllm.base_url)
-    fake_vllm.next(stream([*events(text="Once", finish=""), never]))
-    with watching():
+    fake_vllm.always(stream([*events(text="Once", finish=""), never]))
+    with watching() as runs:
         run = Orchestrator(agents={})
         run.agents = {"ada": SimpleNamespace(backend=backend)}
         chunks = backend.stream_with_tools(QUESTION, [], agent_id="ada")
         await anext(chunks)
-        CancellationRequested()
-        closed = lambda: fake_vllm.server.open_connections == 0  # noqa: E731
-        assert await in_thread(lambda: fake_vllm.server.wait_for(closed))
-    await collected(chunks)
+        assert not runs.interrupted
+        if how == "cancel":
+            CancellationRequested()
+        else:
+            await in_thread(leave_the_display)
+        assert runs.interrupted
+        assert await in_thread(
+            lambda: fake_vllm.server.wait_for(lambda: fake_vllm.server.open_connections == 0)
+        )
+    assert kinds(await collected(chunks)) == ["error"]
+    # After a cancelled turn, the user may ask again; after leaving, MassGen must not retry.
+    first = await anext(backend.stream_with_tools(QUESTION, [], agent_id="ada"))
+    assert (first.type, first.status) == (("content", None) if how == "cancel" else ("error", "fatal"))
+    assert len(fake_vllm.chats) == (2 if how == "cancel" else 1)
 
 
-def test_the_last_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends(monkeypatch, {"ada": state(None)}, {"ada": state("42")})
-    main()
+def test_leaving_the_display_after_the_run_is_no_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cli_main() -> None:
+        Orchestrator(agents={}).agent_states = {"ada": state("42")}
+        leave_the_display()
 
-
-def test_a_command_without_a_run_is_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends(monkeypatch)
+    monkeypatch.setattr(massgen.cli, "cli_main", cli_main)
     main()
 
 
 def test_massgen_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     def watched() -> list[object]:
-        return [vars(Orchestrator)["__init__"], vars(CancellationRequested)["__init__"], entrypoint.main]
+        return [
+            vars(Orchestrator)["__init__"],
+            vars(CancellationRequested)["__init__"],
+            vars(InteractiveSessionController)["stop"],
+            entrypoint.main,
+        ]
 
     before = watched()
     ends(monkeypatch)

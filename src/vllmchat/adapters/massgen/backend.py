@@ -84,6 +84,7 @@ class VLLMBackend(ChatCompletionsBackend):
         self._charged_to = origin
         self._open_replies: set[OpenReply] = set()
         self._failures = Failures()
+        self._stopped = False
         if isinstance(model, str):
             serves(self._server, model)
 
@@ -165,6 +166,9 @@ class VLLMBackend(ChatCompletionsBackend):
         Yields:
             Chunks, in the order that MassGen's agents rely on.
         """
+        if self._stopped:
+            yield StreamChunk("error", error="The run was stopped.", status="fatal", detail=INTERRUPTED)
+            return
         reply = OpenReply()
         self._open_replies.add(reply)
         failed = False
@@ -200,6 +204,16 @@ class VLLMBackend(ChatCompletionsBackend):
         """Ends all replies that are being streamed, so the server stops generating. The backend remains usable."""
         for reply in list(self._open_replies):
             await reply.interrupt()
+
+    @property
+    def is_replying(self) -> bool:
+        """Whether a turn is running."""
+        return bool(self._open_replies)
+
+    async def stop(self) -> None:
+        """Ends all replies, and every later turn before it begins: the program ends."""
+        self._stopped = True
+        await self.interrupt()
 
     def _create_client(self, **kwargs: Any) -> OpenReply:
         """Returns what MassGen uses as a client: the holder of this call's open reply."""
@@ -330,8 +344,8 @@ class VLLMBackend(ChatCompletionsBackend):
     def _mend_calls(self, turn: Turn) -> None:
         """Makes of a reply's tool calls what MassGen's own backend does: each ID once, small mistakes repaired.
 
-        Arguments beyond repair stay as they are if MassGen runs the tool: its result will say so. Calls of workflow
-        tools are refused then, because MassGen would take them for calls without arguments.
+        Arguments beyond repair stay as they are if MassGen runs the tool: its result will say so. A call of a
+        workflow tool is dropped then, because MassGen would take it for a call without arguments.
         """
         turn.calls = self._deduplicate_standard_tool_calls(turn.calls, source="the reply")
         for call in turn.calls:

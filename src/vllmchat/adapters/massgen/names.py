@@ -79,6 +79,7 @@ FOR_THE_COMMAND: Final = (
     "massgen.cli:EXIT_EXECUTION_ERROR",
     "massgen.cli:EXIT_INTERRUPTED",
     "massgen.cli:cli_main",
+    "massgen.frontend.interactive_controller:InteractiveSessionController.stop",
     "massgen.orchestrator:Orchestrator",
 )
 """What the command line uses besides."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from massgen.cancellation import CancellationRequested
 from massgen.cli import entrypoint
+from massgen.frontend.interactive_controller import InteractiveSessionController
 from massgen.orchestrator import Orchestrator
 
 from vllmchat.adapters.massgen.backend import VLLMBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Callable, Generator
 
 
 class Runs:
@@ -26,7 +27,7 @@ class Runs:
     def __init__(self) -> None:
         self.interrupted = False
         self._last: Orchestrator | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def failure(self) -> str | None:
@@ -39,21 +40,35 @@ class Runs:
     def begin(self, run: Orchestrator) -> None:
         """Notes that a run begins."""
         self._last, self.interrupted = run, False
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
 
     def cancel(self) -> None:
         """Notes that the user stopped the last run, and ends its replies: MassGen leaves them open for seconds."""
         self.interrupted = True
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        self._stopping = loop.create_task(self._stop())
+        self._in_its_loop([backend.interrupt for backend in self._backends()])
 
-    async def _stop(self) -> None:
+    def quit(self) -> None:
+        """Notes that the user left the display, and ends the replies that are still being read."""
+        replying = [backend for backend in self._backends() if backend.is_replying]
+        self.interrupted = self.interrupted or bool(replying)
+        self._in_its_loop([backend.stop for backend in replying])
+
+    def _backends(self) -> list[VLLMBackend]:
         agents = self._last.agents.values() if self._last is not None else ()
-        for agent in agents:
-            if isinstance(agent.backend, VLLMBackend):
-                await agent.backend.interrupt()
+        return [agent.backend for agent in agents if isinstance(agent.backend, VLLMBackend)]
+
+    def _in_its_loop(self, actions: list[Callable[[], Awaitable[None]]]) -> None:
+        """Starts something in the last run's event loop: a display may have another, in another thread."""
+
+        async def act() -> None:
+            for action in actions:
+                await action()
+
+        if self._loop is not None and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(act(), self._loop)
 
 
 def _reason(run: Orchestrator, agent: str) -> str:
@@ -68,7 +83,8 @@ def _reason(run: Orchestrator, agent: str) -> str:
 def watching() -> Generator[Runs]:
     """Watches the runs inside a `with` block."""
     runs = Runs()
-    begin, cancel, main = Orchestrator.__init__, CancellationRequested.__init__, entrypoint.main
+    begin, cancel = Orchestrator.__init__, CancellationRequested.__init__
+    leave, main = InteractiveSessionController.stop, entrypoint.main
 
     def note_begin(self: Orchestrator, *args: Any, **kwargs: Any) -> None:
         begin(self, *args, **kwargs)
@@ -85,13 +101,19 @@ def watching() -> Generator[Runs]:
             runs.interrupted = True
             raise
 
+    def note_quit(self: InteractiveSessionController) -> None:
+        runs.quit()
+        leave(self)
+
     # Nothing else shows a run, a turn that was cancelled in a display, or Ctrl-C, which MassGen swallows.
     Orchestrator.__init__ = note_begin  # type: ignore[method-assign]
     CancellationRequested.__init__ = note_cancel  # type: ignore[method-assign]
+    InteractiveSessionController.stop = note_quit  # type: ignore[method-assign]
     entrypoint.main = note_end
     try:
         yield runs
     finally:
         Orchestrator.__init__ = begin  # type: ignore[method-assign]
         CancellationRequested.__init__ = cancel  # type: ignore[method-assign]
+        InteractiveSessionController.stop = leave  # type: ignore[method-assign]
         entrypoint.main = main
