@@ -12,6 +12,7 @@ from massgen.cli import create_backend
 from massgen.cli.backends import ConfigurationError, create_agents_from_config
 from massgen.config_validator import ConfigValidator
 
+from support.fake_vllm import FakeVLLM, refusal
 from vllmchat.adapters.massgen import VLLMBackend, install, uninstall
 from vllmchat.adapters.massgen.patch import installed_for
 
@@ -162,3 +163,21 @@ def test_massgens_own_examples_pass() -> None:
             result = ConfigValidator().validate_config(config)
             assert not result.errors, (file, result.errors)
     assert examples >= 2
+
+
+@pytest.mark.anyio
+async def test_a_failed_massgen_run_selects_no_agent(
+    fake_vllm: FakeVLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MassGen raises nothing: its answer is the log of the run.
+    import massgen
+
+    monkeypatch.chdir(tmp_path)
+    install()
+    fake_vllm.always(refusal(401, "Unauthorized"))
+    block = {"type": "vllm", "model": "m", "base_url": fake_vllm.base_url}
+    config = {"agents": [{"id": name, "backend": block} for name in ("ada", "bob")]}
+    result = await massgen.run(query="What is six times seven?", config_dict=config)
+    assert "rejected the API key" in result["final_answer"]
+    assert result["selected_agent"] is None
+    assert len(fake_vllm.chats) == 2
