@@ -115,7 +115,11 @@ def test_ctrl_c_in_a_run_gives_massgens_exit_code(
             asyncio.run(entrypoint.main(None))
 
     monkeypatch.setattr(entrypoint, "main", run)
-    assert interrupted(monkeypatch, cli_main) == EXIT_INTERRUPTED
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job ignores the signal.
+    try:
+        assert interrupted(monkeypatch, cli_main) == EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capfd.readouterr().err == ""
 
 
