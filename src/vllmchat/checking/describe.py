@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast, get_args, get_origin
@@ -11,6 +10,7 @@ from typing import Literal, cast, get_args, get_origin
 from typing_extensions import TypeForm, is_typeddict
 
 from vllmchat.checking.rules import is_generic, is_python, members, unwrap
+from vllmchat.checking.secrets import Secret
 from vllmchat.errors import Problem
 from vllmchat.http.timeout import Timeout
 
@@ -32,11 +32,6 @@ def format_value(value: object) -> str:
 def format_code(value: object) -> str:
     """Formats a value as it is written in code: a class is its name."""
     return value.__name__ if isinstance(value, type) else format_value(value)
-
-
-def is_secret(name: str, value: object = None) -> bool:
-    """Whether a parameter's value must not be shown: by its name, or because it looks like a key."""
-    return bool(_SECRET.search(name)) or (isinstance(value, str) and bool(_KEY.match(value)))
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
@@ -136,8 +131,8 @@ def type_name(value: object) -> str:
         return "None"
     if isinstance(value, type):
         return "a class"
-    name = type(value).__name__
-    module = type(value).__module__
+    kind = str if isinstance(value, Secret) else type(value)
+    name, module = kind.__name__, kind.__module__
     if module != "builtins":
         name = f"{module.partition('.')[0]}.{name}"
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
@@ -182,11 +177,6 @@ def _reads_as(text: str, what: str) -> bool:
 def _flat(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
-
-_SECRET = re.compile(
-    r"key|secret|salt|passw|credential|authorization|bearer|headers|cookie|(^|_)(token|auth)$", re.IGNORECASE
-)
-_KEY = re.compile(r"(sk|hf|ghp|gsk|xox[a-z])[-_]\w|Bearer |[a-z][a-z0-9+.-]*://[^/\s]*@", re.IGNORECASE)
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 120

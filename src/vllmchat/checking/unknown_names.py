@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.checking.describe import format_code, format_value, is_secret, suggest
+from vllmchat.checking.describe import format_code, format_value, suggest
+from vllmchat.checking.secrets import is_secret
 from vllmchat.errors import Problem
 
 if TYPE_CHECKING:
@@ -329,6 +330,8 @@ def explain_unknown(name: str, value: object, names: Names, written: str = "") -
     else:
         candidates += [*_IN_CONVERSATION, "stream", *_OPENAI_CHATS]
     meant = suggest(name, names.known if method and suggest(name, names.known) else candidates)
+    if meant == name:  # a known name, but nothing here takes its place
+        meant = None
     if meant is not None and is_secret(meant):
         shown = ""
     if meant in names.known:
@@ -417,6 +420,9 @@ def _of_others(name: str, shown: str, names: Names) -> Problem | None:
         hint = f"Did you mean `{meant}`?" if meant else f"Leave it out, or call .{home}(...)."
         owner = "VLLMProvider" if home != "chat" else provider
         return Problem(name, shown, f"is a parameter of {owner}.{home}, not of {names.owner}.", hint)
+    if name == "extra_headers":
+        hint = f"Write {provider}(..., headers=...), or .with_options(headers=...) for a copy."
+        return Problem(name, shown, f"is not a parameter of {names.owner}.", hint)
     if name in _START_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         return Problem(

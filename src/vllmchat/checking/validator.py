@@ -8,9 +8,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.checkers import OK, Checker, checker_of
-from vllmchat.checking.describe import format_value, is_secret, type_name, wrong_type
+from vllmchat.checking.describe import format_value, type_name, wrong_type
 from vllmchat.checking.headers import is_computed, is_header_name, is_header_value
 from vllmchat.checking.rules import Bounds, Field, fields_of
+from vllmchat.checking.secrets import is_secret
 from vllmchat.checking.since import OLDEST
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.lazy import LazyModule

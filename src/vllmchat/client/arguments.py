@@ -11,6 +11,7 @@ from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vllmchat.checking.secrets import hide_secrets
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ C = TypeVar("C")
 def explain_arguments(cls: type[C]) -> type[C]:
     """Makes the constructor and the public methods of a class raise `InvalidRequestError` for a call that does not fit.
 
+    No key among the arguments is in a local of a traceback.
+
     Args:
         cls: The class, which is changed in place.
     """
@@ -32,7 +35,9 @@ def explain_arguments(cls: type[C]) -> type[C]:
     for base in reversed(cls.__mro__[:-1]):
         methods.update({name: each for name, each in vars(base).items() if isinstance(each, FunctionType)})
     for name, method in methods.items():
-        if name == "__init__" or not name.startswith("_"):
+        if name in ("__init__", "with_options"):
+            setattr(cls, name, _explained_settings(cls.__name__, method))
+        elif not name.startswith("_"):
             wrap = _explained_async if method.__code__.co_flags & CO_COROUTINE else _explained
             setattr(cls, name, wrap(cls.__name__, method))
     return cls
@@ -41,12 +46,15 @@ def explain_arguments(cls: type[C]) -> type[C]:
 def _explained(owner: str, method: FunctionType) -> FunctionType:
     @wraps(method)
     def call(self: object, /, *args: object, **kwargs: object) -> Any:
+        kwargs = hide_secrets(kwargs)
         try:
             return method(self, *args, **kwargs)
         except TypeError as error:
             if _is_raised_inside(error):
                 raise
-        raise _explanation(owner, method, args, kwargs)
+        failure = _explanation(owner, method, args, kwargs)
+        del args  # one may be a key
+        raise failure
 
     return call  # type: ignore[return-value] # a function is one
 
@@ -54,6 +62,7 @@ def _explained(owner: str, method: FunctionType) -> FunctionType:
 def _explained_async(owner: str, method: FunctionType) -> FunctionType:
     @wraps(method)
     async def call(self: object, /, *args: object, **kwargs: object) -> Any:
+        kwargs = hide_secrets(kwargs)
         try:
             result = method(self, *args, **kwargs)
         except TypeError as error:
@@ -61,7 +70,28 @@ def _explained_async(owner: str, method: FunctionType) -> FunctionType:
                 raise
         else:
             return await result
-        raise _explanation(owner, method, args, kwargs)
+        failure = _explanation(owner, method, args, kwargs)
+        del args
+        raise failure
+
+    return call  # type: ignore[return-value]
+
+
+def _explained_settings(owner: str, method: FunctionType) -> FunctionType:
+    @wraps(method)
+    def call(self: object, /, *args: object, **kwargs: object) -> Any:
+        kwargs = hide_secrets(kwargs)
+        failure: Exception
+        try:
+            return method(self, *args, **kwargs)
+        except ValueError as error:
+            failure = error
+        except TypeError as error:
+            inside = _is_raised_inside(error)
+            failure = error if inside else _explanation(owner, method, args, kwargs)
+        # Without the frames inside: what is wrong may be a key, or a URL with a password.
+        del args, kwargs
+        raise failure.with_traceback(None)
 
     return call  # type: ignore[return-value]
 

@@ -6,6 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from vllmchat.checking.secrets import hide
 from vllmchat.client.lookup import Found, Lookup
 from vllmchat.client.options import authorization, check_cap, checked_headers, checked_model, checked_retries
 from vllmchat.client.request import ServerRequest
@@ -63,7 +64,7 @@ class ProviderBase:
         max_connections: int | None = None,
     ) -> None:
         url = base_url or os.environ.get(self._base_url_variable) or self._base_url_default
-        key = api_key or os.environ.get(self._api_key_variable) or self._api_key_default
+        key = hide(api_key or os.environ.get(self._api_key_variable) or self._api_key_default)
         base = BaseURL.parse(url, add_v1=self._routes_below_v1)
         self._model = checked_model(model)
         self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)

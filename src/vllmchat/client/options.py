@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from vllmchat.checking.headers import is_computed, is_header_name, is_header_value
+from vllmchat.checking.secrets import Secret
 
 
 def check_cap(max_connections: object) -> None:
@@ -37,13 +38,14 @@ def authorization(key: object) -> dict[str, str]:
     if not key.isprintable() or not key.isascii():
         # Do not show the key in the message.
         raise ValueError("api_key contains a line break or another character that is not printable ASCII")
-    return {"authorization": f"Bearer {key}"}
+    return {"authorization": Secret(f"Bearer {key}")}
 
 
 def checked_headers(headers: object) -> dict[str, str]:
     """A caller's headers, names in lower case."""
     if not isinstance(headers, Mapping):
-        raise TypeError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
+        kind = str if isinstance(headers, str) else type(headers)
+        raise TypeError(f"headers must be a mapping of str to str, not {kind.__name__}")
     checked: dict[str, str] = {}
     for name, value in cast("Mapping[object, object]", headers).items():
         if not isinstance(name, str) or not isinstance(value, str):
@@ -58,5 +60,5 @@ def checked_headers(headers: object) -> dict[str, str]:
             )
         if is_computed(name):
             raise ValueError(f"headers: {name!r} is computed from the request and cannot be set")
-        checked[name.lower()] = text
+        checked[name.lower()] = Secret(text)
     return checked

@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.checking.describe import format_code, format_value, is_secret, suggest
+from vllmchat.checking.describe import format_code, format_value, suggest
+from vllmchat.checking.secrets import is_secret
 from vllmchat.checking.unknown_names import METHODS, Names, explain_unknown
 from vllmchat.errors import InvalidRequestError, Problem
 

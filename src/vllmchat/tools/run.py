@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import anyio.to_thread
 
+from vllmchat.checking.secrets import hide_secrets
 from vllmchat.errors import StreamError, VLLMChatError
 from vllmchat.tools.flow import (
     MAX_TURNS,
@@ -67,6 +68,7 @@ def run_tools(
         MaxTurnsError: After `max_turns` replies, the model still calls tools. The error has the history.
         VLLMChatError: A reply failed; see `VLLMProvider.chat`.
     """
+    params = hide_secrets(params)
     return drive(provider, Run(messages, model, max_turns, on_tool_error, params))
 
 
@@ -84,6 +86,7 @@ async def arun_tools(
     The calls of one reply run concurrently: async functions on the event loop, sync functions in worker threads.
     Cancelling the run cancels async functions and waits for functions in threads.
     """
+    params = hide_secrets(params)
     return await adrive(provider, Run(messages, model, max_turns, on_tool_error, params))
 
 

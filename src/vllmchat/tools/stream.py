@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
+from vllmchat.checking.secrets import hide_secrets
 from vllmchat.tools.flow import MAX_TURNS, Execute, Request, RunEvent
 from vllmchat.tools.run import Run, acall_all, call_all
 
@@ -38,6 +39,7 @@ def stream_run_tools(
     Raises:
         InvalidRequestError: A tool is not a function, or a function is async. Other errors are raised by the stream.
     """
+    params = hide_secrets(params)
     return ToolRunStream(Run(messages, model, max_turns, on_tool_error, params), provider)
 
 
@@ -51,6 +53,7 @@ def astream_run_tools(
     **params: Unpack[CommonChatParams],
 ) -> AsyncToolRunStream:
     """Async version of `stream_run_tools`. See `arun_tools` for how functions are called."""
+    params = hide_secrets(params)
     return AsyncToolRunStream(Run(messages, model, max_turns, on_tool_error, params), provider)
 
 

@@ -12,6 +12,7 @@ import pytest
 from vllmchat import InvalidRequestError, VLLMProvider
 from vllmchat.audio import params as audio
 from vllmchat.chat.params import VLLMChatParams
+from vllmchat.checking import unknown_names
 from vllmchat.checking.rules import fields_of
 from vllmchat.checking.unknown_names import METHODS
 from vllmchat.completions.params import VLLMCompletionParams
@@ -22,6 +23,8 @@ from vllmchat.responses.params import ResponseParams
 from vllmchat.tokens.tokenize import CountTokensParams, DetokenizeParams, TokenizeParams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vllmchat import Problem
 
 
@@ -213,3 +216,21 @@ def test_the_list_of_names_is_complete() -> None:
         assert set(fields_of(params)) - every - OF_OPENAI.get(params, set()) <= listed, name
     for method, names in METHODS.items():
         assert names <= set(fields_of(CALLS[method][2])), method
+
+
+@pytest.mark.parametrize("method", ["health", "sleep", "models"])
+def test_methods_without_parameters_explain_every_name(method: str) -> None:
+    llm = VLLMProvider("m", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    places: Mapping[str, dict[str, object]] = vars(unknown_names)
+    names = {"whatever", *places["_PLACES"], *places["_SCHEMAS"], *places["_OPENAI_CHATS"], "extra_body"}
+    for name in names:
+        with pytest.raises(InvalidRequestError, match=name):
+            getattr(llm, method)(**{name: 1})
+    for name in ("headers", "extra_headers"):
+        with pytest.raises(InvalidRequestError) as caught:
+            getattr(llm, method)(**{name: {"a": "b"}})
+        [problem] = caught.value.problems
+        assert problem.rule == f"is not a parameter of VLLMProvider.{method}."
+        assert problem.suggestion == (
+            "Write VLLMProvider(..., headers=...), or .with_options(headers=...) for a copy."
+        )

@@ -1,0 +1,64 @@
+"""Keeps keys out of error messages, and out of the locals of tracebacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    from typing import Self, SupportsIndex
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Mapping[str, object])
+
+_WORDS = ("key", "secret", "salt", "passw", "credential", "authorization", "bearer", "headers", "cookie")
+_KEY = r"(sk|hf|ghp|gsk|xox[a-z])[-_]\w|Bearer |[a-z][a-z0-9+.-]*://[^/\s]*@"
+
+
+class Secret(str):
+    """A text that is sent as it is, but masked where a local variable is shown: by its `repr`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Self:
+        # What shows locals shortens a long text before it asks for the `repr`.
+        return type(self)(super().__getitem__(key))
+
+
+@lru_cache(maxsize=1024)
+def is_secret_name(name: str) -> bool:
+    """Whether the value of a parameter is a secret, by the parameter's name."""
+    name = name.lower()
+    return any(word in name for word in _WORDS) or name.rpartition("_")[2] in ("token", "auth")
+
+
+def is_secret(name: str, value: object = None) -> bool:
+    """Whether a parameter's value must not be shown: by its name, or because it looks like a key."""
+    return is_secret_name(name) or (isinstance(value, str) and bool(re.match(_KEY, value, re.IGNORECASE)))
+
+
+def hide(value: T) -> T:
+    """Returns a value that is equal, and whose `repr` does not show its texts."""
+    hidden: object = value
+    if isinstance(value, str):
+        hidden = Secret(value)
+    elif isinstance(value, Mapping):
+        hidden = {name: hide(each) for name, each in cast("Mapping[object, object]", value).items()}
+    elif isinstance(value, list):
+        hidden = [hide(each) for each in cast("list[object]", value)]
+    elif isinstance(value, tuple):
+        hidden = tuple(hide(each) for each in cast("tuple[object, ...]", value))
+    return cast("T", hidden)
+
+
+def hide_secrets(arguments: M) -> M:
+    """Returns keyword arguments with the secrets among them hidden, by their names; usually unchanged."""
+    if not any(map(is_secret_name, arguments)):
+        return arguments
+    hidden = {name: hide(value) if is_secret_name(name) else value for name, value in arguments.items()}
+    return cast("M", hidden)
