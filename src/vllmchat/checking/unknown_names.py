@@ -395,7 +395,10 @@ def _of_all(name: str, shown: str, value: object, names: Names) -> Problem | Non
     if belongs.renamed and belongs.target in names.own:
         return replace(explain_unknown(belongs.target, value, names, written=name), parameter=name)
     if belongs.target in names.other:
-        return Problem(name, shown, _NOT_OPENAI, f"With VLLMProvider: {instead}")
+        hint = f"With VLLMProvider: {instead}"
+        if belongs.rule is not _REMOVED:
+            hint = f"If your server accepts it, write {_escape(name, shown, names)}. {hint}"
+        return Problem(name, shown, _NOT_OPENAI, hint)
     moved = _of_others(belongs.target, shown, names)
     return moved and replace(moved, parameter=name, rule=f"is not a parameter of {names.owner}.")
 

@@ -232,7 +232,7 @@ class ProviderBase:
                         "model",
                         "None",
                         "no model is set.",
-                        f"Write {type(self).__name__}('MODEL') or model='MODEL'.",
+                        f"Write {type(self).__name__}('MODEL') or model='MODEL'; models() lists what the server has.",
                     )
                 ]
             )

@@ -65,13 +65,15 @@ def the_only_model(models: ModelList) -> str:
         InvalidRequestError: It serves several, or none; the message lists them.
     """
     names = [f"{card.id} (an adapter of {card.parent})" if card.parent else card.id for card in models.data]
-    if len(names) == 1:
+    if len(names) == 1 and names != ["unknown"]:
         return models.data[0].id
     rule = (
         f"the server serves {', '.join(names)}: set model= to one of them"
         if names
         else "the server serves no model"
     )
+    if names == ["unknown"]:
+        rule = 'the server lists its model as "unknown", as some routers do: set model= to its name'
     raise InvalidRequestError([Problem("model", "None", rule)])
 
 
@@ -79,7 +81,9 @@ def _read(reply: Response) -> ModelList:
     return decode(ModelList, reply.body, "a list of models")
 
 
-NEEDS: Final = "Every vLLM server has it: check base_url."
+OUTSIDE_V1: Final = (
+    "Every vLLM server has it, outside /v1: check base_url, and which routes your proxies forward."
+)
 
 
 class _Version(WireModel):
@@ -88,7 +92,7 @@ class _Version(WireModel):
 
 def version_request(timeout: float | Timeout | None = None) -> ServerRequest[str]:
     """The request for a server's version."""
-    return ServerRequest("/version", _read_version, checked_timeout(timeout), route_hint=NEEDS)
+    return ServerRequest("/version", _read_version, checked_timeout(timeout), route_hint=OUTSIDE_V1)
 
 
 def _read_version(reply: Response) -> str:

@@ -61,15 +61,27 @@ _CONTEXT_PARAMS = frozenset({"input_tokens", "input_text"})
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
-def error_from_reply(head: ResponseHead, raw: bytes, *, route_hint: str | None = None) -> APIStatusError:
+def error_from_reply(
+    head: ResponseHead,
+    raw: bytes,
+    *,
+    route: str,
+    missing_v1: str | None = None,
+    route_hint: str | None = None,
+) -> APIStatusError:
     """The exception for a response with an error status.
 
     Args:
         head: The head of the response.
         raw: Its body.
+        route: The path of the request.
+        missing_v1: The base URL with `/v1`, for a request below one without it.
         route_hint: What a server needs in order to have the route, for one that lacks it.
     """
-    return _make(head.status, _decoded(raw), head, "", route_hint)
+    body = _decoded(raw)
+    if _lacks_route(head.status, body) and missing_v1 is not None:
+        route_hint = f"base_url usually ends with /v1: write base_url={missing_v1!r}."
+    return _make(head.status, body, head, "", route_hint, route)
 
 
 def error_from_event(head: ResponseHead, event: Mapping[str, object]) -> APIStatusError:
@@ -119,7 +131,7 @@ def unreadable(error: Exception) -> ResponseError:
 
 
 def _make(
-    status: int, body: object, head: ResponseHead, where: str, route_hint: str | None = None
+    status: int, body: object, head: ResponseHead, where: str, route_hint: str | None = None, route: str = ""
 ) -> APIStatusError:
     message, kind, param, code = _parts(body)
     cls = _BY_STATUS.get(status)
@@ -128,7 +140,7 @@ def _make(
     if cls is BadRequestError and _is_context(message, kind, param, code):
         cls = ContextWindowExceededError
     return cls(
-        f"{status}{where}: {_reason(status, message, body)}{_advice(status, param, body, head, route_hint)}",
+        f"{status}{where}: {_reason(status, message, body)}{_advice(status, param, body, head, route_hint, route)}",
         status_code=status,
         code=code,
         type=kind,
@@ -153,6 +165,9 @@ def _parts(body: object) -> tuple[str | None, str | None, str | None, int | str 
     if not isinstance(body, dict):
         return None, None, None, None
     fields = cast("dict[str, object]", body)
+    detail = fields.get("detail")
+    if isinstance(detail, dict) and "error" in detail:
+        fields = cast("dict[str, object]", detail)
     inner = fields.get("error")
     if isinstance(inner, str):
         return inner or None, None, None, None
@@ -204,21 +219,28 @@ def _is_context(message: str | None, kind: str | None, param: str | None, code: 
 def _reason(status: int, message: str | None, body: object) -> str:
     text = message
     if text is None and isinstance(body, str):
-        text = _text_of_html(body)
+        # Many pages repeat the status.
+        text = _text_of_html(body).removeprefix(f"{status} ")
     if text:
         return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
     return "the server gave no reason; its log may have one" if status >= 500 else "the server gave no reason"
 
 
-def _advice(status: int, param: str | None, body: object, head: ResponseHead, route_hint: str | None) -> str:
+def _advice(
+    status: int, param: str | None, body: object, head: ResponseHead, route_hint: str | None, route: str
+) -> str:
     if 300 <= status < 400:
         target = head.headers.get("location", "")
         to = f" to {target.split('?', 1)[0]}" if target else ""
         return f" - it redirects{to}. Redirects are not followed, since they would leak the key. Correct base_url."
+    if status == 401 and head.headers.get("www-authenticate", "").lower().startswith("basic"):
+        return " - it asks for a user and a password: write headers={'Authorization': 'Basic ...'}."
     if status == 401:
         return " - check api_key= or the environment variable it comes from."
+    if status == 400 and isinstance(body, str) and "HTTPS port" in body:
+        return " - write https:// in base_url."
     if _lacks_route(status, body):
-        return f" - this server does not have the route. {route_hint or 'Check base_url.'}"
+        return f" - this server does not have the route {route}. {route_hint or 'Check base_url.'}"
     if status == 404 and param == "response_id":
         return (
             " - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 was set when it was started."
@@ -236,9 +258,20 @@ def _advice(status: int, param: str | None, body: object, head: ResponseHead, ro
     return ""
 
 
+_NO_ROUTE = re.compile(
+    r"(?:(?:file|page|route|path|endpoint|resource) )?not found\W*|(?:invalid|unknown)( request)? url\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def _lacks_route(status: int, body: object) -> bool:
-    # An unknown model is a 404 too, with an error of its own.
-    return status == 404 and isinstance(body, dict) and "detail" in body
+    """Whether a 404 is about the route, and not about a model or a response, which come with an error of their own."""
+    if status != 404:
+        return False
+    message, _, param, _ = _parts(body)
+    if isinstance(body, dict) and "detail" in body:
+        return True
+    return param is None and (message is None or _NO_ROUTE.fullmatch(message) is not None)
 
 
 _TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.DOTALL | re.IGNORECASE)

@@ -291,7 +291,13 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             head, raw = yield from _read_error(send, head, clock)
             pause = _pause_after(head, retries.count) if _is_retried(head.status, call.method) else None
             if pause is None or not retries.allow(pause):
-                raise error_from_reply(head, raw, route_hint=call.route_hint)
+                raise error_from_reply(
+                    head,
+                    raw,
+                    route=send.target.partition("?")[0],
+                    missing_v1=None if call.outside_v1 or "/v1" in root else f"{target.base}/v1",
+                    route_hint=call.route_hint,
+                )
         attempt += 1
         if pause > 0:
             yield from Sleep(pause)

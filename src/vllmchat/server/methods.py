@@ -67,7 +67,8 @@ class ServerMethods(ModelMethods):
         """Checks whether the server's engine is running. No key is needed, and nothing is generated.
 
         False means that the server itself returned 503 (500 before vLLM 0.11): its engine has died. It is an error if
-        no response arrives. A server that sleeps or is paused is healthy.
+        no response arrives. A server that sleeps or is paused is healthy. Behind a gateway that responds itself, it is
+        the gateway's health; False if the gateway lists its healthy servers, and there are none.
 
         Args:
             timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
@@ -75,6 +76,7 @@ class ServerMethods(ModelMethods):
         Raises:
             APIConnectionError: No response arrived.
             APIStatusError: The server returned another error.
+            ResponseError: The response is a web page: `base_url` is not that of a vLLM server.
         """
         return self._run(status.health_request(timeout))
 
@@ -85,9 +87,9 @@ class ServerMethods(ModelMethods):
     def ready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
         """Waits until the server is healthy and serves the model, for example after starting it.
 
-        It polls `/health` and `/v1/models`, first ten times a second, later every two seconds. It goes on if the server
-        does not respond, or responds with 429 or 5xx. Other errors, such as a wrong key, are raised at once: waiting
-        will not fix them.
+        It polls `/health` and `/v1/models`, first ten times a second, later every two seconds. Behind a gateway that
+        does not forward `/health`, the models are enough. It goes on if the server does not respond, or responds with
+        429 or 5xx. Other errors, such as a wrong key, are raised at once: waiting will not fix them.
 
         Args:
             timeout: How long to wait, in seconds.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from vllmchat.checking.call_params import checked_timeout
+from vllmchat.client.discovery import OUTSIDE_V1
 from vllmchat.client.request import ServerRequest
 from vllmchat.wire.decode import unexpected_body
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 MetricType: TypeAlias = Literal["counter", "gauge", "histogram", "summary", "untyped"]
 """The metric types of the Prometheus text format."""
-
-_NEEDS = "Every vLLM server has it: check base_url."
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +256,7 @@ def metrics_request(timeout: float | Timeout | None = None) -> ServerRequest[Met
     def read(reply: Response) -> Metrics:
         return read_metrics(reply.body, parse)
 
-    return ServerRequest("/metrics", read, checked_timeout(timeout), route_hint=_NEEDS)
+    return ServerRequest("/metrics", read, checked_timeout(timeout), route_hint=OUTSIDE_V1)
 
 
 def read_metrics(body: bytes, parse: Callable[[str], Iterable[Metric]] | None = None) -> Metrics:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vllmchat.checking.call_params import checked_timeout
-from vllmchat.client.discovery import NEEDS, models_request
+from vllmchat.client.discovery import OUTSIDE_V1, models_request
 from vllmchat.client.request import ServerRequest
-from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError
+from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError, NotFoundError
 from vllmchat.http.call import Response
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
 from vllmchat.http.timeout import Timeout
-from vllmchat.wire.decode import WireModel, decode
+from vllmchat.wire.decode import WireModel, decode, unexpected_body
 
 _ILL: Final = frozenset({500, 503})
 """The statuses of a server whose engine has died: 500 before vLLM 0.11."""
@@ -27,6 +27,11 @@ _LONGEST_WAIT: Final = 10.0
 """Timeout of a single poll, in seconds. A ready server responds faster, and one that hangs is polled again."""
 
 
+class _Health(WireModel):
+    # Some gateways respond themselves, with the servers that are healthy. vLLM's own response is empty.
+    healthy_endpoints: list[object] | None = None
+
+
 class _Load(WireModel):
     server_load: int
 
@@ -34,17 +39,22 @@ class _Load(WireModel):
 def health_request(timeout: float | Timeout | None = None) -> ServerRequest[bool]:
     """The request for a server's health."""
     return ServerRequest(
-        "/health", _read_health, checked_timeout(timeout), route_hint=NEEDS, accepted_statuses=_ILL
+        "/health", _read_health, checked_timeout(timeout), route_hint=OUTSIDE_V1, accepted_statuses=_ILL
     )
 
 
 def load_request(timeout: float | Timeout | None = None) -> ServerRequest[int]:
     """The request for a server's load."""
-    return ServerRequest("/load", _read_load, checked_timeout(timeout), route_hint=NEEDS)
+    return ServerRequest("/load", _read_load, checked_timeout(timeout), route_hint=OUTSIDE_V1)
 
 
 def _read_health(reply: Response) -> bool:
-    return reply.head.status not in _ILL
+    if reply.head.status in _ILL:
+        return False
+    start = reply.body.lstrip()[:1]
+    if start == b"<":
+        raise unexpected_body("a health status", reply.body, "it is a web page: check base_url")
+    return start != b"{" or decode(_Health, reply.body, "a health status").healthy_endpoints != []
 
 
 def _read_load(reply: Response) -> int:
@@ -120,11 +130,15 @@ class Readiness:
         timeout = self.timeout
         # The polling loop does the retries.
         health = replace(health_request().call(timeout), max_retries=0)
-        if not (yield from reply_flow(target, health, clock)):
-            return "/health reports that the engine is not running"
+        state = "healthy and serving"
+        try:
+            if not (yield from reply_flow(target, health, clock)):
+                return "/health reports that the engine is not running"
+        except NotFoundError:
+            state = "serving"  # a gateway that forwards only /v1
         models = yield from reply_flow(target, replace(models_request().call(timeout), max_retries=0), clock)
         names = [card.id for card in models.data]
         if self.model in names or (self.model is None and names):
             return None
         missing = f", but not {self.model}" if self.model is not None else ""
-        return f"it was healthy and serving {', '.join(names) or 'no model'}{missing}"
+        return f"it was {state} {', '.join(names) or 'no model'}{missing}"

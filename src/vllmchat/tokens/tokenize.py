@@ -21,12 +21,21 @@ from vllmchat.chat.templating import (
 from vllmchat.checking.call_params import CallBase
 from vllmchat.checking.rules import Default, Length, Needs, Since
 from vllmchat.checking.validator import CheckedParams, Validator, check_request, check_tokens
+from vllmchat.client.discovery import OUTSIDE_V1
 from vllmchat.client.request import ModelRequest
 from vllmchat.http.call import Response
 from vllmchat.sampling.params import ReasoningEffort
 from vllmchat.schemas.tool_params import FunctionTool
 from vllmchat.versions import EFFORT_IN_TEMPLATE, EFFORT_THINKS, Version
-from vllmchat.wire.decode import Answer, LenientInt, LenientList, WireModel, decode, read_answer
+from vllmchat.wire.decode import (
+    Answer,
+    LenientInt,
+    LenientList,
+    WireModel,
+    decode,
+    read_answer,
+    unexpected_body,
+)
 
 T = TypeVar("T")
 
@@ -133,10 +142,6 @@ class _Text(WireModel):
     prompt: str
 
 
-_NEEDS: Final = (
-    "Every vLLM server has this route outside /v1: check base_url, and which routes your proxies forward."
-)
-
 _FOR_CONVERSATIONS: Final[tuple[str, str]] = (
     "only applies to conversations; this is a string.",
     'For a conversation, write [{{"role": "user", "content": ...}}].',
@@ -228,22 +233,28 @@ def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> Model
     """
     checked = check_request(check_tokens(tokens, "tokens"), _DETOKENIZE.check, params)
     return ModelRequest(
-        "/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, route_hint=_NEEDS
+        "/detokenize", {"tokens": tokens}, checked, _read_text, outside_v1=True, route_hint=OUTSIDE_V1
     )
 
 
 def _tokenize(
     subject: Mapping[str, object], params: CheckedParams, read: Callable[[Response], T]
 ) -> ModelRequest[T]:
-    return ModelRequest("/tokenize", subject, params, read, outside_v1=True, route_hint=_NEEDS)
+    return ModelRequest("/tokenize", subject, params, read, outside_v1=True, route_hint=OUTSIDE_V1)
+
+
+_WHAT: Final = "a list of tokens"
 
 
 def _read_tokens(reply: Response) -> Tokenization:
-    return read_answer(Tokenization, reply, "a list of tokens", required_key="tokens")
+    answer = read_answer(Tokenization, reply, _WHAT, required_key="tokens")
+    if "count" not in answer.model_fields_set:  # other servers return no tokens to our request
+        raise unexpected_body(_WHAT, reply.body, "it has no count")
+    return answer
 
 
 def _read_count(reply: Response) -> int:
-    return read_answer(Tokenization, reply, "a list of tokens", required_key="count").count
+    return read_answer(Tokenization, reply, _WHAT, required_key="count").count
 
 
 def _read_text(reply: Response) -> str:

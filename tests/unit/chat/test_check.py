@@ -688,6 +688,11 @@ def test_names_known_elsewhere_are_explained(name: str, value: object, says: str
         ("guided_json", {"a": 1}, '"json_schema": {"name": "reply", "schema": {\'a\': 1}}'),
         ("guided_regex", "a", """With VLLMProvider: Write structured_outputs={"regex": 'a'}."""),
         ("thinking", True, "With VLLMProvider: Write `enable_thinking=True`"),
+        (
+            "grammar",
+            "x",
+            """If your server accepts it, write extra_body={"grammar": 'x'}. With VLLMProvider: Write """,
+        ),
         ("temprature", 1, "Did you mean `temperature`?"),
         ("repetion_penalty", 1, 'Use VLLMProvider, or write extra_body={"repetition_penalty": 1}.'),
         ("topk", 3, "is probably `top_k`, which is a parameter of vLLM"),

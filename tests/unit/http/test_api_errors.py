@@ -27,7 +27,7 @@ RECORDED = Path(__file__).parents[2] / "recorded"
 
 def told(status: int, body: object, headers: dict[str, str] | None = None) -> APIStatusError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return error_from_reply(ResponseHead(status, headers or {}, "id-1"), raw)
+    return error_from_reply(ResponseHead(status, headers or {}, "id-1"), raw, route="/v1/x")
 
 
 def error(message: str, **fields: object) -> dict[str, object]:
@@ -134,7 +134,7 @@ def test_bodies_without_a_reason(body: object) -> None:
         (b"Internal Server Error", "Internal Server Error"),
         (
             b"<html><head><title>502 Bad\n Gateway</title></head><body><h1>no</h1></body></html>",
-            "502 Bad Gateway",
+            "Bad Gateway",
         ),
         (b"<title> </title><style>p {}</style><p>Ask&nbsp;&lt;ops&gt;</p><script>x<y</script>", "Ask <ops>"),
         (b"upstream <b>timed</b> out", "upstream timed out"),
@@ -178,14 +178,14 @@ ANSWERS: dict[str, tuple[type[APIStatusError], str | None, str]] = {
     "error_auth_wrong": (AuthenticationError, None, "401: Unauthorized - check api_key="),
     "error_bad_regex": (BadRequestError, None, "400: Grammar error: at 1(8): invalid regex"),
     "error_context": (ContextWindowExceededError, "input_tokens", "400: This model's maximum context length is 2048"),
-    "error_embeddings_unsupported": (NotFoundError, None, "404: Not Found - this server does not have the route."),
+    "error_embeddings_unsupported": (NotFoundError, None, "404: Not Found - this server does not have the"),
     "error_empty_messages": (BadRequestError, None, "400: Cannot apply chat template to an empty"),
     "error_image_unsupported": (BadRequestError, None, "400: tiny-qwen3 is not a multimodal model"),
     "error_json_body": (BadRequestError, "body.1", "400: 1 validation error:"),
     "error_max_tokens": (ContextWindowExceededError, "max_tokens", "400: max_tokens=100000 cannot be greater than"),
     "error_method": (APIStatusError, None, "405: Method Not Allowed - this route does not accept such requests."),
     "error_model": (NotFoundError, "model", "404: The model `nope` does not exist. Valid aliases: tiny-qwen3."),
-    "error_not_found": (NotFoundError, None, "404: Not Found - this server does not have the route."),
+    "error_not_found": (NotFoundError, None, "404: Not Found - this server does not have the route /v1/x."),
     "error_structured_two": (BadRequestError, None, "400: You can only use one kind of constraints"),
     "error_temperature": (BadRequestError, "temperature", "400: temperature must be non-negative, got -1.0."),
     "error_type": (BadRequestError, "body.temperature", "400: 1 validation error:"),
@@ -332,7 +332,7 @@ def test_a_redirect_names_its_target() -> None:
         (
             404,
             {"detail": "Not Found"},
-            "404: Not Found - this server does not have the route. Start it with X.",
+            "404: Not Found - this server does not have the route /v1/x. Start it with X.",
         ),
         # A gateway's own message. vLLM, if it returns that, says itself how to enable the route.
         (403, {"error": "the key may not use this model"}, "403: the key may not use this model"),
@@ -343,13 +343,74 @@ def test_a_redirect_names_its_target() -> None:
             "413: Request body is too large - the request is larger than the server or a proxy accepts.",
         ),
         (404, {"error": "no such model"}, "404: no such model"),
+        (404, {"error": "Model not found"}, "404: Model not found"),
+        # Gateways and servers other than vLLM, which say so in their own words.
+        (
+            404,
+            None,
+            "404: the server gave no reason - this server does not have the route /v1/x. Start it with X.",
+        ),
+        (
+            404,
+            "<html><head><title>404 Not Found</title></head><body>nginx</body></html>",
+            "404: Not Found - this server does not have the route /v1/x. Start it with X.",
+        ),
+        (
+            404,
+            {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}},
+            "404: File Not Found - this server does not have the route /v1/x. Start it with X.",
+        ),
+        (
+            404,
+            {
+                "error": {
+                    "message": "Invalid URL (POST /v1/x)",
+                    "type": "invalid_request_error",
+                    "param": None,
+                }
+            },
+            "404: Invalid URL (POST /v1/x) - this server does not have the route /v1/x. Start it with X.",
+        ),
         (500, {"error": "no"}, "500: no"),
     ],
 )
 def test_what_a_route_needs(status: int, body: object, advice: str) -> None:
-    raw = json.dumps(body).encode()
-    found = str(error_from_reply(ResponseHead(status, {}, "id-1"), raw, route_hint="Start it with X."))
+    raw = body.encode() if isinstance(body, str) else b"" if body is None else json.dumps(body).encode()
+    head = ResponseHead(status, {}, "id-1")
+    found = str(error_from_reply(head, raw, route="/v1/x", route_hint="Start it with X."))
     assert found.partition(" Send less")[0] == advice
+
+
+def test_a_base_url_without_v1() -> None:
+    head = ResponseHead(404, {}, "id-1")
+    base = "http://127.0.0.1:8000/v1"
+    for raw in (b'{"detail":"Not Found"}', b"404 page not found", b""):
+        made = error_from_reply(head, raw, route="/chat/completions", missing_v1=base, route_hint="Start it.")
+        assert str(made).endswith(
+            " - this server does not have the route /chat/completions. base_url usually ends with /v1: write "
+            "base_url='http://127.0.0.1:8000/v1'."
+        )
+    unknown = b'{"error": {"message": "The model `x` does not exist."}}'
+    assert "base_url" not in str(error_from_reply(head, unknown, route="/x", missing_v1=base))
+
+
+def test_advice_for_what_was_asked_the_wrong_way() -> None:
+    basic = {"www-authenticate": 'Basic realm="x"'}
+    assert "write headers={'Authorization': 'Basic ...'}" in str(told(401, b"", basic))
+    assert "check api_key=" in str(told(401, b"", {"www-authenticate": "Bearer"}))
+    page = b"<title>400 The plain HTTP request was sent to HTTPS port</title>"
+    assert str(told(400, page)) == (
+        "400: The plain HTTP request was sent to HTTPS port - write https:// in base_url."
+    )
+
+
+def test_an_error_inside_the_detail() -> None:
+    inner = {"message": "", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    made = told(401, {"detail": {"error": inner}})
+    assert str(made) == (
+        "401: the server gave no reason - check api_key= or the environment variable it comes from."
+    )
+    assert (made.code, made.type) == ("invalid_api_key", "invalid_request_error")
 
 
 def test_a_missing_model_is_not_a_missing_route() -> None:

@@ -19,6 +19,7 @@ from support.scripted import Gate, ScriptedServer, in_thread, refusing_origin, r
 from vllmchat import (
     APIConnectionError,
     InvalidRequestError,
+    NotFoundError,
     OpenAIProvider,
     Provider,
     Timeout,
@@ -386,6 +387,11 @@ def test_several_models_or_none(scripted: ScriptedServer, runner: Runner) -> Non
     llm = VLLMProvider(base_url=scripted.base_url)
     with pytest.raises(InvalidRequestError, match="the server serves a, b: set model= to one of them"):
         runner.chat(llm)
+    scripted.reply(models("unknown"))
+    with pytest.raises(
+        InvalidRequestError, match='lists its model as "unknown", as some routers do: set model='
+    ):
+        runner.chat(llm)
     scripted.reply(models())
     with pytest.raises(InvalidRequestError, match="the server serves no model"):
         runner.chat(llm)
@@ -469,11 +475,25 @@ def test_a_server_that_is_down(runner: Runner) -> None:
 
 def test_openai_without_a_model(runner: Runner) -> None:
     llm = OpenAIProvider(base_url="http://127.0.0.1:9/v1")
-    words = r"no model is set. Write OpenAIProvider\('MODEL'\) or model='MODEL'"
+    words = r"no model is set. Write OpenAIProvider\('MODEL'\) or model='MODEL'; models\(\) lists what the"
     with pytest.raises(InvalidRequestError, match=words):
         runner.chat(llm)
     with pytest.raises(InvalidRequestError, match=words):
         runner.stream(llm).texts()
+
+
+def test_openai_without_v1_in_the_url(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.always(lambda _: reply({"detail": "Not Found"}, 404))
+    llm = OpenAIProvider("m", base_url=scripted.origin)
+    with pytest.raises(NotFoundError) as caught:
+        runner.chat(llm)
+    assert str(caught.value) == (
+        "404: Not Found - this server does not have the route /chat/completions. base_url usually ends with /v1: "
+        f"write base_url='{scripted.origin}/v1'."
+    )
+    with pytest.raises(NotFoundError, match="base_url usually ends with /v1"):
+        runner.stream(llm).texts()
+    runner.close(llm)
 
 
 # ------------------------------------------------------------------------------------------------

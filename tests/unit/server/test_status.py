@@ -77,7 +77,7 @@ def test_another_response_raises(method: str, scripted: ScriptedServer) -> None:
 @pytest.mark.parametrize("method", ["version", "load", "health", "metrics"])
 def test_a_server_other_than_vllm_does_not_have_the_route(method: str, scripted: ScriptedServer) -> None:
     scripted.reply({"detail": "Not Found"}, 404)
-    with pytest.raises(NotFoundError, match="Every vLLM server has it: check base_url"):
+    with pytest.raises(NotFoundError, match="Every vLLM server has it, outside /v1: check base_url"):
         getattr(VLLMProvider(base_url=scripted.base_url), method)()
 
 
@@ -90,6 +90,33 @@ def test_unhealthy_is_a_result_and_is_not_retried(
     assert runner.do(llm, "health") is False
     runner.close(llm)
     assert len(scripted.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "healthy"),
+    [
+        ("", True),
+        ("OK", True),
+        ({"status": "ok"}, True),
+        ({"healthy_endpoints": [{"model": "m"}], "unhealthy_endpoints": []}, True),
+        ({"healthy_endpoints": [], "unhealthy_endpoints": [{"model": "m"}]}, False),
+    ],
+)
+def test_the_health_of_a_gateway(
+    body: object, healthy: bool, scripted: ScriptedServer, runner: Runner
+) -> None:
+    scripted.reply(body)
+    llm = VLLMProvider(base_url=scripted.base_url)
+    assert runner.do(llm, "health") is healthy
+    runner.close(llm)
+
+
+def test_a_web_page_is_no_health(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.reply("<!DOCTYPE html><title>Welcome to nginx!</title>")
+    llm = VLLMProvider(base_url=scripted.base_url)
+    with pytest.raises(ResponseError, match="it is a web page: check base_url"):
+        runner.do(llm, "health")
+    runner.close(llm)
 
 
 def test_no_response_about_health_is_an_error(scripted: ScriptedServer, runner: Runner) -> None:
@@ -297,6 +324,14 @@ def test_what_is_served_matters(
     error = wait(monkeypatch, 3, *outcomes, model=model).error
     assert isinstance(error, APITimeoutError)
     assert error.message.endswith(state)
+
+
+def test_a_gateway_may_forward_only_v1(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = b"<html><head><title>404 Not Found</title></head></html>"
+    waited = wait(monkeypatch, 10, (404, page), (200, b'{"data": []}'), (404, page), ANY)
+    assert (waited.sends, waited.error) == (["/health", "/v1/models"] * 2, None)
+    error = wait(monkeypatch, 3, *[(404, page), (200, b'{"data": []}')] * 20).error
+    assert str(error).endswith("Last state: it was serving no model")
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

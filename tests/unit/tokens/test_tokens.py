@@ -130,7 +130,7 @@ def test_template_rules_apply(runner: Runner, llm: VLLMProvider) -> None:
     assert two.startswith("chat_template_kwargs.tokenize=True: is rejected by the server")
 
 
-@pytest.mark.parametrize("body", [b'{"count": 3}', b"[]", b"no", b'{"tokens": "x"}'])
+@pytest.mark.parametrize("body", [b'{"count": 3}', b'{"tokens": []}', b"[]", b"no", b'{"tokens": "x"}'])
 def test_invalid_responses(body: bytes, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(body)
     with pytest.raises(ResponseError, match="not a list of tokens") as caught:
