@@ -11,14 +11,14 @@ from vllmchat.client.request import ServerRequest
 from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError, NotFoundError
 from vllmchat.http.call import Response
 from vllmchat.http.clock import Clock
-from vllmchat.http.flow import RETRIED_STATUSES, Flow, Sleep, Target, reply_flow
+from vllmchat.http.flow import Flow, Sleep, Target, reply_flow
 from vllmchat.http.timeout import Timeout
 from vllmchat.wire.decode import WireModel, decode, unexpected_body
 
 _ILL: Final = frozenset({500, 503})
 """The statuses of a server whose engine has died: 500 before vLLM 0.11."""
 
-_PASSING: Final = RETRIED_STATUSES | {500}
+_PASSING: Final = frozenset({429, 500, 502, 503, 504})
 """Errors of a server that is starting, or of the proxy in front of it."""
 
 _FIRST_PAUSE: Final = 0.1

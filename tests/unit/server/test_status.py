@@ -266,7 +266,8 @@ def wait(
                     status, body = outcome
                     step = flow.send(ResponseHead(status, {}, "id"))
             else:
-                step = flow.send(body)
+                body, piece = b"", body
+                step = flow.send(piece)
     except StopIteration:
         pass
     except Exception as error:
