@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 METHODS_OWN = {"messages", "model", "stream"}
 """What the methods decide."""
 
-OURS = {"enable_thinking", "extra_body", "extra_headers", "timeout"}
+OURS = {"data_parallel_rank", "enable_thinking", "extra_body", "extra_headers", "timeout"}
 """What goes elsewhere than into the request's own fields."""
 
 NESTED: dict[str, type] = {

@@ -290,6 +290,7 @@ TABLE: dict[str, Try] = {
         lambda reply: (reply.id, reply.request_id) == ("chatcmpl-mine", "mine"),
     ),
     "session_id": Try({"session_id": "conversation"}),
+    "data_parallel_rank": Try({"data_parallel_rank": 0}),
     "kv_transfer_params": Try({"kv_transfer_params": {"do_remote_decode": False}}),
     "ec_transfer_params": Try({"ec_transfer_params": {"do_remote_encode": False}}),
     # of this library

@@ -242,6 +242,7 @@ REQUESTS: tuple[Request, ...] = (
 
 NOT_SENT = {
     "bytes_only",
+    "data_parallel_rank",
     "enable_thinking",
     "extra_body",
     "extra_headers",

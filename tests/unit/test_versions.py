@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chats import answer_any
+from support.chats import answer_any, completion
 from support.scripted import Gate, reply
 from vllmchat import (
     APIStatusError,
@@ -538,17 +538,56 @@ def test_everything_that_is_too_new_is_reported_at_once(scripted: ScriptedServer
     ]
 
 
-@pytest.mark.parametrize("name", ["session_id", "stream_interval"])
+@pytest.mark.parametrize("name", ["data_parallel_rank", "session_id", "stream_interval"])
 def test_what_an_old_server_may_ignore_is_a_warning(
     name: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:
-    value: object = {"session_id": "a", "stream_interval": 2}[name]
-    scripted.version = "0.19.1"
+    value: object = {"data_parallel_rank": 1, "session_id": "a", "stream_interval": 2}[name]
+    scripted.version = version = "0.11.1" if name == "data_parallel_rank" else "0.19.1"
     scripted.always(answer_any)
-    message = rf"^the server ignores {name}: needs vLLM 0\.2[78] or newer; this server is 0\.19\.1\.$"
+    message = rf"^the server ignores {name}: needs vLLM 0\.(12|27|28) or newer; this server is {re.escape(version)}\.$"
     with pytest.warns(UserWarning, match=message):
         runner.do(llm, "chat", "Hi", **{name: value})
-    assert sent(scripted) == {name: value}
+    assert sent(scripted) == ({} if name == "data_parallel_rank" else {name: value})
+
+
+@pytest.mark.parametrize(
+    ("params", "headers"),
+    [
+        ({}, (None, None)),
+        ({"session_id": "conversation 1"}, ("conversation 1", None)),
+        ({"session_id": ""}, (None, None)),
+        ({"session_id": "a\u00e9\nb"}, (None, None)),
+        ({"data_parallel_rank": 0}, (None, "0")),
+        ({"session_id": "a", "data_parallel_rank": 3}, ("a", "3")),
+        ({"session_id": "a", "extra_body": {"session_id": "b"}}, ("b", None)),
+        ({"session_id": "a", "extra_headers": {"X-Session-ID": "b"}}, ("b", None)),
+    ],
+)
+@pytest.mark.parametrize("method", ["chat", "complete", "respond"])
+def test_routers_read_headers(
+    method: str,
+    params: Object,
+    headers: tuple[str | None, str | None],
+    scripted: ScriptedServer,
+    runner: Runner,
+    llm: VLLMProvider,
+) -> None:
+    scripted.version = "0.33.0"
+    text = {"index": 0, "text": "a", "finish_reason": "stop"}
+    answers: Object = {
+        "chat": completion("a"),
+        "complete": {"choices": [text]},
+        "respond": {"object": "response", "status": "completed", "output": []},
+    }
+    scripted.reply(answers[method])
+    runner.do(llm, method, "Hi", **params)
+    request = scripted.requests[-1]
+    assert (request.headers.get("x-session-id"), request.headers.get("x-data-parallel-rank")) == headers
+    body = request.json()
+    assert "data_parallel_rank" not in body
+    expected = {**params, **params.get("extra_body", {})}.get("session_id")
+    assert body.get("session_id") == expected
 
 
 def line_of(caught: pytest.WarningsRecorder) -> str:

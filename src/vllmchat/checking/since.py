@@ -56,6 +56,7 @@ SINCE: Final[Mapping[str, Mapping[str, str]]] = {
         "thinking_token_budget": "0.22",
     },
     "ResponseParams": {
+        "data_parallel_rank": "0.33",
         "frequency_penalty": "0.20",
         "ignore_eos": "0.16",
         "include_stop_str_in_output": "0.15",
@@ -85,6 +86,7 @@ OLDEST: Final = "0.8.5"
 
 HARMLESS: Final = frozenset(
     {
+        "data_parallel_rank",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",

@@ -240,11 +240,11 @@ METHODS: Final[dict[str, frozenset[str]]] = {
     for method, names in {
         "chat": """
             add_generation_prompt add_special_tokens allowed_token_ids bad_words chat_template chat_template_kwargs
-            continue_final_message documents ec_transfer_params echo enable_thinking frequency_penalty ignore_eos
-            include_reasoning include_stop_str_in_output kv_transfer_params length_penalty logit_bias logprob_token_ids
-            logprobs max_completion_tokens max_tokens media_io_kwargs min_p min_tokens mm_payload mm_processor_kwargs n
-            parallel_tool_calls presence_penalty prompt_logprobs reasoning_effort repetition_detection
-            repetition_penalty response_format return_mm_kwargs return_prompt_text return_token_ids
+            continue_final_message data_parallel_rank documents ec_transfer_params echo enable_thinking
+            frequency_penalty ignore_eos include_reasoning include_stop_str_in_output kv_transfer_params length_penalty
+            logit_bias logprob_token_ids logprobs max_completion_tokens max_tokens media_io_kwargs min_p min_tokens
+            mm_payload mm_processor_kwargs n parallel_tool_calls presence_penalty prompt_logprobs reasoning_effort
+            repetition_detection repetition_penalty response_format return_mm_kwargs return_prompt_text return_token_ids
             return_token_offsets return_tokens_as_token_ids return_weight_versions routed_experts_prompt_start seed
             session_id skip_special_tokens spaces_between_special_tokens stop stop_token_ids stream_interval
             stream_options structured_outputs temperature thinking_token_budget tool_choice tools top_k top_logprobs

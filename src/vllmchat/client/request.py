@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast
 
+from vllmchat.checking.headers import is_header_value
 from vllmchat.checking.since import HARMLESS
 from vllmchat.errors import InvalidRequestError
 from vllmchat.http.call import Call
@@ -136,6 +137,7 @@ class ModelRequest(Generic[T]):
             InvalidRequestError: Something in the request cannot be sent.
         """
         body: dict[str, object] = {"model": model, **self.subject, **self.params.fields}
+        rank = body.pop("data_parallel_rank", None)  # only a header
         if body.get("top_k") == 0:
             body["top_k"] = -1  # the only "off" in vLLM 0.8; later versions accept both
         if self.stream:
@@ -155,13 +157,23 @@ class ModelRequest(Generic[T]):
             Timeout.of(self.params.timeout, timeout),
             body=raw,
             content_type=content_type,
-            headers=self.params.extra_headers or {},
+            headers={**_routing_headers(body.get("session_id"), rank), **(self.params.extra_headers or {})},
             accept="text/event-stream" if self.stream else "application/json",
             request_id=request_id if isinstance(request_id, str) else None,
             outside_v1=self.outside_v1,
             route_hint=self.route_hint,
             whole_too=self.whole_too,
         )
+
+
+def _routing_headers(session: object, rank: object) -> dict[str, str]:
+    """The headers by which servers and routers choose a replica."""
+    headers: dict[str, str] = {}
+    if isinstance(session, str) and session and is_header_value(session):
+        headers["x-session-id"] = session
+    if rank is not None:
+        headers["x-data-parallel-rank"] = str(rank)
+    return headers
 
 
 Request: TypeAlias = ServerRequest[T] | ModelRequest[T]

@@ -347,7 +347,14 @@ class VLLMRenderingBase(TypedDict, total=False):
     session_id: Annotated[str | None, Since("0.28")]
     """An identifier for the conversation, for routing to the replica that has its cache.
 
+    Also sent as the header `X-Session-ID`, which routers read, if it can be the value of a header.
+
     Since: vLLM 0.28.
+    """
+    data_parallel_rank: Annotated[int | None, Bounds(ge=0, le=INT64_MAX), Since("0.12")]
+    """The data-parallel rank of the server that is to process the request. Sent as the header `X-data-parallel-rank`.
+
+    Range: between 0 and `2**63 - 1`. Since: vLLM 0.12.
     """
 
 

@@ -22,7 +22,7 @@ RECORDED = Path(__file__).parents[2] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
 
 OF_THE_METHODS = {"messages", "model", "stream"}
-OURS = {"enable_thinking", "extra_body", "extra_headers", "timeout"}
+OURS = {"data_parallel_rank", "enable_thinking", "extra_body", "extra_headers", "timeout"}
 NEWER = {"return_weight_versions"}
 
 # openai 3.54.0, openai.types.chat.completion_create_params
@@ -43,7 +43,7 @@ def test_vllm_params_are_the_servers_fields() -> None:
 
 
 def test_openai_params_are_the_protocols_fields() -> None:
-    assert OPENAI | (OURS - {"enable_thinking"}) == OPENAI_CHAT_NAMES
+    assert OPENAI | (OURS - {"data_parallel_rank", "enable_thinking"}) == OPENAI_CHAT_NAMES
 
 
 def test_common_params_are_shared_by_both() -> None:
