@@ -135,14 +135,14 @@ def _changed(draw: st.DrawFn, value: Any) -> Any:
         return draw(st.sampled_from(VALUES))
     holder = draw(st.sampled_from(holders))
     if isinstance(holder, dict):
-        fields = cast("dict[str, Any]", holder)
+        fields = holder
         name = draw(st.sampled_from([*sorted(fields), *KEYS]))
         if name in fields and draw(st.booleans()):
             del fields[name]
         else:
             fields[name] = draw(st.sampled_from(VALUES))
         return value
-    items = cast("list[Any]", holder)
+    items = holder
     place = draw(st.integers(0, max(len(items) - 1, 0)))
     change = draw(st.sampled_from(["value", "new", "drop", "reverse"]))
     if change == "reverse":

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from support import recordings
 from support.mutations import mutated
 from support.replay import EVERY, Call, Replay, route_of
-from vllmchat import ChatCompletion, InvalidRequestError, VLLMChatError
+from vllmchat import InvalidRequestError, VLLMChatError
 
 if TYPE_CHECKING:
     from support.outcomes import Facts
@@ -53,7 +53,7 @@ class Reader(Replay):
                 repr(item)
             result = opened.until_done()
         repr(result)
-        if isinstance(result, ChatCompletion):
+        if call.method == "stream":
             with self.runner.open(self.llm, call.method, *call.arguments, **call.params) as opened:
                 repr(list(opened.events()))
 

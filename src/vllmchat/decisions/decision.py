@@ -170,7 +170,7 @@ def read_decision(reply: Response, names: Sequence[object] | None) -> Decision:
     Raises:
         ResponseError: The body is not a decision, or its answers are not those to the questions.
     """
-    decision = read_answer(Decision, reply, _WHAT, required_key="answers")
+    decision = read_answer(Decision, reply, _WHAT, required_key="answers", needed=None)
     if names is not None:
         answers = decision.answers
         if len(answers) != len(names):

@@ -117,7 +117,7 @@ class EventReader(ABC, Generic[T, R]):
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Takes bytes as they arrive; returns the events that they complete."""
-        self._is_empty = False
+        self._is_empty = self._is_empty and not data
         try:
             return self._decoder.feed(data)
         except EventTooLargeError as error:

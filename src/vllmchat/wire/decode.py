@@ -125,6 +125,7 @@ NEEDED = frozenset(
         "embedding",
         "score",
         "relevance_score",
+        "results",
     }
 )
 """The keys that make a reply. A value that does not fit is an error here, and counts as absent anywhere else."""
@@ -374,7 +375,13 @@ class Indexed(Protocol):
 
 
 def read_answer(
-    model: type[A], reply: Response, what: str, *, required_key: str, context: object | None = None
+    model: type[A],
+    reply: Response,
+    what: str,
+    *,
+    required_key: str,
+    needed: frozenset[str] | None = NEEDED,
+    context: object | None = None,
 ) -> A:
     """Decodes a JSON response.
 
@@ -383,12 +390,13 @@ def read_answer(
         reply: The response.
         what: What it should be, with its article, for the error message.
         required_key: A key that it must have.
+        needed: See `decode`.
         context: What the model's validators need to know.
 
     Raises:
         ResponseError: The body is not JSON or does not match the model.
     """
-    answer = decode(model, reply.body, what, needed=NEEDED | {required_key}, context=context)
+    answer = decode(model, reply.body, what, needed, context=context)
     if required_key not in answer.model_fields_set:
         raise unexpected_body(what, reply.body, f"it has no {required_key}")
     return with_request_id(answer, reply)
