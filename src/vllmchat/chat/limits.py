@@ -18,7 +18,7 @@ from vllmchat.wire.usage import truncates
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vllmchat.chat.completion import ChatCompletion, ToolCall
+    from vllmchat.chat.completion import ChatCompletion, ChatMessage, ToolCall
     from vllmchat.checking.validator import CheckedParams
     from vllmchat.wire.usage import Usage
 
@@ -73,6 +73,11 @@ class CallLimits:
             waits = not ended and tokens is None and self.leave_open(calls[-1].arguments, reason)
             if waits or self._cuts(calls[-1], reason, tokens):
                 mark_truncated(calls[-1])
+
+    def mark_message(self, message: ChatMessage) -> None:
+        """Marks the last call of a message whose reply is unknown, if it may have been truncated."""
+        if message.tool_calls and self._cuts(message.tool_calls[-1], "tool_calls", None):
+            mark_truncated(message.tool_calls[-1])
 
     def _cuts(self, call: ToolCall, finish_reason: str | None, tokens: int | None) -> bool:
         below = tokens is not None and self.max_tokens is not None and tokens < self.max_tokens

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vllmchat.wire.decode import (
+    NEEDED,
     Answer,
     ChoiceIndex,
     JsonObject,
@@ -18,6 +19,7 @@ from vllmchat.wire.decode import (
     LenientList,
     LenientStr,
     WireModel,
+    as_object,
     decode_with_choices,
     default_for_null,
     set_request_id,
@@ -210,6 +212,9 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> TextComp
         ResponseError: The body is not a completion: not JSON, or JSON of another shape.
     """
     completion = decode_with_choices(TextCompletion, body, "a completion")
+    for choice in completion.choices:
+        if choice.__pydantic_extra__:
+            _take_message(choice)
     completion.choices.sort(key=lambda choice: choice.index)
     set_request_id(completion, request_id)
     return completion
@@ -225,4 +230,16 @@ def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> TextComplet
     Raises:
         ResponseError: The data is not a chunk: not JSON, or JSON of another shape.
     """
-    return decode_with_choices(TextCompletionChunk, data, "a chunk of a completion", torn=torn)
+    chunk = decode_with_choices(TextCompletionChunk, data, "a chunk of a completion", NEEDED, torn)
+    for choice in chunk.choices:
+        if choice.__pydantic_extra__:
+            _take_message(choice)
+    return chunk
+
+
+def _take_message(choice: TextChoice | TextChunkChoice) -> None:
+    """Takes the text from where servers put it that answer in the form of chats."""
+    for name in ("delta", "message"):
+        text = (as_object((choice.__pydantic_extra__ or {}).get(name)) or {}).get("content")
+        if isinstance(text, str) and not choice.text:
+            choice.text = text

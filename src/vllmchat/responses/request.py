@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.checking.validator import check_request, collect
 from vllmchat.client.request import ModelRequest
-from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.errors import InvalidRequestError, Problem, ResponseError
+from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.responses.check import check_respond
 from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
 
@@ -81,4 +82,8 @@ def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:
 
 
 def _read(reply: Response) -> ModelResponse:
-    return decode_response(reply.body, request_id=reply.head.request_id)
+    response = decode_response(reply.body, request_id=reply.head.request_id)
+    if response.status == "failed" or response.error is not None:
+        text = start_of(reply.body)
+        raise ResponseError(f"the response failed; {beginning(text)}", body=text, partial=response)
+    return response

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from vllmchat.chat.completion import ChatMessage, ToolCall
 from vllmchat.chat.events import Event
+from vllmchat.chat.limits import CallLimits
 from vllmchat.chat.messages import encode_messages, tool_message
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
@@ -323,7 +324,7 @@ def run_flow(
     """
     turns: list[Turn] = []
     results: list[ToolResult] = []
-    message = _last_reply(history)
+    message = _last_reply(history, tools)
     if message is not None:
         results += yield from _execute(message, None, history, tools, on_tool_error)
     while True:
@@ -451,7 +452,7 @@ def _hook_text(hook: OnToolError, call: ToolCall, error: Exception) -> _Steps[st
 # What goes into the history
 
 
-def _last_reply(history: Sequence[Message | ChatMessage]) -> ChatMessage | None:
+def _last_reply(history: Sequence[Message | ChatMessage], tools: Toolbox) -> ChatMessage | None:
     """Returns the last message, if it calls tools."""
     if not history:
         return None
@@ -464,6 +465,8 @@ def _last_reply(history: Sequence[Message | ChatMessage]) -> ChatMessage | None:
             last = ChatMessage.model_validate(last)
         except ValidationError:
             return None  # the server will report what is wrong with it
+        # Whether a stored call without arguments was truncated is unknown, unless its function takes none.
+        CallLimits(tools=tools.definitions).mark_message(last)
     return _with_ids(last, len(history)) if last.tool_calls else None
 
 

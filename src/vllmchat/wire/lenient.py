@@ -78,26 +78,38 @@ def drop(value: object, paths: Iterable[tuple[int | str, ...]], needed: Abstract
     Returns:
         Whether anything was removed.
     """
-    found = [_droppable(value, path, needed) for path in paths]
-    for each in found:
+    found: dict[tuple[int | str, ...], tuple[dict[str, object], str]] = {}
+    around: set[tuple[int | str, ...]] = set()
+    for path in paths:
+        each = _droppable(value, path, needed)
         if each is not None:
-            each[0].pop(each[1], None)
-    return any(found)
+            holder, name, place = each
+            found[place] = holder, name
+            around.update(place[:end] for end in range(len(place)))
+    for place, (holder, name) in found.items():
+        # A list that does not fit is reported too if one of its items does not: then only the item goes.
+        if place not in around:
+            del holder[name]
+    return bool(found)
 
 
 def _droppable(
     value: object, path: tuple[int | str, ...], needed: AbstractSet[str]
-) -> tuple[dict[str, object], str] | None:
+) -> tuple[dict[str, object], str, tuple[int | str, ...]] | None:
+    """The object and its key that a path leads to, and the path to it; None if only needed keys lead there."""
     target = None
     optional = False
+    place: tuple[int | str, ...] = ()
     for part in path:
         if isinstance(value, dict) and part in value:
             fields, name = cast("dict[str, object]", value), cast("str", part)
+            place = (*place, name)
             optional = optional or name not in needed
             if optional:
-                target = fields, name
+                target = fields, name, place
             value = fields[name]
         elif isinstance(value, list) and isinstance(part, int):
             items = cast("list[object]", value)
+            place = (*place, part)
             value = items[part] if part < len(items) else None
     return target
