@@ -65,7 +65,8 @@ def test_a_stream_without_a_finish_reason_is_interrupted(
 def test_a_stream_of_nothing_is_an_error(
     scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, method: str
 ) -> None:
-    for events in ([], [{"choices": [], "usage": USAGE}], [b"data: null\n\n"]):
+    kinds: list[list[Any]] = [[], [{"choices": [], "usage": USAGE}], [b"data: null\n\n"]]
+    for events in kinds:
         scripted.stream(events)
         asked = [1] if method == "generate" else "Hi"
         stream = runner.open(llm, {"chat": "stream"}.get(method, f"stream_{method}"), asked)
