@@ -134,7 +134,7 @@ def test_a_name_of_another_type_is_not_found(method: str) -> None:
         (answered(predicate(name="other")), "answers[0] is not the one to 'damaged'"),
         (
             answered(predicate(probability=None)),
-            "answers.0.predicate.probability: Field required",
+            "answers.0.predicate.probability: Input should be a valid number",
         ),
         (
             answered({"type": "predicate", "name": "damaged"}),
