@@ -21,7 +21,7 @@ from vllmchat.checking.describe import as_list, as_mapping, format_value, type_n
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
 from vllmchat.schemas.functions import Tool, as_tool, text_of
 from vllmchat.wire.decode import ensure_built
-from vllmchat.wire.lenient import without_halves
+from vllmchat.wire.lenient import mend_json, without_halves
 from vllmchat.wire.usage import Usage, is_unknown
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ def _prepare(call: ToolCall, finish_reason: str | None, tools: Toolbox) -> Actio
         content = f"Unknown tool {call.name!r}. The available tools are: {', '.join(tools.by_name)}."
         return ToolResult(call, content, error=LookupError(content))
     try:
-        return Action(tool.bind(call.arguments), tool.is_async)
+        return Action(tool.bind(mend_json(call.arguments)), tool.is_async)
     except ValidationError as error:
         content = f"Not executed: the arguments of {call.name} are invalid.\n{_problems(error)}"
         return ToolResult(call, content, error=error)

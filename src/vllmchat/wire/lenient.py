@@ -30,6 +30,17 @@ def without_halves(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def mend_json(text: str) -> str:
+    """Returns JSON text without escapes that are half of a surrogate pair, which strict parsers reject.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    if "\\ud" not in text.lower():
+        return text
+    return json.dumps(TornCharacters().mend(json.loads(text)), ensure_ascii=False)
+
+
 class TornCharacters:
     """Characters whose escaped surrogate pair was split over two chunks of a stream, as some proxies do.
 

@@ -361,7 +361,6 @@ def give_circle() -> Circle:
         ),
         (call("by_hand", "[1]"), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
         (call("by_hand", '"\\ud800"'), "Not executed: the call of tool 'by_hand' has arguments that are not", None),
-        (call("by_hand", '{"a": "\\ud800"}'), "Not executed: the arguments of by_hand are invalid: unexp", ValueError),
         (call("get_wether"),
          "Unknown tool 'get_wether'. The available tools are: get_weather, fail, give_circle, by_hand.", LookupError),
         (call("get_weather", "{city"), "Not executed: the call of tool 'get_weather' has arguments that are not", None),
@@ -828,6 +827,135 @@ def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, runner: Runner
         scripted.add(first, reply({"error": {"message": "ill"}}, 500))
         with pytest.raises(APIStatusError):
             go(method)
+
+
+@pytest.mark.parametrize("method", ["run_tools", "stream_run_tools"])
+def test_an_error_has_the_history(scripted: ScriptedServer, runner: Runner, method: str) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    first = stream(streamed(said("", PARIS))) if method.startswith("stream") else reply(said("", PARIS))
+    scripted.add(first, reply({"error": {"message": "busy"}}, 503))
+    with pytest.raises(APIStatusError) as caught:
+        _run_method(runner, llm, method)
+    question, asked, result = caught.value.messages
+    assert question == {"role": "user", "content": "Weather?"}
+    assert isinstance(asked, ChatMessage)
+    assert not isinstance(result, ChatMessage)
+    assert (result["role"], result.get("content")) == ("tool", "21 C")
+    assert len(pickle.loads(pickle.dumps(caught.value)).messages) == 3
+    # The run goes on from there, without calling the tool again.
+    scripted.add(reply(said(ANSWER)))
+    assert runner.do(llm, "run_tools", caught.value.messages, tools=[get_weather]).text == ANSWER
+
+
+def _run_method(runner: Runner, llm: VLLMProvider, method: str) -> None:
+    if method == "run_tools":
+        runner.do(llm, method, "Weather?", tools=[get_weather])
+    else:
+        runner.open(llm, method, "Weather?", tools=[get_weather]).until_done()
+
+
+def wipe(path: str = "/") -> str:
+    """Wipes a folder."""
+    raise AssertionError(path)
+
+
+@pytest.mark.parametrize("arguments", ["", "{}", '{"path": "/home"}', '{"path": "/ho'])
+@pytest.mark.parametrize("reason", ["length", "error"])
+def test_a_truncated_call_is_not_executed_from_a_stored_history(
+    arguments: str, reason: str, runner: Runner, streams: bool
+) -> None:
+    made = ChatCompletion.model_validate(said("", call("wipe", arguments), finish=reason)).message
+    plain = json.loads(json.dumps(made.model_dump(exclude_none=True)))
+    stored: list[Any] = [
+        made,
+        made.to_request(),
+        json.loads(json.dumps(made.to_request())),
+        plain,
+        ChatMessage.model_validate_json(made.model_dump_json()),
+        pickle.loads(pickle.dumps(made)),
+        copy.deepcopy(made),
+    ]
+    for message in stored:
+        llm = Script(said("ok"))
+        done = run(runner, llm, [{"role": "user", "content": "Go"}, message], streams=streams, tools=[wipe])
+        [result] = done.results
+        assert result.content.startswith("Not executed: ")
+
+
+def test_the_mark_of_a_truncated_call_is_not_sent(scripted: ScriptedServer, runner: Runner) -> None:
+    made = ChatCompletion.model_validate(said("", call("wipe", "{}"), finish="length")).message
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    for message in (made, made.to_request(), made.model_dump(exclude_none=True)):
+        scripted.reply(said("ok"))
+        runner.do(llm, "chat", [{"role": "user", "content": "Go"}, message])
+        body: Any = scripted.requests[-1].json()
+        [sent] = body["messages"][1]["tool_calls"]
+        assert sent == call("wipe", "{}")
+
+
+def test_a_stored_call_without_arguments_may_have_been_truncated(runner: Runner, streams: bool) -> None:
+    for tool, executed in ((wipe, False), (give_nothing, True)):
+        history: list[Any] = [{"role": "assistant", "tool_calls": [call(tool.__name__, "")]}]
+        done = run(runner, Script(said("ok")), history, streams=streams, tools=[tool])
+        assert (done.results[0].error is None) is executed
+
+
+def give_nothing() -> str:
+    """Takes nothing."""
+    return "nothing"
+
+
+def halves() -> str:
+    """Half an emoji."""
+    return "caf\udce9"
+
+
+def raise_halves() -> str:
+    """Half an emoji, and no message."""
+    raise OSError("cannot open b\udc80")
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def raise_unspeakable() -> str:
+    """Fails."""
+    raise UnspeakableError
+
+
+@pytest.mark.parametrize(
+    ("tool", "content"),
+    [
+        (halves, "caf\ufffd"),
+        (raise_halves, "The tool failed: OSError: cannot open b\ufffd"),
+        (raise_unspeakable, "The tool failed: UnspeakableError: (its message cannot be shown)"),
+    ],
+)
+def test_any_text_of_a_tool_can_be_sent(
+    scripted: ScriptedServer, runner: Runner, tool: Callable[[], str], content: str
+) -> None:
+    scripted.add(reply(said("", call(tool.__name__))), reply(said("ok")))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert runner.do(llm, "run_tools", "x", tools=[tool]).text == "ok"
+    body: Any = scripted.requests[-1].json()
+    assert body["messages"][-1]["content"] == content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "city"),
+    [('{"city": "x\\ud83d"}', "x"), ('{"city": "\\ud83d\\ude00\\ude00"}', "\U0001f600\ufffd")],
+)
+def test_half_an_emoji_in_arguments(arguments: str, city: str, runner: Runner, streams: bool) -> None:
+    llm = Script(said("", call("look", arguments)), said("ok"))
+    done = run(runner, llm, streams=streams, tools=[look])
+    assert done.results[0].content == f"You see {city}"
+
+
+def look(city: str) -> str:
+    """Looks at a city."""
+    return f"You see {city}"
 
 
 def test_invalid_parameters_are_rejected(runner: Runner) -> None:
