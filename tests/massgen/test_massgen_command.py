@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.fake_vllm import recorder
+import pytest
+
+from massgen_env import environment
+from support.fake_vllm import FakeVLLM, events, recorder
+from support.scripted import never, stream
 
 if TYPE_CHECKING:
     from support.fake_vllm import RunPython
@@ -73,6 +80,40 @@ def test_three_agents_find_a_winner(
     for expected in (of_ada, of_bob, of_eve):
         assert {**common, **expected} in sent
     assert all(each in [{**common, **own} for own in (of_ada, of_bob, of_eve)] for each in sent)
+
+
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job ignores it.
+from vllmchat.adapters.massgen.launcher import main
+main()
+"""
+
+
+@pytest.mark.parametrize("display", ["--no-display", "--automation"])
+def test_ctrl_c_ends_a_run_without_a_traceback(massgen_python: Path, tmp_path: Path, display: str) -> None:
+    fake_vllm = FakeVLLM()
+    fake_vllm.always(stream([*events(text="Once upon a time", finish=""), never]))
+    with fake_vllm.server as server:
+        block = {"type": "vllm", "model": "m", "base_url": fake_vllm.base_url}
+        config = {"agents": [{"id": name, "backend": block} for name in AGENTS]}
+        (tmp_path / "agents.yaml").write_text(json.dumps(config), encoding="utf-8")
+        words = [display, "--no-session-registry", "--config", "agents.yaml", "What is six times seven?"]
+        with subprocess.Popen(
+            [str(massgen_python), "-W", "ignore", "-c", INTERRUPTIBLE, *words],
+            cwd=tmp_path,
+            env={**environment({"PATH": os.environ["PATH"]}), "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert server.wait_for(lambda: len(fake_vllm.chats) == len(AGENTS), timeout=180)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    for word in ("Traceback", "aclose", "No agent produced an answer"):
+        assert word not in err
 
 
 def test_the_stubs_agree_with_the_installed_massgen(run_massgen_python: RunPython) -> None:

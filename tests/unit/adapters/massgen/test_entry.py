@@ -59,6 +59,16 @@ def test_the_launcher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pip install -U 'vllmchat[massgen]'" in str(caught.value.code)
 
 
+def test_ctrl_c_while_massgen_is_imported_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "take_over", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        launcher.main()
+    assert caught.value.code == 130
+
+
 def test_the_command_and_the_extra_are_declared() -> None:
     project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text(encoding="utf-8"))[
         "project"
