@@ -108,7 +108,7 @@ CASES: dict[str, tuple[list[Object], Calls]] = {
         [piece(0, None, "f", '{"a":1}'), piece(0, None, "f", '{"a":2}')],
         [("f", '{"a":1}'), ("f", '{"a":2}')],
     ),
-    "index 0 for all, the first is no JSON": (
+    "index 0 for all, the first is not JSON": (
         [piece(0, "a", "f", "{'a':1}"), piece(0, "b", "g", '{"b":2}')],
         [("f", "{'a':1}"), ("g", '{"b":2}')],
     ),
