@@ -226,6 +226,8 @@ def _check_one(value: object, path: str, more: str = "") -> list[Problem]:
 
 def _read_ranking(reply: Response, count: int | None) -> Ranking:
     ranking = read_answer(Ranking, reply, _RANKING, required_key="results")
+    if count and not ranking.results:
+        raise unexpected_body(_RANKING, reply.body, "it has no results")
     for result in ranking.results:
         if result.index < 0 or (count is not None and result.index >= count):
             raise unexpected_body(_RANKING, reply.body, f"it has a document {result.index}, of {count}")

@@ -87,11 +87,11 @@ def _whole(value: object) -> int:
 
 
 def _joined_text(value: object) -> str:
-    """The text of content that is a list of parts."""
-    if not isinstance(value, list):
+    """The text of content that is a part, or a list of parts."""
+    if not isinstance(value, list | dict):
         raise ValueError("neither text nor a list of parts")
     pieces: list[str] = []
-    for part in cast("list[object]", value):
+    for part in cast("list[object]", value if isinstance(value, list) else [value]):
         text = part if isinstance(part, str) else (as_object(part) or {}).get("text")
         if isinstance(text, str):
             pieces.append(text)
@@ -146,7 +146,7 @@ ChoiceIndex = Annotated[int, Field(ge=0, lt=65_536), Fallback(_whole)]
 """The index of a choice. Its bound limits the memory that the choices of a stream can take."""
 
 Content = Annotated[str | None, Fallback(_joined_text)]
-"""Text or null; a list of parts becomes the text of its parts."""
+"""Text or null; a part, or a list of parts, becomes its text."""
 
 JsonText = Annotated[str, Fallback(_json_text)]
 """JSON as text; an object is encoded, and null becomes the empty text."""
@@ -399,6 +399,8 @@ def read_answer(
     answer = decode(model, reply.body, what, needed, context=context)
     if required_key not in answer.model_fields_set:
         raise unexpected_body(what, reply.body, f"it has no {required_key}")
+    if (answer.__pydantic_extra__ or {}).get("error") is not None:
+        raise unexpected_body(what, reply.body, "it reports an error")
     return with_request_id(answer, reply)
 
 

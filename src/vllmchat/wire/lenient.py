@@ -79,7 +79,7 @@ def drop(value: object, paths: Iterable[tuple[int | str, ...]], needed: Abstract
     """Removes values that do not fit from parsed JSON, in place.
 
     Each path leads to such a value. What is removed is that value if an object has it, else the innermost value around
-    it that an object has, unless the path to it consists of needed keys only.
+    it that an object has, unless the path to it consists of needed keys only. Nulls are removed from needed lists.
 
     Args:
         value: The parsed JSON.
@@ -90,24 +90,33 @@ def drop(value: object, paths: Iterable[tuple[int | str, ...]], needed: Abstract
         Whether anything was removed.
     """
     found: dict[tuple[int | str, ...], tuple[dict[str, object], str]] = {}
+    with_nulls: list[list[object]] = []
     around: set[tuple[int | str, ...]] = set()
     for path in paths:
         each = _droppable(value, path, needed)
         if each is not None:
             holder, name, place = each
+            if isinstance(holder, list):
+                with_nulls.append(holder)
+                continue
             found[place] = holder, name
             around.update(place[:end] for end in range(len(place)))
     for place, (holder, name) in found.items():
         # A list that does not fit is reported too if one of its items does not: then only the item goes.
         if place not in around:
             del holder[name]
-    return bool(found)
+    for items in with_nulls:
+        items[:] = [item for item in items if item is not None]
+    return bool(found or with_nulls)
 
 
 def _droppable(
     value: object, path: tuple[int | str, ...], needed: AbstractSet[str]
-) -> tuple[dict[str, object], str, tuple[int | str, ...]] | None:
-    """The object and its key that a path leads to, and the path to it; None if only needed keys lead there."""
+) -> tuple[dict[str, object] | list[object], str, tuple[int | str, ...]] | None:
+    """The object and its key that a path leads to, and the path to it; or a list that has nulls, and "".
+
+    None if only needed keys lead there.
+    """
     target = None
     optional = False
     place: tuple[int | str, ...] = ()
@@ -122,5 +131,9 @@ def _droppable(
         elif isinstance(value, list) and isinstance(part, int):
             items = cast("list[object]", value)
             place = (*place, part)
-            value = items[part] if part < len(items) else None
+            if part >= len(items):
+                break
+            value = items[part]
+            if value is None and target is None:
+                return items, "", place
     return target

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.chats import chunk, completion
-from vllmchat import ResponseError, VLLMProvider
+from vllmchat import RateLimitError, ResponseError, VLLMProvider
 from vllmchat.chat.chunk import decode_chunk
 from vllmchat.chat.completion import decode_completion
 from vllmchat.wire.lenient import TornCharacters, drop, without_halves
@@ -114,6 +114,40 @@ def test_only_what_does_not_fit_is_left_out() -> None:
 def test_what_a_reply_consists_of_must_fit(choice: Object) -> None:
     with pytest.raises(ResponseError, match="not a chat completion"):
         decode_completion(json.dumps({"choices": [choice]}).encode())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "Hi", "tool_calls": [None]},
+        {"content": [None, {"type": "text", "text": "Hi"}]},
+        {"content": {"type": "text", "text": "Hi"}},
+        {"content": "Hi", "reasoning": {"summary": []}},
+        {"content": "Hi", "role": None, "refusal": None, "tool_calls": None},
+    ],
+)
+def test_nulls_and_other_forms_in_a_message(message: Object) -> None:
+    reply = decode_completion(json.dumps({"choices": [{"message": message}, None]}).encode())
+    assert (reply.text, reply.tool_calls, len(reply.choices)) == ("Hi", [], 1)
+    chunk = decode_chunk(json.dumps({"choices": [None, {"delta": message}]}).encode())
+    assert chunk.text == "Hi"
+
+
+def test_an_error_next_to_results(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
+    error = {"message": "busy", "code": 429}
+    asked: dict[str, tuple[tuple[Any, ...], Object]] = {
+        "rerank": (("q", ["d"]), {"results": []}),
+        "embed": (("x",), {"data": []}),
+        "classify": (("x",), {"data": None}),
+        "transcribe": ((b"RIFF",), {"text": ""}),
+    }
+    for method, (arguments, body) in asked.items():
+        scripted.reply({**body, "error": error})
+        with pytest.raises(RateLimitError, match="busy"):
+            runner.do(llm, method, *arguments)
+    scripted.reply({"results": []})
+    with pytest.raises(ResponseError, match="no results"):
+        runner.do(llm, "rerank", "q", ["d"])
 
 
 def test_null_counts_as_absent(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
