@@ -10,12 +10,10 @@ import copy
 from io import StringIO
 from typing import TYPE_CHECKING, cast
 
-from pydantic import ValidationError
-
 from vllmchat.chat.completion import ChatCompletion, mark_truncated
 from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.sampling.whole import shortfall
-from vllmchat.wire.decode import as_object, ensure_built, set_request_id
+from vllmchat.wire.decode import as_object, build, set_request_id
 from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
 if TYPE_CHECKING:
@@ -136,17 +134,9 @@ class Accumulator:
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
-        ensure_built(ChatCompletion)
-        try:
-            # Some fields that are unknown in chunks are known in the whole reply, such as `refusal`.
-            completion = ChatCompletion.model_validate(
-                {**self._extra, **known, "choices": [choice.build() for choice in choices]}
-            )
-        except ValidationError:
-            # One of them has an invalid form. Leave them out rather than lose the reply.
-            completion = ChatCompletion.model_validate(
-                {**known, "choices": [choice.build(unknown=False) for choice in choices]}
-            )
+        completion = build(
+            ChatCompletion, {**self._extra, **known, "choices": [choice.build() for choice in choices]}
+        )
         for choice, built in zip(choices, completion.choices, strict=True):
             if choice.finish_reason is not None or (ended and choice.has_ended):
                 continue
@@ -253,12 +243,8 @@ class _ChoiceAccumulator:
                 else:
                     so_far += tokens
 
-    def build(self, *, unknown: bool = True) -> JsonObject:
-        """Returns the fields of the choice so far.
-
-        Args:
-            unknown: Whether to include fields that are unknown in chunks.
-        """
+    def build(self) -> JsonObject:
+        """Returns the fields of the choice so far."""
         text = self._text.getvalue()
         reasoning = self._reasoning.getvalue() or None
         calls = [call.fields() for call in self.calls.in_order()]
@@ -268,27 +254,21 @@ class _ChoiceAccumulator:
             text = ""
         # Without streaming, the content of a message with only reasoning or tool calls is null.
         alone = not reasoning and not calls and not self.message_extra
-        message: JsonObject = {
-            "role": self.role,
-            "content": text or ("" if alone else None),
-            "reasoning": reasoning,
-            "tool_calls": calls,
-        }
-        known: JsonObject = {
+        return {
+            **self.extra,
             "index": self.index,
-            "message": message,
+            "message": {
+                **{name: _joined(value) for name, value in self.message_extra.items()},
+                "role": self.role,
+                "content": text or ("" if alone else None),
+                "reasoning": reasoning,
+                "tool_calls": calls,
+            },
             "logprobs": self.logprobs,
             "finish_reason": self.finish_reason,
             "stop_reason": self.stop_reason,
             "token_ids": self.token_ids,
         }
-        if not unknown:
-            return known
-        known["message"] = {
-            **{name: _joined(value) for name, value in self.message_extra.items()},
-            **message,
-        }
-        return {**self.extra, **known}
 
 
 def _replace_fields(so_far: JsonObject, fields: Mapping[str, object]) -> None:

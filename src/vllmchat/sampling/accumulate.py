@@ -9,7 +9,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from vllmchat.sampling.whole import shortfall
-from vllmchat.wire.decode import Answer, ensure_built, set_request_id
+from vllmchat.wire.decode import Answer, build, set_request_id
 from vllmchat.wire.usage import Usage
 
 if TYPE_CHECKING:
@@ -113,14 +113,11 @@ class ChoiceAccumulator(Generic[M]):
 
     def reply(self, *, request_id: str | None, ended: bool) -> M:
         """Returns the response so far, even if it is empty. Later chunks do not change it."""
-        ensure_built(self._model)
         choices: list[JsonObject] = [
             {name: _value(value) for name, value in self._choices[index].items()}
             for index in sorted(self._choices)
         ]
-        reply = self._model.model_validate(
-            {"usage": self._summed_usage(), **self._fields, "choices": choices}
-        )
+        reply = build(self._model, {"usage": self._summed_usage(), **self._fields, "choices": choices})
         if isinstance(reply, Answer):
             set_request_id(reply, request_id)
         return reply

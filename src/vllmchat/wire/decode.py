@@ -243,6 +243,21 @@ def _decode_leniently(
             return decoded
 
 
+def build(model: type[M], fields: JsonObject) -> M:
+    """Builds a reply of what its chunks added up to. What does not fit the model is left out, in place.
+
+    Fields that are unknown in chunks may be known in the whole reply, and have another type there.
+    """
+    ensure_built(model)
+    while True:
+        try:
+            return model.model_validate(fields)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)
+            if not drop(fields, [each["loc"] for each in wrong], frozenset()):
+                raise
+
+
 def decode_with_choices(
     model: type[M],
     body: bytes,

@@ -191,6 +191,18 @@ def test_events_that_only_keep_alive_are_passed_over(
     assert response.status == "completed"
 
 
+@pytest.mark.parametrize("method", ["stream", "stream_complete", "stream_generate"])
+def test_fields_that_only_the_whole_reply_has(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, method: str
+) -> None:
+    odd: Object = dict.fromkeys(("service_tier", "prompt_logprobs", "ec_transfer_params", "metadata"), 5)
+    choice: Object = {"index": 0, "text": "Hi", "token_ids": [1], "delta": {"content": "Hi", "refusal": 5}}
+    scripted.stream([{"choices": [{**choice, "finish_reason": "stop", "prompt_logprobs": 5}], **odd}])
+    reply: Any = runner.open(llm, method, [1] if method == "stream_generate" else "x").until_done()
+    assert reply.text == "Hi"
+    assert reply.finish_reason == "stop"
+
+
 # Torn characters
 
 
