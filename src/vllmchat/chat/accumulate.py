@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.completion import ChatCompletion, mark_truncated
 from vllmchat.chat.tool_calls import PartialToolCalls
+from vllmchat.sampling.accumulate import summed_usage
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import as_object, build, set_request_id
-from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.chat.limits import CallLimits
     from vllmchat.wire.decode import JsonObject
-    from vllmchat.wire.usage import TokenLogprob
+    from vllmchat.wire.usage import TokenLogprob, Usage
 
 _NAMES = frozenset({"id", "type", "name", "role", "index", "object", "format", "created", "expires_at"})
 """Keys in unknown delta fields whose values are replaced, not concatenated, if they are sent again."""
@@ -168,20 +168,8 @@ class Accumulator:
     def _summed_usage(self) -> Usage | None:
         if self._usage is not None:
             return self._usage
-        usages = [choice.usage for choice in self._choices.values() if choice.usage is not None]
-        if len(usages) <= 1:
-            return usages[0] if usages else None
-        # The stream broke off before the total: each choice has counted the prompt and its own tokens.
-        usage = max(usages, key=lambda each: each.prompt_tokens).model_copy()
-        usage.completion_tokens = sum(each.completion_tokens for each in usages)
-        usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
-        details = [each.completion_tokens_details for each in usages]
-        counts = [each.reasoning_tokens for each in details if each is not None]
-        if any(count is not None for count in counts):
-            usage.completion_tokens_details = CompletionTokensDetails(
-                reasoning_tokens=sum(count or 0 for count in counts)
-            )
-        return usage
+        usages = {choice.index: choice.usage for choice in self._choices.values() if choice.usage is not None}
+        return summed_usage(usages, max(self._expected, len(self._choices)))
 
 
 class _ChoiceAccumulator:

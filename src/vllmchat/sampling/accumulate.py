@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import Answer, build, set_request_id
-from vllmchat.wire.usage import Usage
+from vllmchat.wire.usage import CompletionTokensDetails, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -117,26 +117,38 @@ class ChoiceAccumulator(Generic[M]):
             {name: _value(value) for name, value in self._choices[index].items()}
             for index in sorted(self._choices)
         ]
-        reply = build(self._model, {"usage": self._summed_usage(), **self._fields, "choices": choices})
+        reply = build(
+            self._model,
+            {"usage": summed_usage(self._usages, self._share), **self._fields, "choices": choices},
+        )
         if isinstance(reply, Answer):
             set_request_id(reply, request_id)
         return reply
 
-    def _summed_usage(self) -> Usage | None:
-        if not self._usages:
-            return None
-        # The stream broke off before the total: each choice has counted its prompt and its own tokens.
-        prompts: dict[int, int] = {}
-        for index, usage in self._usages.items():
-            prompt = index // self._share
-            prompts[prompt] = max(prompts.get(prompt, 0), usage.prompt_tokens)
-        prompt_tokens = sum(prompts.values())
-        completion_tokens = sum(usage.completion_tokens for usage in self._usages.values())
-        return Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=prompt_tokens + completion_tokens,
-        )
+
+def summed_usage(usages: Mapping[int, Usage], share: int) -> Usage | None:
+    """Returns the usage of a stream that broke off before the total: each choice has counted its prompt and its tokens.
+
+    Args:
+        usages: The usage of each choice, by index.
+        share: How many choices there are per prompt.
+    """
+    if len(usages) <= 1:
+        return next(iter(usages.values()), None)
+    prompts: dict[int, int] = {}
+    for index, usage in usages.items():
+        prompt = index // share
+        prompts[prompt] = max(prompts.get(prompt, 0), usage.prompt_tokens)
+    total = max(usages.values(), key=lambda each: each.prompt_tokens).model_copy()
+    total.prompt_tokens = sum(prompts.values())
+    total.completion_tokens = sum(usage.completion_tokens for usage in usages.values())
+    total.total_tokens = total.prompt_tokens + total.completion_tokens
+    details = [usage.completion_tokens_details for usage in usages.values()]
+    counts = [each.reasoning_tokens for each in details if each is not None]
+    if any(count is not None for count in counts):
+        reasoning = sum(count or 0 for count in counts)
+        total.completion_tokens_details = CompletionTokensDetails(reasoning_tokens=reasoning)
+    return total
 
 
 def _not_null(extra: JsonObject) -> JsonObject:

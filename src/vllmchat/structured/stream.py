@@ -55,15 +55,20 @@ _NOTHING: Final = object()
 
 
 class PartialReader(Generic[T]):
-    """Builds partial values from the pieces of a text."""
+    """Builds partial values from the pieces of a text.
 
-    __slots__ = ("_data", "_next", "_output_type", "_text")
+    Attributes:
+        parsed: The final value; None before the end.
+    """
+
+    __slots__ = ("_data", "_next", "_output_type", "_text", "parsed")
 
     def __init__(self, output_type: OutputType[T]) -> None:
         self._output_type = output_type
         self._text = ""
         self._data: object = _NOTHING
         self._next = 0
+        self.parsed: Parsed[T] | None = None
 
     def feed(self, piece: str) -> PartialValue[T] | None:
         """Adds a piece. Returns the value so far, if the piece changed it."""
@@ -81,11 +86,15 @@ class PartialReader(Generic[T]):
         self._data = data
         return PartialValue(data, partial(self._output_type.parse_partial, self._text))
 
-    def finish(self, parsed: Parsed[T]) -> PartialValue[T]:
-        """Returns the last value."""
-        return PartialValue(
-            self._output_type.whole(parsed.completion.text), lambda: parsed.value, complete=True
-        )
+    def finish(self, completion: ChatCompletion) -> PartialValue[T]:
+        """Returns the last value.
+
+        Raises:
+            StructuredOutputError: The reply was truncated, is a refusal, or is not valid.
+        """
+        parsed = self.parsed = self._output_type.read(completion)
+        data = self._output_type.whole(completion.text)
+        return PartialValue(data, lambda: parsed.value, complete=True)
 
 
 class ParseStream(Iterator[PartialValue[T]]):
@@ -107,10 +116,8 @@ class ParseStream(Iterator[PartialValue[T]]):
     """
 
     def __init__(self, output_type: OutputType[T], stream: ChatStream) -> None:
-        self._output_type = output_type
         self._stream = stream
         self._reader = PartialReader(output_type)
-        self._parsed: Parsed[T] | None = None
         self._closed = False
 
     @property
@@ -127,19 +134,18 @@ class ParseStream(Iterator[PartialValue[T]]):
             chunk = next(self._stream, None)
             if chunk is None:
                 self._closed = True
-                self._parsed = self._output_type.read(self._stream.completion)
-                return self._reader.finish(self._parsed)
+                return self._reader.finish(self._stream.completion)
             if (value := self._reader.feed(chunk.text)) is not None:
                 return value
         raise StopIteration
 
     def until_done(self) -> Parsed[T]:
         """Reads the rest of the stream and returns the value."""
-        if self._parsed is None:
+        if self._reader.parsed is None:
             for _ in self:
                 pass
-        assert self._parsed is not None
-        return self._parsed
+        assert self._reader.parsed is not None
+        return self._reader.parsed
 
     def close(self) -> None:
         """Closes the stream. If it has not ended, the server stops generating."""
@@ -175,10 +181,8 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
     """
 
     def __init__(self, output_type: OutputType[T], stream: AsyncChatStream) -> None:
-        self._output_type = output_type
         self._stream = stream
         self._reader = PartialReader(output_type)
-        self._parsed: Parsed[T] | None = None
         self._closed = False
 
     @property
@@ -195,19 +199,18 @@ class AsyncParseStream(AsyncIterator[PartialValue[T]]):
             chunk = await anext(self._stream, None)
             if chunk is None:
                 self._closed = True
-                self._parsed = self._output_type.read(self._stream.completion)
-                return self._reader.finish(self._parsed)
+                return self._reader.finish(self._stream.completion)
             if (value := self._reader.feed(chunk.text)) is not None:
                 return value
         raise StopAsyncIteration
 
     async def until_done(self) -> Parsed[T]:
         """Reads the rest of the stream and returns the value."""
-        if self._parsed is None:
+        if self._reader.parsed is None:
             async for _ in self:
                 pass
-        assert self._parsed is not None
-        return self._parsed
+        assert self._reader.parsed is not None
+        return self._reader.parsed
 
     async def aclose(self) -> None:
         """Closes the stream. If it has not ended, the server stops generating."""
