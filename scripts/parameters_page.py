@@ -98,7 +98,7 @@ PAGES = (
     ),
     Page(vllmchat.decisions.params, ROOT / "docs" / "decisions.md", ("DecideParams",)),
     Page(vllmchat.generate.params, ROOT / "docs" / "tokens-in-out.md", ("GenerateBase", "GenerateParams")),
-    Page(vllmchat.responses.params, ROOT / "docs" / "responses.md", ("ResponseParams",)),
+    Page(vllmchat.responses.params, ROOT / "docs" / "responses.md", ("ResponseBase", "ResponseParams")),
 )
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     __all__: list[str]
 
     from vllmchat.audio.params import (
+        OpenAITranscribeParams as OpenAITranscribeParams,
+        OpenAITranslateParams as OpenAITranslateParams,
         StreamTranscribeParams as StreamTranscribeParams,
         StreamTranslateParams as StreamTranslateParams,
         TranscribeParams as TranscribeParams,
@@ -145,6 +147,7 @@ if TYPE_CHECKING:
         ClassifyParams as ClassifyParams,
         EmbedParams as EmbedParams,
         EmbedTokensParams as EmbedTokensParams,
+        OpenAIEmbedParams as OpenAIEmbedParams,
         PoolParams as PoolParams,
         RerankParams as RerankParams,
         ScoreParams as ScoreParams,
@@ -171,7 +174,10 @@ if TYPE_CHECKING:
         ResponseStateEvent as ResponseStateEvent,
         ResponseTextDelta as ResponseTextDelta,
     )
-    from vllmchat.responses.params import ResponseParams as ResponseParams
+    from vllmchat.responses.params import (
+        OpenAIResponseParams as OpenAIResponseParams,
+        ResponseParams as ResponseParams,
+    )
     from vllmchat.responses.response import (
         ModelResponse as ModelResponse,
         ResponseItem as ResponseItem,
@@ -223,7 +229,10 @@ else:
     # The same names for run time, which must not execute the imports above. Type checkers must not see
     # `__getattr__`: they would accept any name.
     _HOMES = {
-        "audio.params": "StreamTranscribeParams StreamTranslateParams TranscribeParams TranslateParams",
+        "audio.params": (
+            "OpenAITranscribeParams OpenAITranslateParams StreamTranscribeParams StreamTranslateParams "
+            "TranscribeParams TranslateParams"
+        ),
         "audio.stream": "AsyncTranscriptionStream TranscriptionStream",
         "audio.transcription": "Transcription TranscriptionChunk TranscriptionSegment",
         "chat.chunk": "ChatCompletionChunk ChunkChoice Delta DeltaToolCall",
@@ -252,7 +261,10 @@ else:
         "http.timeout": "Timeout",
         "pooling.embeddings": "Embedding Embeddings",
         "pooling.outputs": "Classification Classifications PoolingOutput PoolingOutputs",
-        "pooling.params": "ClassifyParams EmbedParams EmbedTokensParams PoolParams RerankParams ScoreParams",
+        "pooling.params": (
+            "ClassifyParams EmbedParams EmbedTokensParams OpenAIEmbedParams PoolParams RerankParams "
+            "ScoreParams"
+        ),
         "pooling.scores": "Ranked Ranking Score Scores",
         "pooling.token_embeddings": "TokenEmbedding TokenEmbeddings",
         "pooling.vector": "Vector",
@@ -262,7 +274,7 @@ else:
             "ResponseArgumentsDelta ResponseEvent ResponseItemEvent ResponsePartEvent ResponseReasoningDelta "
             "ResponseStateEvent ResponseTextDelta"
         ),
-        "responses.params": "ResponseParams",
+        "responses.params": "OpenAIResponseParams ResponseParams",
         "responses.response": "ModelResponse ResponseItem",
         "responses.stream": "AsyncResponseStream ResponseStream",
         "schemas.functions": "Tool",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from vllmchat.audio import request as requests, stream as streams
     from vllmchat.audio.params import (
+        OpenAITranscribeParams,
+        OpenAITranslateParams,
         StreamTranscribeParams,
         StreamTranslateParams,
         TranscribeParams,
@@ -149,3 +151,56 @@ class AudioMethods(ProviderBase):
 
     async def _aopen_audio(self, upload: Upload, model: str | None) -> AsyncExchange:
         return await self._aopen(await upload.aread(), model)
+
+
+class OpenAIAudioMethods(ProviderBase):
+    """The methods for a speech model on any OpenAI-compatible server."""
+
+    def transcribe(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[OpenAITranscribeParams]
+    ) -> Transcription:
+        """Transcribes an audio file.
+
+        Args:
+            file: A path, the bytes of a file, or a file opened for reading bytes; the last two optionally in a tuple
+                with a file name: `("speech.mp3", data)`.
+            model: The model, for this call.
+            **params: See `OpenAITranscribeParams`.
+
+        Raises:
+            InvalidRequestError: The file cannot be read or a parameter is wrong; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a transcription.
+        """
+        return self._run(requests.upload("openai_transcribe", file, params).read(), model)
+
+    async def atranscribe(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[OpenAITranscribeParams]
+    ) -> Transcription:
+        """Async version of `transcribe`."""
+        return await self._arun(await requests.upload("openai_transcribe", file, params).aread(), model)
+
+    def translate(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[OpenAITranslateParams]
+    ) -> Transcription:
+        """Translates the speech in an audio file to English.
+
+        Args:
+            file: See `transcribe`.
+            model: The model, for this call.
+            **params: See `OpenAITranslateParams`.
+
+        Raises:
+            InvalidRequestError: The file cannot be read or a parameter is wrong; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a translation.
+        """
+        return self._run(requests.upload("openai_translate", file, params).read(), model)
+
+    async def atranslate(
+        self, file: AudioFile, *, model: str | None = None, **params: Unpack[OpenAITranslateParams]
+    ) -> Transcription:
+        """Async version of `translate`."""
+        return await self._arun(await requests.upload("openai_translate", file, params).aread(), model)

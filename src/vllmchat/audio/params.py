@@ -14,6 +14,8 @@ __all__ = [
     "AudioBase",
     "AudioStreamBase",
     "BeamBase",
+    "OpenAITranscribeParams",
+    "OpenAITranslateParams",
     "StreamTranscribeParams",
     "StreamTranslateParams",
     "TranscribeParams",
@@ -183,6 +185,49 @@ class TranslateParams(AudioBase, BeamBase, total=False, closed=True):
     timestamps, for models that support them (Whisper). vLLM treats `"text"` like `"json"`.
 
     Default: `"json"`.
+    """
+
+
+class OpenAITranslateParams(CallBase, total=False, closed=True):
+    """Parameters of `OpenAIProvider.translate`."""
+
+    prompt: str | None
+    """English text that precedes the speech, or that shows the expected style and names."""
+    temperature: Annotated[float | None, Bounds(ge=0, le=1), Default("0.0")]
+    """Sampling temperature: 0 always chooses the most likely token.
+
+    Range: between 0 and 1. Default: 0.0.
+    """
+    response_format: Annotated[Literal["json", "verbose_json"] | None, Default('`"json"`')]
+    """What to return in addition to the text. `"verbose_json"`: the language, the duration and segments with
+    timestamps.
+
+    Default: `"json"`.
+    """
+
+
+class OpenAITranscribeParams(CallBase, total=False, closed=True):
+    """Parameters of `OpenAIProvider.transcribe`."""
+
+    language: str | None
+    """The spoken language as a two-letter code, such as `en`. It improves the result."""
+    prompt: str | None
+    """Text that precedes the speech, or that shows the expected style and names."""
+    temperature: Annotated[float | None, Bounds(ge=0, le=1), Default("0.0")]
+    """Sampling temperature: 0 always chooses the most likely token.
+
+    Range: between 0 and 1. Default: 0.0.
+    """
+    response_format: Annotated[Literal["json", "verbose_json", "diarized_json"] | None, Default('`"json"`')]
+    """What to return in addition to the text. `"verbose_json"`: the language, the duration and timestamps.
+    `"diarized_json"`: who speaks when.
+
+    Default: `"json"`.
+    """
+    timestamp_granularities: Annotated[Sequence[Literal["word", "segment"]] | None, Length(1)]
+    """Which timestamps to return. Only with `response_format="verbose_json"`.
+
+    Range: not empty.
     """
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.audio.params import (
+    OpenAITranscribeParams,
+    OpenAITranslateParams,
     StreamTranscribeParams,
     StreamTranslateParams,
     TranscribeParams,
@@ -36,12 +38,14 @@ class Upload:
         file: The file.
         params: The checked parameters.
         stream: Whether the response is streamed.
+        route_hint: What the server needs in order to have the route.
     """
 
     path: str
     file: File
     params: CheckedParams
     stream: bool
+    route_hint: str | None
 
     def read(self) -> ModelRequest[Transcription]:
         """Reads the file and returns the request.
@@ -55,7 +59,7 @@ class Upload:
             self.params,
             read_transcription,
             self.stream,
-            route_hint=_NEEDS,
+            route_hint=self.route_hint,
             encode=partial(_form, name=self.file.name, data=self.file.read()),
         )
 
@@ -92,16 +96,21 @@ def upload(method: str, file: AudioFile, params: Mapping[str, object]) -> Upload
     path, validator = _METHODS[method]
     stream = method.startswith("stream_")
     checked_file, found = check_file(file)
-    return Upload(path, checked_file, check_request(found, validator.check, params, stream=stream), stream)
+    checked = check_request(found, validator.check, params, stream=stream)
+    return Upload(path, checked_file, checked, stream, None if method.startswith("openai_") else _NEEDS)
 
 
 # Rules between parameters, each under the name that triggers it
 
 
-def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+def _only_verbose(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
     if fields.get("response_format") != "verbose_json" and "response_format" not in wrong:
         rule = 'needs response_format="verbose_json".'
         yield Problem("timestamp_granularities", format_value(fields["timestamp_granularities"]), rule)
+
+
+def _granularities(fields: Mapping[str, object], stream: bool, wrong: frozenset[str]) -> Iterable[Problem]:
+    yield from _only_verbose(fields, stream, wrong)
     if "word" in cast("Sequence[str]", fields["timestamp_granularities"]):
         rule = "is not supported by vLLM, which returns only segment timestamps."
         yield Problem("timestamp_granularities", '"word"', rule, 'Write ["segment"].')
@@ -137,6 +146,9 @@ _WHOLE_ONLY: Final = {
 _STREAMED_ONLY: Final[Mapping[str, Explanation]] = dict.fromkeys(
     ("stream_include_usage", "stream_continuous_usage_stats"), ("is only for streams.", "Leave it out.")
 )
+_NOT_STREAMED: Final[Mapping[str, Explanation]] = {
+    "stream": ("is not supported: OpenAI's streams of speech differ from vLLM's.", "Leave it out.")
+}
 _STREAM_RULES: Final = {"stream_continuous_usage_stats": _continuous}
 
 _TRANSCRIBE: Final = "/audio/transcriptions"
@@ -149,8 +161,10 @@ def _method(
     params: type,
     rules: Mapping[str, CrossFieldRule],
     own: Mapping[str, Explanation],
+    other: type | None = None,
 ) -> tuple[str, Validator]:
-    return path, Validator(f"VLLMProvider.{name}", params, rules, own=own, finish=_in_brackets)
+    owner = f"OpenAIProvider.{name.removeprefix('openai_')}" if other is not None else f"VLLMProvider.{name}"
+    return path, Validator(owner, params, rules, own=own, other=other, finish=_in_brackets)
 
 
 _METHODS: Final = {
@@ -167,6 +181,17 @@ _METHODS: Final = {
     ),
     "stream_translate": _method(
         _TRANSLATE, "stream_translate", StreamTranslateParams, _STREAM_RULES, _WHOLE_ONLY
+    ),
+    "openai_transcribe": _method(
+        _TRANSCRIBE,
+        "openai_transcribe",
+        OpenAITranscribeParams,
+        {"timestamp_granularities": _only_verbose},
+        _NOT_STREAMED,
+        TranscribeParams,
+    ),
+    "openai_translate": _method(
+        _TRANSLATE, "openai_translate", OpenAITranslateParams, {}, _NOT_STREAMED, TranslateParams
     ),
 }
 """The route and the parameters of each method."""

@@ -5,13 +5,14 @@
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.checking.validator import check_request
+from vllmchat.checking.validator import Validator, check_request
 from vllmchat.client.request import ModelRequest
+from vllmchat.errors import Problem
 from vllmchat.pooling.answer import ListAnswer, read_numbers
 from vllmchat.pooling.binary import check_count, packing_needs_bytes, settle_packing, wanted_format
 from vllmchat.pooling.inputs import Validators, check_input
-from vllmchat.pooling.params import EmbedParams, EmbedTextParams
-from vllmchat.pooling.vector import Vector, stacked
+from vllmchat.pooling.params import EmbedParams, EmbedTextParams, OpenAIEmbedParams
+from vllmchat.pooling.vector import Packing, Vector, stacked
 from vllmchat.wire.decode import LenientInt, LenientStr, WireModel
 
 if TYPE_CHECKING:
@@ -72,6 +73,32 @@ _VALIDATORS: Final = Validators(
     {"encoding_format": packing_needs_bytes},
     {"normalize": ("was removed in vLLM 0.26.", "Write use_activation=... instead.")},
 )
+
+
+_OPENAI: Final = Validator("OpenAIProvider.embed", OpenAIEmbedParams, other=EmbedParams)
+
+
+def openai_embed_request(inputs: "Inputs", params: OpenAIEmbedParams) -> ModelRequest[Embeddings]:
+    """The request for the embeddings of the inputs from any OpenAI-compatible server.
+
+    Raises:
+        InvalidRequestError: With every problem found.
+    """
+    subject = check_input(inputs, batches=True)
+    found = list(subject.problems)
+    if subject.conversation:
+        rule = "must be text or tokens: OpenAI's API embeds no conversations."
+        found = [Problem("input", "", rule, "Use VLLMProvider for a vLLM server.")]
+    checked = check_request(found, _OPENAI.check, params)
+    read = partial(
+        read_numbers,
+        Embeddings,
+        "embedding",
+        what=_WHAT,
+        packing=Packing(),
+        expected=subject.expected_count(checked),
+    )
+    return ModelRequest("/embeddings", subject.fields, checked, read)
 
 
 def embed_request(inputs: "Inputs", params: EmbedParams) -> ModelRequest[Embeddings]:

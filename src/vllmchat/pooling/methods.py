@@ -9,6 +9,7 @@ from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
     from typing_extensions import Unpack
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
         ClassifyParams,
         EmbedParams,
         EmbedTokensParams,
+        OpenAIEmbedParams,
         PoolParams,
         RerankParams,
         ScoreParams,
     )
     from vllmchat.pooling.scores import Ranking, Scorable, Scores
+
+    OpenAIInputs: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
     from vllmchat.pooling.token_embeddings import TokenEmbeddings
 else:
     embeddings = LazyModule("vllmchat.pooling.embeddings")
@@ -243,3 +247,39 @@ class PoolingMethods(ProviderBase):
     ) -> Ranking:
         """Async version of `rerank`."""
         return await self._arun(scores.rerank_request(query, documents, params), model)
+
+
+class OpenAIEmbeddingMethods(ProviderBase):
+    """Embeddings from any OpenAI-compatible server."""
+
+    def embed(
+        self,
+        input: OpenAIInputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[OpenAIEmbedParams],
+    ) -> Embeddings:
+        """Embeds texts or tokens: returns a vector for each.
+
+        Args:
+            input: A text, a list of texts, the tokens of a text, or a list of these.
+            model: The model, for this call.
+            **params: See `OpenAIEmbedParams`.
+
+        Raises:
+            InvalidRequestError: A parameter is wrong; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not a list with one embedding per input.
+        """
+        return self._run(embeddings.openai_embed_request(input, params), model)
+
+    async def aembed(
+        self,
+        input: OpenAIInputs,  # noqa: A002 - the wire's own name
+        *,
+        model: str | None = None,
+        **params: Unpack[OpenAIEmbedParams],
+    ) -> Embeddings:
+        """Async version of `embed`."""
+        return await self._arun(embeddings.openai_embed_request(input, params), model)

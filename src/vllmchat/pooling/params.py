@@ -23,6 +23,7 @@ __all__ = [
     "EmbedTokensParams",
     "InputBase",
     "LateChunkingParams",
+    "OpenAIEmbedParams",
     "PackingBase",
     "PoolBase",
     "PoolParams",
@@ -176,6 +177,23 @@ class EmbedParams(InputBase, ConversationInputBase, EmbedBase, total=False, clos
 
 class EmbedTextParams(InputBase, EmbedBase, total=False, closed=True):
     """Its parameters with text or tokens."""
+
+
+class OpenAIEmbedParams(CallBase, total=False, closed=True):
+    """Parameters of `OpenAIProvider.embed`."""
+
+    dimensions: Annotated[int | None, Bounds(ge=1), Default("the model's own")]
+    """The length of the vectors, for models trained to be shortened (Matryoshka); others reject it.
+
+    Range: at least 1. Default: the model's own.
+    """
+    encoding_format: Annotated[Literal["float", "base64"] | None, Default('`"float"`')]
+    """How the vectors are sent; the result is the same. `"base64"` is a quarter of the size.
+
+    Default: `"float"`.
+    """
+    user: str | None
+    """An identifier of the end user."""
 
 
 class LateChunkingParams(TypedDict, closed=True):

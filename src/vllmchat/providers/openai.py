@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from vllmchat.audio.methods import OpenAIAudioMethods
 from vllmchat.chat.methods import OpenAIChatMethods
 from vllmchat.client.arguments import explain_arguments
 from vllmchat.completions.methods import OpenAICompletionMethods
+from vllmchat.pooling.methods import OpenAIEmbeddingMethods
+from vllmchat.responses.methods import OpenAIResponsesMethods
 from vllmchat.server.methods import ModelMethods
 from vllmchat.structured.methods import OpenAIStructuredMethods
 from vllmchat.tools.methods import OpenAIToolMethods
@@ -12,7 +15,14 @@ from vllmchat.tools.methods import OpenAIToolMethods
 
 @explain_arguments
 class OpenAIProvider(
-    OpenAIChatMethods, OpenAIStructuredMethods, OpenAIToolMethods, OpenAICompletionMethods, ModelMethods
+    OpenAIChatMethods,
+    OpenAIStructuredMethods,
+    OpenAIToolMethods,
+    OpenAICompletionMethods,
+    OpenAIResponsesMethods,
+    OpenAIEmbeddingMethods,
+    OpenAIAudioMethods,
+    ModelMethods,
 ):
     """Client of any OpenAI-compatible server.
 

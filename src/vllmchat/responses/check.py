@@ -9,7 +9,7 @@ from vllmchat.chat.templating import TEMPLATE_RULES, convert_tools, fold_templat
 from vllmchat.checking.describe import as_list, as_mapping, format_value
 from vllmchat.checking.validator import Validator
 from vllmchat.errors import Problem
-from vllmchat.responses.params import ResponseParams
+from vllmchat.responses.params import OpenAIResponseParams, ResponseParams
 from vllmchat.sampling.rules import CONSTRAINT_CONVERT, text_keys
 
 if TYPE_CHECKING:
@@ -124,6 +124,22 @@ def _as_sent(fields: dict[str, object]) -> None:
     fold_template(fields)
     text_keys(fields)
 
+
+_OF_VLLM: Final = frozenset({"prompt", "service_tier", "mm_payload", "return_mm_kwargs", "conversation"})
+"""Names that OpenAI's own server has, or only vLLM."""
+
+check_openai_respond: Final = Validator(
+    "OpenAIProvider.respond",
+    OpenAIResponseParams,
+    {"top_logprobs": _top_logprobs, "tool_choice": _tool_choice},
+    own={name: each for name, each in _OWN.items() if name not in _OF_VLLM},
+    chats=("is a parameter of chats, not of responses.", "Call .chat(...), or leave it out."),
+    other=ResponseParams,
+    hint=_with_hint,
+    finish=text_keys,
+    convert={"tools": _convert_tools},
+).check
+"""Validates the parameters of a response from any OpenAI-compatible server."""
 
 check_respond: Final = Validator(
     "VLLMProvider.respond",

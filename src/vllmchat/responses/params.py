@@ -18,6 +18,8 @@ from vllmchat.sampling.params import (
 )
 
 __all__ = [
+    "OpenAIResponseParams",
+    "ResponseBase",
     "ResponseCodeInterpreter",
     "ResponseCustomTool",
     "ResponseFunctionTool",
@@ -173,14 +175,8 @@ class ResponseText(TypedDict, total=False, closed=True):
     """Constrain the text to JSON or to a JSON schema."""
 
 
-class ResponseParams(
-    SamplingBase, TopPBase, VLLMSamplingBase, VLLMRenderingBase, CallBase, total=False, closed=True
-):
-    """What `respond` accepts: the fields of OpenAI's responses request that vLLM supports, and vLLM's own.
-
-    For parameters shared with chats, the text gives the version that added them to chats. The documentation lists
-    those that differ here.
-    """
+class ResponseBase(TypedDict, total=False):
+    """The fields of OpenAI's responses request that vLLM supports. A base class."""
 
     instructions: str | None
     """A system message before the input. Instructions of an earlier response do not carry over."""
@@ -197,21 +193,6 @@ class ResponseParams(
     """The format of the reply's text. Cannot be combined with `structured_outputs`."""
     reasoning: ResponseReasoning | None
     """How the model reasons: `{"effort": "low"}`."""
-    include_reasoning: Annotated[bool | None, Default("True"), Since("0.26")]
-    """If False, the model reasons, but the response leaves out its reasoning.
-
-    Default: True. Since: vLLM 0.26.
-    """
-    enable_thinking: Annotated[bool | None, Since("0.22")]
-    """Whether the model reasons before the reply. Sent as `chat_template_kwargs={"enable_thinking": ...}`.
-
-    Since: vLLM 0.22.
-    """
-    chat_template_kwargs: Annotated[Mapping[str, object] | None, Since("0.22")]
-    """Variables for the chat template, such as `{"enable_thinking": False}`.
-
-    Since: vLLM 0.22.
-    """
     tools: Annotated[Sequence[ResponseTool | Callable[..., object]] | None, Length(1)]
     """The tools the model may call. Python functions are described by their name, annotations and docstring.
 
@@ -279,16 +260,6 @@ class ResponseParams(
 
     Default: True. Needs: `VLLM_ENABLE_RESPONSES_API_STORE=1`.
     """
-    previous_input_messages: Annotated[Sequence[Mapping[str, object]] | None, Since("0.11.1")]
-    """The conversation before the input, as `enable_response_messages` returned it, for gpt-oss models.
-
-    Since: vLLM 0.11.1.
-    """
-    enable_response_messages: Annotated[bool | None, Default("False"), Since("0.11")]
-    """Return the prompt and the reply in the form in which the model reads and writes them.
-
-    Default: False. Since: vLLM 0.11.
-    """
     metadata: Mapping[str, str] | None
     """Labels that are returned with the response."""
     user: str | None
@@ -314,6 +285,49 @@ class ResponseParams(
 
     Since: vLLM 0.33.
     """
+
+
+class ResponseParams(
+    ResponseBase,
+    SamplingBase,
+    TopPBase,
+    VLLMSamplingBase,
+    VLLMRenderingBase,
+    CallBase,
+    total=False,
+    closed=True,
+):
+    """What `respond` accepts: the fields of OpenAI's responses request that vLLM supports, and vLLM's own.
+
+    For parameters shared with chats, the text gives the version that added them to chats. The documentation lists
+    those that differ here.
+    """
+
+    include_reasoning: Annotated[bool | None, Default("True"), Since("0.26")]
+    """If False, the model reasons, but the response leaves out its reasoning.
+
+    Default: True. Since: vLLM 0.26.
+    """
+    enable_thinking: Annotated[bool | None, Since("0.22")]
+    """Whether the model reasons before the reply. Sent as `chat_template_kwargs={"enable_thinking": ...}`.
+
+    Since: vLLM 0.22.
+    """
+    chat_template_kwargs: Annotated[Mapping[str, object] | None, Since("0.22")]
+    """Variables for the chat template, such as `{"enable_thinking": False}`.
+
+    Since: vLLM 0.22.
+    """
+    previous_input_messages: Annotated[Sequence[Mapping[str, object]] | None, Since("0.11.1")]
+    """The conversation before the input, as `enable_response_messages` returned it, for gpt-oss models.
+
+    Since: vLLM 0.11.1.
+    """
+    enable_response_messages: Annotated[bool | None, Default("False"), Since("0.11")]
+    """Return the prompt and the reply in the form in which the model reads and writes them.
+
+    Default: False. Since: vLLM 0.11.
+    """
     spaces_between_special_tokens: Annotated[bool | None, Default("True"), Since("0.33")]
     """Put spaces between special tokens, if they are included in the text.
 
@@ -335,3 +349,22 @@ class ResponseParams(
 
     Needs: --trust-request-mm-kwargs (0.31 or newer).
     """
+
+
+class OpenAIResponseParams(ResponseBase, CallBase, total=False, closed=True):
+    """What `OpenAIProvider.respond` accepts."""
+
+    temperature: Annotated[float | None, Bounds(ge=0, le=2), Default("1.0")]
+    """Sampling temperature: 0 always chooses the most likely token.
+
+    Range: between 0 and 2. Default: 1.0.
+    """
+    top_p: Annotated[float | None, Bounds(ge=0, le=1), Default("1.0")]
+    """Sample from the most likely tokens whose probabilities add up to this.
+
+    Range: between 0 and 1. Default: 1.0.
+    """
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None
+    """The tier that processes the request, on OpenAI's own server."""
+    conversation: str | Mapping[str, object] | None
+    """The conversation on the server that the response belongs to. Not together with `previous_response_id`."""

@@ -10,7 +10,7 @@ from vllmchat.checking.validator import check_request, collect
 from vllmchat.client.request import ModelRequest
 from vllmchat.errors import InvalidRequestError, Problem, ResponseError
 from vllmchat.http.excerpt import beginning, start_of
-from vllmchat.responses.check import check_respond
+from vllmchat.responses.check import check_openai_respond, check_respond
 from vllmchat.responses.response import ModelResponse, ResponseItem, decode_response
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Items are messages (`{"role": "user", "content": "..."}`), tool results
 
 
 def respond_request(
-    value: ResponseInput, params: Mapping[str, object], *, stream: bool
+    value: ResponseInput, params: Mapping[str, object], *, stream: bool, openai: bool = False
 ) -> ModelRequest[ModelResponse]:
     """Returns the request for a response.
 
@@ -35,13 +35,15 @@ def respond_request(
         value: The input.
         params: The keyword arguments of the call.
         stream: Whether the response is streamed.
+        openai: Whether the server may be any OpenAI-compatible one, without vLLM's own parameters.
 
     Raises:
         InvalidRequestError: With every problem found.
     """
     encoded, found = collect(lambda: encode_input(value), "")
-    checked = check_request(found, check_respond, params, stream=stream)
-    return ModelRequest("/responses", {"input": encoded}, checked, _read, stream, route_hint=NEEDS)
+    checked = check_request(found, check_openai_respond if openai else check_respond, params, stream=stream)
+    hint = None if openai else NEEDS
+    return ModelRequest("/responses", {"input": encoded}, checked, _read, stream, route_hint=hint)
 
 
 def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:
