@@ -247,6 +247,7 @@ NOT_SENT = {
     "extra_body",
     "extra_headers",
     "extra_sampling_params",
+    "max_retry_seconds",
     "timeout",
 }
 """What no server sees under this name."""

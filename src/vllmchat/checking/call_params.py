@@ -62,6 +62,13 @@ class CallBase(TypedDict, total=False):
     """
     extra_headers: Mapping[str, str] | None
     """Headers for this request. They override the provider's."""
+    max_retry_seconds: Annotated[float, Bounds(gt=0)] | None
+    """For how many seconds to retry this call, in place of a count: while the server is busy, paused or not reachable.
+
+    Only calls for which nothing can have been generated are retried.
+
+    Range: greater than 0.
+    """
     timeout: Annotated[float, Bounds(gt=0)] | Timeout | None
     """Timeout for this call, in place of the provider's. A number limits the whole call, in seconds.
 

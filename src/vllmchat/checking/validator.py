@@ -43,6 +43,7 @@ class CheckedParams:
         extra_body: Unchecked fields that are merged into the body last.
         extra_headers: Headers for this call. Their values may be secrets.
         timeout: The timeout for this call; None for the provider's.
+        max_retry_seconds: For how long to retry this call; None for the provider's setting.
         newer: Parameters that some servers do not know, each with the vLLM version that added it.
     """
 
@@ -50,6 +51,7 @@ class CheckedParams:
     extra_body: Mapping[str, object] | None = None
     extra_headers: Mapping[str, str] | None = None
     timeout: float | Timeout | None = None
+    max_retry_seconds: float | None = None
     newer: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -157,6 +159,7 @@ class Validator:
             cast("Mapping[str, object] | None", fields.pop("extra_body", None)),
             cast("Mapping[str, str] | None", fields.pop("extra_headers", None)),
             cast("float | Timeout | None", fields.pop("timeout", None)),
+            cast("float | None", fields.pop("max_retry_seconds", None)),
             newer,
         )
 

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vllmchat.checking.secrets import hide
 from vllmchat.client.lookup import Found, Lookup
-from vllmchat.client.options import authorization, check_cap, checked_headers, checked_model, checked_retries
+from vllmchat.client.options import (
+    authorization,
+    check_cap,
+    checked_headers,
+    checked_model,
+    checked_retries,
+    checked_retry_seconds,
+)
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.clock import Clock
 from vllmchat.http.connections import ClientPair
 from vllmchat.http.flow import Target
+from vllmchat.http.plain_key import warn_of_plain_key
 from vllmchat.http.timeout import DEFAULT_TIMEOUT, Timeout
 from vllmchat.http.transport.httpx_client import USER_AGENT, timeout_of
 from vllmchat.http.url import BaseURL
@@ -57,6 +65,7 @@ class ProviderBase:
         api_key: str | None = None,
         timeout: float | Timeout | None = None,
         max_retries: int = 2,
+        max_retry_seconds: float | None = None,
         headers: Mapping[str, str] | None = None,
         http_client: SyncHTTPClient | None = None,
         async_http_client: AsyncHTTPClient | None = None,
@@ -71,7 +80,14 @@ class ProviderBase:
         own_headers = {} if headers is None else checked_headers(headers)
         all_headers = {"user-agent": USER_AGENT, **(authorization(key) if key else {}), **own_headers}
         default_key = not api_key and "authorization" not in own_headers
-        self._target = Target(base, all_headers, checked_retries(max_retries), default_key)
+        self._target = Target(
+            base,
+            all_headers,
+            checked_retries(max_retries),
+            default_key,
+            checked_retry_seconds(max_retry_seconds),
+        )
+        warn_of_plain_key(base, all_headers, self._api_key_default)
         check_cap(max_connections)
         self._clients = ClientPair(
             base,
@@ -122,6 +138,7 @@ class ProviderBase:
         api_key: str | None = None,
         timeout: float | Timeout | None = None,
         max_retries: int | None = None,
+        max_retry_seconds: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Returns a copy with other settings that shares the connections. It is cheap.
@@ -133,6 +150,7 @@ class ProviderBase:
             api_key: The API key.
             timeout: The default timeout. A number sets `Timeout.total`, in seconds, and keeps the other limits.
             max_retries: How many times to retry.
+            max_retry_seconds: For how many seconds to retry instead.
             headers: Headers for each request, in addition to those of the original.
         """
         copy = object.__new__(type(self))
@@ -146,9 +164,13 @@ class ProviderBase:
         overrides = {} if api_key is None else authorization(api_key)
         if headers is not None:
             overrides.update(checked_headers(headers))
-        retries = self._target.max_retries if max_retries is None else checked_retries(max_retries)
-        default_key = self._target.default_key and "authorization" not in overrides
-        copy._target = Target(self._target.base, {**self._target.headers, **overrides}, retries, default_key)
+        target = self._target
+        retries = target.max_retries if max_retries is None else checked_retries(max_retries)
+        # A new count takes the place of the seconds too.
+        kept = target.max_retry_seconds if max_retries is None else None
+        seconds = kept if max_retry_seconds is None else checked_retry_seconds(max_retry_seconds)
+        default_key = target.default_key and "authorization" not in overrides
+        copy._target = Target(target.base, {**target.headers, **overrides}, retries, default_key, seconds)
         return copy
 
     # The building blocks of methods: send a request and read the response, or leave it open to stream, or run a flow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -29,6 +30,15 @@ def checked_retries(max_retries: object) -> int:
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
         raise ValueError(f"max_retries must be an integer of at least 0, not {max_retries!r}")
     return max_retries
+
+
+def checked_retry_seconds(seconds: object) -> float | None:
+    """`max_retry_seconds`."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise ValueError(f"max_retry_seconds must be a positive number of seconds or None, not {seconds!r}")
+    return seconds
 
 
 def authorization(key: object) -> dict[str, str]:

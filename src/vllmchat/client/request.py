@@ -160,6 +160,7 @@ class ModelRequest(Generic[T]):
             headers={**_routing_headers(body.get("session_id"), rank), **(self.params.extra_headers or {})},
             accept="text/event-stream" if self.stream else "application/json",
             request_id=request_id if isinstance(request_id, str) else None,
+            max_retry_seconds=self.params.max_retry_seconds,
             outside_v1=self.outside_v1,
             route_hint=self.route_hint,
             whole_too=self.whole_too,

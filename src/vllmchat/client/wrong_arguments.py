@@ -25,6 +25,7 @@ _SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "api_key": ("key", "token", "api_token", "auth_token", "openai_api_key", "vllm_api_key"),
     "timeout": ("request_timeout", "timeout_seconds"),
     "max_retries": ("retries", "retry", "num_retries", "max_retry", "retry_count"),
+    "max_retry_seconds": ("retry_timeout", "max_retry_time", "max_elapsed_time"),
     "headers": ("default_headers", "extra_headers", "custom_headers"),
     "http_client": ("client", "session", "httpx_client"),
     "async_http_client": ("async_client", "http_async_client"),

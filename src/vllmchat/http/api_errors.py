@@ -34,6 +34,9 @@ MAX_ERROR_BYTES = 1024 * 1024
 MAX_MESSAGE = 4_000
 """How many characters of the server's reason go into a message; `body` has the rest."""
 
+_DEEPEST = 100
+"""How deeply the body of an error may be nested."""
+
 _BY_STATUS: dict[int | None, type[APIStatusError]] = {
     cls.status: cls
     for cls in (
@@ -89,6 +92,14 @@ def error_from_event(head: ResponseHead, event: Mapping[str, object]) -> APIStat
     return _make(_status_of(event), event, head, " (inside the stream)")
 
 
+def error_in_event(head: ResponseHead | None, data: bytes) -> APIStatusError | None:
+    """The exception for an event of the type `error`, whatever it holds; None if that is not an object."""
+    body = _decoded(data)
+    if head is None or not isinstance(body, dict):
+        return None
+    return error_from_event(head, cast("dict[str, object]", body))
+
+
 def error_despite_status(head: ResponseHead, raw: bytes) -> APIStatusError | None:
     """The exception for a whole response that has a good status but reports an error; None for others."""
     body = _decoded(raw)
@@ -104,9 +115,9 @@ def no_stream(head: ResponseHead, raw: bytes) -> ResponseError:
     """The exception for a whole response where a stream was expected."""
     text = start_of(raw)
     kind = head.headers.get("content-type", "").partition(";")[0]
+    what = f"is {kind}; {beginning(text)}" if kind else beginning(text).replace("it ", "", 1)
     return ResponseError(
-        f"expected a stream, but the response is {kind}; {beginning(text)}. Check base_url, and that the server "
-        "supports streaming",
+        f"expected a stream, but the response {what}. Check base_url, and that the server supports streaming",
         status_code=head.status,
         body=text,
         request_id=head.request_id,
@@ -123,16 +134,21 @@ def too_large(head: ResponseHead, begin: bytes, limit: int) -> ResponseError:
     )
 
 
-def unreadable(error: Exception) -> ResponseError:
-    """The exception for an event that makes a decoder fail in a way that nobody foresaw."""
-    made = ResponseError(f"the event cannot be read: {type(error).__name__}: {excerpt(str(error))}")
-    made.__cause__ = error
-    return made
+def unreadable(error: Exception, head: ResponseHead | None) -> ResponseError:
+    """The exception for a response that makes a decoder fail in a way that nobody foresaw."""
+    return ResponseError(
+        f"the response cannot be read: {type(error).__name__}: {excerpt(str(error))}",
+        status_code=head.status if head else None,
+        request_id=head.request_id if head else None,
+    )
 
 
 def _make(
     status: int, body: object, head: ResponseHead, where: str, route_hint: str | None = None, route: str = ""
 ) -> APIStatusError:
+    if _is_deep(body):
+        # It could not be pickled, nor printed.
+        body = "(JSON that is nested too deeply to be kept)"
     message, kind, param, code = _parts(body)
     cls = _BY_STATUS.get(status)
     if cls is None:
@@ -151,6 +167,17 @@ def _make(
     )
 
 
+def _is_deep(body: object) -> bool:
+    level = [body]
+    for _ in range(_DEEPEST):
+        dicts = [cast("dict[str, object]", each).values() for each in level if isinstance(each, dict)]
+        lists = [cast("list[object]", each) for each in level if isinstance(each, list)]
+        level = [child for children in (*dicts, *lists) for child in children]
+        if not level:
+            return False
+    return True
+
+
 def _decoded(raw: bytes) -> object:
     if not raw.strip():
         return None
@@ -167,6 +194,7 @@ def _parts(body: object) -> tuple[str | None, str | None, str | None, int | str 
     fields = cast("dict[str, object]", body)
     detail = fields.get("detail")
     if isinstance(detail, dict) and "error" in detail:
+        # FastAPI's way to report what another server would report by itself.
         fields = cast("dict[str, object]", detail)
     inner = fields.get("error")
     if isinstance(inner, str):
@@ -237,6 +265,10 @@ def _advice(
         return " - it asks for a user and a password: write headers={'Authorization': 'Basic ...'}."
     if status == 401:
         return " - check api_key= or the environment variable it comes from."
+    if status == 407:
+        return " - check the proxy's address and credentials (HTTP_PROXY, ALL_PROXY), or name the server in NO_PROXY."
+    if status in _GATEWAY:
+        return _GATEWAY[status]
     if status == 400 and isinstance(body, str) and "HTTPS port" in body:
         return " - write https:// in base_url."
     if _lacks_route(status, body):
@@ -257,6 +289,14 @@ def _advice(
         )
     return ""
 
+
+_GATEWAY = {
+    502: " - a proxy got no response from the server, which may have had the request.",
+    504: (
+        " - a proxy stopped waiting for the server, which may still be generating: stream the reply, or let the proxy "
+        "wait longer."
+    ),
+}
 
 _NO_ROUTE = re.compile(
     r"(?:(?:file|page|route|path|endpoint|resource) )?not found\W*|(?:invalid|unknown)( request)? url\b.*",

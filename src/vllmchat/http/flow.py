@@ -6,6 +6,7 @@ A flow is a generator. It yields what is to be done, receives the outcome, and r
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Generator, Iterator
@@ -13,21 +14,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from vllmchat.errors import ResponseError
+from vllmchat.errors import ResponseError, VLLMChatError
 from vllmchat.http.api_errors import (
     MAX_ERROR_BYTES,
     error_despite_status,
     error_from_reply,
     no_stream,
     too_large,
+    unreadable,
 )
 from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
+from vllmchat.http.density import check_density
 from vllmchat.http.secrets import Mask
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vllmchat.errors import Partial
     from vllmchat.http.clock import Clock
     from vllmchat.http.url import BaseURL
 
@@ -42,6 +46,17 @@ MAX_RETRY_AFTER = 60.0
 
 _ERROR_SECONDS = 10.0
 """How long the body of an error may take: the status has come, and a retry waits."""
+
+_UNREADABLE = (
+    VLLMChatError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a decoder raises, also one that meets what nobody foresaw."""
 
 _STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How an event stream may begin; JSON cannot."""
@@ -217,21 +232,28 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
     body = b"".join(pieces)
     pieces.clear()
+    partial: Partial | None = None
     try:
+        check_density(body)
         return call.read(Response(head, body))
-    except ResponseError as error:
-        partial = error.partial
+    except _UNREADABLE as error:
+        partial = error.partial if isinstance(error, VLLMChatError) else None
     # Read again with the secrets masked: an error quotes the body, and an excerpt could cut a secret.
     head, body = masked_head(send, head), send.mask.data(body)
     if (reported := error_despite_status(head, body)) is not None:
         reported.partial = partial
         raise reported
     try:
+        check_density(body)
         return call.read(Response(head, body))
     except ResponseError as error:
         error.status_code = error.status_code or head.status
         error.request_id = error.request_id or head.request_id
         raise
+    except VLLMChatError:
+        raise
+    except _UNREADABLE as error:
+        raise unreadable(error, head) from error
 
 
 class _Retries:
@@ -330,6 +352,11 @@ def content_type(head: ResponseHead) -> str:
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def is_event_stream(head: ResponseHead) -> bool:
+    """Whether a response says that it is an event stream."""
+    return content_type(head) == "text/event-stream"
+
+
 def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     """One attempt, under an `X-Request-Id` of its own.
 
@@ -368,6 +395,8 @@ def backoff(attempt: int) -> float:
 
 def _pause_after(head: ResponseHead, attempt: int) -> float | None:
     """Seconds to wait as the server asks, else by backoff; None if the server asks for too much."""
+    if head.headers.get("x-should-retry", "").lower() == "false":
+        return None
     wish = _retry_after(head.headers)
     if wish is None:
         return backoff(attempt)
@@ -385,6 +414,8 @@ def _chance() -> float:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("retry-after", "").strip()
+    with contextlib.suppress(ValueError):
+        return max(float(headers.get("retry-after-ms", "")) / 1000, 0.0)
     if not text:
         return None
     try:

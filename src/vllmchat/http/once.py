@@ -22,22 +22,22 @@ T = TypeVar("T")
 class Once:
     """Looks something up on the server once, however many callers want to know it."""
 
-    __slots__ = ("_asked", "_failure")
+    __slots__ = ("_ended", "_failure")
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._ended = 0
         self._failure: Exception | None = None
 
-    def _begin(self, asked: int) -> None:
+    def _begin(self, ended: int) -> None:
         # Callers that waited for another one's lookup share its failure, instead of trying one by one. Each gets its
         # own copy: raising an exception changes it.
         failure = self._failure
-        if self._asked != asked and failure is not None:
+        if self._ended != ended and failure is not None:
             raise copy.copy(failure) if isinstance(failure, VLLMChatError) else failure
-        self._asked += 1
         self._failure = None
 
-    def _ended(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
+        self._ended += 1
         # Without its traceback, which would keep the frames of one caller alive for all.
         self._failure = copy.copy(error) if isinstance(error, VLLMChatError) else error
 
@@ -63,17 +63,17 @@ class SyncOnce(Once):
         """
         if (answer := known()) is not None:
             return answer
-        asked = self._asked
+        ended = self._ended
         if not self.lock.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX)):
             raise clock.expired()
         try:
             if (answer := known()) is not None:
                 return answer
-            self._begin(asked)
+            self._begin(ended)
             try:
                 return ask()
             except Exception as error:
-                self._ended(error)
+                self._failed(error)
                 raise
         finally:
             self.lock.release()
@@ -92,7 +92,7 @@ class AsyncOnce(Once):
         """Returns the known value, else what `ask` returns; see `SyncOnce.once`."""
         if (answer := known()) is not None:
             return answer
-        asked = self._asked
+        ended = self._ended
         try:
             with anyio.fail_after(clock.total_seconds()):
                 await self.lock.acquire()
@@ -101,11 +101,11 @@ class AsyncOnce(Once):
         try:
             if (answer := known()) is not None:
                 return answer
-            self._begin(asked)
+            self._begin(ended)
             try:
                 return await ask()
             except Exception as error:
-                self._ended(error)
+                self._failed(error)
                 raise
         finally:
             self.lock.release()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from vllmchat.errors import ResponseError, StreamInterruptedError
+from vllmchat.http.density import check_density
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, WholeBody
 
 if TYPE_CHECKING:
@@ -47,6 +49,18 @@ class ReplyAccumulator(Protocol[T_contra, R_co]):
             ended: Whether the last item has arrived.
         """
         ...
+
+
+_KEEP_ALIVE_NAMES = frozenset({"heartbeat", "keepalive", "keep-alive", "ping"})
+_KEEP_ALIVE = re.compile(
+    rb"""\s*(?:null|\{\s*\}|\{\s*"type"\s*:\s*"(?:heartbeat|keep-?alive|ping)"[^{}]*\})?\s*"""
+)
+"""Events that servers and proxies send to keep a connection alive; they mean nothing."""
+
+
+def is_keep_alive(event: ServerSentEvent) -> bool:
+    """Whether an event only keeps the connection alive."""
+    return event.event in _KEEP_ALIVE_NAMES or _KEEP_ALIVE.fullmatch(event.data) is not None
 
 
 class EventReader(ABC, Generic[T, R]):
@@ -191,6 +205,7 @@ class ChunkReader(EventReader[T, R]):
         if not data.strip():
             # Some proxies keep a connection alive with empty events.
             return None
+        check_density(data)
         chunk = self._decode_event(data, event.event)
         if isinstance(chunk, dict):
             raise ErrorEvent(cast("dict[str, object]", chunk))

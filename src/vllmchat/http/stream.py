@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import anyio
 
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
-from vllmchat.http.api_errors import error_from_event, unreadable
-from vllmchat.http.flow import masked_head
-from vllmchat.http.reader import ErrorEvent
+from vllmchat.http.api_errors import error_from_event, error_in_event, no_stream, unreadable
+from vllmchat.http.flow import is_event_stream, masked_head
+from vllmchat.http.reader import ErrorEvent, is_keep_alive
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class _Core(Generic[T, R]):
             try:
                 item = reader.read_event(event)
             except Exception as error:
+                if is_keep_alive(event):
+                    continue
                 failure = error
             except BaseException as error:
                 # A signal: the event is lost.
@@ -131,7 +133,8 @@ class _Core(Generic[T, R]):
                     self.begun = True
                     self.clock.begin_idle()
                 reader.accept(item)
-                if self.clock is not None:
+                # A chunk without a choice may only keep the connection alive.
+                if self.clock is not None and getattr(item, "choices", True):
                     self.clock.idle_end = None
                 return item
             events.clear()
@@ -152,9 +155,11 @@ class _Core(Generic[T, R]):
         if isinstance(error, ErrorEvent):
             assert reader.head is not None
             reader.failure = error_from_event(reader.head, error.body)
+        elif event.event == "error" and (reported := error_in_event(reader.head, event.data)) is not None:
+            reader.failure = reported
         elif reader.whole or not self.flushed:
             # The last event is unfinished: its error would only mean that it was cut.
-            reader.failure = error if isinstance(error, VLLMChatError) else unreadable(error)
+            reader.failure = error if isinstance(error, VLLMChatError) else unreadable(error, reader.head)
 
     def close(self) -> None:
         self.closed = True
@@ -199,6 +204,8 @@ class _Core(Generic[T, R]):
                 return
         if reader.is_complete():
             reader.done, reader.failure = True, None
+        elif failure is None and not self.size and (head := reader.head) and not is_event_stream(head):
+            reader.failure = no_stream(head, b"")
         else:
             reader.failure = reader.interrupted(failure, url)
 
@@ -290,7 +297,7 @@ class EventStream(Iterator[T], Generic[T, R]):
     def close(self) -> None:
         """Ends the stream. If it was not complete, this closes the connection, and the server stops generating.
 
-        May be called from another thread: a read that waits there then ends at once.
+        May be called while another thread or task reads it; that read then ends at once.
         """
         self._core.close()
         if self._core.busy and self._exchange is not None:
@@ -422,7 +429,7 @@ class AsyncEventStream(AsyncIterator[T], Generic[T, R]):
     async def aclose(self) -> None:
         """Ends the stream. If it was not complete, this closes the connection, and the server stops generating.
 
-        May be called by another task, also while the stream opens.
+        May be called while another thread or task reads it; that read then ends at once.
         """
         if self._opening is not None:
             self._opening.cancel()

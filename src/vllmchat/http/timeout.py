@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, Self
 
 Limit = Literal["connect", "first_token", "idle", "total"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeout:
-    """Timeouts, in seconds. `None` disables one.
+    """Timeouts, in seconds. `None` disables one. They are given by name.
 
     Attributes:
         connect: For opening a connection, including the TLS handshake. Applies to each attempt.
@@ -27,6 +27,19 @@ class Timeout:
     first_token: float | None = 600.0
     idle: float | None = 300.0
     total: float | None = None
+
+    def __new__(cls, *args: object, **limits: object) -> Self:
+        """Rejects limits without a name.
+
+        Raises:
+            TypeError: It is not said which limit is meant.
+        """
+        if args:
+            raise TypeError(
+                f"Timeout({args[0]!r}) does not say which limit: write Timeout(total={args[0]!r}) for the whole "
+                "call, or Timeout(connect=..., first_token=..., idle=...)"
+            )
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -47,7 +60,12 @@ class Timeout:
             return default
         if isinstance(value, Timeout):
             return value
-        return cls(default.connect, default.first_token, default.idle, value)
+        if hasattr(value, "as_dict"):
+            raise TypeError(
+                "this is another library's Timeout: write vllmchat.Timeout(connect=..., first_token=..., idle=...), "
+                "or a number of seconds for the whole call"
+            )
+        return cls(connect=default.connect, first_token=default.first_token, idle=default.idle, total=value)
 
 
 DEFAULT_TIMEOUT = Timeout()

@@ -221,7 +221,7 @@ def _hint(kind: Kind, url: str, cause: BaseException) -> str:
     if kind == "unreachable":
         return " Check the host, the port, and any firewalls or tunnels in between"
     if kind == "proxy":
-        return " Check the proxy of your client"
+        return " Check the address and credentials of your client's proxy, or name the host in NO_PROXY"
     if kind == "unusable":
         return " Check base_url"
     if "RemoteProtocolError" in _names(cause) and "closed the connection" not in str(cause):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple, cast
 from urllib.parse import quote, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+_BROKEN_SCHEME = re.compile(r"(https?)(?::/*|/+)", re.IGNORECASE)
+
+_ROUTES = ("/chat/completions", "/completions", "/models", "/v1/chat", "/v1/embeddings", "/v1/responses")
+"""Routes that a base URL must not include."""
 
 
 class BaseURL(NamedTuple):
@@ -38,7 +43,8 @@ class BaseURL(NamedTuple):
         value = cast("object", text)  # not all callers use a type checker
         if not isinstance(value, str):
             raise TypeError(f"base_url must be a str, not {type(value).__name__}")
-        text = text.strip()
+        # Quotes come from files of environment variables.
+        text = text.strip().strip("\"'").strip()
         shown = _shown(text)
         try:
             parts = urlsplit(text)
@@ -49,7 +55,14 @@ class BaseURL(NamedTuple):
             raise ValueError(f"base_url={shown!r} is not a URL{reason}") from None
         scheme = parts.scheme.lower()
         if "://" not in text:
-            raise ValueError(f"base_url={shown!r} has no scheme: write 'http://{shown.lstrip('/')}'")
+            # Also after a scheme that lost its colon or a slash.
+            begun = _BROKEN_SCHEME.match(shown)
+            known_scheme, rest = (
+                (begun[1].lower(), shown[begun.end() :]) if begun else ("http", shown.lstrip("/"))
+            )
+            raise ValueError(
+                f"base_url={shown!r} has no scheme: write '{known_scheme}://{rest or 'HOST:PORT'}'"
+            )
         if scheme not in _PORTS:
             hint = (
                 " For a unix socket, pass http_client=httpx.Client(transport=httpx.HTTPTransport(uds=PATH))."
@@ -73,8 +86,9 @@ class BaseURL(NamedTuple):
         if any(ord(char) <= 32 or ord(char) == 127 for char in text):
             raise ValueError(f"base_url={shown!r} contains white space or control characters")
         path = parts.path.rstrip("/")
-        for route in ("/chat/completions", "/completions", "/models"):
+        for route in _ROUTES:
             if path.endswith(route):
+                route = route.removeprefix("/v1")
                 raise ValueError(
                     f"base_url={shown!r} includes a route: remove {route!r}, each method adds its own"
                 )

@@ -37,6 +37,8 @@ class OpenAIProvider(
             sent.
         timeout: The timeouts; a number of seconds sets `Timeout.total` and keeps the other defaults.
         max_retries: The number of retries, for calls for which nothing can have been generated.
+        max_retry_seconds: For how many seconds to retry instead, however often. To wait for a server that is paused or
+            restarts, this is enough.
         headers: Sent with each request.
         http_client: An `httpx.Client` or `httpx2.Client` for sync calls. Its settings apply, and closing it is up to
             you. Without it, a built-in connection pool is used.

@@ -79,10 +79,10 @@ class Readiness:
     def timeout(self) -> Timeout:
         """The timeouts: `total` for the whole wait, the others for each poll."""
         return Timeout(
-            self.limits.connect,
-            min(self.limits.first_token or _LONGEST_WAIT, _LONGEST_WAIT),
-            min(self.limits.idle or _LONGEST_WAIT, _LONGEST_WAIT),
-            self.seconds,
+            connect=self.limits.connect,
+            first_token=min(self.limits.first_token or _LONGEST_WAIT, _LONGEST_WAIT),
+            idle=min(self.limits.idle or _LONGEST_WAIT, _LONGEST_WAIT),
+            total=self.seconds,
         )
 
     def flow(self, target: Target, clock: Clock) -> Flow[None]:

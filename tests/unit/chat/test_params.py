@@ -22,7 +22,14 @@ RECORDED = Path(__file__).parents[2] / "recorded"
 SERVER: dict[str, Any] = json.loads((RECORDED / "vllm-0.32.0-fields.json").read_text("utf-8"))["requests"]
 
 OF_THE_METHODS = {"messages", "model", "stream"}
-OURS = {"data_parallel_rank", "enable_thinking", "extra_body", "extra_headers", "timeout"}
+OURS = {
+    "data_parallel_rank",
+    "enable_thinking",
+    "extra_body",
+    "extra_headers",
+    "max_retry_seconds",
+    "timeout",
+}
 NEWER = {"return_weight_versions"}
 
 # openai 3.54.0, openai.types.chat.completion_create_params

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllmchat.client.request import ModelRequest
     from vllmchat.http.call import Call
 
-LIMITS = Timeout(1, 2, 3, 4)
+LIMITS = Timeout(connect=1, first_token=2, idle=3, total=4)
 
 
 def request(
@@ -114,7 +114,7 @@ def test_the_call() -> None:
         False,
     )
     assert made.headers == {"X-One": "1"}
-    assert made.timeout == Timeout(1, 2, 3, 9)
+    assert made.timeout == Timeout(connect=1, first_token=2, idle=3, total=9)
     assert made.request_id is None
     assert (call().headers, call().timeout) == ({}, LIMITS)
     assert call(timeout=Timeout(idle=7)).timeout == Timeout(idle=7)

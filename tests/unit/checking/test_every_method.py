@@ -206,7 +206,7 @@ OF_OPENAI: dict[type, set[str]] = {
 
 
 def test_the_list_of_names_is_complete() -> None:
-    every = {"extra_body", "extra_headers", "timeout"}
+    every = {"extra_body", "extra_headers", "max_retry_seconds", "timeout"}
     chats = set(fields_of(VLLMChatParams)) - every
     for name in METHODS["chat"]:
         assert name in chats

@@ -33,7 +33,14 @@ RELEASES: dict[str, dict[str, str]] = json.loads(
     (Path(__file__).parents[2] / "recorded/vllm-fields-since.json").read_text("utf-8")
 )
 
-OURS = {"data_parallel_rank", "extra_body", "extra_headers", "extra_sampling_params", "timeout"}
+OURS = {
+    "data_parallel_rank",
+    "extra_body",
+    "extra_headers",
+    "extra_sampling_params",
+    "max_retry_seconds",
+    "timeout",
+}
 """Parameters that are not sent under this name."""
 
 ALIASES = {"enable_thinking": "chat_template_kwargs"}

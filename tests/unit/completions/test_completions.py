@@ -94,6 +94,7 @@ def test_parameters_are_the_servers_fields() -> None:
         "data_parallel_rank",
         "extra_body",
         "extra_headers",
+        "max_retry_seconds",
         "timeout",
     }
     newer = {"return_weight_versions"}
@@ -103,7 +104,8 @@ def test_parameters_are_the_servers_fields() -> None:
 def test_openai_parameters_are_the_apis_fields() -> None:
     assert set(fields_of(CompletionParams)) == {
         "best_of", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n", "presence_penalty", "seed",
-        "stop", "stream_options", "suffix", "temperature", "top_p", "user", "extra_body", "extra_headers", "timeout",
+        "stop", "stream_options", "suffix", "temperature", "top_p", "user",
+        "extra_body", "extra_headers", "max_retry_seconds", "timeout",
     }  # fmt: skip
 
 

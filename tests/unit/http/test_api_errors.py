@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def test_bodies_without_a_reason(body: object) -> None:
     [
         (b"Internal Server Error", "Internal Server Error"),
         (
-            b"<html><head><title>502 Bad\n Gateway</title></head><body><h1>no</h1></body></html>",
-            "Bad Gateway",
+            b"<html><head><title>500 Bad\n Luck</title></head><body><h1>no</h1></body></html>",
+            "Bad Luck",
         ),
         (b"<title> </title><style>p {}</style><p>Ask&nbsp;&lt;ops&gt;</p><script>x<y</script>", "Ask <ops>"),
         (b"upstream <b>timed</b> out", "upstream timed out"),
@@ -145,8 +146,8 @@ def test_bodies_without_a_reason(body: object) -> None:
     ],
 )
 def test_bodies_that_are_not_json(body: bytes, text: str) -> None:
-    made = told(502, body)
-    assert str(made) == f"502: {text}"
+    made = told(500, body)
+    assert str(made) == f"500: {text}"
     assert made.body == body.decode("utf-8", "replace")
 
 
@@ -158,7 +159,7 @@ def test_json_that_is_not_utf8() -> None:
 @pytest.mark.parametrize("start", ["<", "<script", "<title", "<style>", "<title>", "max_tokens ", "&"])
 def test_only_the_start_of_long_pages_is_read(start: str) -> None:
     # Parsing such a page completely would take minutes.
-    made = told(502, (start * 150_000).encode())
+    made = told(500, (start * 150_000).encode())
     assert len(str(made)) <= 310
     assert told(400, error(start * 150_000)).message.endswith("…")
 
@@ -474,3 +475,40 @@ def test_a_code_that_is_not_a_status() -> None:
             ).status_code
             == 500
         )
+
+
+# ------------------------------------------------------------------------------------------------
+# What gateways answer
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "words"),
+    [
+        (
+            502,
+            b"<title>502 Bad Gateway</title>",
+            {},
+            "502: Bad Gateway - a proxy got no response from the server",
+        ),
+        (504, b"<title>504 Gateway Time-out</title>", {}, "504: Gateway Time-out - a proxy stopped waiting"),
+        (407, b"", {}, "check the proxy's address and credentials (HTTP_PROXY, ALL_PROXY)"),
+    ],
+)
+def test_advice_for_gateways(status: int, body: bytes, headers: dict[str, str], words: str) -> None:
+    assert words in str(told(status, body, headers))
+
+
+def test_an_error_that_is_wrapped_once_more() -> None:
+    inner = {"message": "bad key", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    made = told(401, {"detail": {"error": inner}})
+    assert (made.code, made.type) == ("invalid_api_key", "invalid_request_error")
+    assert str(made).startswith("401: bad key")
+
+
+@pytest.mark.parametrize("depth", [99, 100, 500, 900])
+def test_a_nested_body_pickles(depth: int) -> None:
+    made = told(400, b'{"error": {"message": ' + b"[" * depth + b"]" * depth + b"}}")
+    assert pickle.loads(pickle.dumps(made)).body == made.body
+    assert isinstance(made.body, str)
+    assert isinstance(told(400, b"[" * 50 + b"]" * 50).body, list)

@@ -8,7 +8,7 @@ from vllmchat.http import clock as clock_module
 from vllmchat.http.clock import Clock
 from vllmchat.http.timeout import Timeout
 
-UNLIMITED = Timeout(None, None, None, None)
+UNLIMITED = Timeout(connect=None, first_token=None, idle=None, total=None)
 
 
 class Time:
@@ -46,7 +46,7 @@ def test_without_timeouts(time: Time) -> None:
 
 
 def test_first_token_is_a_fixed_deadline_and_idle_restarts(time: Time) -> None:
-    clock = started(Timeout(None, 10, 3, None))
+    clock = started(Timeout(connect=None, first_token=10, idle=3, total=None))
     time.now += 4
     assert clock.deadline() == 1010
     assert clock.seconds() == 6
@@ -63,7 +63,7 @@ def test_first_token_is_a_fixed_deadline_and_idle_restarts(time: Time) -> None:
 
 
 def test_no_wait_is_negative(time: Time) -> None:
-    clock = started(Timeout(1, 2, 3, 4))
+    clock = started(Timeout(connect=1, first_token=2, idle=3, total=4))
     time.now += 50
     assert clock.seconds() == 0
     assert clock.connect_seconds() == 0
@@ -73,7 +73,7 @@ def test_no_wait_is_negative(time: Time) -> None:
 
 
 def test_each_attempt_restarts_first_token(time: Time) -> None:
-    clock = started(Timeout(None, 10, 3, None))
+    clock = started(Timeout(connect=None, first_token=10, idle=3, total=None))
     clock.begin_idle()
     clock.response_started = True
     time.now += 8
@@ -85,7 +85,7 @@ def test_each_attempt_restarts_first_token(time: Time) -> None:
 
 
 def test_idle_begins_once(time: Time) -> None:
-    clock = started(Timeout(None, None, 3, None))
+    clock = started(Timeout(connect=None, first_token=None, idle=3, total=None))
     clock.begin_idle()
     assert clock.deadline() == time.now + 3
     time.now += 1
@@ -95,13 +95,13 @@ def test_idle_begins_once(time: Time) -> None:
 
 def test_idle_may_be_shorter(time: Time) -> None:
     for idle in (None, 3):
-        clock = started(Timeout(None, None, idle, None))
+        clock = started(Timeout(connect=None, first_token=None, idle=idle, total=None))
         clock.begin_idle(at_most=2)
         assert clock.deadline() == time.now + 2
 
 
 def test_total_limits_every_wait_across_attempts(time: Time) -> None:
-    clock = started(Timeout(5, 10, 10, 8))
+    clock = started(Timeout(connect=5, first_token=10, idle=10, total=8))
     assert clock.seconds() == 8
     time.now += 4
     clock.start_attempt()
@@ -116,21 +116,21 @@ def test_total_limits_every_wait_across_attempts(time: Time) -> None:
 
 
 def test_connecting_has_its_own_timeout(time: Time) -> None:
-    clock = started(Timeout(5, 1, 1, None))
+    clock = started(Timeout(connect=5, first_token=1, idle=1, total=None))
     time.now += 20
     assert clock.connect_seconds() == 5
     assert clock.passed(connecting=True) == ("connect", 5)
 
 
 def test_a_body_with_a_single_timeout_gets_the_longer_one(time: Time) -> None:
-    clock = started(Timeout(None, 10, 3, None))
+    clock = started(Timeout(connect=None, first_token=10, idle=3, total=None))
     assert clock.body_seconds() == 10
     time.now += 9
     assert clock.body_seconds() == 3
 
 
 def test_restricted_to_the_remaining_time(time: Time) -> None:
-    clock = started(Timeout(None, 10, 3, 100))
+    clock = started(Timeout(connect=None, first_token=10, idle=3, total=100))
     clock.restrict(0.25)
     assert clock.seconds() == 0.25
     assert clock.total_seconds() == 0.25

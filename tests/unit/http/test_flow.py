@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 BASE = BaseURL.parse("http://h:8000/team/v1", add_v1=True)
 TARGET = Target(BASE, {"user-agent": "test", "authorization": "Bearer 12345678"}, max_retries=2)
-LIMITS = Timeout(None, 100, 10, None)
+LIMITS = Timeout(connect=None, first_token=100, idle=10, total=None)
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
@@ -445,7 +445,7 @@ def test_pauses_are_randomized(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_pause_goes_beyond_total(time: Time) -> None:
-    call = replace(CALL, timeout=Timeout(None, None, None, total=1.2))
+    call = replace(CALL, timeout=Timeout(connect=None, first_token=None, idle=None, total=1.2))
     result = ask(failure("refused"), failure("refused"), OK, b"", call=call)
     assert result.pauses == [0.5, 1.0]  # the test's clock stands still
     clock = Clock(Timeout(total=1.2))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,7 +45,7 @@ from vllmchat import (
     VLLMChatError,
     VLLMProvider,
 )
-from vllmchat.http import reader as reader_module
+from vllmchat.http import reader as reader_module, stream as stream_module
 from vllmchat.http.exchange import SyncExchange
 from vllmchat.http.sse import SSEDecoder
 
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.runners import Runner, Stream
+    from vllmchat import AsyncChatStream
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "vllm-0.32.0"
 
@@ -747,3 +751,198 @@ async def test_cancellation_after_the_last_chunk_closes_the_connection(
     assert exchange is not None
     assert exchange.answer is None
     assert await in_thread(scripted.wait_client_closed)
+
+
+# ------------------------------------------------------------------------------------------------
+# What other tasks and threads do
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("opened", [False, True])
+async def test_only_one_task_reads(scripted: ScriptedServer, llm: VLLMProvider, opened: bool) -> None:
+    gate = Gate()
+    scripted.stream([gate, *chunks("a", "b")])
+    talk = llm.astream("Hi")
+    texts: list[str] = []
+    failures: list[StreamError] = []
+
+    async def read() -> None:
+        try:
+            texts.extend([each.text async for each in talk])
+        except StreamError as error:
+            failures.append(error)
+            gate.release()
+
+    if opened:
+        await talk.__aenter__()
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        group.start_soon(read)
+    assert [str(error)[:57] for error in failures] == [
+        "this stream is being read by another task or thread: only"
+    ]
+    assert "".join(texts) == "ab"
+    assert len(scripted.requests) == 1
+    await llm.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_is_closed_while_it_opens(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.script(never)
+    talk = llm.astream("Hi")
+    texts: list[str] = []
+
+    async def read() -> None:
+        texts.extend([each.text async for each in talk])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        assert await in_thread(lambda: scripted.wait_requests(1))
+        await talk.aclose()
+    assert await in_thread(scripted.wait_client_closed)
+    assert texts == []
+    scripted.script(never)
+    other = llm.astream("Hi")
+    async with anyio.create_task_group() as group:
+        group.start_soon(_enter_closed, other)
+        assert await in_thread(lambda: scripted.wait_requests(2))
+        await other.aclose()
+    assert await in_thread(scripted.wait_client_closed)
+
+
+async def _enter_closed(talk: AsyncChatStream) -> None:
+    with pytest.raises(StreamError, match="already been read or closed"):
+        await talk.__aenter__()
+
+
+def test_a_stream_that_another_thread_closes(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.stream([chunk("a"), never])
+    talk = llm.stream("Hi")
+    texts = iter(talk)
+    assert next(texts).text == "a"
+    waiting = threading.Event()
+    read = SyncExchange.read
+
+    def noted(exchange: SyncExchange) -> bytes:
+        waiting.set()
+        return read(exchange)
+
+    with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(1) as threads:
+        patched.setattr(SyncExchange, "read", noted)
+        rest = threads.submit(list, texts)
+        assert waiting.wait(5)
+        talk.close()
+        assert rest.result(5) == []
+    assert scripted.wait_client_closed()
+    llm.close()
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_an_outside_timeout_does_not_look_like_an_end(
+    scripted: ScriptedServer, llm: VLLMProvider, events: bool
+) -> None:
+    scripted.stream([chunk("a"), never])
+
+    async def main() -> None:
+        async with llm.astream("Hi") as talk:
+            items = aiter(talk.events()) if events else aiter(talk)
+            await anext(items)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(items), 0.01)
+            for _ in range(2):
+                with pytest.raises(StreamInterruptedError, match="CancelledError from outside") as caught:
+                    await anext(items)
+                assert partial_text(caught.value) == "a"
+
+    asyncio.run(main())
+    assert scripted.wait_client_closed()
+
+
+def test_a_coroutine_that_is_closed_while_it_reads(scripted: ScriptedServer, llm: VLLMProvider) -> None:
+    scripted.stream([chunk("a"), never])
+
+    async def main() -> None:
+        talk = llm.astream("Hi")
+        await anext(talk)
+        reading = talk.__anext__()
+        reading.send(None)
+        reading.close()
+        assert await in_thread(scripted.wait_client_closed)
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------------------------------------------
+# What proxies send
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"data: null\n\n",
+        b"data: {}\n\n",
+        b"event: ping\ndata: {}\n\n",
+        b"event: keepalive\ndata: 1\n\n",
+        b'data: {"type": "ping"}\n\n',
+        b'data: {"type":"keepalive","sequence_number":3}\n\n',
+    ],
+)
+def test_events_that_keep_the_connection_alive(scripted: ScriptedServer, stream: Make, event: bytes) -> None:
+    scripted.stream([event, chunk("a"), event, chunk("b", "stop")])
+    assert stream().texts() == ["a", "b"]
+
+
+def test_an_event_of_the_type_error(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), b'event: error\ndata: {"message": "too long", "code": 400}\n\n'])
+    error = failed(stream())
+    assert type(error) is BadRequestError
+    assert partial_text(error) == "a"
+
+
+def test_a_stream_that_is_labelled_as_json(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream(chunks("a", "b"), headers={"content-type": "application/json"})
+    assert stream().texts() == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain"])
+def test_an_empty_response_without_a_type(scripted: ScriptedServer, stream: Make, kind: str | None) -> None:
+    scripted.script(
+        head(200, {"content-type": kind, "content-length": "0"} if kind else {"content-length": "0"})
+    )
+    error = failed(stream())
+    assert type(error) is ResponseError
+    assert "empty" in str(error)
+    assert "Check base_url" in str(error)
+
+
+# ------------------------------------------------------------------------------------------------
+# Too much
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_has_a_bound(
+    scripted: ScriptedServer, stream: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "MAX_STREAM_BYTES", 100_000)
+    scripted.stream([forever(sse(chunk("a")))])
+    error = failed(stream())
+    assert type(error) is ResponseError
+    assert "the stream has more than 100,000 bytes" in str(error)
+    assert (partial_text(error) or "").startswith("aaaa")
+    assert scripted.wait_client_closed()
+
+
+@pytest.mark.parametrize("inside", ['"choices": [%s]', '"choices": [], "x": [[%s]]'])
+def test_tiny_objects_are_not_decoded(scripted: ScriptedServer, stream: Make, inside: str) -> None:
+    scripted.stream([b"data: {" + (inside % ",".join(["{}"] * 40_000)).encode() + b"}\n\n"])
+    error = failed(stream())
+    assert type(error) is ResponseError
+    assert "objects in" in str(error)
+
+
+def test_braces_in_a_text_do_not_count(scripted: ScriptedServer, stream: Make) -> None:
+    text = '{"a": {}}' * 20_000
+    scripted.stream([chunk(text, "stop")])
+    assert stream().texts() == [text]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import FrozenInstanceError
+import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import cast
 
 import pytest
 
-from vllmchat import Timeout
+from vllmchat import InvalidRequestError, Timeout, VLLMProvider
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
 
@@ -34,12 +36,32 @@ def test_valid_timeouts(name: str) -> None:
 
 
 def test_what_a_user_may_pass() -> None:
-    default = Timeout(1, 2, 3, 4)
+    default = Timeout(connect=1, first_token=2, idle=3, total=4)
     assert Timeout.of(None, default) is default
-    assert Timeout.of(9, default) == Timeout(1, 2, 3, 9)
+    assert Timeout.of(9, default) == Timeout(connect=1, first_token=2, idle=3, total=9)
     assert Timeout.of(Timeout(idle=7), default) == Timeout(idle=7)
     for wrong in (0, math.inf):
         with pytest.raises(ValueError, match=r"^Timeout\.total"):
             Timeout.of(wrong, default)
     with pytest.raises(TypeError, match=r"^Timeout\.total"):
         Timeout.of(cast("float", "5"), default)
+
+
+def test_limits_have_names() -> None:
+    with pytest.raises(TypeError, match=r"Timeout\(10\) does not say which limit: write Timeout\(total=10\)"):
+        Timeout(10)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def test_a_timeout_of_httpx_is_not_one_of_ours() -> None:
+    import httpx
+
+    for how in (VLLMProvider, VLLMProvider("m").with_options):
+        with pytest.raises(TypeError, match=r"another library's Timeout: write vllmchat\.Timeout"):
+            how(timeout=cast("Timeout", httpx.Timeout(5)))
+    with pytest.raises(InvalidRequestError, match="must be a number or a Timeout"):
+        VLLMProvider("m").chat("Hi", timeout=cast("Timeout", httpx.Timeout(5)))
+
+
+def test_it_survives_copies() -> None:
+    made = Timeout(connect=1, total=None)
+    assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == replace(made) == made

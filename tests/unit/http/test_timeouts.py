@@ -248,7 +248,11 @@ def test_none_disables_a_timeout(
     monkeypatch.setattr("vllmchat.http.clock.monotonic", lambda: time.monotonic() + days * 86_400)
     first, second = Gate(), Gate()
     scripted.stream([first, chunk("a"), second, *chunks("b")])
-    llm = VLLMProvider("m", base_url=scripted.base_url, timeout=Timeout(None, None, None, None))
+    llm = VLLMProvider(
+        "m",
+        base_url=scripted.base_url,
+        timeout=Timeout(connect=None, first_token=None, idle=None, total=None),
+    )
     with runner.stream(llm) as stream:
         first.wait_reached()
         days += 1

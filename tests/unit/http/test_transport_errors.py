@@ -143,10 +143,10 @@ def test_a_connection_that_ends_late_was_not_stale(monkeypatch: pytest.MonkeyPat
         ("PoolTimeout", Timeout(total=1e-9), False, ("total", 1e-9)),
         # Not ours: a timeout of a caller's client, or of the kernel.
         ("PoolTimeout", Timeout(), False, None),
-        ("PoolTimeout", Timeout(None, None, None, None), False, None),
-        ("ReadTimeout", Timeout(None, None, None, None), False, None),
-        ("ReadTimeout", Timeout(None, None, None, None), True, None),
-        ("ConnectTimeout", Timeout(None, None, None, None), False, None),
+        ("PoolTimeout", Timeout(connect=None, first_token=None, idle=None, total=None), False, None),
+        ("ReadTimeout", Timeout(connect=None, first_token=None, idle=None, total=None), False, None),
+        ("ReadTimeout", Timeout(connect=None, first_token=None, idle=None, total=None), True, None),
+        ("ConnectTimeout", Timeout(connect=None, first_token=None, idle=None, total=None), False, None),
     ],
 )
 def test_which_timeout_expired(
@@ -288,3 +288,62 @@ def test_what_a_proxy_refuses_is_not_retried(package: Any, answer: str, kind: Ki
     told = str(failure.error("https://h/v1/chat/completions", "r"))
     assert answer in told
     assert ("NO_PROXY" in told) == (kind == "proxy")
+
+
+# ------------------------------------------------------------------------------------------------
+# Whose fault it is
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files(number: int) -> None:
+    cause = OSError(number, "Too many open files")
+    for error in (
+        caused(httpcore.ConnectError("x"), cause),
+        caused(
+            httpcore.ConnectError("x"), caused(OSError("all attempts failed"), ExceptionGroup("", [cause]))
+        ),
+    ):
+        failure = sorted_out(error)
+        assert failure.retriable
+        message = str(failure.error(URL, "id"))
+        assert (
+            "Too many open files: raise the limit of this process (ulimit -n), or set max_connections="
+            in message
+        )
+        assert "firewall" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (httpcore.ConnectError("x"), "unreachable"),
+        (httpcore.ReadError("reset"), "unreachable"),
+        (httpcore.RemoteProtocolError("no HTTP"), "unreachable"),
+        (httpcore.ProxyError("403 Forbidden"), "proxy"),
+        (httpcore.ProxyError("503 Service Unavailable"), "unreachable"),
+    ],
+)
+def test_a_proxy_that_fails_is_named(error: Exception, kind: Kind) -> None:
+    asked = clock()
+    asked.proxy = "the proxy http://p:1 (from HTTP_PROXY)"
+    failure = classify(error, asked, answering=False)
+    assert failure is not None
+    assert failure.kind == kind
+    message = str(failure.error(URL, "id"))
+    assert "the proxy http://p:1 (from HTTP_PROXY)" in message
+    assert "vllm serve" not in message
+    late = classify(httpcore.ConnectTimeout("x"), asked, answering=False)
+    assert late is not None
+    assert "the proxy http://p:1" in str(late.error(URL, "id"))
+
+
+def test_a_certificate_that_is_not_trusted_was_sent_over_tls() -> None:
+    assert "Does the server speak TLS?" not in told("tls", URL, "[SSL: CERTIFICATE_VERIFY_FAILED] x")
+    assert "verify=" in told("tls", URL, "[SSL: CERTIFICATE_VERIFY_FAILED] x")
+
+
+def test_what_is_no_http_was_not_closed() -> None:
+    message = str(sorted_out(httpcore.RemoteProtocolError("the response is not HTTP/1.1")).error(URL, "id"))
+    assert "Is this an HTTP server? Check base_url" in message
+    assert "closed the connection" not in message

@@ -53,7 +53,16 @@ def test_the_parts() -> None:
         ("localhost:8000/v1", "base_url='localhost:8000/v1' has no scheme: write 'http://localhost:8000/v1'"),
         ("//h/v1", "base_url='//h/v1' has no scheme: write 'http://h/v1'"),
         ("example.com", "has no scheme: write 'http://example.com'"),
-        ("", "has no scheme"),
+        ("", "has no scheme: write 'http://HOST:PORT'"),
+        (" ", "has no scheme: write 'http://HOST:PORT'"),
+        ("http//h:8000", "has no scheme: write 'http://h:8000'"),
+        ("https:/h:8000", "has no scheme: write 'https://h:8000'"),
+        ("HTTP:h", "has no scheme: write 'http://h'"),
+        ("http/h", "has no scheme: write 'http://h'"),
+        ("http-gateway:80", "has no scheme: write 'http://http-gateway:80'"),
+        ("http://h/v1/chat", "includes a route: remove '/chat'"),
+        ("http://h/v1/embeddings", "includes a route: remove '/embeddings'"),
+        ("http://h/v1/responses/", "includes a route: remove '/responses'"),
         ("ftp://h", "must start with http:// or https://, not ftp://.$"),
         ("unix:///tmp/s", "not unix://. For a unix socket, pass http_client=httpx.Client"),
         ("http:///v1", "has no host"),
@@ -104,3 +113,12 @@ def test_secrets_are_not_shown(text: str) -> None:
 def test_it_must_be_a_string() -> None:
     with pytest.raises(TypeError, match="base_url must be a str, not bytes"):
         BaseURL.parse(cast("str", b"http://h"), add_v1=True)
+
+
+def test_quotes_around_a_url_are_not_part_of_it() -> None:
+    assert str(BaseURL.parse("'http://h:8000'", add_v1=True)) == "http://h:8000/v1"
+    assert str(BaseURL.parse(' "http://h" ', add_v1=True)) == "http://h/v1"
+
+
+def test_a_prefix_may_be_called_like_a_part_of_a_route() -> None:
+    assert str(BaseURL.parse("http://h/chat", add_v1=True)) == "http://h/chat/v1"

@@ -92,7 +92,7 @@ def test_the_other_providers_variables_do_not_count(monkeypatch: pytest.MonkeyPa
 
 def test_timeout() -> None:
     assert VLLMProvider("m").timeout == DEFAULT_TIMEOUT
-    assert VLLMProvider("m", timeout=7).timeout == Timeout(5, 600, 300, 7)
+    assert VLLMProvider("m", timeout=7).timeout == Timeout(connect=5, first_token=600, idle=300, total=7)
     assert VLLMProvider("m", timeout=Timeout(connect=1)).timeout == Timeout(connect=1)
     with pytest.raises(ValueError, match="positive"):
         VLLMProvider("m", timeout=0)

@@ -90,7 +90,14 @@ def read(target: ResponseReader, *made: Object) -> ModelResponse:
 
 
 def test_parameters_are_the_servers_fields() -> None:
-    not_fields = {"data_parallel_rank", "extra_body", "extra_headers", "timeout", "enable_thinking"}
+    not_fields = {
+        "data_parallel_rank",
+        "extra_body",
+        "extra_headers",
+        "max_retry_seconds",
+        "timeout",
+        "enable_thinking",
+    }
     ours = set(fields_of(ResponseParams)) - not_fields
     of_the_method = {"model", "input", "stream"}
     not_implemented = {"background", "prompt", "service_tier"}

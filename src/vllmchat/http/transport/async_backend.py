@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Protocol
 from vllmchat.http.transport.asyncio_stream import connect_asyncio
 from vllmchat.http.transport.backend import NetworkBackend
 from vllmchat.http.transport.event_loop import on_trio
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+
+    from vllmchat.http.transport import trio_stream
+else:
+    trio_stream = LazyModule("vllmchat.http.transport.trio_stream")
 
 
 class AsyncStream(Protocol):
@@ -51,9 +56,7 @@ class AsyncNetworkBackend(NetworkBackend):
     async def connect(self, host: str, port: int) -> AsyncStream:
         """Connects to the first address of the host that responds."""
         if on_trio():
-            from vllmchat.http.transport.trio_stream import connect_trio
-
-            self._stream = await connect_trio(self, host, port)
+            self._stream = await trio_stream.connect_trio(self, host, port)
         else:
             self._stream = await connect_asyncio(self, host, port)
         return self._stream

@@ -1,7 +1,7 @@
 """One connection to a server, direct or through a proxy; it serves one request after another.
 
-What is sent and how the answer is read is decided once, in a generator of network steps. The two classes at the end do
-the steps, and read the body: that is done for each chunk, so it is written out.
+How a connection is opened is decided once, in a generator of network steps. The two classes at the end do the steps.
+They also send and read: that is done for each request and each chunk, so it is written out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllmchat.http.transport.async_backend import AsyncNetworkBackend
-from vllmchat.http.transport.backend import READ, Connect, NetworkStep, NetworkSteps, StartTLS, Write
+from vllmchat.http.transport.backend import Connect, NetworkStep, NetworkSteps, StartTLS, Write
 from vllmchat.http.transport.http1 import ResponseParser, encode_request
 from vllmchat.http.transport.sync_backend import SyncNetworkBackend
 from vllmchat.http.transport.tunnel import proxy_headers, tunnel_steps
@@ -92,34 +92,32 @@ class _Connection:
         self.expires = 0.0
         self.used = False
 
-    def _steps(
-        self, step: Send, clock: Clock, backend: SyncNetworkBackend | AsyncNetworkBackend
-    ) -> NetworkSteps:
-        """Sends a request and waits for the head of its response."""
+    def _begin(self) -> ResponseParser:
         response = self._response = ResponseParser()
-        if not self._open:
-            backend.begin_opening(clock.connect_seconds())
-            yield from self._route.opening_steps(clock)
-            backend.end_opening()
-            self._open = True
-        yield from self._writes(step)
-        while not response.status:
-            self._early += response.feed((yield READ))
-        self.status, self.headers = response.status, response.headers
+        return response
 
-    def _writes(self, step: Send) -> NetworkSteps:
+    def _opening(self, clock: Clock, backend: SyncNetworkBackend | AsyncNetworkBackend) -> NetworkSteps:
+        """Opens the connection."""
+        backend.begin_opening(clock.connect_seconds())
+        yield from self._route.opening_steps(clock)
+        backend.end_opening()
+        self._open = True
+
+    def _writes(self, step: Send) -> tuple[Write, ...]:
         """The bytes of a request: one piece, unless its body is large."""
-        proxy, target, headers, body = self._route.forwarding_proxy, step.target, step.headers, step.body
-        if proxy is not None:
+        target, headers, body = step.target, step.headers, step.body
+        if self._route.proxy is not None and (proxy := self._route.forwarding_proxy) is not None:
             target, headers = self._route.base.origin + target, headers + proxy_headers(proxy)
         head = encode_request(step.method, target, self._host, headers, body)
         if not body:
-            yield Write(head)
-        elif len(body) <= _SENT_AT_ONCE:
-            yield Write(head + body)
-        else:
-            yield Write(head)
-            yield Write(body, self._take_early)
+            return (Write(head),)
+        if len(body) <= _SENT_AT_ONCE:
+            return (Write(head + body),)
+        return Write(head), Write(body, self._take_early)
+
+    def _note_head(self, early: bytes) -> None:
+        self._early += early
+        self.status, self.headers = self._response.status, self._response.headers
 
     def _take_early(self, data: bytes) -> bool:
         """Takes what arrives before the request is sent: a server may refuse it before it has read everything."""
@@ -153,7 +151,19 @@ class SyncConnection(_Connection):
 
     def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response: `status` and `headers`."""
-        steps = self._steps(step, clock, self.backend)
+        response, writes = self._begin(), self._writes(step)
+        if not self._open:
+            self._run(self._opening(clock, self.backend))
+        stream = self._stream
+        assert stream is not None
+        for write in writes:
+            stream.write(write.data, write.early)
+        early = b""
+        while not response.status:
+            early = response.feed(stream.read())
+        self._note_head(early)
+
+    def _run(self, steps: NetworkSteps) -> None:
         try:
             action = next(steps)
             while True:
@@ -205,7 +215,19 @@ class AsyncConnection(_Connection):
 
     async def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response: `status` and `headers`."""
-        steps = self._steps(step, clock, self.backend)
+        response, writes = self._begin(), self._writes(step)
+        if not self._open:
+            await self._run(self._opening(clock, self.backend))
+        stream = self._stream
+        assert stream is not None
+        for write in writes:
+            await stream.write(write.data, write.early)
+        early = b""
+        while not response.status:
+            early = response.feed(await stream.read())
+        self._note_head(early)
+
+    async def _run(self, steps: NetworkSteps) -> None:
         try:
             action = next(steps)
             while True:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
+_GZIP = b"\x1f\x8b"
+
+
 class Decompressor:
     """Decompresses a body that should not be compressed, in steps, so that a small body cannot explode in memory."""
 
@@ -20,11 +23,13 @@ class Decompressor:
         # 32 + 15: gzip or zlib, detected from the data.
         self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
         self._begun = False
+        self._ended = False
+        self._after = 0
 
     def next_piece(self, read: Callable[[], bytes]) -> bytes:
         """The next bytes; empty at the end."""
         while True:
-            source = self._inflate.unconsumed_tail or read()
+            source = self._pending() or read()
             data = self._step(source)
             if data or not source:
                 return data
@@ -32,16 +37,26 @@ class Decompressor:
     async def next_piece_async(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
         """The next bytes; empty at the end."""
         while True:
-            source = self._inflate.unconsumed_tail or await read()
+            source = self._pending() or await read()
             data = self._step(source)
             if data or not source:
                 return data
 
+    def _pending(self) -> bytes:
+        """What has been read but not decompressed."""
+        return b"" if self._ended else self._inflate.unconsumed_tail or self._inflate.unused_data
+
     def _step(self, source: bytes) -> bytes:
         self._begun = self._begun or bool(source)
-        if self._inflate.eof and (source or self._inflate.unused_data):
-            # It may be endless, and none of it would count.
-            raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
+        if self._inflate.eof:
+            # Another part, which gzip allows, or padding. That may be endless, and none of it would count.
+            if self._ended or not source.startswith(_GZIP):
+                self._ended = True
+                self._after += len(source)
+                if self._after > self._STEP:
+                    raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
+                return b""
+            self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
         try:
             data = self._inflate.decompress(source, self._STEP)
         except zlib.error as error:
@@ -54,7 +69,8 @@ class Decompressor:
 def decompressor(headers: dict[str, str]) -> Decompressor | None:
     """What undoes the compression of a body, if it has one."""
     coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding in ("identity", ""):
+    # Not codings, but servers send them.
+    if coding in ("identity", "", "none", "utf-8"):
         return None
     if coding in ("gzip", "x-gzip", "deflate"):
         return Decompressor()

@@ -61,6 +61,11 @@ class EventLoopHandle:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def is_trio(self) -> bool:
+        """Whether it is trio's."""
+        return self._trio is not None
+
     def _is_here(self) -> bool:
         if self._trio is not None:
             return bool(self._trio.in_trio_run()) and self._trio.current_trio_token() is self._loop

@@ -200,7 +200,8 @@ class ResponseParser:
             head = held[: found.start()].decode("latin-1")
             del held[: found.end()]
             begin = 0
-            self._read_head(head.replace("\r\n", "\n").removesuffix("\r"))
+            # Some servers send a blank line first.
+            self._read_head(head.replace("\r\n", "\n").removesuffix("\r").removeprefix("\n"))
             if self.status:
                 break
         rest = bytes(held)
@@ -217,7 +218,7 @@ class ResponseParser:
             raise httpcore.RemoteProtocolError(f"the response is not HTTP/1.1; it starts with {first[:80]!r}")
         headers: dict[str, str] = {}
         lengths: set[str] = set()
-        coding: str | None = None
+        codings: list[str] = []
         keeps = status[1] != "0"
         if "\n " in rest or "\n\t" in rest:
             # A header folded over several lines, which was once allowed.
@@ -232,11 +233,14 @@ class ResponseParser:
             if name == "content-length":
                 lengths.update(each.strip() for each in value.split(","))
             elif name == "transfer-encoding":
-                coding = value.lower() if coding is None else f"{coding}, {value.lower()}"
+                codings += [each.strip().lower() for each in value.split(",")]
             elif name == "connection" and "close" in value.lower():
                 keeps = False
-        if coding not in (None, "chunked"):
-            raise httpcore.RemoteProtocolError(f"the transfer-encoding {coding!r:.80} is not supported")
+        # Some proxies name it twice, and encode once.
+        if set(codings) - {"chunked"}:
+            raise httpcore.RemoteProtocolError(
+                f"the transfer-encoding {', '.join(codings)!r:.80} is not supported"
+            )
         if len(lengths) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
             raise httpcore.RemoteProtocolError("the content-length is invalid")
         code = int(status[2])
@@ -248,10 +252,10 @@ class ResponseParser:
             return  # an interim response
         self.status, self.headers = code, headers
         # A length together with chunks may be request smuggling, so the connection is not reused.
-        self._keeps = keeps and not (lengths and coding)
+        self._keeps = keeps and not (lengths and codings) and len(codings) < 2
         if code in (204, 304):
             self._form = _SIZED
-        elif coding is not None:
+        elif codings:
             self._form, self._left = _CHUNKS, _SIZE_LINE
         elif lengths:
             self._form, self._length = _SIZED, int(lengths.pop())

@@ -6,12 +6,12 @@ burst the surplus ages at the bottom and is dropped from there. Nothing ever sca
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
+import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -35,6 +35,9 @@ KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is reused. vLLM's server closes it after 5 s, and being late would lose a request."""
 
 
+_KEPT = 1
+"""So many idle connections may stay until the next call, even if their server has closed them."""
+
 ConnectionT = TypeVar("ConnectionT", SyncConnection, AsyncConnection)
 
 
@@ -56,8 +59,13 @@ class IdleStack(Generic[ConnectionT]):
         connection.used = True
         connection.backend.clock = None
         self._connections.append(connection)
-        while self._connections[0].expires <= now:
+        self.prune(now)
+
+    def prune(self, now: float) -> float | None:
+        """Drops the expired ones at the bottom. Returns in how many seconds the next one expires; None without any."""
+        while self._connections and self._connections[0].expires <= now:
             self._connections.popleft().backend.abort()
+        return self._connections[0].expires - now if self._connections else None
 
     def pop(self) -> ConnectionT | None:
         """The newest idle connection that is still open, or None."""
@@ -81,17 +89,20 @@ class _Lease(Generic[ConnectionT]):
     Whatever interrupts its owner, at whatever line, all of it is given back at the latest when this object is freed.
 
     Attributes:
+        ref: A weak reference to it.
         granted: Whether it is this one's turn.
         connection: The connection; None before and after.
         status: HTTP status of the response.
         headers: Headers of the response.
     """
 
-    __slots__ = ("__weakref__", "_inflate", "connection", "granted", "headers", "status")
+    __slots__ = ("__weakref__", "_inflate", "connection", "granted", "headers", "ref", "status")
 
     follows_clock = True
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[Any], None]) -> None:
+        self.ref: weakref.ref[_Lease[ConnectionT]] = weakref.ref(self, gone)
+        hash(self.ref)  # computed while it lives
         self.granted = False
         self.connection: ConnectionT | None = None
         self._inflate: Decompressor | None = None
@@ -116,26 +127,32 @@ class _Pool(Generic[ConnectionT]):
         self._max = max_connections
         self._idle: IdleStack[ConnectionT] = IdleStack()
         self._closed = False
-        # Weak: a lease that was dropped without a word holds nothing any more.
-        self._held: weakref.WeakSet[_Lease[ConnectionT]] = weakref.WeakSet()
+        # Whether a thread or a task drops what expires.
+        self._pruned = False
+        self._held: set[weakref.ref[_Lease[ConnectionT]]] = set()
         self._waiting: deque[weakref.ref[_Lease[ConnectionT]]] = deque()
 
     def _join(self, lease: _Lease[ConnectionT]) -> None:
-        """Joins the queue; `granted` tells whether it had to wait."""
-        self._waiting.append(weakref.ref(lease))
-        self._grant()
+        """Joins the queue; `granted` tells whether it has to wait."""
+        if self._max is None:
+            self._held.add(lease.ref)
+            lease.granted = True
+        else:
+            self._waiting.append(lease.ref)
+            self._grant()
 
     def _grant(self) -> None:
         while self._waiting and (self._max is None or len(self._held) < self._max):
-            lease = self._waiting.popleft()()
+            ref = self._waiting.popleft()
+            lease = ref()
             if lease is not None:
-                self._held.add(lease)
+                self._held.add(ref)
                 lease.grant()
 
     def _begin(
         self, lease: _Lease[ConnectionT], make: Callable[[Route], ConnectionT], clock: Clock
     ) -> ConnectionT:
-        """Gives a lease its connection."""
+        """Takes a connection for a lease."""
         self._closed = False
         connection = None if clock.force_new else self._idle.pop()
         connection = lease.connection = connection or make(self._route)
@@ -152,12 +169,21 @@ class _Pool(Generic[ConnectionT]):
                 connection.backend.abort()
             else:
                 self._idle.push(connection)
-        if lease.granted:
-            self._held.discard(lease)
-        else:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(weakref.ref(lease))
-        self._grant()
+        lease.granted = False
+        self._held.discard(lease.ref)
+        if self._waiting:
+            if lease.ref in self._waiting:
+                self._waiting.remove(lease.ref)
+            self._grant()
+
+    def gone(self, ref: weakref.ref[_Lease[ConnectionT]]) -> None:
+        """A lease was dropped, by an interrupt at the wrong line."""
+        self._held.discard(ref)
+
+    def _prune(self) -> float | None:
+        seconds = self._idle.prune(monotonic())
+        self._pruned = seconds is not None
+        return seconds
 
     def _close(self) -> None:
         self._closed = True
@@ -165,7 +191,11 @@ class _Pool(Generic[ConnectionT]):
 
 
 class SyncPool(_Pool[SyncConnection]):
-    """The sync connections to one server. Thread-safe within one process."""
+    """The sync connections to one server. Thread-safe within one process.
+
+    While connections are idle, a thread drops those that have expired: their server has closed them, and after a burst
+    they may be many.
+    """
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
         super().__init__(route, max_connections)
@@ -202,6 +232,16 @@ class SyncPool(_Pool[SyncConnection]):
             return
         with self._lock:
             self._leave(lease, broken=broken)
+            if len(self._idle) > _KEPT and not self._pruned:
+                self._pruned = True
+                threading.Thread(
+                    target=_prune, args=(weakref.ref(self),), name="vllmchat-idle", daemon=True
+                ).start()
+
+    def prune(self) -> float | None:
+        """Drops expired connections; returns in how many seconds the next one expires."""
+        with self._lock:
+            return self._prune()
 
     def close(self) -> None:
         """Closes the idle connections, and those in use when they are returned. The next request opens new ones."""
@@ -224,6 +264,15 @@ class SyncPool(_Pool[SyncConnection]):
             turn.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX))
         if not lease.granted:
             raise httpcore.PoolTimeout("timed out")
+
+
+def _prune(pool: weakref.ref[SyncPool]) -> None:
+    seconds: float | None = KEEP_ALIVE_SECONDS
+    while seconds is not None:
+        time.sleep(seconds)
+        alive = pool()
+        seconds = alive.prune() if alive is not None else None
+        del alive
 
 
 class AsyncPool(_Pool[AsyncConnection]):
@@ -255,6 +304,14 @@ class AsyncPool(_Pool[AsyncConnection]):
     def release(self, lease: _AsyncLease, *, broken: bool = False) -> None:
         """Takes a connection back."""
         self._leave(lease, broken=broken)
+        if len(self._idle) > _KEPT and not self._pruned and self.event_loop.is_trio:
+            # asyncio notices by itself that a server closes a connection.
+            self._pruned = True
+            self.event_loop.start(_aprune, weakref.ref(self))
+
+    def prune(self) -> float | None:
+        """Drops expired connections; returns in how many seconds the next one expires."""
+        return self._prune()
 
     def close(self) -> None:
         """Closes the idle connections, and those in use when they are returned. The next request opens new ones.
@@ -266,8 +323,9 @@ class AsyncPool(_Pool[AsyncConnection]):
     def end(self) -> None:
         """Closes all connections, including those in use: their event loop is ending."""
         self._close()
-        for lease in list(self._held):
-            if lease.connection is not None:
+        for ref in list(self._held):
+            lease = ref()
+            if lease is not None and lease.connection is not None:
                 lease.connection.backend.abort()
 
     async def _wait_for_turn(self, lease: _AsyncLease, clock: Clock) -> None:
@@ -283,11 +341,20 @@ class AsyncPool(_Pool[AsyncConnection]):
             raise httpcore.PoolTimeout("timed out")
 
 
+async def _aprune(pool: weakref.ref[AsyncPool]) -> None:
+    seconds: float | None = KEEP_ALIVE_SECONDS
+    while seconds is not None:
+        await anyio.sleep(seconds)
+        alive = pool()
+        seconds = alive.prune() if alive is not None else None
+        del alive
+
+
 class _SyncLease(_Lease[SyncConnection]):
     __slots__ = ("_pool", "turn")
 
     def __init__(self, pool: SyncPool) -> None:
-        super().__init__()
+        super().__init__(pool.gone)
         self._pool = pool
         self.turn: threading.Lock | None = None
 
@@ -320,14 +387,16 @@ class _SyncLease(_Lease[SyncConnection]):
         if connection is not None:
             connection.backend.interrupt()
 
-    __del__ = close
+    def __del__(self) -> None:
+        if self.granted:
+            self._pool.release(self, broken=True)
 
 
 class _AsyncLease(_Lease[AsyncConnection]):
     __slots__ = ("_pool", "turn")
 
     def __init__(self, pool: AsyncPool) -> None:
-        super().__init__()
+        super().__init__(pool.gone)
         self._pool = pool
         self.turn: anyio.Event | None = None
 
@@ -362,9 +431,9 @@ class _AsyncLease(_Lease[AsyncConnection]):
         self._pool.event_loop.run(self._break_off)
 
     def _break_off(self) -> None:
-        if self.connection is not None:
+        if self.granted:
             self._pool.release(self, broken=True)
 
     def __del__(self) -> None:
-        if self.connection is not None:
+        if self.granted:
             self.abort()

@@ -117,28 +117,41 @@ class SyncStream:
 
     def read(self) -> bytes:
         """The next bytes; empty at the end."""
+        backend = self._backend
         # A socket would take 0 for "do not wait" and fail with another error.
-        limit = self._backend.seconds()
+        limit = backend.seconds()
         if limit == 0.0:
-            raise self._backend.timed_out(httpcore.ReadTimeout)
+            raise backend.timed_out(httpcore.ReadTimeout)
         try:
-            return self._backend.note_received(self._stream.read(READ_BYTES, limit))
-        except httpcore.ReadTimeout as error:
-            raise self._backend.timed_out(httpcore.ReadTimeout) from error
+            if self._tls_layers > 1:
+                data = self._stream.read(READ_BYTES, limit)
+            else:
+                # Not through httpcore's stream: its way to convert exceptions costs as much as the read itself.
+                self.sock.settimeout(limit)
+                data = self.sock.recv(READ_BYTES)
+        except (TimeoutError, httpcore.ReadTimeout) as error:
+            raise backend.timed_out(httpcore.ReadTimeout) from error
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
+        return backend.note_received(data)
 
     def write(self, data: memoryview, early: Callable[[bytes], bool] | None = None) -> None:
         """Sends bytes. If the server stops reading, it may have responded already, and its response says why."""
-        with contextlib.suppress(httpcore.WriteError):
-            # Under two layers of TLS, with a proxy and the server, the socket alone does not know what arrived.
-            if early is not None and self._tls_layers < 2:
+        try:
+            if self._tls_layers > 1:
+                # The socket alone does not know what arrived. In pieces: each may take the whole time.
+                for start in range(0, len(data), _PIECE):
+                    piece = cast("bytes", data[start : start + _PIECE])
+                    self._stream.write(piece, self._write_seconds())
+            elif early is not None:
                 self._write_and_read(data, early)
-                return
-            # In pieces: the stream below grants each of its partial writes the full time again.
-            for start in range(0, len(data), _PIECE):
-                try:
-                    self._stream.write(cast("bytes", data[start : start + _PIECE]), self._write_seconds())
-                except httpcore.WriteTimeout as error:
-                    raise self._backend.timed_out(httpcore.WriteTimeout) from error
+            else:
+                self.sock.settimeout(self._write_seconds())
+                self.sock.sendall(data)
+        except (TimeoutError, httpcore.WriteTimeout) as error:
+            raise self._backend.timed_out(httpcore.WriteTimeout) from error
+        except (OSError, httpcore.WriteError):
+            return
 
     def _write_and_read(self, data: memoryview, early: Callable[[bytes], bool]) -> None:
         sock = self.sock
@@ -175,6 +188,8 @@ class SyncStream:
         """Closes it at once."""
         with contextlib.suppress(OSError):
             self._stream.close()
+
+    __del__ = close
 
 
 def _unblocked(call: Callable[[], T], error: type[httpcore.NetworkError]) -> T | None:

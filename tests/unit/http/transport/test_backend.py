@@ -160,7 +160,7 @@ def test_timeouts_change_during_a_connection(scripted: ScriptedServer, runner: R
 
 def test_a_connection_without_timeouts(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
-    llm = provider(scripted, timeout=Timeout(None, None, None, None))
+    llm = provider(scripted, timeout=Timeout(connect=None, first_token=None, idle=None, total=None))
     assert runner.chat(llm).text == "Hi"
     assert runner.stream(llm).texts() == ["H", "i"]
     runner.close(llm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 from dataclasses import dataclass
@@ -261,12 +262,16 @@ def test_compressed_responses(family: Family, scripted: ScriptedServer) -> None:
 def test_the_clients_timeouts_apply_unless_others_are_given(family: Family) -> None:
     own = family.client(timeout=family.module.Timeout(7, connect=3))
     given = Timeout(first_token=9)
-    for timeout, expected in ((None, Timeout(3, 7, 7)), (given, given), (4, Timeout(total=4))):
+    for timeout, expected in (
+        (None, Timeout(connect=3, first_token=7, idle=7)),
+        (given, given),
+        (4, Timeout(total=4)),
+    ):
         llm = family.provider("http://x", own, timeout=timeout)
         assert _timeout(family, llm) == expected
     assert _timeout(family, family.provider("http://x")) == DEFAULT_TIMEOUT
     unlimited = family.provider("http://x", family.client(timeout=None))
-    assert _timeout(family, unlimited) == Timeout(None, None, None)
+    assert _timeout(family, unlimited) == Timeout(connect=None, first_token=None, idle=None)
 
 
 def _timeout(family: Family, llm: VLLMProvider) -> Timeout:
@@ -553,3 +558,41 @@ def test_timeouts_of_a_client_that_has_none() -> None:
 
     llm = VLLMProvider("m", base_url="http://x", http_client=Odd(lambda: MinimalResponse(b"")))
     assert llm.timeout == DEFAULT_TIMEOUT
+
+
+@pytest.mark.parametrize("limit", ["total", "first_token"])
+def test_a_head_that_drips_does_not_forestall_a_limit(limit: str, scripted: ScriptedServer) -> None:
+    """httpx starts its timeout again with each byte."""
+    scripted.script(b"HTTP/1.1 200 OK\r\n", forever(b"x"))
+
+    async def main() -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            llm = VLLMProvider("m", base_url=scripted.base_url, async_http_client=client)
+            with pytest.raises(APITimeoutError) as caught:
+                await llm.achat("Hi", timeout=Timeout(**{limit: 0.1}))
+            assert caught.value.limit == limit
+
+    anyio.run(main)
+
+
+# httpx leaves the connections of the loops that ended.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_client_on_another_event_loop(scripted: ScriptedServer) -> None:
+    for _ in range(4):
+        scripted.reply(completion("Hi"))
+
+    async def ask(llm: VLLMProvider) -> str:
+        try:
+            return (await llm.achat("Hi")).text
+        except APIConnectionError as error:
+            return str(error)
+
+    def ask_on_three_loops() -> list[str]:
+        client = httpx.AsyncClient(trust_env=False)
+        llm = VLLMProvider("m", base_url=scripted.base_url, async_http_client=client, max_retries=0)
+        return [asyncio.run(ask(llm)) for _ in range(3)]
+
+    texts = ask_on_three_loops()
+    assert texts[0] == "Hi"
+    assert all(text == "Hi" or "works on one event loop" in text for text in texts)
+    gc.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import pytest
 
-from support.chats import answer_any, chunk, completion
+from support.chats import answer_any, chunk, chunks, completion
 from support.pools import async_pool, held, hold_locks, idle_connections, pool_of, sync_pool, wait_until
 from support.scripted import Answer, Gate, ScriptedServer, close, head, in_thread, never, reply, script
 from vllmchat import APIConnectionError, APITimeoutError, ChatCompletion, Timeout, VLLMProvider
@@ -26,6 +27,7 @@ from vllmchat.http.url import BaseURL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from support.runners import Runner
 
@@ -640,3 +642,72 @@ def test_a_connection_that_fails_is_not_kept(scripted: ScriptedServer, runner: R
     with pytest.raises(APIConnectionError):
         runner.chat(llm)
     assert held(pool_of(runner, llm)) == (0, 0, 0)
+
+
+def test_a_connection_whose_end_lies_in_the_kernel_is_not_used(
+    scripted: ScriptedServer, runner: Runner
+) -> None:
+    """The event loop has not read the end yet when the next call begins."""
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    for number in range(1, 6):
+        scripted.stream([*chunks("a"), close])
+        assert runner.stream(llm).texts() == ["a"]
+        assert scripted.wait_open(0)
+        assert len(scripted.requests) == number
+    assert scripted.connections == 5
+    runner.close(llm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["sync", "trio"], indirect=True)
+def test_idle_connections_are_let_go_of_without_another_call(
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "KEEP_ALIVE_SECONDS", 0.05)
+    gate = Gate()
+    scripted.always(_held(gate))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with ThreadPoolExecutor(5) as threads:
+        calls = [threads.submit(runner.chat, llm) for _ in range(5)]
+        assert scripted.wait_requests(5)
+        gate.release()
+        assert all(call.result() for call in calls)
+    assert scripted.wait_open(0)
+    assert held(pool_of(runner, llm)) == (0, 0, 0)
+    runner.close(llm)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_line_loses_no_permission(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    inside = {"pool.py", "connection.py"}
+    with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
+        llm.chat("Hi")
+        lines = 0
+        for place in range(1, 1000):
+            lines, interrupted = 0, False
+
+            def trace(frame: FrameType, event: str, _: object, place: int = place) -> Any:
+                nonlocal lines
+                if os.path.basename(frame.f_code.co_filename) not in inside:
+                    return None
+                if event == "line":
+                    lines += 1
+                    if lines == place:
+                        raise KeyboardInterrupt
+                return trace
+
+            sys.settrace(trace)
+            try:
+                llm.chat("Hi")
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.settrace(None)
+            if not interrupted:
+                break
+            assert held(sync_pool(llm))[1:] == (0, 0), place
+        assert lines > 50
+        assert llm.chat("Hi").text == "Hi"
+    # A connection that was in nobody's hands is closed with its socket, which warns.
+    gc.collect()

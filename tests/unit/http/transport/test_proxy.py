@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support.chats import answer_any, chunk
+from support.chats import answer_any, chunk, completion
 from support.pools import held, pool_of
 from support.proxy import ForwardProxy
-from support.scripted import ScriptedServer, close, never, refusing_origin, unanswering_origin
+from support.scripted import (
+    ScriptedServer,
+    close,
+    head,
+    never,
+    refusing_origin,
+    script,
+    unanswering_origin,
+)
 from support.tls import Authority
-from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
+from vllmchat import APIConnectionError, APIStatusError, APITimeoutError, Timeout, VLLMProvider
 from vllmchat.http.transport.proxy import Proxy, proxy_for
 from vllmchat.http.url import BaseURL
 
@@ -283,3 +292,69 @@ def test_url_forms(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_imported_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "urllib.request", None)
     assert proxy_for(BaseURL.parse("http://x", add_v1=True)) is None
+
+
+# ------------------------------------------------------------------------------------------------
+# Addresses, and what nobody asked for
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "exempt"),
+    [
+        ("10.0.0.0/8", True),
+        ("localhost, 10.1.0.0/16 ,::1", True),
+        ("10.2.0.0/16", False),
+        ("10.1.2.3", True),
+        ("fd00::/8", False),
+        ("nonsense/99", False),
+    ],
+)
+def test_no_proxy_with_networks(no_proxy: str, exempt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:1")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert (proxy_for(BaseURL.parse("http://10.1.2.3:8000", add_v1=True)) is None) is exempt
+    assert proxy_for(BaseURL.parse("http://llm.example", add_v1=True)) is not None
+
+
+def test_no_proxy_with_an_ipv6_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:1")
+    monkeypatch.setenv("NO_PROXY", "[fd00::]/8,fd00::/8")
+    assert proxy_for(BaseURL.parse("http://[fd00::5]:8000", add_v1=True)) is None
+
+
+def test_an_ipv6_server_behind_a_proxy(
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.always(answer_any)
+    with ForwardProxy(scripted) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        llm = VLLMProvider("m", base_url="http://[fd00::5]:8000")
+        assert runner.chat(llm).text == "Hi"
+        assert proxy.requests[0].target == "http://[fd00::5]:8000/v1/chat/completions"
+        assert proxy.requests[0].headers["host"] == "[fd00::5]:8000"
+        runner.close(llm)
+
+
+def test_bytes_that_nobody_asked_for_are_not_the_next_answer(
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(text: str) -> bytes:
+        body = json.dumps(completion(text)).encode()
+        return head(200, {"content-type": "application/json", "content-length": str(len(body))}) + body
+
+    monkeypatch.setenv("HTTP_PROXY", scripted.origin)
+    scripted.script(answered("good") + answered("EVIL"))
+    scripted.always(script(answered("good")))
+    llm = VLLMProvider("m", base_url="http://vllm.example", max_retries=0)
+    assert [runner.chat(llm).text for _ in range(3)] == ["good"] * 3
+    runner.close(llm)
+
+
+def test_a_407_names_what_to_check(
+    scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy(scripted, credentials=("u", "p")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        with pytest.raises(APIStatusError, match=r"407: .*check the proxy's address and credentials"):
+            runner.chat(VLLMProvider("m", base_url="http://vllm.example"))

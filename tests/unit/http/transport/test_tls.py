@@ -13,7 +13,7 @@ import pytest
 from support.chats import answer_any, completion
 from support.scripted import Gate, ScriptedServer, close, head, never, stream
 from support.tls import Authority, Files
-from vllmchat import APIConnectionError, APITimeoutError, Timeout, VLLMProvider
+from vllmchat import APIConnectionError, APITimeoutError, InvalidRequestError, Timeout, VLLMProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,3 +224,16 @@ def test_one_context_for_many_connections(
         runner.close(llm)
     assert server.connections == 3
     assert made == [files.ca]
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "no certificate"])
+def test_certificates_of_the_environment_that_cannot_be_used(
+    kind: str, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    value = {"missing": tmp_path / "gone.pem", "folder": tmp_path, "no certificate": empty}[kind]
+    monkeypatch.setenv("SSL_CERT_FILE", str(value))
+    with pytest.raises(InvalidRequestError, match=r"^SSL_CERT_FILE='.*' cannot be used: ") as caught:
+        runner.chat(VLLMProvider("m", base_url="https://127.0.0.1:9"))
+    assert str(value) in str(caught.value)
