@@ -25,14 +25,14 @@ METHODS = {
     "chat", "stream", "parse", "stream_parse", "choose", "run_tools", "stream_run_tools", "complete",
     "stream_complete", "respond", "stream_respond", "embed", "transcribe", "translate", "models",
 }  # fmt: skip
-MESSAGE = {
+MESSAGE: dict[str, Any] = {
     "type": "message",
     "id": "msg_1",
     "role": "assistant",
     "status": "completed",
     "content": [{"type": "output_text", "text": "Hello!", "annotations": []}],
 }
-RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": [MESSAGE]}
+RESPONSE: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "completed", "output": [MESSAGE]}
 
 
 @pytest.fixture
@@ -84,12 +84,11 @@ def test_stream_respond(llm: OpenAIProvider, scripted: ScriptedServer, runner: R
     assert body == {"model": "m", "input": "Hi", "temperature": 0, "stream": True}
 
 
-@pytest.mark.parametrize("inputs", ["a", ["a", "b"], [1, 2], [[1], [2]]])
+@pytest.mark.parametrize(("inputs", "count"), [("a", 1), (["a", "b"], 2), ([1, 2], 1), ([[1], [2]], 2)])
 @pytest.mark.parametrize("packed", [False, True])
 def test_embed(
-    inputs: Any, packed: bool, llm: OpenAIProvider, scripted: ScriptedServer, runner: Runner
+    inputs: object, count: int, packed: bool, llm: OpenAIProvider, scripted: ScriptedServer, runner: Runner
 ) -> None:
-    count = len(inputs) if isinstance(inputs, list) and not isinstance(inputs[0], int) else 1
     vector: object = "AAAAPwAAgD8=" if packed else [0.5, 1.0]
     data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
     scripted.reply(
