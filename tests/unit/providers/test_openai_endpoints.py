@@ -68,8 +68,8 @@ def test_respond(llm: OpenAIProvider, scripted: ScriptedServer, runner: Runner) 
 
 
 def test_stream_respond(llm: OpenAIProvider, scripted: ScriptedServer, runner: Runner) -> None:
-    created = {**RESPONSE, "status": "in_progress", "output": []}
-    delta = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "Hello!"}
+    created: dict[str, Any] = {**RESPONSE, "status": "in_progress", "output": []}
+    delta: dict[str, Any] = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "Hello!"}
     scripted.stream(
         [
             {"type": "response.created", "response": created},
