@@ -85,7 +85,8 @@ def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:
 
 def _read(reply: Response) -> ModelResponse:
     response = decode_response(reply.body, request_id=reply.head.request_id)
-    if response.status == "failed" or response.error is not None:
+    if response.status in ("failed", "in_progress", "queued") or response.error is not None:
         text = start_of(reply.body)
-        raise ResponseError(f"the response failed; {beginning(text)}", body=text, partial=response)
+        status = f"the response is not complete: its status is {response.status!r}; {beginning(text)}"
+        raise ResponseError(status, body=text, partial=response)
     return response

@@ -41,6 +41,9 @@ ResponseStatus: TypeAlias = Literal["completed", "incomplete", "in_progress", "f
 """
 
 
+_GOOD = frozenset({"completed", "", None})
+
+
 class ResponsePart(WireModel):
     """A part of an item's content."""
 
@@ -200,14 +203,14 @@ class ModelResponse(Answer):
         # servers also report the response as completed, even if it has as many tokens as it may have.
         most, usage = self.max_output_tokens, self.usage
         full = most is not None and usage is not None and usage.output_tokens >= most
-        was_cut = full or self.status in ("incomplete", "cancelled", "failed")
+        was_cut = full or self.status not in (*_GOOD, "in_progress", "queued")
         cut = self.output[-1] if self.output and was_cut else None
         calls: list[ToolCall] = []
         for item in self.output:
             if item.type == "function_call":
                 function = FunctionCall(name=item.name or "", arguments=item.arguments or "")
                 call = ToolCall(id=item.call_id or "", function=function)
-                if item.status in ("in_progress", "incomplete") or item is cut:
+                if item.status not in _GOOD or item is cut:
                     mark_truncated(call)
                 calls.append(call)
         return calls

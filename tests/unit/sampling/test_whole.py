@@ -8,6 +8,7 @@ import pytest
 
 from support.chats import chunk, completion
 from vllmchat import (
+    BadRequestError,
     ChatCompletion,
     RateLimitError,
     ResponseError,
@@ -239,9 +240,45 @@ def test_a_failed_response(scripted: ScriptedServer, runner: Runner, llm: VLLMPr
     scripted.reply({"object": "response", "status": "failed", "output": [], "error": ERROR})
     with pytest.raises(RateLimitError, match="busy"):
         runner.do(llm, "respond", "x")
-    scripted.reply({"object": "response", "status": "failed", "output": []})
-    with pytest.raises(ResponseError, match="failed"):
-        runner.do(llm, "respond", "x")
+    for status in ("failed", "in_progress", "queued"):
+        scripted.reply({"object": "response", "status": status, "output": []})
+        with pytest.raises(ResponseError, match=f"its status is '{status}'") as caught:
+            runner.do(llm, "respond", "x")
+        assert caught.value.partial is not None
+
+
+@pytest.mark.parametrize(
+    ("item", "response", "complete"),
+    [
+        ("completed", "completed", True),
+        (None, "completed", True),
+        ("completed", None, True),
+        ("incomplete", "completed", False),
+        ("in_progress", "completed", False),
+        ("broken", "completed", False),
+        ("completed", "incomplete", False),
+        ("completed", "broken", False),
+    ],
+)
+def test_calls_of_responses(
+    scripted: ScriptedServer,
+    runner: Runner,
+    llm: VLLMProvider,
+    item: str | None,
+    response: str | None,
+    complete: bool,
+) -> None:
+    call = {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c", "status": item}
+    scripted.reply({"object": "response", "status": response, "output": [call]})
+    assert [each.complete for each in runner.do(llm, "respond", "x").tool_calls] == [complete]
+
+
+def test_an_error_event(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
+    for data in (b'{"code": 400, "details": "bad"}', b'{"message": "bad", "code": 400}'):
+        scripted.stream([chunk("Ha"), b"event: error\ndata: " + data + b"\n\n"])
+        with pytest.raises(BadRequestError) as caught:
+            runner.stream(llm).until_done()
+        assert text_of(caught.value) == "Ha"
 
 
 # Finish reasons
