@@ -197,8 +197,6 @@ def decode(
     """
     if not model.__pydantic_complete__:
         ensure_built(model)
-    if len(body) > _LARGE and body.count(b"{") * _LEAST_BYTES > len(body):
-        raise unexpected_body(what, body, "it consists of tiny objects")
     try:
         # Call the validator directly: `model_validate_json` would add a quarter of the time that validation takes.
         decoded: M = model.__pydantic_validator__.validate_json(body, context=context)
@@ -216,9 +214,6 @@ def decode(
 
 
 _MOST_PROBLEMS = 10_000
-_LARGE = 256 * 1024
-_LEAST_BYTES = 12
-"""The bytes that an object of a large body has on average, at least: each may cost hundreds of bytes of memory."""
 
 
 def _is_too_long(error: ValidationError) -> bool:
