@@ -92,14 +92,6 @@ def error_from_event(head: ResponseHead, event: Mapping[str, object]) -> APIStat
     return _make(_status_of(event), event, head, " (inside the stream)")
 
 
-def error_in_event(head: ResponseHead | None, data: bytes) -> APIStatusError | None:
-    """The exception for an event of the type `error`, whatever it holds; None if that is not an object."""
-    body = _decoded(data)
-    if head is None or not isinstance(body, dict):
-        return None
-    return error_from_event(head, cast("dict[str, object]", body))
-
-
 def error_despite_status(head: ResponseHead, raw: bytes) -> APIStatusError | None:
     """The exception for a whole response that has a good status but reports an error; None for others."""
     body = _decoded(raw)

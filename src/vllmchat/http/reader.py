@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -49,18 +48,6 @@ class ReplyAccumulator(Protocol[T_contra, R_co]):
             ended: Whether the last item has arrived.
         """
         ...
-
-
-_KEEP_ALIVE_NAMES = frozenset({"heartbeat", "keepalive", "keep-alive", "ping"})
-_KEEP_ALIVE = re.compile(
-    rb"""\s*(?:null|\{\s*\}|\{\s*"type"\s*:\s*"(?:heartbeat|keep-?alive|ping)"[^{}]*\})?\s*"""
-)
-"""Events that servers and proxies send to keep a connection alive; they mean nothing."""
-
-
-def is_keep_alive(event: ServerSentEvent) -> bool:
-    """Whether an event only keeps the connection alive."""
-    return event.event in _KEEP_ALIVE_NAMES or _KEEP_ALIVE.fullmatch(event.data) is not None
 
 
 class EventReader(ABC, Generic[T, R]):

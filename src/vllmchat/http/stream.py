@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import anyio
 
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
-from vllmchat.http.api_errors import error_from_event, error_in_event, no_stream, unreadable
+from vllmchat.http.api_errors import error_from_event, no_stream, unreadable
 from vllmchat.http.flow import is_event_stream, masked_head
-from vllmchat.http.reader import ErrorEvent, is_keep_alive
+from vllmchat.http.reader import ErrorEvent
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -114,8 +114,6 @@ class _Core(Generic[T, R]):
             try:
                 item = reader.read_event(event)
             except Exception as error:
-                if is_keep_alive(event):
-                    continue
                 failure = error
             except BaseException as error:
                 # A signal: the event is lost.
@@ -155,8 +153,6 @@ class _Core(Generic[T, R]):
         if isinstance(error, ErrorEvent):
             assert reader.head is not None
             reader.failure = error_from_event(reader.head, error.body)
-        elif event.event == "error" and (reported := error_in_event(reader.head, event.data)) is not None:
-            reader.failure = reported
         elif reader.whole or not self.flushed:
             # The last event is unfinished: its error would only mean that it was cut.
             reader.failure = error if isinstance(error, VLLMChatError) else unreadable(error, reader.head)

@@ -180,7 +180,8 @@ class _Pool(Generic[ConnectionT]):
         """A lease was dropped, by an interrupt at the wrong line."""
         self._held.discard(ref)
 
-    def _prune(self) -> float | None:
+    def prune(self) -> float | None:
+        """Drops expired connections; returns in how many seconds the next one expires."""
         seconds = self._idle.prune(monotonic())
         self._pruned = seconds is not None
         return seconds
@@ -241,7 +242,7 @@ class SyncPool(_Pool[SyncConnection]):
     def prune(self) -> float | None:
         """Drops expired connections; returns in how many seconds the next one expires."""
         with self._lock:
-            return self._prune()
+            return super().prune()
 
     def close(self) -> None:
         """Closes the idle connections, and those in use when they are returned. The next request opens new ones."""
@@ -308,10 +309,6 @@ class AsyncPool(_Pool[AsyncConnection]):
             # asyncio notices by itself that a server closes a connection.
             self._pruned = True
             self.event_loop.start(_aprune, weakref.ref(self))
-
-    def prune(self) -> float | None:
-        """Drops expired connections; returns in how many seconds the next one expires."""
-        return self._prune()
 
     def close(self) -> None:
         """Closes the idle connections, and those in use when they are returned. The next request opens new ones.

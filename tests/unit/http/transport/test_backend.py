@@ -34,6 +34,7 @@ from support.scripted import (
     script,
     unanswering_origin,
 )
+from support.tls import Authority
 from vllmchat import (
     APIConnectionError,
     APIStatusError,
@@ -47,8 +48,10 @@ from vllmchat.http.transport import async_backend, asyncio_stream, backend, even
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from support.runners import Runner
+    from support.scripted import Step
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +111,31 @@ def test_a_response_before_the_request_was_read(scripted: ScriptedServer, runner
     with pytest.raises((APIStatusError, APIConnectionError)):
         runner.chat(provider(scripted), BIG)
     assert scripted.wait_open(0)
+
+
+@pytest.mark.parametrize("then", [never, half_close, close])
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_an_early_answer_is_read(
+    then: Step, encrypted: bool, scripted: ScriptedServer, runner: Runner, tmp_path: Path
+) -> None:
+    """A server that refuses a large request reads no more of it, whether it closes the connection or not."""
+    refusal = reply({"error": {"message": "too large"}}, 413, {"connection": "close"})
+    authority = Authority()
+    with ScriptedServer(tls=authority.server_context("localhost")) as secure:
+        server = secure if encrypted else scripted
+        server.add(Answer((*refusal.steps, then), read_body=False))
+        llm = VLLMProvider(
+            "m",
+            base_url=f"{'https' if encrypted else 'http'}://localhost:{server.port}",
+            verify=authority.write(tmp_path).ca,
+            max_retries=0,
+            timeout=Timeout(first_token=5),
+        )
+        with pytest.raises(APIStatusError, match="too large") as caught:
+            runner.chat(llm, "x" * 30_000_000)
+        assert caught.value.status_code == 413
+        runner.close(llm)
+        assert server.wait_open(0)
 
 
 def test_a_server_that_closes_during_a_write(scripted: ScriptedServer, runner: Runner) -> None:
