@@ -114,6 +114,9 @@ class Read:
         return (yield self)
 
 
+READ = Read()
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
     """Release the connection of the last response. Result: None."""
@@ -192,7 +195,7 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
     clock.begin_idle()
     early = b""
     try:
-        while not early.strip() and (data := (yield from Read())):
+        while not early.strip() and (data := (yield from READ)):
             early += data
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
@@ -219,7 +222,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     pieces: list[bytes] = []
     size = 0
     try:
-        while data := (yield from Read()):
+        while data := (yield from READ):
             clock.note_progress()
             pieces.append(data)
             size += len(data)
@@ -337,7 +340,7 @@ def _read_error(
     clock.begin_idle(_ERROR_SECONDS)
     body = early
     try:
-        while len(body) <= MAX_ERROR_BYTES and (data := (yield from Read())):
+        while len(body) <= MAX_ERROR_BYTES and (data := (yield from READ)):
             body += data
     except TransportFailure:
         # The head has what matters.

@@ -18,7 +18,7 @@ from vllmchat.http.transport.backend import (
     TCP_OPTIONS,
     NetworkBackend,
     is_address,
-    is_readable,
+    readable_check,
     reason,
 )
 
@@ -118,6 +118,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
         self._reading = True
         self._writing = True
         self._ended = False
+        self._readable: Callable[[], bool] | None = None
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -255,9 +256,12 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     def is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, have arrived."""
-        sock = self.sock
+        if self._ended or self._received or self._transport is None:
+            return True
+        if self._readable is None:
+            self._readable = readable_check(self._transport.get_extra_info("socket"))
         # Not only what the loop has read: the end may still lie in the kernel.
-        return self._ended or bool(self._received) or sock is None or is_readable(sock)
+        return self._readable()
 
     def is_flushed(self) -> bool:
         """Whether all that was written has been sent."""

@@ -92,10 +92,6 @@ class _Connection:
         self.expires = 0.0
         self.used = False
 
-    def _begin(self) -> ResponseParser:
-        response = self._response = ResponseParser()
-        return response
-
     def _opening(self, clock: Clock, backend: SyncNetworkBackend | AsyncNetworkBackend) -> NetworkSteps:
         """Opens the connection."""
         backend.begin_opening(clock.connect_seconds())
@@ -114,10 +110,6 @@ class _Connection:
         if len(body) <= _SENT_AT_ONCE:
             return (Write(head + body),)
         return Write(head), Write(body, self._take_early)
-
-    def _note_head(self, early: bytes) -> None:
-        self._early += early
-        self.status, self.headers = self._response.status, self._response.headers
 
     def _take_early(self, data: bytes) -> bool:
         """Takes what arrives before the request is sent: a server may refuse it before it has read everything."""
@@ -151,7 +143,8 @@ class SyncConnection(_Connection):
 
     def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response: `status` and `headers`."""
-        response, writes = self._begin(), self._writes(step)
+        response = self._response = ResponseParser()
+        writes = self._writes(step)
         if not self._open:
             self._run(self._opening(clock, self.backend))
         stream = self._stream
@@ -161,7 +154,8 @@ class SyncConnection(_Connection):
         early = b""
         while not response.status:
             early = response.feed(stream.read())
-        self._note_head(early)
+        self._early += early
+        self.status, self.headers = response.status, response.headers
 
     def _run(self, steps: NetworkSteps) -> None:
         try:
@@ -215,7 +209,8 @@ class AsyncConnection(_Connection):
 
     async def send(self, step: Send, clock: Clock) -> None:
         """Sends a request and waits for the head of its response: `status` and `headers`."""
-        response, writes = self._begin(), self._writes(step)
+        response = self._response = ResponseParser()
+        writes = self._writes(step)
         if not self._open:
             await self._run(self._opening(clock, self.backend))
         stream = self._stream
@@ -225,7 +220,8 @@ class AsyncConnection(_Connection):
         early = b""
         while not response.status:
             early = response.feed(await stream.read())
-        self._note_head(early)
+        self._early += early
+        self.status, self.headers = response.status, response.headers
 
     async def _run(self, steps: NetworkSteps) -> None:
         try:

@@ -177,7 +177,7 @@ class _Pool(Generic[ConnectionT]):
             self._grant()
 
     def gone(self, ref: weakref.ref[_Lease[ConnectionT]]) -> None:
-        """A lease was dropped, by an interrupt at the wrong line."""
+        """A lease was freed; it is still held only after an interrupt at the wrong line."""
         self._held.discard(ref)
 
     def prune(self) -> float | None:
