@@ -15,6 +15,7 @@ from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.sampling.accumulate import summed_usage
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import as_object, build, set_request_id
+from vllmchat.wire.usage import NO_REASONS, truncates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,9 +82,10 @@ class Accumulator:
                 choice.add_logprobs(piece.logprobs)
             if piece.stop_reason is not None:
                 choice.stop_reason = piece.stop_reason
-            if piece.finish_reason:
+            if piece.finish_reason and piece.finish_reason not in NO_REASONS:
                 self._finished += choice.finish_reason is None
-                choice.finish_reason = piece.finish_reason
+                if not truncates(choice.finish_reason):  # some servers send `stop` after what truncated the reply
+                    choice.finish_reason = piece.finish_reason
                 if piece.weight_versions is not None:
                     choice.extra["weight_versions"] = piece.weight_versions
             if piece.__pydantic_extra__:

@@ -40,6 +40,7 @@ from vllmchat.wire.decode import (
     unexpected_body,
 )
 from vllmchat.wire.usage import (
+    NO_REASONS,
     FinishReason,
     PromptLogprob,
     RequestMetrics,
@@ -270,7 +271,7 @@ class Choice(WireModel):
         if self.__pydantic_extra__ and "message" not in self.model_fields_set:
             self._take_message(self.__pydantic_extra__)
         reason = self.finish_reason
-        if reason == "":
+        if reason in NO_REASONS:
             self.finish_reason = None
         elif reason != "stop" and truncates(reason) and self.message.tool_calls:
             # Tokens are generated in order, so only the last call can be truncated.

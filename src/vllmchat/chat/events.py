@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.chat.tool_calls import PartialToolCalls
-from vllmchat.wire.usage import truncates
+from vllmchat.wire.usage import NO_REASONS, truncates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ class EventBuilder:
             if calls is None:
                 calls = self._calls[piece.index] = _ChoiceCalls(piece.index)
             calls.feed(piece, events)
-        if piece.finish_reason and calls is not None:
+        if calls is not None and piece.finish_reason and piece.finish_reason not in NO_REASONS:
             calls.end(events, piece.finish_reason, self._limits)
 
 

@@ -30,6 +30,10 @@ _ENDS = frozenset({"stop", "tool_calls", "function_call"})
 _TRUNCATIONS = frozenset({"length", "abort", "repetition", "content_filter"})
 
 
+NO_REASONS = frozenset({"", "null"})
+"""What some servers send as the finish reason while generation goes on."""
+
+
 def truncates(reason: str | None) -> bool:
     """Whether a reply with this finish reason may be incomplete. An unknown reason is not a stop."""
     return bool(reason) and reason not in _ENDS

@@ -468,3 +468,20 @@ def test_chunks_are_not_kept_alive() -> None:
     accumulator = accumulated(first)
     assert (sys.getrefcount(first), sys.getrefcount(first.choices[0])) == held
     assert accumulator.reply().text == "a"
+
+
+@pytest.mark.parametrize("reason", ["length", "abort", "content_filter", "error"])
+def test_a_reason_that_truncates_stays_when_stop_follows(reason: str) -> None:
+    whole_call = calls(piece(0, '{"city": "Paris"}', id="a", name="weather"))
+
+    reply = added_up(whole_call, delta({}, finish_reason=reason), END)
+
+    assert reply.finish_reason == reason
+    assert not reply.tool_calls[0].complete
+
+
+def test_the_text_null_is_no_finish_reason() -> None:
+    begun = delta({"content": "a"}, finish_reason="null")
+
+    assert accumulated(begun).shortfall() == "choice 0 has no finish reason"
+    assert added_up(begun, END).finish_reason == "stop"
