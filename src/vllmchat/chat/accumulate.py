@@ -10,6 +10,7 @@ import copy
 from io import StringIO
 from typing import TYPE_CHECKING, cast
 
+from vllmchat.chat.chunk import Delta
 from vllmchat.chat.completion import ChatCompletion, mark_truncated
 from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.sampling.accumulate import summed_usage
@@ -20,7 +21,7 @@ from vllmchat.wire.usage import NO_REASONS, truncates
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vllmchat.chat.chunk import ChatCompletionChunk
+    from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice
     from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.chat.limits import CallLimits
     from vllmchat.wire.decode import JsonObject
@@ -65,6 +66,8 @@ class Accumulator:
             choice = self._choices.get(piece.index)
             if choice is None:
                 choice = self._choices[piece.index] = _ChoiceAccumulator(piece.index)
+            if piece.__pydantic_extra__:
+                choice.take_message(piece, piece.__pydantic_extra__)
             delta = piece.delta
             if delta.content:
                 choice.write_text(delta.content)
@@ -84,7 +87,9 @@ class Accumulator:
                 choice.stop_reason = piece.stop_reason
             if piece.finish_reason and piece.finish_reason not in NO_REASONS:
                 self._finished += choice.finish_reason is None
-                if not truncates(choice.finish_reason):  # some servers send `stop` after what truncated the reply
+                if not truncates(
+                    choice.finish_reason
+                ):  # some servers send `stop` after what truncated the reply
                     choice.finish_reason = piece.finish_reason
                 if piece.weight_versions is not None:
                     choice.extra["weight_versions"] = piece.weight_versions
@@ -181,6 +186,7 @@ class _ChoiceAccumulator:
         "_reasoning",
         "_text",
         "calls",
+        "comes_as_messages",
         "extra",
         "finish_reason",
         "index",
@@ -201,6 +207,7 @@ class _ChoiceAccumulator:
         self.write_text = self._text.write
         self.write_reasoning = self._reasoning.write
         self.index = index
+        self.comes_as_messages = False
         self.role = "assistant"
         self.calls = PartialToolCalls()
         self.finish_reason: str | None = None
@@ -212,9 +219,31 @@ class _ChoiceAccumulator:
         self.message_extra: JsonObject = {}
 
     @property
+    def has_content(self) -> bool:
+        """Whether any text, reasoning or tool calls have arrived."""
+        return bool(self._text.tell() or self._reasoning.tell() or len(self.calls))
+
+    @property
     def has_ended(self) -> bool:
         """Whether the choice is complete if no more follows: it has a finish reason, or complete tool calls."""
         return self.finish_reason is not None or self.calls.are_whole
+
+    def take_message(self, piece: ChunkChoice, extra: JsonObject) -> None:
+        """Drops a whole message that only repeats what the deltas were, as some servers send at the end."""
+        came_whole = "message" in extra or "text" in extra
+        extra.pop("message", None)
+        extra.pop("text", None)
+        if not came_whole or not piece.delta.has_content:
+            return
+        if not self.has_content:
+            self.comes_as_messages = True
+        elif not self.comes_as_messages:
+            message = piece.delta
+            piece.delta = Delta(
+                content=None if self._text.tell() else message.content,
+                reasoning=None if self._reasoning.tell() else message.reasoning,
+                tool_calls=None if len(self.calls) else message.tool_calls,
+            )
 
     def add_token_ids(self, token_ids: list[int]) -> None:
         if self.token_ids is None:

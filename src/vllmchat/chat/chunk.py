@@ -73,6 +73,11 @@ class Delta(WireModel):
     tool_calls: Annotated[list[DeltaToolCall], Field(max_length=MAX_PARTS)] | None = None
     """Pieces of one or more tool calls."""
 
+    @property
+    def has_content(self) -> bool:
+        """Whether it adds text, reasoning or tool calls."""
+        return bool(self.content or self.reasoning or self.tool_calls)
+
 
 class ChunkChoice(WireModel):
     """What a chunk adds to one choice."""
@@ -198,9 +203,14 @@ def _take_message(choice: ChunkChoice, data: bytes) -> None:
     extra = choice.__pydantic_extra__ or {}
     if extra.get("error") is not None:
         raise unexpected_body(_WHAT, data, "it has an error")
-    if choice.delta.model_fields_set or not ("message" in extra or "text" in extra):
+    if not ("message" in extra or "text" in extra):
         return
-    message = extra.pop("message", None) or {"content": extra.pop("text", None)}
+    if choice.delta.has_content:
+        extra.pop("message", None)
+        extra.pop("text", None)
+        return
+    # They stay among the unknown fields: the accumulator decides whether they repeat what the deltas were.
+    message = extra.get("message") or {"content": extra.get("text")}
     try:
         choice.delta = Delta.model_validate(message)
     except ValidationError as error:

@@ -485,3 +485,45 @@ def test_the_text_null_is_no_finish_reason() -> None:
 
     assert accumulated(begun).shortfall() == "choice 0 has no finish reason"
     assert added_up(begun, END).finish_reason == "stop"
+
+
+def test_a_whole_message_at_the_end_does_not_repeat_the_deltas() -> None:
+    pieces = [delta({"role": "assistant", "content": "a"}), delta({"content": "b"})]
+    for last in (
+        {"delta": {}, "message": {"role": "assistant", "content": "ab"}},
+        {"delta": {"role": "assistant", "content": ""}, "message": {"content": "ab"}},
+        {"message": {"content": "ab"}},
+        {"delta": {}, "text": "ab"},
+    ):
+        assert added_up(*pieces, chunk({"index": 0, **last, "finish_reason": "stop"})).text == "ab"
+
+
+def test_what_only_the_whole_message_at_the_end_has_is_kept() -> None:
+    call = piece(0, '{"city": "Paris"}', id="a", name="weather")
+    message = {"content": "a", "tool_calls": [call]}
+
+    def last() -> ChatCompletionChunk:
+        return chunk({"index": 0, "message": message, "finish_reason": "tool_calls"})
+
+    for first in (delta({"content": "a"}), delta({"reasoning": "r"}), calls(call)):
+        reply = added_up(first, last())
+        assert reply.text == "a"
+        assert [call.arguments for call in reply.tool_calls] == ['{"city": "Paris"}']
+
+
+def test_pieces_that_come_as_messages_are_joined() -> None:
+    pieces = [chunk({"index": 0, "message": {"content": "ha"}}) for _ in range(2)]
+
+    assert added_up(*pieces, END).text == "haha"
+
+
+def test_a_message_with_a_delta_of_the_role_only_is_read() -> None:
+    both = {"delta": {"role": "assistant"}, "message": {"content": "ab"}, "finish_reason": "stop"}
+
+    assert added_up(chunk({"index": 0, **both})).text == "ab"
+
+
+def test_a_delta_takes_precedence_over_a_message_in_the_same_chunk() -> None:
+    both = {"delta": {"content": "b"}, "message": {"content": "ab"}, "finish_reason": "stop"}
+
+    assert added_up(delta({"content": "a"}), chunk({"index": 0, **both})).text == "ab"
