@@ -16,6 +16,7 @@ from vllmchat.wire.decode import (
     NEEDED,
     ChoiceIndex,
     Content,
+    Id,
     JsonObject,
     JsonText,
     LenientInt,
@@ -46,7 +47,7 @@ class DeltaToolCall(WireModel):
     index: int | None = None
     """Index of the call in the choice, from 0; None from servers that do not number calls."""
 
-    id: str | None = None
+    id: Id | None = None
     """The call's id, in its first piece. Later pieces have none, an empty one, or the same one."""
 
     type: str | None = None
@@ -201,7 +202,7 @@ def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
 def _take_message(choice: ChunkChoice, data: bytes) -> None:
     """Takes the delta from where servers put it that only pretend to stream: a whole message, or a text."""
     extra = choice.__pydantic_extra__ or {}
-    if extra.get("error") is not None:
+    if extra.get("error"):
         raise unexpected_body(_WHAT, data, "it has an error")
     if not ("message" in extra or "text" in extra):
         return

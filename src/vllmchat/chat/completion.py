@@ -27,6 +27,7 @@ from vllmchat.wire.decode import (
     NEEDED,
     Answer,
     Content,
+    Id,
     JsonObject,
     JsonText,
     LenientInt,
@@ -64,7 +65,7 @@ class FunctionCall(WireModel):
 class ToolCall(WireModel):
     """A tool call in a reply."""
 
-    id: LenientStr = ""
+    id: Id = ""
     """The id that the result must have as its `tool_call_id`. Empty if the server sent none."""
 
     type: Annotated[str, default_for_null(lambda: "function")] = "function"

@@ -98,6 +98,15 @@ def _joined_text(value: object) -> str:
     return "".join(pieces)
 
 
+def _id_text(value: object) -> str:
+    """An id that is a number as text."""
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError("neither text nor a number")
+
+
 def _json_text(value: object) -> str:
     if value is None:
         return ""
@@ -144,6 +153,9 @@ LenientInt = Annotated[int, Fallback(_whole)]
 
 ChoiceIndex = Annotated[int, Field(ge=0, lt=65_536), Fallback(_whole)]
 """The index of a choice. Its bound limits the memory that the choices of a stream can take."""
+
+Id = Annotated[str, Fallback(_id_text)]
+"""An id; a number becomes text, and null becomes the empty text."""
 
 Content = Annotated[str | None, Fallback(_joined_text)]
 """Text or null; a part, or a list of parts, becomes its text."""
@@ -296,7 +308,7 @@ class ChunkDecoder(Generic[M]):
     def decode(self, data: bytes, kind: str = "") -> M | JsonObject | None:
         """Decodes the data of an event: a chunk, the body of the error that it reports, or None to keep alive.
 
-        An error is a JSON object whose `error` is not null, even if it has choices too, or the flat
+        An error is a JSON object whose `error` is neither null nor empty, even if it has choices too, or the flat
         `{"object": "error", "message": ...}`, or any object in an event of the type `error`.
 
         Args:
@@ -347,7 +359,7 @@ def find_error(data: bytes, kind: str = "") -> JsonObject | None:
         return None
     if body is None:
         return None
-    if body.get("error") is not None or body.get("object") == "error":
+    if body.get("error") or body.get("object") == "error":
         return body
     if "error" in (kind, body.get("type")):
         return {"error": body}
@@ -355,7 +367,7 @@ def find_error(data: bytes, kind: str = "") -> JsonObject | None:
     choices = body.get("choices")
     for choice in cast("list[object]", choices) if isinstance(choices, list) else []:
         fields = as_object(choice)
-        if fields is not None and fields.get("error") is not None:
+        if fields is not None and fields.get("error"):
             return {"error": fields["error"]}
     return None
 

@@ -527,3 +527,13 @@ def test_a_delta_takes_precedence_over_a_message_in_the_same_chunk() -> None:
     both = {"delta": {"content": "b"}, "message": {"content": "ab"}, "finish_reason": "stop"}
 
     assert added_up(delta({"content": "a"}), chunk({"index": 0, **both})).text == "ab"
+
+
+def test_an_id_that_is_a_number_becomes_text() -> None:
+    streamed = added_up(calls(piece(0, '{"a":', id=7, name="f")), calls(piece(0, "1}", id=7)), END)
+    whole = decode_completion(
+        b'{"choices":[{"message":{"tool_calls":[{"id":7,"function":{"name":"f","arguments":"{}"}}]}}]}'
+    )
+
+    assert [(call.id, call.arguments) for call in streamed.tool_calls] == [("7", '{"a":1}')]
+    assert whole.tool_calls[0].id == "7"

@@ -220,3 +220,13 @@ def test_pickle_and_copy(name: str) -> None:
 def test_chunks_can_be_constructed() -> None:
     chunk = ChatCompletionChunk(choices=[ChunkChoice(delta=Delta(content="a", reasoning="r"))])
     assert (chunk.text, chunk.reasoning) == ("a", "r")
+
+
+@pytest.mark.parametrize("empty", ["null", "false", '""', "{}", "[]"])
+def test_an_empty_error_is_none(empty: str) -> None:
+    data = f'{{"choices":[{{"index":0,"delta":{{"content":"a"}},"error":{empty}}}],"error":{empty}}}'.encode()
+
+    chunk = ChunkDecoder(decode_chunk).decode(data)
+
+    assert isinstance(chunk, ChatCompletionChunk)
+    assert chunk.text == "a"
