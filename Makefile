@@ -8,7 +8,7 @@ TOOLS  := .venv-tools/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo massgen-demo test test-version test-newest test-lowest bench bench-quick check lint types unit \
-  format docs docs-serve server stop lock clean
+  soak fuzz format docs docs-serve server stop lock clean
 
 help:
 	@echo "make demo         see it talk to a real vLLM server (the first time installs it: a few minutes)"
@@ -21,6 +21,8 @@ help:
 	@echo "make server       a real vLLM server to play with (make stop ends it)"
 	@echo "make bench        measure it against other clients, for the page Performance (about 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
+	@echo "make soak         many streams against a server that fails and restarts: MINUTES=5 STREAMS=1000"
+	@echo "make fuzz         calls answered with mutated responses of real servers: SECONDS=300 SEED=7"
 	@echo "make lock         resolve the lock files anew, after a change of requirements"
 	@echo "make test-newest  unit tests, examples and a MassGen run on the newest versions that pyproject.toml allows"
 	@echo "make test-lowest  the same on the lowest"
@@ -75,6 +77,18 @@ bench: .venv-bench/.stamp
 BASE ?= HEAD
 bench-quick: $(VENV)/.runtime
 	@$(BIN)/python -m benchmarks.run --quick --base $(BASE)
+
+# By hand, for the page Reliability: what they find depends on chance and time.
+MINUTES ?= 5
+STREAMS ?= 1000
+SEED ?=
+CASE ?=
+soak: $(VENV)/.runtime
+	$(BIN)/python scripts/soak.py --minutes $(MINUTES) --streams $(STREAMS) $(if $(SEED),--seed $(SEED))
+
+SECONDS ?= 300
+fuzz: $(VENV)/.runtime
+	PYTHONPATH=tests $(BIN)/python scripts/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
