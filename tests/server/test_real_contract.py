@@ -23,7 +23,14 @@ Schema = dict[str, Any]
 METHODS_OWN = {"messages", "model", "stream"}
 """What the methods decide."""
 
-OURS = {"data_parallel_rank", "enable_thinking", "extra_body", "extra_headers", "timeout"}
+OURS = {
+    "data_parallel_rank",
+    "enable_thinking",
+    "extra_body",
+    "extra_headers",
+    "max_retry_seconds",
+    "timeout",
+}
 """What goes elsewhere than into the request's own fields."""
 
 NESTED: dict[str, type] = {

@@ -300,6 +300,7 @@ TABLE: dict[str, Try] = {
         lambda reply: (reply.id, reply.request_id) == ("chatcmpl-theirs", "theirs"),
     ),
     "timeout": Try({"timeout": 60}),
+    "max_retry_seconds": Try({"max_retry_seconds": 5}),
 }
 
 

@@ -104,8 +104,8 @@ NEEDED = {
 BODY_BY_PARAMETER["top_logprobs"] = (2, {"top_logprobs": 2})
 BODY_BY_PARAMETER["logprob_token_ids"] = ([1], {"logprob_token_ids": [1]})
 
-ELSEWHERE = {"extra_headers", "timeout", "tools"}
-"""Parameters that are not fields of the body, or that are added to what MassGen passes; they have tests below."""
+ELSEWHERE = {"data_parallel_rank", "extra_headers", "max_retry_seconds", "timeout", "tools"}
+"""Parameters that are not fields of the body, or that are added to what MassGen passes."""
 
 PLAIN = {"messages", "model", "stream", "stream_options", "tools"}
 """The fields of a request without parameters."""
