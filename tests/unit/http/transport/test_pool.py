@@ -697,13 +697,14 @@ def test_an_interrupt_at_any_line_loses_no_permission(scripted: ScriptedServer) 
                         raise KeyboardInterrupt
                 return trace
 
+            before = sys.gettrace()  # of coverage
             sys.settrace(trace)
             try:
                 llm.chat("Hi")
             except KeyboardInterrupt:
                 interrupted = True
             finally:
-                sys.settrace(None)
+                sys.settrace(before)
             if not interrupted:
                 break
             assert held(sync_pool(llm))[1:] == (0, 0), place
