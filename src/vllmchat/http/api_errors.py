@@ -92,15 +92,45 @@ def error_from_event(head: ResponseHead, event: Mapping[str, object]) -> APIStat
     return _make(_status_of(event), event, head, " (inside the stream)")
 
 
+def error_in_stream(head: ResponseHead, raw: bytes) -> APIStatusError | None:
+    """The exception for text inside a stream that reports an error; None for other text."""
+    fields = _reported(raw)
+    return None if fields is None else error_from_event(head, fields)
+
+
 def error_despite_status(head: ResponseHead, raw: bytes) -> APIStatusError | None:
     """The exception for a whole response that has a good status but reports an error; None for others."""
+    fields = _reported(raw)
+    if fields is None:
+        return None
+    return _make(_status_of(fields), fields, head, f" (in a response with status {head.status})")
+
+
+def _reported(raw: bytes) -> dict[str, object] | None:
     body = _decoded(raw)
     if not isinstance(body, dict):
         return None
     fields = cast("dict[str, object]", body)
-    if not fields.get("error") and fields.get("object") != "error":
-        return None
-    return _make(_status_of(fields), fields, head, f" (in a response with status {head.status})")
+    return fields if reports_error(fields) else None
+
+
+def reports_error(fields: Mapping[str, object]) -> bool:
+    """Whether a JSON object that is not a proper answer reports an error.
+
+    It does in a non-empty `error`, the flat `{"object": "error", "message": ...}`, FastAPI's `detail`, or a message
+    with a code or status.
+    """
+    if fields.get("error") or fields.get("object") == "error":
+        return True
+    if "choices" in fields:
+        return False
+    message = fields.get("message")
+    return bool(fields.get("detail")) or (
+        isinstance(message, str) and any(name in fields for name in _STATUS_KEYS)
+    )
+
+
+_STATUS_KEYS = ("code", "status_code", "status")
 
 
 def no_stream(head: ResponseHead, raw: bytes) -> ResponseError:
@@ -221,9 +251,12 @@ def _status_of(body: Mapping[str, object]) -> int:
     _, kind, _, code = _parts(body)
     if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
         return 400
-    if isinstance(code, str) and code.isdecimal() and len(code) < 10:
-        code = int(code)
-    return code if isinstance(code, int) and 400 <= code <= 599 else 500
+    for status in (code, *(body.get(name) for name in _STATUS_KEYS)):
+        if isinstance(status, str) and status.isdecimal() and len(status) < 10:
+            status = int(status)
+        if isinstance(status, int) and 400 <= status <= 599:
+            return status
+    return 500
 
 
 def _is_context(message: str | None, kind: str | None, param: str | None, code: int | str | None) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from vllmchat.errors import ResponseError, StreamInterruptedError
 from vllmchat.http.density import check_density
+from vllmchat.http.excerpt import excerpt, start_of
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, WholeBody
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from vllmchat.http.flow import Opened
     from vllmchat.http.transport_errors import TransportFailure
 
+
+_END = re.compile(rb"""(?:[\s"']*\[done\][\s"']*)+""", re.IGNORECASE)
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Partial")
@@ -48,6 +52,11 @@ class ReplyAccumulator(Protocol[T_contra, R_co]):
             ended: Whether the last item has arrived.
         """
         ...
+
+
+def marks_end(data: bytes) -> bool:
+    """Whether the data of an event is `[DONE]`, in any spelling: with spaces, in quotes, or in lower case."""
+    return data[:1] != b"{" and _END.fullmatch(data) is not None
 
 
 class EventReader(ABC, Generic[T, R]):
@@ -132,17 +141,32 @@ class EventReader(ABC, Generic[T, R]):
         except EventTooLargeError as error:
             return error.before
 
-    def interrupted(self, failure: TransportFailure | None, url: str) -> VLLMChatError:
-        """The error for bytes that ended too early."""
+    def stray_lines(self) -> list[bytes]:
+        """The lines so far that are not part of an event."""
+        return self._decoder.stray_lines()
+
+    def interrupted(self, failure: TransportFailure | None, url: str, stray: bytes = b"") -> VLLMChatError:
+        """The error for bytes that ended too early.
+
+        Args:
+            failure: How they ended; None for a proper end.
+            url: Where they came from.
+            stray: The lines that are not part of an event.
+        """
         request_id = self.head.request_id if self.head is not None else ""
         if failure is not None and failure.limit is not None:
             error: VLLMChatError = failure.error(url, request_id)
-        elif failure is None and self._is_empty:
+        elif failure is None and (self._is_empty or (stray and not self._started)):
+            text = start_of(stray)
+            what = f"starts with: {excerpt(text)}" if text else "is empty"
             error = ResponseError(
-                "expected a stream, but the response is empty. Check base_url, and that the server supports streaming"
+                f"expected a stream, but the response {what}. Check base_url, and that the server supports streaming",
+                body=text,
             )
         else:
             cause = f": {' '.join(str(failure.cause).split())}" if failure is not None else ""
+            if stray:
+                cause += f", after a line that is not an event: {excerpt(start_of(stray.splitlines()[-1]))}"
             error = StreamInterruptedError(
                 f"the stream from {url} ended too early{cause}. What arrived is in .partial; the server's "
                 "log, or the log of a proxy in front of it, says why",
@@ -182,7 +206,7 @@ class ChunkReader(EventReader[T, R]):
     def read_event(self, event: ServerSentEvent) -> T | None:
         """Turns an event into a chunk."""
         data = event.data
-        if data.startswith(b"[DONE]"):
+        if marks_end(data):
             shortfall = self._accumulator.shortfall()
             if shortfall is None:
                 self.done = True

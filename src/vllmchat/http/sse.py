@@ -11,7 +11,14 @@ from typing import NamedTuple
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 """Size limit of an event. A chunk with the logprobs of a whole vocabulary takes about 20 MB."""
 
+MAX_STRAY_BYTES = 16 * 1024
+"""How much is kept of lines that are no part of any event."""
+
 _BOM = b"\xef\xbb\xbf"
+_FIELDS = frozenset(
+    name[:end] for name in (b"data", b"event", b"id", b"retry") for end in range(len(name) + 1)
+)
+"""The names of fields, and what is left of one that was cut."""
 
 
 class ServerSentEvent(NamedTuple):
@@ -44,7 +51,7 @@ class SSEDecoder:
     A stream is never resumed, so the fields `id` and `retry` are ignored.
     """
 
-    __slots__ = ("_at_start", "_data", "_event", "_limit", "_line", "_size", "_skip_lf")
+    __slots__ = ("_at_start", "_data", "_event", "_limit", "_line", "_size", "_skip_lf", "_stray")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
@@ -57,6 +64,7 @@ class SSEDecoder:
         # The size of both as received, with the field names and an LF per line.
         self._size = 0
         self._event = ""
+        self._stray: list[bytes] = []
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Takes some bytes.
@@ -116,6 +124,13 @@ class SSEDecoder:
         """
         return self.feed(b"\n\n") if self._line or self._data else []
 
+    def stray_lines(self) -> list[bytes]:
+        """The lines so far that are not part of an event: at least the first and the last of them.
+
+        The standard ignores them. A failing server writes its error there.
+        """
+        return list(self._stray)
+
     def _is_whole(self, data: bytes) -> bool:
         """Whether bytes that start with a data line are exactly one event."""
         size = len(data)
@@ -142,6 +157,11 @@ class SSEDecoder:
             return True
         if name == b"event":
             self._event = value.decode("utf-8", "replace")
+        elif name not in _FIELDS:
+            self._stray.append(line[:MAX_STRAY_BYTES])
+            if sum(map(len, self._stray)) > MAX_STRAY_BYTES:
+                # The first says what the response is, the last why it ended.
+                del self._stray[1:-1]
         return False
 
     def _hold(self, piece: bytes, before: list[ServerSentEvent]) -> None:
@@ -179,3 +199,7 @@ class WholeBody:
     def flush(self) -> list[ServerSentEvent]:
         """The bytes have ended: returns the event."""
         return [ServerSentEvent(bytes(self._body))]
+
+    def stray_lines(self) -> list[bytes]:
+        """None: all of it is the event."""
+        return []

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import anyio
 
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
-from vllmchat.http.api_errors import error_from_event, no_stream, unreadable
+from vllmchat.http.api_errors import error_from_event, error_in_stream, no_stream, unreadable
 from vllmchat.http.flow import is_event_stream, masked_head
 from vllmchat.http.reader import ErrorEvent
+from vllmchat.http.sse import MAX_STRAY_BYTES
 from vllmchat.http.transport_errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ class _Core(Generic[T, R]):
                     events.clear()
                     reader.failure = None
                 if item is None:
+                    if reader.failure is not None:
+                        events.clear()
+                        reader.failure = self._reported(self._stray()) or reader.failure
                     continue
                 if not self.begun and self.clock is not None:
                     self.begun = True
@@ -203,7 +207,29 @@ class _Core(Generic[T, R]):
         elif failure is None and not self.size and (head := reader.head) and not is_event_stream(head):
             reader.failure = no_stream(head, b"")
         else:
-            reader.failure = reader.interrupted(failure, url)
+            cut = [event.data for event in reader.flush()]
+            stray = self._stray()
+            reported = (
+                None if failure is not None and failure.limit is not None else self._reported(stray + cut)
+            )
+            reader.failure = reported or reader.interrupted(failure, url, b"\n".join(stray))
+
+    def _stray(self) -> list[bytes]:
+        """The lines that are not part of an event, without secrets."""
+        stray, sent = self.reader.stray_lines(), self.sent
+        if sent is None:
+            return stray
+        return [sent.mask.data(line, cut=len(line) >= MAX_STRAY_BYTES) for line in stray]
+
+    def _reported(self, lines: list[bytes]) -> VLLMChatError | None:
+        """The error that the server reports outside the events, if any: then it is why the stream ended."""
+        head, sent = self.reader.head, self.sent
+        if not lines or head is None or sent is None:
+            return None
+        head = masked_head(sent, head)
+        texts = (b"\n".join(lines), *reversed(lines))
+        errors = (error_in_stream(head, sent.mask.data(text)) for text in texts)
+        return next((error for error in errors if error is not None), None)
 
 
 class EventStream(Iterator[T], Generic[T, R]):

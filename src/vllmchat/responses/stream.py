@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.reader import ErrorEvent, EventReader
+from vllmchat.http.reader import ErrorEvent, EventReader, marks_end
 from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.responses.accumulate import ResponseAccumulator
 from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
@@ -28,7 +28,7 @@ class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
     def read_event(self, event: ServerSentEvent) -> ResponseEvent | None:
         """Parses a server-sent event as an event of the response."""
         data = event.data
-        if not data.strip() or data.startswith(b"[DONE]"):
+        if not data.strip() or marks_end(data):
             # Some proxies send empty events as keep-alive, or end every stream with [DONE].
             return None
         try:

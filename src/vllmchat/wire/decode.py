@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema, to_json
 
 from vllmchat.errors import ResponseError
+from vllmchat.http.api_errors import reports_error
 from vllmchat.http.call import Response
 from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.wire.lenient import TornCharacters, drop, parse
@@ -308,8 +309,8 @@ class ChunkDecoder(Generic[M]):
     def decode(self, data: bytes, kind: str = "") -> M | JsonObject | None:
         """Decodes the data of an event: a chunk, the body of the error that it reports, or None to keep alive.
 
-        An error is a JSON object whose `error` is neither null nor empty, even if it has choices too, or the flat
-        `{"object": "error", "message": ...}`, or any object in an event of the type `error`.
+        An error is a JSON object whose `error` is neither null nor empty, even if it has choices too, or another
+        object that `reports_error` knows, or any object in an event of the type `error`.
 
         Args:
             data: The data.
@@ -351,7 +352,7 @@ def find_error(data: bytes, kind: str = "") -> JsonObject | None:
         data: The data.
         kind: The type of the event; if it is `error`, any object is an error.
     """
-    if b'"error"' not in data and kind != "error":
+    if b'"error"' not in data and b'"choices"' in data and kind != "error":
         return None
     try:
         body = as_object(parse(data))
@@ -359,7 +360,7 @@ def find_error(data: bytes, kind: str = "") -> JsonObject | None:
         return None
     if body is None:
         return None
-    if body.get("error") or body.get("object") == "error":
+    if reports_error(body):
         return body
     if "error" in (kind, body.get("type")):
         return {"error": body}

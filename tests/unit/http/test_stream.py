@@ -946,3 +946,131 @@ def test_braces_in_a_text_do_not_count(scripted: ScriptedServer, stream: Make) -
     text = '{"a": {}}' * 20_000
     scripted.stream([chunk(text, "stop")])
     assert stream().texts() == [text]
+
+
+# ------------------------------------------------------------------------------------------------
+# Markers, errors and lines that are almost right
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"data:  [DONE]\n\n",
+        b"data: \t[DONE]\t \n\n",
+        b'data: "[DONE]"\n\n',
+        b"data: '[DONE]'\n\n",
+        b"data: [done]\n\n",
+        b"data: [DONE]\ndata: [DONE]\n\n",
+    ],
+)
+def test_other_spellings_of_done(scripted: ScriptedServer, stream: Make, end: bytes) -> None:
+    scripted.stream([chunk("a", "stop"), end, chunk("more")], done=False)
+    talk = stream()
+    assert talk.texts() == ["a"]
+
+
+def test_what_only_starts_like_done_is_not_the_end(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a", "stop"), b"data: [DONE] or not\n\n"], done=False)
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert "[DONE] or not" in str(error)
+    assert partial_text(error) == "a"
+
+
+def test_nothing_is_read_after_an_early_done(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([sse(chunk("a")) + DONE + sse(chunk("b", "stop")) + DONE], done=False)
+    error = failed(stream())
+    assert isinstance(error, StreamInterruptedError)
+    assert partial_text(error) == "a"
+
+
+_BUSY = b'{"error": {"message": "too busy", "code": 429}}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        _BUSY,
+        _BUSY + b"\n",
+        _BUSY + b"\n\n",
+        b"\n".join(json.dumps(json.loads(_BUSY), indent=1).encode().splitlines()) + b"\n",
+        b'{"ignored": 1}\n' + _BUSY,
+    ],
+)
+@pytest.mark.parametrize("ending", [{}, {"done": True}, {"end": False, "then": [close]}])
+def test_an_error_without_data_in_front_of_it(
+    scripted: ScriptedServer, stream: Make, line: bytes, ending: dict[str, Any]
+) -> None:
+    if ending.get("done") and not line.endswith(b"\n"):
+        line += b"\n"
+    scripted.stream([chunk("a"), line], **{"done": False, **ending})
+    error = failed(stream())
+    assert isinstance(error, RateLimitError)
+    assert "too busy" in str(error)
+    assert partial_text(error) == "a"
+
+
+def test_an_error_event_whose_blank_line_was_cut_off(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), b"data: " + _BUSY], done=False, end=False, then=[close])
+    assert isinstance(failed(stream()), RateLimitError)
+
+
+def test_a_line_without_data_does_not_lose_a_complete_reply(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), b'{"note": 1}\n\n', b"Internal\n\n", chunk("b", "stop"), _BUSY], done=False)
+    assert stream().until_done().text == "ab"
+
+
+def test_an_interruption_names_the_line_before_it(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([chunk("a"), b"Internal Server Error"], done=False)
+    error = failed(stream())
+    assert isinstance(error, StreamInterruptedError)
+    assert "Internal Server Error" in str(error)
+    assert partial_text(error) == "a"
+
+
+def test_lines_of_json_instead_of_events(scripted: ScriptedServer, stream: Make) -> None:
+    scripted.stream([json.dumps({"response": "a"}).encode() + b"\n"] * 3, done=False)
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert 'starts with: {"response": "a"}' in str(error)
+
+
+def test_a_line_outside_the_events_is_masked(scripted: ScriptedServer, runner: Runner) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, api_key="sk-very-secret-key")
+    for line in (b"bad key sk-very-secret-key", b'{"error": "bad key sk-very-secret-key"}'):
+        scripted.stream([chunk("a"), line], done=False)
+        error = failed(runner.stream(llm))
+        assert "bad key" in str(error)
+        assert "very-secret" not in f"{error!r}{error}{getattr(error, 'body', '')}"
+
+
+def test_two_chunks_in_one_event(scripted: ScriptedServer, stream: Make) -> None:
+    both = f"{json.dumps(chunk('b'))}{json.dumps(chunk('c', 'stop'))}"
+    scripted.stream([chunk("a"), f"data: {both}\n\n".encode()])
+    error = failed(stream())
+    assert isinstance(error, ResponseError)
+    assert "trailing characters" in str(error)
+    assert partial_text(error) == "a"
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ({"message": "too busy", "code": 429}, RateLimitError),
+        ({"message": "too busy", "code": "429"}, RateLimitError),
+        ({"message": "too busy", "status": 429}, RateLimitError),
+        ({"detail": "too busy", "status_code": 429}, RateLimitError),
+        ({"detail": "too busy"}, InternalServerError),
+        ({"detail": [{"loc": ["body", "n"], "msg": "too busy"}]}, InternalServerError),
+        ({"detail": {"error": {"message": "too busy", "code": 429}}}, RateLimitError),
+    ],
+)
+def test_errors_without_the_key_error(
+    scripted: ScriptedServer, stream: Make, event: dict[str, object], kind: type[VLLMChatError]
+) -> None:
+    scripted.stream([chunk("a"), event])
+    error = failed(stream())
+    assert type(error) is kind
+    assert "too busy" in str(error)
+    assert partial_text(error) == "a"
