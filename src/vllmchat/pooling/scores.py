@@ -231,6 +231,8 @@ def _read_ranking(reply: Response, count: int | None) -> Ranking:
     for result in ranking.results:
         if result.index < 0 or (count is not None and result.index >= count):
             raise unexpected_body(_RANKING, reply.body, f"it has a document {result.index}, of {count}")
+    if len({result.index for result in ranking.results}) < len(ranking.results):
+        raise unexpected_body(_RANKING, reply.body, "it has the same document twice")
     # vLLM sorts them; some servers keep the order of the documents.
     ranking.results.sort(key=lambda result: -result.relevance_score)
     return ranking

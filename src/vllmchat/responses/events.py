@@ -178,6 +178,16 @@ def decode_event(data: bytes, kind: str, torn: TornCharacters | None = None) -> 
     return event
 
 
+def is_foreign(data: bytes) -> bool:
+    """Whether the data of an event has a type that is not one of a response."""
+    try:
+        body = as_object(parse(data))
+    except (ValueError, RecursionError):
+        return False
+    kind = body.get("type") if body is not None else None
+    return isinstance(kind, str) and not kind.startswith("response.")
+
+
 def _kind_of(data: bytes) -> str:
     try:
         body = as_object(parse(data))

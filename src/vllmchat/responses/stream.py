@@ -8,7 +8,7 @@ from vllmchat.errors import ResponseError
 from vllmchat.http.reader import ErrorEvent, EventReader, marks_end
 from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.responses.accumulate import ResponseAccumulator
-from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event
+from vllmchat.responses.events import LAST, ResponseStateEvent, decode_event, is_foreign
 from vllmchat.wire.decode import find_error, keeps_alive
 from vllmchat.wire.lenient import TornCharacters
 
@@ -37,7 +37,8 @@ class ResponseReader(EventReader["ResponseEvent", "ModelResponse"]):
             error = find_error(data, event.event)
             if error is not None:
                 raise ErrorEvent(error) from None
-            if keeps_alive(data, event.event):
+            if keeps_alive(data, event.event) or (self._started and is_foreign(data)):
+                # Gateways add events of their own.
                 return None
             raise
         if item.type in LAST and isinstance(item, ResponseStateEvent):

@@ -448,8 +448,14 @@ def sort_by_index(parts: list[P], expected: int | None, what: str, reply: Respon
         reply: The response.
 
     Raises:
-        ResponseError: The number is wrong, so parts could be assigned to the wrong inputs.
+        ResponseError: The number is wrong, or an index occurs twice, so parts could be assigned to the wrong inputs.
     """
     if expected is not None and len(parts) != expected:
         raise unexpected_body(what, reply.body, f"it has {len(parts)} results for {expected} inputs")
     parts.sort(key=lambda part: part.index)
+    if expected is None or not any(part.index for part in parts):
+        # Some servers send no index, or always 0: their parts are in order.
+        return
+    for place, part in enumerate(parts, parts[0].index):
+        if part.index != place:
+            raise unexpected_body(what, reply.body, f"its indexes are wrong: {part.index} instead of {place}")

@@ -218,6 +218,49 @@ def test_results_are_in_the_order_of_the_inputs(
     assert result.vectors == [[0.0], [1.0], [2.0]]
 
 
+def indexed(*indexes: int | None, key: str = "score") -> dict[str, object]:
+    return {"data": [{"index": index, key: float(place)} for place, index in enumerate(indexes)]}
+
+
+@pytest.mark.parametrize(
+    ("indexes", "scores"),
+    [
+        ((None, None, None), [0.0, 1.0, 2.0]),
+        ((0, 0, 0), [0.0, 1.0, 2.0]),
+        ((2, None, 1), [1.0, 2.0, 0.0]),
+        ((3, 1, 2), [1.0, 2.0, 0.0]),
+    ],
+)
+def test_indexes_of_other_servers(
+    scripted: ScriptedServer,
+    runner: Runner,
+    llm: VLLMProvider,
+    indexes: tuple[int | None, ...],
+    scores: list[float],
+) -> None:
+    scripted.reply(indexed(*indexes))
+    result: Scores = runner.do(llm, "score", "q", ["a", "b", "c"])
+    assert result.scores == scores
+
+
+@pytest.mark.parametrize("indexes", [(0, 0, 1), (1, 1, 1), (0, 1, 5), (-1, 0, 2), (None, 0, 2)])
+def test_results_that_belong_to_no_single_input(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, indexes: tuple[int | None, ...]
+) -> None:
+    scripted.reply(indexed(*indexes))
+    with pytest.raises(ResponseError, match="its indexes are wrong"):
+        runner.do(llm, "score", "q", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("indexes", [(0, 0), (None, None)])
+def test_a_ranking_with_a_document_twice(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, indexes: tuple[int | None, ...]
+) -> None:
+    scripted.reply({"results": indexed(*indexes, key="relevance_score")["data"]})
+    with pytest.raises(ResponseError, match="the same document twice"):
+        runner.do(llm, "rerank", "q", ["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "reason"),
     [

@@ -512,6 +512,19 @@ def test_empty_events_are_skipped(runner: Runner, scripted: ScriptedServer) -> N
     assert got.until_done().status == "completed"
 
 
+def test_events_of_a_gateway_are_skipped(runner: Runner, scripted: ScriptedServer) -> None:
+    first, *rest = events()
+    got = ask(runner, scripted, first, {"type": "rate_limits.updated", "rate_limits": []}, *rest)
+    assert got.until_done().status == "completed"
+
+
+@pytest.mark.parametrize("end", [b"data:  [DONE]\n\n", b'data: "[done]"\n\n'])
+def test_other_spellings_of_done_are_skipped(runner: Runner, scripted: ScriptedServer, end: bytes) -> None:
+    assert ask(runner, scripted, *events(), end).until_done().status == "completed"
+    with pytest.raises(StreamInterruptedError):
+        ask(runner, scripted, *events()[:-1], end).until_done()
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_a_stream_without_its_last_event_is_interrupted(
     runner: Runner, scripted: ScriptedServer, done: bool
