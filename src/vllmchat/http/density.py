@@ -6,7 +6,9 @@ import re
 
 from vllmchat.errors import ResponseError
 
-_DENSE_FROM = 64 * 1024
+DENSE_FROM = 64 * 1024
+"""Bytes from which a document is checked: smaller ones cannot cost much."""
+
 _BYTES_PER_OBJECT = 32
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
@@ -18,7 +20,7 @@ def check_density(data: bytes) -> None:
         ResponseError: It does.
     """
     most = len(data) // _BYTES_PER_OBJECT
-    if len(data) < _DENSE_FROM or data.count(b"{") <= most:
+    if len(data) < DENSE_FROM or data.count(b"{") <= most:
         return
     # Braces in texts do not count.
     if (objects := _STRING.sub(b"", data).count(b"{")) > most:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from vllmchat.errors import ResponseError, StreamInterruptedError
-from vllmchat.http.density import check_density
+from vllmchat.http.density import DENSE_FROM, check_density
 from vllmchat.http.excerpt import excerpt, start_of
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, WholeBody
 
@@ -206,17 +206,19 @@ class ChunkReader(EventReader[T, R]):
     def read_event(self, event: ServerSentEvent) -> T | None:
         """Turns an event into a chunk."""
         data = event.data
-        if marks_end(data):
-            shortfall = self._accumulator.shortfall()
-            if shortfall is None:
-                self.done = True
-            else:
-                self.failure = self._unfinished(shortfall)
-            return None
-        if not data.strip():
-            # Some proxies keep a connection alive with empty events.
-            return None
-        check_density(data)
+        if data[:1] != b"{":  # what follows is not needed for chunks
+            if marks_end(data):
+                shortfall = self._accumulator.shortfall()
+                if shortfall is None:
+                    self.done = True
+                else:
+                    self.failure = self._unfinished(shortfall)
+                return None
+            if not data.strip():
+                # Some proxies keep a connection alive with empty events.
+                return None
+        if len(data) >= DENSE_FROM:
+            check_density(data)
         chunk = self._decode_event(data, event.event)
         if isinstance(chunk, dict):
             raise ErrorEvent(cast("dict[str, object]", chunk))

@@ -131,13 +131,15 @@ class _Core(Generic[T, R]):
                         events.clear()
                         reader.failure = self._reported(self._stray()) or reader.failure
                     continue
-                if not self.begun and self.clock is not None:
-                    self.begun = True
-                    self.clock.begin_idle()
                 reader.accept(item)
-                # A chunk without a choice may only keep the connection alive.
-                if self.clock is not None and getattr(item, "choices", True):
-                    self.clock.idle_end = None
+                clock = self.clock
+                if clock is not None:
+                    if not self.begun:
+                        self.begun = True
+                        clock.begin_idle()
+                    # A chunk without a choice may only keep the connection alive.
+                    if getattr(item, "choices", True):
+                        clock.idle_end = None
                 return item
             events.clear()
             self._fail(event, failure)
