@@ -14,6 +14,7 @@ from vllmchat.wire.decode import (
     LenientList,
     LenientStr,
     WireModel,
+    as_object,
     decode,
     default_for_null,
     ensure_built,
@@ -196,4 +197,9 @@ def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> Transcripti
     chunk = decode(TranscriptionChunk, data, _CHUNK, needed=NEEDED, torn=torn)
     if not {"choices", "usage"} & chunk.model_fields_set:
         raise unexpected_body(_CHUNK, data, "it has no choices")
+    for choice in chunk.choices:
+        if choice.delta.content is None and (extra := choice.__pydantic_extra__):
+            # Where servers put the text that only pretend to stream.
+            text = (as_object(extra.get("message")) or {}).get("content", extra.get("text"))
+            choice.delta.content = text if isinstance(text, str) else None
     return chunk

@@ -18,6 +18,13 @@ from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePar
 from vllmchat.wire.decode import ensure_built, set_request_id
 
 
+_WHOLE_TEXTS = {
+    "response.output_text.done": ("message", "output_text"),
+    "response.reasoning_text.done": ("reasoning", "reasoning_text"),
+    "response.function_call_arguments.done": ("function_call", ""),
+}
+
+
 class ResponseAccumulator:
     """Accumulates events. The cost of an event does not depend on the number of events before it."""
 
@@ -43,8 +50,10 @@ class ResponseAccumulator:
             if whole or not item.whole:
                 item.replace(event.item, whole=whole)
         elif isinstance(event, ResponsePartEvent):
-            if event.type == "response.content_part.added":
-                self._item(event.output_index, "").begin(event.content_index, event.part)
+            kind = "reasoning" if event.part.type == "reasoning_text" else "message"
+            item = self._item(event.output_index, kind)
+            if event.type == "response.content_part.added" or not item.in_pieces:
+                item.begin(event.content_index, event.part)
         elif isinstance(event, ResponseStateEvent):
             self._state = event.response
             if event.type in LAST:
@@ -53,6 +62,29 @@ class ResponseAccumulator:
                 status = event.type.removeprefix("response.")
                 if status != "completed" or event.response.status is None:
                     event.response.status = status
+        elif event.type in _WHOLE_TEXTS:
+            self._add_whole(event)
+
+    def _add_whole(self, event: ResponseEvent) -> None:
+        """Adds a text or arguments that came as a whole, unless the item came in pieces.
+
+        The index of a part does not tell: vLLM 0.10 gives each piece, and the whole text, its own.
+        """
+        extra = event.model_extra or {}
+        index, part = (
+            place if isinstance(place := extra.get(name), int) else 0
+            for name in ("output_index", "content_index")
+        )
+        kind, part_kind = _WHOLE_TEXTS[event.type]
+        item = self._item(index, kind)
+        text = extra.get("arguments" if kind == "function_call" else "text")
+        if not isinstance(text, str):
+            return
+        if kind == "function_call":
+            if not item.arguments.tell():
+                item.arguments.write(text)
+        elif not item.in_pieces:
+            item.begin(part, ResponsePart(type=part_kind, text=text))
 
     @property
     def finished(self) -> bool:
@@ -83,11 +115,12 @@ class ResponseAccumulator:
 class _ItemAccumulator:
     """One item so far."""
 
-    __slots__ = ("_item", "_kinds", "_texts", "arguments", "whole")
+    __slots__ = ("_item", "_kinds", "_texts", "arguments", "in_pieces", "whole")
 
     def __init__(self, item: ResponseItem) -> None:
         self._item = item
         self.whole = False
+        self.in_pieces = False
         self._texts: dict[int, StringIO] = {}
         self._kinds: dict[int, ResponsePart] = {}
         self.arguments = StringIO()
@@ -95,11 +128,16 @@ class _ItemAccumulator:
     def write(self, index: int, kind: str, text: str) -> None:
         if index not in self._texts:
             self.begin(index, ResponsePart(type=kind))
+        self.in_pieces = True
         self._texts[index].write(text)
 
     def begin(self, index: int, part: ResponsePart) -> None:
-        self._kinds[index] = part
-        self._texts[index] = StringIO()
+        """Notes a part, with its text unless that has come in pieces."""
+        if index not in self._texts:
+            self._kinds[index] = part
+            self._texts[index] = StringIO()
+        if part.text and not self._texts[index].tell():
+            self._texts[index].write(part.text)
 
     def replace(self, item: ResponseItem, *, whole: bool) -> None:
         self._item, self.whole = item, whole

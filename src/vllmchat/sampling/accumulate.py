@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import Answer, build, set_request_id
-from vllmchat.wire.usage import CompletionTokensDetails, Usage
+from vllmchat.wire.usage import NO_REASONS, CompletionTokensDetails, Usage, truncates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +80,10 @@ class ChoiceAccumulator(Generic[M]):
                     continue
                 if name in self._growing:
                     choice[name] = _joined(choice.get(name), value)
-                else:
+                elif name != "finish_reason":
+                    choice[name] = value
+                elif value not in NO_REASONS and not (value == "stop" and truncates(choice.get(name))):
+                    # Some servers end each stream with a stop.
                     choice[name] = value
             if piece.model_extra:
                 choice.update(_not_null(piece.model_extra))

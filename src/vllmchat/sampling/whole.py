@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from vllmchat.errors import ResponseError
 from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.wire.decode import find_error
+from vllmchat.wire.usage import NO_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence, Set as AbstractSet
@@ -52,7 +53,7 @@ def shortfall(choices: Iterable[tuple[int, bool]], expected: int) -> str | None:
 
 def has_ended(choice: WholeChoice) -> bool:
     """Whether a choice of a reply that was not streamed has ended: its finish reason may be absent, but not null."""
-    return bool(choice.finish_reason) or "finish_reason" not in choice.model_fields_set
+    return (choice.finish_reason or "") not in NO_REASONS or "finish_reason" not in choice.model_fields_set
 
 
 def check_whole(

@@ -279,7 +279,9 @@ def decode_with_choices(
         ResponseError: The body is not JSON, does not match the model, or has no choices.
     """
     decoded = decode(model, body, what, needed, torn)
-    if "choices" not in decoded.model_fields_set:
+    sent = decoded.model_fields_set
+    # Some servers send the usage of a stream by itself.
+    if "choices" not in sent and (torn is None or "usage" not in sent):
         raise unexpected_body(what, body, "it has no choices")
     return decoded
 
@@ -293,6 +295,8 @@ def first_problem(error: ValidationError) -> str:
 
 KEEP_ALIVE = frozenset({"ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"})
 """The types of events that only keep a connection alive."""
+
+_KEEP_ALIVE_DATA = frozenset(kind.encode() for kind in KEEP_ALIVE)
 
 
 class ChunkDecoder(Generic[M]):
@@ -336,7 +340,7 @@ class ChunkDecoder(Generic[M]):
 
 def keeps_alive(data: bytes, kind: str) -> bool:
     """Whether an event that is not a chunk only keeps the connection alive: `null`, `{}`, or a ping."""
-    if kind in KEEP_ALIVE:
+    if kind in KEEP_ALIVE or data.strip(b" \"'").lower() in _KEEP_ALIVE_DATA:
         return True
     try:
         body = parse(data)

@@ -540,6 +540,24 @@ def test_lenient_chunks(scripted: ScriptedServer, runner: Runner, llm: VLLMProvi
     assert stream.inner.transcription.text == ""
 
 
+@pytest.mark.parametrize("choice", [{"message": {"content": "ab"}}, {"delta": {}, "text": "ab"}])
+def test_the_text_of_servers_that_only_pretend_to_stream(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, choice: dict[str, object]
+) -> None:
+    scripted.stream([{"choices": [{**choice, "finish_reason": "stop"}]}])
+    stream = Stream(runner, llm, "transcribe", SOUND)
+    assert [chunk.text for chunk in stream.chunks()] == ["ab"]
+    assert stream.inner.transcription.text == "ab"
+
+
+def test_the_finish_reason_null_does_not_count(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+) -> None:
+    scripted.stream([{"choices": [{"delta": {"content": "a"}, "finish_reason": "null"}]}])
+    with pytest.raises(StreamInterruptedError, match="no finish reason"):
+        Stream(runner, llm, "transcribe", SOUND).chunks()
+
+
 def test_the_file_of_a_stream_is_read_when_it_opens(
     tmp_path: Path, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
 ) -> None:

@@ -539,3 +539,24 @@ def test_invalid_parameters_raise_before_anything_is_sent() -> None:
 
 def test_timeouts_of_a_call_apply() -> None:
     assert request("a", {"timeout": 3.0}).call("m", DEFAULT_TIMEOUT).timeout.total == 3.0
+
+
+def test_a_stop_does_not_replace_a_truncation() -> None:
+    assert read(reader(), *text("a", finish="length"), *text("", finish="stop")).finish_reason == "length"
+
+
+def test_the_finish_reason_null_does_not_count(runner: Runner, scripted: ScriptedServer) -> None:
+    target = reader()
+    read(target, *text("a", finish="null"))
+    assert not target.is_complete()
+    assert read(target, *text("b", finish="stop")).finish_reason == "stop"
+    scripted.reply({"choices": [{"text": "a", "finish_reason": "null"}]})
+    with pytest.raises(ResponseError, match="no finish reason"):
+        runner.do(VLLMProvider("m", base_url=scripted.base_url), "complete", "Hello")
+
+
+def test_the_usage_by_itself() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    completion = read(reader(), *text("a", finish="stop"), {"usage": usage})
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 3

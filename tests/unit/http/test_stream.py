@@ -885,6 +885,8 @@ def test_a_coroutine_that_is_closed_while_it_reads(scripted: ScriptedServer, llm
         b"data: {}\n\n",
         b"event: ping\ndata: {}\n\n",
         b"event: keepalive\ndata: 1\n\n",
+        b"data: ping\n\n",
+        b'data: "Keep-Alive"\n\n',
         b'data: {"type": "ping"}\n\n',
         b'data: {"type":"keepalive","sequence_number":3}\n\n',
     ],

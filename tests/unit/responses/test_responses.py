@@ -403,6 +403,57 @@ def test_pieces_without_announcing_events_are_accumulated() -> None:
     assert response.output[0].to_request()["content"] == [{"type": "reasoning_text", "text": "hm"}]
 
 
+COMPLETED: Object = {"type": "response.completed", "response": {"status": "completed", "output": []}}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [{"type": "response.output_text.done", "text": "ab"}],
+        [{"type": "response.content_part.done", "part": {"type": "output_text", "text": "ab"}}],
+        [
+            {"type": "response.output_text.done", "text": "ab"},
+            {"type": "response.content_part.done", "part": {"type": "output_text", "text": "ab"}},
+        ],
+        [
+            {"type": "response.content_part.added", "part": {"type": "output_text", "text": "a"}},
+            {"type": "response.output_text.delta", "delta": "b"},
+        ],
+        [
+            {"type": "response.output_text.delta", "delta": "a"},
+            {"type": "response.content_part.added", "part": {"type": "output_text", "text": ""}},
+            {"type": "response.output_text.delta", "delta": "b"},
+        ],
+        [
+            {"type": "response.output_text.delta", "delta": "a", "content_index": 1},
+            {"type": "response.output_text.delta", "delta": "b", "content_index": 2},
+            {"type": "response.output_text.done", "text": "ab", "content_index": 3},
+            {
+                "type": "response.content_part.done",
+                "part": {"type": "output_text", "text": "ab"},
+                "content_index": 4,
+            },
+        ],
+    ],
+)
+def test_a_text_is_neither_lost_nor_repeated(pieces: list[Object]) -> None:
+    assert read(ResponseReader(), *pieces, COMPLETED).text == "ab"
+
+
+def test_arguments_and_reasoning_that_come_as_a_whole() -> None:
+    response = read(
+        ResponseReader(),
+        {"type": "response.reasoning_text.done", "output_index": 0, "text": "hm"},
+        {"type": "response.function_call_arguments.done", "output_index": 1, "arguments": "{}"},
+        {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": "{}"},
+        {"type": "response.function_call_arguments.done", "output_index": 2, "arguments": "{}"},
+        {"type": "response.output_text.done", "output_index": 3, "text": None},
+        COMPLETED,
+    )
+    assert response.reasoning == "hm"
+    assert [item.arguments for item in response.output[1:3]] == ["{}", "{}"]
+
+
 def test_an_old_server_whose_last_event_has_no_output() -> None:
     # vLLM 0.10: the final response is empty, the message is announced under the index of the reasoning, and each piece
     # has its own index.
