@@ -17,7 +17,6 @@ from vllmchat.responses.events import (
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
 from vllmchat.wire.decode import ensure_built, set_request_id
 
-
 _WHOLE_TEXTS = {
     "response.output_text.done": ("message", "output_text"),
     "response.reasoning_text.done": ("reasoning", "reasoning_text"),

@@ -82,7 +82,9 @@ class ChoiceAccumulator(Generic[M]):
                     choice[name] = _joined(choice.get(name), value)
                 elif name != "finish_reason":
                     choice[name] = value
-                elif value not in NO_REASONS and not (value == "stop" and truncates(choice.get(name))):
+                elif value not in NO_REASONS and not (
+                    value == "stop" and truncates(cast("str | None", choice.get(name)))
+                ):
                     # Some servers end each stream with a stop.
                     choice[name] = value
             if piece.model_extra:
