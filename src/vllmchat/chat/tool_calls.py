@@ -61,12 +61,19 @@ class PartialToolCall:
         if function.__pydantic_extra__:
             self._function_extra.update(function.__pydantic_extra__)
         arguments = function.arguments
-        if not arguments:
+        if not arguments or self.is_repeated_by(piece):
             return ""
         if not self._begun:
             arguments = self._begin(arguments)
         self._arguments.write(arguments)
         return arguments
+
+    def is_repeated_by(self, piece: DeltaToolCall) -> bool:
+        """Whether a piece is the whole call again, with its id, as some servers send it at the end."""
+        function = piece.function
+        if function is None or not piece.id or piece.id != self.id or function.name != self.name:
+            return False
+        return self.ended and (function.arguments or "").strip() == self.arguments.strip()
 
     def _begin(self, arguments: str) -> str:
         """Returns the first arguments to write: nothing while they may be a placeholder, which real ones replace."""
@@ -201,4 +208,4 @@ def _begins_another(call: PartialToolCall, piece: DeltaToolCall, name: str | Non
     if new_id:
         return call.ended or (piece.index is None and call.has_arguments)
     arguments = piece.function.arguments if piece.function is not None else None
-    return call.ended and bool(arguments and arguments.strip())
+    return call.ended and bool(arguments and arguments.strip()) and not call.is_repeated_by(piece)

@@ -65,6 +65,16 @@ CASES: dict[str, tuple[list[Object], Calls]] = {
         ],
         TWO,
     ),
+    "the whole call again": (
+        [
+            piece(0, "a", "f", '{"a":'),
+            piece(0, None, None, "1}"),
+            piece(0, "a", "f", '{"a":1}'),
+            piece(1, "b", "g", '{"b":2}'),
+            piece(1, "b", "g", '{"b":2}'),
+        ],
+        TWO,
+    ),
     "name in pieces": (
         [piece(0, "a", "read", ""), piece(0, None, "_file", ""), piece(0, None, None, "{}")],
         [("read_file", "{}")],
