@@ -1006,7 +1006,8 @@ def test_an_error_without_data_in_front_of_it(
 ) -> None:
     if ending.get("done") and not line.endswith(b"\n"):
         line += b"\n"
-    scripted.stream([chunk("a"), line], **{"done": False, **ending})
+    options: dict[str, Any] = {"done": False, **ending}
+    scripted.stream([chunk("a"), line], **options)
     error = failed(stream())
     assert isinstance(error, RateLimitError)
     assert "too busy" in str(error)
