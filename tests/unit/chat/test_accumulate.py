@@ -489,12 +489,13 @@ def test_the_text_null_is_no_finish_reason() -> None:
 
 def test_a_whole_message_at_the_end_does_not_repeat_the_deltas() -> None:
     pieces = [delta({"role": "assistant", "content": "a"}), delta({"content": "b"})]
-    for last in (
+    endings: tuple[dict[str, Any], ...] = (
         {"delta": {}, "message": {"role": "assistant", "content": "ab"}},
         {"delta": {"role": "assistant", "content": ""}, "message": {"content": "ab"}},
         {"message": {"content": "ab"}},
         {"delta": {}, "text": "ab"},
-    ):
+    )
+    for last in endings:
         assert added_up(*pieces, chunk({"index": 0, **last, "finish_reason": "stop"})).text == "ab"
 
 
