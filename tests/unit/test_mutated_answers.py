@@ -64,6 +64,7 @@ def answers(server: str) -> list[Recording]:
     return [each for each in every if each.status == 200 and each.body and route_of(each) is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 @settings(
     max_examples=150,
