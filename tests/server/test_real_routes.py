@@ -20,7 +20,7 @@ ELSEWHERE: dict[str, str] = {
     "POST /classify": "a model that classifies",
     "POST /v1/audio/transcriptions": "a model that transcribes",
     "POST /v1/audio/translations": "a model that transcribes",
-    "POST /v1/decisions": "vLLM 0.33, of which there is no build for the CPU",
+    "POST /v1/decisions": "vLLM 0.33, which has no CPU build",
 }
 """What a server must be or have loaded for routes that none of those here has."""
 

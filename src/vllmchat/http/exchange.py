@@ -91,7 +91,7 @@ class _Exchange(Generic[AnswerT]):
         if failure is None:
             return error
         if self.sent is not None:
-            # What is wrong with a response is told by quoting it.
+            # The error quotes the response, which may echo a key.
             mask = self.sent.mask
             error.args = tuple(mask.text(each) if isinstance(each, str) else each for each in error.args)
         failure.__cause__ = error

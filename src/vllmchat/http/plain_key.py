@@ -20,7 +20,7 @@ def warn_of_plain_key(base: BaseURL, headers: Mapping[str, str], default_key: st
     Args:
         base: The server.
         headers: What is sent with each request.
-        default_key: The key that stands for none.
+        default_key: The key that is sent if none is set.
     """
     sent = headers.get("authorization", "")
     if not sent or sent == f"Bearer {default_key}" or base.scheme == "https" or _is_local(base.host):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LateChunk(WireModel):
-    """What a vector of a chunk stands for."""
+    """What a vector of a chunk covers."""
 
     token_range: tuple[int, int]
     """The first token of the chunk, and the one after its last, counted with special tokens."""
@@ -50,7 +50,7 @@ class LateChunking(WireModel):
     """The number of tokens of the text, including special tokens."""
 
     chunks: LenientList[LateChunk] = Field(default_factory=list[LateChunk])
-    """What each vector stands for."""
+    """What each vector covers."""
 
 
 class TokenEmbedding(WireModel):
@@ -66,7 +66,7 @@ class TokenEmbedding(WireModel):
     """The vectors, each densely packed."""
 
     late_chunking: LateChunking | None = None
-    """What each vector stands for, with `late_chunking_params`; None for one vector per token."""
+    """What each vector covers, with `late_chunking_params`; None for one vector per token."""
 
     @property
     def vectors(self) -> list[list[float]]:

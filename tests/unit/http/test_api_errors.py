@@ -26,7 +26,7 @@ from vllmchat.http.call import ResponseHead
 RECORDED = Path(__file__).parents[2] / "recorded"
 
 
-def told(status: int, body: object, headers: dict[str, str] | None = None) -> APIStatusError:
+def error_for(status: int, body: object, headers: dict[str, str] | None = None) -> APIStatusError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return error_from_reply(ResponseHead(status, headers or {}, "id-1"), raw, route="/v1/x")
 
@@ -63,7 +63,7 @@ def error(message: str, **fields: object) -> dict[str, object]:
 )
 @pytest.mark.parametrize("body", [error("m", code=None), {"error": "m"}, b"m", b""])
 def test_the_class_depends_on_the_status(status: int, kind: type[APIStatusError], body: object) -> None:
-    made = told(status, body, {"x-served-by": "a"})
+    made = error_for(status, body, {"x-served-by": "a"})
     assert type(made) is kind
     assert made.status_code == made.response.status_code == status
     assert made.response.headers == {"x-served-by": "a"}
@@ -114,7 +114,7 @@ SHAPES: list[tuple[object, str, str | None, str | None, int | str | None]] = [
 def test_shapes(
     body: object, message: str, kind: str | None, param: str | None, code: int | str | None
 ) -> None:
-    made = told(400, body)
+    made = error_for(400, body)
     assert str(made) == f"400: {message}"
     assert (made.type, made.param, made.code) == (kind, param, code)
     assert made.body == body
@@ -125,8 +125,8 @@ def test_shapes(
     [b"", b" \r\n", {"error": {"message": ""}}, {"error": ""}, {"error": None}, {}, [1], None, 5, b'""'],
 )
 def test_bodies_without_a_reason(body: object) -> None:
-    assert str(told(500, body)) == "500: the server gave no reason; its log may have one"
-    assert str(told(400, body)) == "400: the server gave no reason"
+    assert str(error_for(500, body)) == "500: the server gave no reason; its log may have one"
+    assert str(error_for(400, body)) == "400: the server gave no reason"
 
 
 @pytest.mark.parametrize(
@@ -146,26 +146,26 @@ def test_bodies_without_a_reason(body: object) -> None:
     ],
 )
 def test_bodies_that_are_not_json(body: bytes, text: str) -> None:
-    made = told(500, body)
+    made = error_for(500, body)
     assert str(made) == f"500: {text}"
     assert made.body == body.decode("utf-8", "replace")
 
 
 def test_json_that_is_not_utf8() -> None:
-    assert told(400, '{"error": "\xe9"}'.encode("latin-1")).body == '{"error": "\ufffd"}'
-    assert told(400, '{"error": "é"}'.encode("utf-16")).body == {"error": "é"}
+    assert error_for(400, '{"error": "\xe9"}'.encode("latin-1")).body == '{"error": "\ufffd"}'
+    assert error_for(400, '{"error": "é"}'.encode("utf-16")).body == {"error": "é"}
 
 
 @pytest.mark.parametrize("start", ["<", "<script", "<title", "<style>", "<title>", "max_tokens ", "&"])
 def test_only_the_start_of_long_pages_is_read(start: str) -> None:
     # Parsing such a page completely would take minutes.
-    made = told(500, (start * 150_000).encode())
+    made = error_for(500, (start * 150_000).encode())
     assert len(str(made)) <= 310
-    assert told(400, error(start * 150_000)).message.endswith("…")
+    assert error_for(400, error(start * 150_000)).message.endswith("…")
 
 
 def test_a_long_reason_is_shortened_only_in_the_message() -> None:
-    made = told(400, error("x" * 10_000))
+    made = error_for(400, error("x" * 10_000))
     assert len(str(made)) < 4100
     assert made.body == error("x" * 10_000)
 
@@ -202,7 +202,7 @@ def test_every_recorded_error_is_here() -> None:
 def test_recorded_errors(name: str) -> None:
     recorded: dict[str, Any] = json.loads((RECORDED / f"vllm-0.32.0/{name}.json").read_text("utf-8"))
     response = recorded["response"]
-    made = told(response["status"], response["body"].encode(), response["headers"])
+    made = error_for(response["status"], response["body"].encode(), response["headers"])
     kind, param, start = ANSWERS[name]
     assert type(made) is kind
     assert made.param == param
@@ -227,7 +227,7 @@ def test_sampled_errors() -> None:
     samples = sampled()
     assert len(samples) >= 15
     for status, body in samples:
-        made = told(status, body.encode())
+        made = error_for(status, body.encode())
         inner = json.loads(body).get("error")
         assert made.status_code == status
         assert not isinstance(made, ContextWindowExceededError)
@@ -271,16 +271,16 @@ FITS = [
 def test_every_wording_of_a_context_overflow(message: str) -> None:
     old: dict[str, object] = {"object": "error", "message": message, "type": "BadRequestError", "code": 400}
     for body in (error(message), old, {"detail": message}):
-        made = told(400, body)
+        made = error_for(400, body)
         assert type(made) is ContextWindowExceededError
     assert type(error_from_event(ResponseHead(200, {}, "id"), error(message))) is ContextWindowExceededError
     # Only a rejected request can have been too long.
-    assert type(told(500, error(message))) is InternalServerError
+    assert type(error_for(500, error(message))) is InternalServerError
 
 
 @pytest.mark.parametrize("message", FITS)
 def test_what_only_sounds_like_a_context_overflow(message: str) -> None:
-    assert type(told(400, error(message))) is BadRequestError
+    assert type(error_for(400, error(message))) is BadRequestError
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_what_only_sounds_like_a_context_overflow(message: str) -> None:
     ],
 )
 def test_the_parameter_or_the_code_reports_a_context_overflow(fields: dict[str, object]) -> None:
-    assert type(told(400, error("no", **fields))) is ContextWindowExceededError
+    assert type(error_for(400, error("no", **fields))) is ContextWindowExceededError
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_the_parameter_or_the_code_reports_a_context_overflow(fields: dict[str, 
     ],
 )
 def test_the_parameter_reports_something_else(fields: dict[str, object]) -> None:
-    assert type(told(400, error("no", **fields))) is BadRequestError
+    assert type(error_for(400, error("no", **fields))) is BadRequestError
 
 
 # ------------------------------------------------------------------------------------------------
@@ -318,13 +318,13 @@ def test_the_parameter_reports_something_else(fields: dict[str, object]) -> None
 
 
 def test_a_redirect_names_its_target() -> None:
-    made = told(308, b"", {"location": "https://h/v1/chat/completions?token=1"})
+    made = error_for(308, b"", {"location": "https://h/v1/chat/completions?token=1"})
     assert type(made) is APIStatusError
     assert str(made) == (
         "308: the server gave no reason - it redirects to https://h/v1/chat/completions. Redirects are not followed, "
         "since they would leak the key. Correct base_url."
     )
-    assert "it redirects. " in str(told(302, b""))
+    assert "it redirects. " in str(error_for(302, b""))
 
 
 @pytest.mark.parametrize(
@@ -397,17 +397,17 @@ def test_a_base_url_without_v1() -> None:
 
 def test_advice_for_what_was_asked_the_wrong_way() -> None:
     basic = {"www-authenticate": 'Basic realm="x"'}
-    assert "write headers={'Authorization': 'Basic ...'}" in str(told(401, b"", basic))
-    assert "check api_key=" in str(told(401, b"", {"www-authenticate": "Bearer"}))
+    assert "write headers={'Authorization': 'Basic ...'}" in str(error_for(401, b"", basic))
+    assert "check api_key=" in str(error_for(401, b"", {"www-authenticate": "Bearer"}))
     page = b"<title>400 The plain HTTP request was sent to HTTPS port</title>"
-    assert str(told(400, page)) == (
+    assert str(error_for(400, page)) == (
         "400: The plain HTTP request was sent to HTTPS port - write https:// in base_url."
     )
 
 
 def test_an_error_inside_the_detail() -> None:
     inner = {"message": "", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
-    made = told(401, {"detail": {"error": inner}})
+    made = error_for(401, {"detail": {"error": inner}})
     assert str(made) == (
         "401: the server gave no reason - check api_key= or the environment variable it comes from."
     )
@@ -415,11 +415,11 @@ def test_an_error_inside_the_detail() -> None:
 
 
 def test_a_missing_model_is_not_a_missing_route() -> None:
-    assert "route" not in str(told(404, error("The model `x` does not exist.", code=404)))
+    assert "route" not in str(error_for(404, error("The model `x` does not exist.", code=404)))
 
 
 def test_an_earlier_response_that_is_missing_names_the_store() -> None:
-    made = told(404, error("Response with id 'resp_x' not found.", param="response_id", code=404))
+    made = error_for(404, error("Response with id 'resp_x' not found.", param="response_id", code=404))
     assert str(made) == (
         "404: Response with id 'resp_x' not found. - vLLM keeps responses only when VLLM_ENABLE_RESPONSES_API_STORE=1 "
         "was set when it was started."
@@ -496,19 +496,19 @@ def test_a_code_that_is_not_a_status() -> None:
     ],
 )
 def test_advice_for_gateways(status: int, body: bytes, headers: dict[str, str], words: str) -> None:
-    assert words in str(told(status, body, headers))
+    assert words in str(error_for(status, body, headers))
 
 
 def test_an_error_that_is_wrapped_once_more() -> None:
     inner = {"message": "bad key", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
-    made = told(401, {"detail": {"error": inner}})
+    made = error_for(401, {"detail": {"error": inner}})
     assert (made.code, made.type) == ("invalid_api_key", "invalid_request_error")
     assert str(made).startswith("401: bad key")
 
 
 @pytest.mark.parametrize("depth", [99, 100, 500, 900])
 def test_a_nested_body_pickles(depth: int) -> None:
-    made = told(400, b'{"error": {"message": ' + b"[" * depth + b"]" * depth + b"}}")
+    made = error_for(400, b'{"error": {"message": ' + b"[" * depth + b"]" * depth + b"}}")
     assert pickle.loads(pickle.dumps(made)).body == made.body
     assert isinstance(made.body, str)
-    assert isinstance(told(400, b"[" * 50 + b"]" * 50).body, list)
+    assert isinstance(error_for(400, b"[" * 50 + b"]" * 50).body, list)

@@ -185,7 +185,7 @@ def test_a_timeout_of_the_kernel_is_not_one_of_ours(name: str, kind: Kind) -> No
 # ------------------------------------------------------------------------------------------------
 
 
-def told(kind: Kind, url: str = URL, why: str = "why.") -> str:
+def message_of(kind: Kind, url: str = URL, why: str = "why.") -> str:
     error = TransportFailure(kind, OSError(why)).error(url, "id-1")
     assert type(error) is APIConnectionError
     assert (error.url, error.request_id) == (url, "id-1")
@@ -203,13 +203,13 @@ def told(kind: Kind, url: str = URL, why: str = "why.") -> str:
     ],
 )
 def test_a_refused_port_on_this_machine(url: str, port: str) -> None:
-    assert told("refused", url) == (
+    assert message_of("refused", url) == (
         f"no connection to {url}: why. Is the server running? Start it with: vllm serve MODEL{port}"
     )
 
 
 def test_a_refused_port_elsewhere() -> None:
-    message = told("refused", "http://gpu-1:8000/v1/x")
+    message = message_of("refused", "http://gpu-1:8000/v1/x")
     assert message.startswith(
         "no connection to http://gpu-1:8000/v1/x: why. Is the server running, and is the port"
     )
@@ -217,26 +217,26 @@ def test_a_refused_port_elsewhere() -> None:
 
 
 def test_the_other_reasons() -> None:
-    assert told("unreachable").endswith(
+    assert message_of("unreachable").endswith(
         "why. Check the host, the port, and any firewalls or tunnels in between"
     )
-    assert told("connect_timeout") == f"no connection to {URL}: why."
-    assert told("timeout") == f"no response from {URL}: why."
-    assert told("unusable") == f"cannot send a request to {URL}: why. Check base_url"
-    assert told("stale").startswith(f"{URL} closed the connection before it responded: why. The server")
-    assert told("broken").startswith(f"the connection to {URL} broke: why. The server")
+    assert message_of("connect_timeout") == f"no connection to {URL}: why."
+    assert message_of("timeout") == f"no response from {URL}: why."
+    assert message_of("unusable") == f"cannot send a request to {URL}: why. Check base_url"
+    assert message_of("stale").startswith(f"{URL} closed the connection before it responded: why. The server")
+    assert message_of("broken").startswith(f"the connection to {URL} broke: why. The server")
 
 
 def test_tls_on_a_plain_server_and_a_private_ca() -> None:
-    message = told("tls", "https://h/v1/x")
+    message = message_of("tls", "https://h/v1/x")
     assert "vLLM speaks plain http://" in message
     assert message.endswith("For a private CA, set SSL_CERT_FILE or pass its file as verify=")
-    assert "plain" not in told("tls", "http://h/v1/x")
+    assert "plain" not in message_of("tls", "http://h/v1/x")
 
 
 def test_a_cause_without_text_is_named_by_its_class() -> None:
-    assert told("broken", why="").startswith(f"the connection to {URL} broke: OSError. ")
-    assert "two lines" in told("broken", why="two\n  lines")
+    assert message_of("broken", why="").startswith(f"the connection to {URL} broke: OSError. ")
+    assert "two lines" in message_of("broken", why="two\n  lines")
 
 
 @pytest.mark.parametrize(
@@ -339,8 +339,8 @@ def test_a_proxy_that_fails_is_named(error: Exception, kind: Kind) -> None:
 
 
 def test_a_certificate_that_is_not_trusted_was_sent_over_tls() -> None:
-    assert "Does the server speak TLS?" not in told("tls", URL, "[SSL: CERTIFICATE_VERIFY_FAILED] x")
-    assert "verify=" in told("tls", URL, "[SSL: CERTIFICATE_VERIFY_FAILED] x")
+    assert "Does the server speak TLS?" not in message_of("tls", URL, "[SSL: CERTIFICATE_VERIFY_FAILED] x")
+    assert "verify=" in message_of("tls", URL, "[SSL: CERTIFICATE_VERIFY_FAILED] x")
 
 
 def test_what_is_no_http_was_not_closed() -> None:

@@ -13,7 +13,7 @@ from vllmchat.chat.chunk import decode_chunk
 from vllmchat.chat.events import EventBuilder
 
 
-def told(
+def turn_of(
     *deltas: dict[str, Any],
     finish: str | None = "stop",
     tokens: int = 7,
@@ -50,7 +50,7 @@ def kinds(chunks: list[Chunk]) -> list[str]:
 
 
 def test_text_arrives_in_chunks() -> None:
-    turn, chunks = told({"content": "Six times "}, {"content": "seven is 42."})
+    turn, chunks = turn_of({"content": "Six times "}, {"content": "seven is 42."})
     assert chunks == [Chunk("content", "Six times "), Chunk("content", "seven is 42.")]
     assert turn.end() == []
     message = {"role": "assistant", "content": "Six times seven is 42."}
@@ -58,7 +58,7 @@ def test_text_arrives_in_chunks() -> None:
 
 
 def test_reasoning_ends_before_the_text_begins() -> None:
-    turn, chunks = told({"reasoning": "Six "}, {"reasoning": "sevens."}, {"content": "42"})
+    turn, chunks = turn_of({"reasoning": "Six "}, {"reasoning": "sevens."}, {"content": "42"})
     assert kinds(chunks + turn.end() + turn.handed_over()) == [
         "reasoning",
         "reasoning",
@@ -72,7 +72,9 @@ def test_reasoning_ends_before_the_text_begins() -> None:
 
 
 def test_reasoning_ends_before_the_tool_calls() -> None:
-    turn, chunks = told({"reasoning": "I vote."}, call("vote", '{"agent_id": "agent1"}'), finish="tool_calls")
+    turn, chunks = turn_of(
+        {"reasoning": "I vote."}, call("vote", '{"agent_id": "agent1"}'), finish="tool_calls"
+    )
     assert kinds(chunks + turn.end() + turn.handed_over()) == [
         "reasoning",
         "reasoning_done",
@@ -83,7 +85,7 @@ def test_reasoning_ends_before_the_tool_calls() -> None:
 
 
 def test_a_reply_of_reasoning_alone_ends_it() -> None:
-    turn, chunks = told({"reasoning": "Hm."})
+    turn, chunks = turn_of({"reasoning": "Hm."})
     assert kinds(chunks + turn.end() + turn.handed_over()) == ["reasoning", "reasoning_done", "done"]
 
 
@@ -91,19 +93,19 @@ def test_a_reply_of_reasoning_alone_ends_it() -> None:
     "names", [("reasoning",), ("reasoning_content",), ("reasoning", "reasoning_content")]
 )
 def test_reasoning_is_reported_once_whatever_the_server_calls_it(names: tuple[str, ...]) -> None:
-    turn, chunks = told(dict.fromkeys(names, "Hm."), {"content": "42"})
+    turn, chunks = turn_of(dict.fromkeys(names, "Hm."), {"content": "42"})
     assert kinds(chunks) == ["reasoning", "reasoning_done", "content"]
     assert turn.reasoning == "Hm."
 
 
 def test_reasoning_can_begin_again() -> None:
-    turn, chunks = told({"reasoning": "a"}, {"content": "b"}, {"reasoning": "c"}, {"content": "d"})
+    turn, chunks = turn_of({"reasoning": "a"}, {"content": "b"}, {"reasoning": "c"}, {"content": "d"})
     assert kinds(chunks) == ["reasoning", "reasoning_done", "content"] * 2
     assert (turn.reasoning, turn.text) == ("ac", "bd")
 
 
 def test_the_joined_content_of_all_chunks_has_no_reasoning() -> None:
-    _, chunks = told({"reasoning": "Hm."}, {"content": "42"}, reasoning_in_content=False)
+    _, chunks = turn_of({"reasoning": "Hm."}, {"content": "42"}, reasoning_in_content=False)
     assert "".join(chunk.content or "" for chunk in chunks) == "42"
     assert chunks[0].reasoning_delta == "Hm."
 
@@ -112,7 +114,7 @@ def test_the_joined_content_of_all_chunks_has_no_reasoning() -> None:
 def test_tool_calls_come_in_one_chunk_whatever_the_finish_reason(finish: str) -> None:
     first = call("new_answer", '{"content": "42"}')
     second = call("vote", '{"agent_id": "agent1"}', index=1, call_id="c2")
-    turn, chunks = told(first, second, finish=finish)
+    turn, chunks = turn_of(first, second, finish=finish)
     assert chunks == []
     (handed,) = turn.end()
     assert handed.tool_calls == [
@@ -129,19 +131,19 @@ def test_tool_calls_come_in_one_chunk_whatever_the_finish_reason(finish: str) ->
 
 
 def test_a_call_without_arguments_has_empty_ones() -> None:
-    turn, _ = told(call("stop", ""))
+    turn, _ = turn_of(call("stop", ""))
     assert turn.calls[0]["function"]["arguments"] == "{}"
 
 
 def test_calls_without_ids_get_different_ones() -> None:
-    turn, _ = told(call("a", "{}", call_id=None), call("b", "{}", index=1, call_id=None))
+    turn, _ = turn_of(call("a", "{}", call_id=None), call("b", "{}", index=1, call_id=None))
     ids = [each["id"] for each in turn.calls]
     assert all(ids)
     assert len(set(ids)) == 2
 
 
 def test_a_cut_call_is_reported_and_not_handed_over() -> None:
-    turn, _ = told({"content": "So: "}, call("new_answer", '{"content": "4'), finish="length", tokens=64)
+    turn, _ = turn_of({"content": "So: "}, call("new_answer", '{"content": "4'), finish="length", tokens=64)
     (error,) = turn.end()
     assert error.type == "error"
     assert error.status is None
@@ -161,20 +163,20 @@ def test_a_cut_call_is_reported_and_not_handed_over() -> None:
 
 
 def test_a_call_that_ended_in_repetitions_is_reported_as_such() -> None:
-    turn, _ = told(call("new_answer", '{"content": "la la la'), finish="repetition")
+    turn, _ = turn_of(call("new_answer", '{"content": "la la la'), finish="repetition")
     assert turn.refusal is not None
     assert "repetition_detection" in turn.refusal
     assert "max_tokens" not in turn.refusal
 
 
 def test_a_call_that_looks_complete_is_cut_if_the_reply_was() -> None:
-    turn, _ = told(call("new_answer", "{}"), finish="length")
+    turn, _ = turn_of(call("new_answer", "{}"), finish="length")
     assert turn.calls == []
     assert turn.refusal is not None
 
 
 def test_a_complete_call_before_a_cut_one_is_not_handed_over_either() -> None:
-    turn, _ = told(
+    turn, _ = turn_of(
         call("vote", '{"agent_id": "agent1"}'), call("new_answer", '{"con', index=1), finish="length"
     )
     assert kinds(turn.end()) == ["error"]
@@ -187,7 +189,7 @@ def test_a_complete_call_before_a_cut_one_is_not_handed_over_either() -> None:
     ["{'content': 42}", '{"content": "42"}}', '{"content": "42"', '{"content": "4', '"42"', "4 2"],
 )
 def test_broken_arguments_that_no_limit_cut_are_left_to_massgen(arguments: str, finish: str) -> None:
-    turn, _ = told(call("new_answer", arguments), finish=finish)
+    turn, _ = turn_of(call("new_answer", arguments), finish=finish)
     assert turn.refusal is None
     (handed,) = turn.calls
     assert handed["function"] == {"name": "new_answer", "arguments": arguments}
@@ -196,13 +198,13 @@ def test_broken_arguments_that_no_limit_cut_are_left_to_massgen(arguments: str, 
 @pytest.mark.parametrize("arguments", ["{'content': 42}", '{"content": "42"', "{}"])
 @pytest.mark.parametrize("finish", ["length", "repetition", "abort", "content_filter", "network_error"])
 def test_after_any_other_end_no_call_is_handed_over(arguments: str, finish: str) -> None:
-    turn, _ = told(call("new_answer", arguments), finish=finish)
+    turn, _ = turn_of(call("new_answer", arguments), finish=finish)
     assert turn.calls == []
     assert [chunk.type for chunk in turn.end()] == ["error"]
 
 
 def test_an_unknown_end_is_named() -> None:
-    turn, _ = told(
+    turn, _ = turn_of(
         call("vote", '{"agent_id": "agent1"}'), call("stop", "{}", index=1), finish="network_error"
     )
     assert turn.refusal is not None
@@ -215,34 +217,34 @@ def test_a_reply_that_fills_the_context_was_cut_whatever_the_server_says(
     size: int | None, is_cut: bool
 ) -> None:
     # vLLM 0.10 to 0.32 report `tool_calls` for it. Here the prompt has 3 tokens.
-    turn, _ = told(call("new_answer", '{"content": "4'), finish="tool_calls", tokens=7, context_size=size)
+    turn, _ = turn_of(call("new_answer", '{"content": "4'), finish="tool_calls", tokens=7, context_size=size)
     assert (turn.refusal is not None) is is_cut
     if is_cut:
         assert "--max-model-len" in (turn.refusal or "")
 
 
 def test_a_reply_can_be_refused_later() -> None:
-    turn, _ = told({"content": "So: "}, call("new_answer", "42"), finish="tool_calls")
+    turn, _ = turn_of({"content": "So: "}, call("new_answer", "42"), finish="tool_calls")
     turn.refuse("It is broken.")
     assert turn.end() == [Chunk("error", error="It is broken.")]
     assert turn.handed_over()[0].complete_message == {"role": "assistant", "content": "So:"}
 
 
 def test_a_reply_that_was_all_reasoning_is_reported() -> None:
-    turn, _ = told({"reasoning": "So many thoughts"}, finish="length", tokens=512)
+    turn, _ = turn_of({"reasoning": "So many thoughts"}, finish="length", tokens=512)
     assert turn.refusal is not None
     for part in ("no answer", "still reasoning", "512 tokens", "max_tokens"):
         assert part in turn.refusal
 
 
 def test_a_text_that_reached_the_limit_is_an_answer() -> None:
-    turn, _ = told({"content": "Once upon a"}, finish="length")
+    turn, _ = turn_of({"content": "Once upon a"}, finish="length")
     assert turn.refusal is None
     assert kinds(turn.handed_over()) == ["complete_message", "done"]
 
 
 def test_an_aborted_reply_is_reported_and_its_text_kept() -> None:
-    turn, _ = told({"content": "Once upon"}, finish="abort")
+    turn, _ = turn_of({"content": "Once upon"}, finish="abort")
     assert turn.refusal is not None
     assert "abort" in turn.refusal
     assert turn.handed_over()[0].complete_message == {"role": "assistant", "content": "Once upon"}
@@ -259,7 +261,7 @@ def test_only_the_first_choice_counts() -> None:
 
 @pytest.mark.parametrize(("fatal", "status"), [(True, "fatal"), (False, None)])
 def test_a_broken_reply_keeps_its_text_and_drops_its_calls(fatal: bool, status: str | None) -> None:
-    turn, _ = told({"reasoning": "Hm."})
+    turn, _ = turn_of({"reasoning": "Hm."})
     turn.text = "Once "
     turn.calls = [{"id": "c1"}]
     done, error = turn.broken("It broke.", fatal=fatal)
@@ -275,7 +277,7 @@ def test_a_broken_reply_without_text_leaves_no_message() -> None:
 
 
 def test_the_next_request_gets_text_reasoning_and_calls() -> None:
-    turn, _ = told({"reasoning": "Look."}, {"content": "I look."}, call("look", "{}"), finish="tool_calls")
+    turn, _ = turn_of({"reasoning": "Look."}, {"content": "I look."}, call("look", "{}"), finish="tool_calls")
     assert turn.assistant_message() == {
         "role": "assistant",
         "content": "I look.",
@@ -285,5 +287,5 @@ def test_the_next_request_gets_text_reasoning_and_calls() -> None:
 
 
 def test_the_next_request_has_no_empty_keys() -> None:
-    turn, _ = told(call("look", "{}"), finish="tool_calls")
+    turn, _ = turn_of(call("look", "{}"), finish="tool_calls")
     assert turn.assistant_message() == {"role": "assistant", "content": None, "tool_calls": turn.calls}
