@@ -8,7 +8,7 @@ TOOLS  := .venv-tools/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo massgen-demo test test-version test-newest test-lowest bench bench-quick check lint types unit \
-  soak fuzz format docs docs-serve server stop lock clean
+  soak fuzz format docs docs-serve dist server stop lock clean
 
 help:
 	@echo "make demo         see it talk to a real vLLM server (the first time installs it: a few minutes)"
@@ -18,6 +18,7 @@ help:
 	@echo "make check        the fast loop: format, lint, types, unit tests"
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
+	@echo "make dist         build and check the files of a release, in dist/"
 	@echo "make server       a real vLLM server to play with (make stop ends it)"
 	@echo "make bench        measure it against other clients, for the page Performance (about 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
@@ -100,6 +101,13 @@ docs: $(VENV)/.docs
 docs-serve: $(VENV)/.docs
 	$(BIN)/mkdocs serve
 
+# The build backend is in the lock too, so that nothing is resolved on the day.
+RELEASE := .venv-release/bin/python
+dist: .venv-release/.stamp
+	rm -rf dist
+	$(RELEASE) -m build --no-isolation
+	$(RELEASE) -m twine check --strict dist/*
+
 server:
 	@url=$$($(PYTHON) scripts/vllm_server.py start) && echo "export VLLM_BASE_URL=$$url"
 
@@ -107,7 +115,7 @@ stop:
 	@$(PYTHON) scripts/vllm_server.py stop
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-tools .venv-newest* .venv-lowest* site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-release .venv-tools .venv-newest* .venv-lowest* site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Resolves all locks, or only some: make lock LOCKS="dev docs".
@@ -139,6 +147,11 @@ $(VENV)/.docs: locks/docs.txt pyproject.toml | $(BIN)/python
 .venv-bench/.stamp: locks/bench.txt pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	@$(BENCH) $(INSTALL) bench
+	@touch $@
+
+.venv-release/.stamp: locks/release.txt
+	$(PYTHON) -m venv .venv-release
+	@$(RELEASE) $(INSTALL) release
 	@touch $@
 
 .venv-tools/.stamp: locks/tools.txt

@@ -129,6 +129,7 @@ def locks() -> dict[str, Lock]:
         Lock(name="runtime", requirements=_sorted(runtime), within="dev", has_project=True),
         Lock(name="bench", requirements=_sorted(runtime, _read_in("bench")), has_project=True),
         Lock(name="massgen", requirements=_sorted(runtime, extras["massgen"], _read_in("massgen"))),
+        Lock(name="release", requirements=_sorted(build, _read_in("release"))),
         Lock(name="router", requirements=_sorted(_read_in("router"))),
         Lock(name="tools", requirements=_sorted(_read_in("tools"))),
         *(_vllm(release) for release in RELEASES.values()),
