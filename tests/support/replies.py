@@ -95,7 +95,7 @@ def _choice(draw: st.DrawFn, index: int) -> tuple[Object, list[Object]]:
     reasoning = draw(st.none() | _texts.filter(bool))
     content = draw(_texts)
     calls = [draw(_tool_call(position)) for position in range(draw(st.integers(0, 3)))]
-    finish_reason = draw(st.sampled_from(["stop", "length", "tool_calls", "abort"]))
+    finish_reason = draw(st.sampled_from(["stop", "length", "abort", *(["tool_calls"] if calls else [])]))
     stop_reason = draw(st.none() | st.integers(0, 9) | _texts)
     tokens = draw(st.none() | st.lists(_texts, max_size=4))
     old_name = draw(st.sampled_from([False, True, None]))

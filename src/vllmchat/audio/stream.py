@@ -8,7 +8,6 @@ from vllmchat.audio.transcription import AudioUsage, Transcription, decode_chunk
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
 from vllmchat.wire.decode import ChunkDecoder, ensure_built, set_request_id
-from vllmchat.wire.usage import NO_REASONS
 
 if TYPE_CHECKING:
     from vllmchat.audio.transcription import TranscriptionChunk
@@ -34,7 +33,7 @@ class _TranscriptionAccumulator:
             self._pieces.append(item.text)
         for choice in item.choices:
             # It ends only one segment of the audio.
-            self._running = (choice.finish_reason or "") in NO_REASONS
+            self._running = choice.finish_reason is None
         if item.usage is not None:
             self._usage = item.usage
             # Only the usage by itself is the end.

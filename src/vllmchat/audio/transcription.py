@@ -23,7 +23,7 @@ from vllmchat.wire.decode import (
     with_request_id,
 )
 from vllmchat.wire.lenient import TornCharacters
-from vllmchat.wire.usage import Usage
+from vllmchat.wire.usage import Reason, Usage
 
 
 class AudioUsage(WireModel):
@@ -133,7 +133,7 @@ class TranscriptionChoice(WireModel):
     )
     """What it adds."""
 
-    finish_reason: str | None = None
+    finish_reason: Reason = None
     """Why the text of one segment ended. The server splits long audio into segments, so there may be several."""
 
     stop_reason: int | str | None = None

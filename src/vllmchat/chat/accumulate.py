@@ -11,19 +11,20 @@ from io import StringIO
 from typing import TYPE_CHECKING, cast
 
 from vllmchat.chat.chunk import Delta
-from vllmchat.chat.completion import ChatCompletion, mark_truncated
+from vllmchat.chat.completion import ChatCompletion, lacks_calls, mark_truncated, no_calls
 from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.sampling.accumulate import summed_usage
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import as_object, build, set_request_id
-from vllmchat.wire.usage import NO_REASONS, truncates
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from vllmchat.chat.chunk import ChatCompletionChunk, ChunkChoice
     from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.chat.limits import CallLimits
+    from vllmchat.chat.tool_calls import PartialToolCall
     from vllmchat.wire.decode import JsonObject
     from vllmchat.wire.usage import TokenLogprob, Usage
 
@@ -85,7 +86,7 @@ class Accumulator:
                 choice.add_logprobs(piece.logprobs)
             if piece.stop_reason is not None:
                 choice.stop_reason = piece.stop_reason
-            if piece.finish_reason and piece.finish_reason not in NO_REASONS:
+            if piece.finish_reason:
                 self._finished += choice.finish_reason is None
                 if not truncates(
                     choice.finish_reason
@@ -118,16 +119,21 @@ class Accumulator:
     @property
     def finished(self) -> bool:
         """Whether all choices so far have a finish reason, and there are as many as expected."""
-        return self._finished >= self._expected and self._finished == len(self._choices)
+        if self._finished < self._expected or self._finished < len(self._choices):
+            return False
+        return self.shortfall() is None
 
     def shortfall(self) -> str | None:
         """What the reply lacks although the server has marked the end of the stream; None if it is complete.
 
         A choice without a finish reason is complete if it has tool calls whose arguments are all complete.
         """
-        return shortfall(
-            ((choice.index, choice.has_ended) for choice in self._choices.values()), self._expected
-        )
+        choices = self._choices.values()
+        lacking = shortfall(((choice.index, choice.has_ended) for choice in choices), self._expected)
+        for choice in choices:
+            if lacking is None and lacks_calls(choice.finish_reason, choice.calls):
+                lacking = no_calls(choice.index, choice.finish_reason)
+        return lacking
 
     def reply(self, *, request_id: str | None = None, ended: bool = False) -> ChatCompletion:
         """Returns the reply so far, in the form that the server would return without streaming.
@@ -140,14 +146,20 @@ class Accumulator:
             ended: Whether the stream has ended properly, so that nothing will follow.
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
+        calls = [choice.calls.in_order() for choice in choices]
         known: JsonObject = {**self._fields, "usage": self._summed_usage()}
         completion = build(
-            ChatCompletion, {**self._extra, **known, "choices": [choice.build() for choice in choices]}
+            ChatCompletion,
+            {
+                **self._extra,
+                **known,
+                "choices": [choice.build(own) for choice, own in zip(choices, calls, strict=True)],
+            },
         )
-        for choice, built in zip(choices, completion.choices, strict=True):
+        for choice, own, built in zip(choices, calls, completion.choices, strict=True):
             if choice.finish_reason is not None or (ended and choice.has_ended):
                 continue
-            for call, tool_call in zip(choice.calls.in_order(), built.message.tool_calls, strict=True):
+            for call, tool_call in zip(own, built.message.tool_calls, strict=True):
                 if choice.calls.may_grow(call):
                     mark_truncated(tool_call)
         if self._limits is not None:
@@ -166,6 +178,8 @@ class Accumulator:
 
     def _add_usage(self, chunk: ChatCompletionChunk, usage: Usage) -> None:
         # With one choice, it is the usage so far of that choice; with none or several, that of all choices.
+        if not usage.model_fields_set:
+            return
         if len(chunk.choices) == 1:
             self._choices[chunk.choices[0].index].usage = usage
             self._usage = None
@@ -262,11 +276,15 @@ class _ChoiceAccumulator:
                 else:
                     so_far += tokens
 
-    def build(self) -> JsonObject:
-        """Returns the fields of the choice so far."""
+    def build(self, own_calls: Sequence[PartialToolCall]) -> JsonObject:
+        """Returns the fields of the choice so far.
+
+        Args:
+            own_calls: Its calls, in order.
+        """
         text = self._text.getvalue()
         reasoning = self._reasoning.getvalue() or None
-        calls = [call.fields() for call in self.calls.in_order()]
+        calls = [call.fields() for call in own_calls]
         if calls and not text.strip():
             # White space between the reasoning and the calls. vLLM drops it without streaming; if kept, it would
             # appear in the prompt of the next turn, where the model does not expect it.

@@ -11,24 +11,28 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, ValidationError
 
 from vllmchat.chat.completion import ChoiceLogprobs
+from vllmchat.chat.forms import usual_form
 from vllmchat.wire.decode import (
     MAX_PARTS,
     NEEDED,
+    CallIndex,
     ChoiceIndex,
     Content,
+    Fallback,
     Id,
     JsonObject,
     JsonText,
     LenientInt,
     LenientStr,
     WireModel,
+    as_object,
     decode,
     default_for_null,
     first_problem,
     unexpected_body,
 )
 from vllmchat.wire.lenient import TornCharacters
-from vllmchat.wire.usage import FinishReason, RequestMetrics, Usage, WeightVersion
+from vllmchat.wire.usage import Reason, RequestMetrics, Usage, WeightVersion
 
 
 class DeltaFunction(WireModel):
@@ -44,7 +48,7 @@ class DeltaFunction(WireModel):
 class DeltaToolCall(WireModel):
     """A piece of a tool call."""
 
-    index: int | None = None
+    index: CallIndex = None
     """Index of the call in the choice, from 0; None from servers that do not number calls."""
 
     id: Id | None = None
@@ -80,19 +84,23 @@ class Delta(WireModel):
         return bool(self.content or self.reasoning or self.tool_calls)
 
 
+def _delta(value: object) -> Delta:
+    return Delta.model_validate(usual_form(value))
+
+
 class ChunkChoice(WireModel):
     """What a chunk adds to one choice."""
 
     index: ChoiceIndex = 0
     """Index of the choice, from 0."""
 
-    delta: Annotated[Delta, default_for_null(lambda: Delta())] = Field(default_factory=Delta)
+    delta: Annotated[Delta, Fallback(lambda value: _delta(value))] = Field(default_factory=Delta)
     """What the chunk adds to the message."""
 
     logprobs: ChoiceLogprobs | None = None
     """Log probabilities of this chunk's tokens."""
 
-    finish_reason: FinishReason | str | None = None
+    finish_reason: Reason = None
     """Why generation ended, in the choice's last chunk."""
 
     stop_reason: int | str | None = None
@@ -187,7 +195,7 @@ def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> ChatComplet
         if choice.__pydantic_extra__:
             _take_message(choice, data)
         if choice.delta.__pydantic_extra__:
-            _take_old_reasoning(choice.delta)
+            _take_old_fields(choice.delta, choice.delta.__pydantic_extra__)
     return chunk
 
 
@@ -196,7 +204,12 @@ _WHAT = "a chat completion chunk"
 
 def _says_it_is_one(chunk: ChatCompletionChunk) -> bool:
     fields = chunk.model_fields_set
-    return "choices" in fields or ("object" in fields and chunk.object == "chat.completion.chunk")
+    # Some servers send the usage by itself.
+    return (
+        "choices" in fields
+        or "usage" in fields
+        or ("object" in fields and chunk.object == "chat.completion.chunk")
+    )
 
 
 def _take_message(choice: ChunkChoice, data: bytes) -> None:
@@ -213,13 +226,19 @@ def _take_message(choice: ChunkChoice, data: bytes) -> None:
     # They stay among the unknown fields: the accumulator decides whether they repeat what the deltas were.
     message = extra.get("message") or {"content": extra.get("text")}
     try:
-        choice.delta = Delta.model_validate(message)
+        choice.delta = _delta(message)
     except ValidationError as error:
         raise unexpected_body(_WHAT, data, first_problem(error)) from error
+    except ValueError as error:
+        raise unexpected_body(_WHAT, data, str(error)) from error
 
 
-def _take_old_reasoning(delta: Delta) -> None:
+def _take_old_fields(delta: Delta, extra: JsonObject) -> None:
     # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send nothing in one.
-    old = (delta.__pydantic_extra__ or {}).pop("reasoning_content", None)
+    old = extra.pop("reasoning_content", None)
     if not delta.reasoning and isinstance(old, str):
         delta.reasoning = old
+    # It stays among the unknown fields, from which the message gets its own.
+    call = as_object(extra.get("function_call"))
+    if call and (call.get("name") or call.get("arguments")) and not delta.tool_calls:
+        delta.tool_calls = [DeltaToolCall.model_validate({"index": 0, "function": call})]

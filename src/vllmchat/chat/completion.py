@@ -7,6 +7,7 @@ absent are the same, missing fields have defaults, and unknown fields are kept i
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
 import json
+from collections.abc import Sized
 from typing import Annotated
 
 from pydantic import (
@@ -19,14 +20,16 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from vllmchat.chat.forms import usual_form
 from vllmchat.chat.messages import TRUNCATED
 from vllmchat.errors import ResponseError
 from vllmchat.http.excerpt import excerpt
-from vllmchat.sampling.whole import check_whole, has_ended
+from vllmchat.sampling.whole import check_whole, has_ended, incomplete
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
     Content,
+    Fallback,
     Id,
     JsonObject,
     JsonText,
@@ -37,17 +40,19 @@ from vllmchat.wire.decode import (
     as_object,
     decode,
     default_for_null,
+    drop_empty_usage,
     set_request_id,
     unexpected_body,
 )
 from vllmchat.wire.usage import (
-    NO_REASONS,
     FinishReason,
     PromptLogprob,
+    Reason,
     RequestMetrics,
     TokenLogprob,
     Usage,
     WeightVersion,
+    calls_tools,
     truncates,
 )
 
@@ -188,24 +193,35 @@ class ChatMessage(WireModel):
     """Audio output, on servers that return it. vLLM does not."""
 
     function_call: FunctionCall | None = None
-    """The predecessor of `tool_calls`, on old servers."""
+    """The predecessor of `tool_calls`, on old servers. It is the only one of the `tool_calls` too, without an id."""
 
     @model_validator(mode="after")
-    def _take_old_reasoning(self) -> "ChatMessage":
+    def _take_old_fields(self) -> "ChatMessage":
         # vLLM 0.11.1 to 0.15 send the same text under both names, of which one must go; others send nothing in one.
         extra = self.__pydantic_extra__
         if extra and "reasoning_content" in extra:
             old = extra.pop("reasoning_content")
             if not self.reasoning and isinstance(old, str):
                 self.reasoning = old
+        if self.function_call is not None:
+            self._take_function_call(self.function_call)
+        if len(self.tool_calls) > 1:
+            self.tool_calls = with_own_ids(self.tool_calls)
         return self
+
+    def _take_function_call(self, function: FunctionCall) -> None:
+        if not self.tool_calls and (function.name or function.arguments):
+            self.tool_calls = [ToolCall(function=function)]
+        # Some servers send both; and what came in pieces was put together as a tool call.
+        only = self.tool_calls[0] if len(self.tool_calls) == 1 else None
+        self.function_call = only.function if only is not None and not only.id else None
 
     def to_request(self) -> dict[str, object]:
         """Returns the message in the form for a request's `messages`, without nulls.
 
         `content` is always included, because some servers require the key: null if there are tool calls, else at
         least the empty string. `reasoning` is sent back, as the chat templates of reasoning models expect. A
-        truncated tool call is sent unchanged; the server may reject it.
+        truncated tool call is sent unchanged; the server may reject it. A `function_call` is sent back as one.
         """
         message: dict[str, object] = {"role": self.role, "content": self.content}
         called = bool(self.tool_calls) or self.function_call is not None
@@ -215,15 +231,58 @@ class ChatMessage(WireModel):
             message["reasoning"] = self.reasoning
         if self.refusal:
             message["refusal"] = self.refusal
-        if self.tool_calls:
-            message["tool_calls"] = [call.to_request() for call in self.tool_calls]
         if self.function_call is not None:
             function = self.function_call
             message["function_call"] = {"name": function.name, "arguments": function.arguments}
+        elif self.tool_calls:
+            message["tool_calls"] = [call.to_request() for call in self.tool_calls]
         if self.audio is not None and "id" in self.audio:
             message["audio"] = {"id": self.audio["id"]}  # requests refer to audio by id
         message.update(_filled(self.model_extra))
         return message
+
+
+def with_own_ids(calls: list[ToolCall]) -> list[ToolCall]:
+    """Returns the calls of a message without repetitions, each with an id of its own.
+
+    Some servers give all calls the same id, some send a call twice. Calls without an id are left as they are.
+    """
+    ids = CallIds()
+    sent: set[tuple[str, str, str]] = set()
+    own: list[ToolCall] = []
+    for call in calls:
+        call_id = ids.own(call.id) if call.id else ""
+        same = call.id, call.name, call.arguments.strip()
+        if not (call.id and call.name and same in sent):
+            own.append(call if call_id == call.id else call.model_copy(update={"id": call_id}))
+        sent.add(same)
+    return own
+
+
+class CallIds:
+    """Ids for the calls of one message, none of them twice."""
+
+    __slots__ = ("_counts", "_taken")
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._taken: set[str] = set()
+
+    def own(self, call_id: str) -> str:
+        """Returns the id of the next call: the one that the server gave it, unless another call has that."""
+        number = self._counts.get(call_id, 0) + 1
+        own = call_id
+        while own in self._taken:
+            number = max(number, 2)
+            own = f"{call_id}-{number}"
+            number += own in self._taken
+        self._counts[call_id] = number
+        self._taken.add(own)
+        return own
+
+
+def _message(value: object) -> ChatMessage:
+    return ChatMessage.model_validate(usual_form(value))
 
 
 class ChoiceLogprobs(WireModel):
@@ -242,7 +301,7 @@ class Choice(WireModel):
     index: LenientInt = 0
     """Its index, from 0."""
 
-    message: Annotated[ChatMessage, default_for_null(lambda: ChatMessage())] = Field(
+    message: Annotated[ChatMessage, Fallback(lambda value: _message(value))] = Field(
         default_factory=ChatMessage
     )
     """The message."""
@@ -250,7 +309,7 @@ class Choice(WireModel):
     logprobs: ChoiceLogprobs | None = None
     """Log probabilities, if `logprobs` requested them."""
 
-    finish_reason: FinishReason | str | None = None
+    finish_reason: Reason = None
     """Why generation ended; None while a stream is running. See `FinishReason` for the known values."""
 
     stop_reason: int | str | None = None
@@ -272,9 +331,7 @@ class Choice(WireModel):
         if self.__pydantic_extra__ and "message" not in self.model_fields_set:
             self._take_message(self.__pydantic_extra__)
         reason = self.finish_reason
-        if reason in NO_REASONS:
-            self.finish_reason = None
-        elif reason != "stop" and truncates(reason) and self.message.tool_calls:
+        if reason != "stop" and truncates(reason) and self.message.tool_calls:
             # Tokens are generated in order, so only the last call can be truncated.
             mark_truncated(self.message.tool_calls[-1])
         return self
@@ -282,7 +339,7 @@ class Choice(WireModel):
     def _take_message(self, extra: JsonObject) -> None:
         # Some servers answer in the form of a chunk, or of a completion.
         if as_object(extra.get("delta")) is not None:
-            self.message = ChatMessage.model_validate(extra.pop("delta"))
+            self.message = _message(extra.pop("delta"))
         elif isinstance(extra.get("text"), str):
             self.message = ChatMessage.model_validate({"content": extra.pop("text")})
 
@@ -379,6 +436,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatComp
         raise unexpected_body("a chat completion", body, "it has no choices")
     if len(completion.choices) > 1:
         completion.choices.sort(key=lambda choice: choice.index)
+    drop_empty_usage(completion)
     set_request_id(completion, request_id)
     return completion
 
@@ -397,6 +455,19 @@ def check_complete(completion: ChatCompletion, expected: int, body: bytes) -> No
         ResponseError: It is not complete.
     """
     check_whole(completion.choices, expected, completion, body, _has_ended)
+    for choice in completion.choices:
+        if choice.finish_reason != "stop" and lacks_calls(choice.finish_reason, choice.message.tool_calls):
+            raise incomplete(no_calls(choice.index, choice.finish_reason), completion, body)
+
+
+def lacks_calls(reason: str | None, calls: Sized) -> bool:
+    """Whether a choice ended with tool calls, but none of them arrived."""
+    return not calls and calls_tools(reason)
+
+
+def no_calls(index: int, reason: str | None) -> str:
+    """What is wrong with a choice that `lacks_calls`."""
+    return f"choice {index} has the finish reason {reason!r}, but no tool call"
 
 
 def _has_ended(choice: Choice) -> bool:

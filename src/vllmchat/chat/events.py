@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.chat.tool_calls import PartialToolCalls
-from vllmchat.wire.usage import NO_REASONS, truncates
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,8 +84,8 @@ class ToolCallDelta:
 class ToolCallDone:
     """A tool call has ended. Every call that started has exactly one such event, even a truncated call.
 
-    It comes as soon as the end is certain: when the arguments are a complete JSON object other than `{}` and a later
-    call starts, else when the choice finishes, else when the stream ends. With `max_tokens`, the last call of a choice
+    It comes as soon as the end is certain: when the arguments are a complete JSON object other than `{}`, and a later
+    call starts or the choice finishes; else when the stream ends. With `max_tokens`, the last call of a choice
     waits for the end of the stream, where the usage shows whether the limit was reached.
 
     Attributes:
@@ -171,7 +171,7 @@ class EventBuilder:
             if calls is None:
                 calls = self._calls[piece.index] = _ChoiceCalls(piece.index)
             calls.feed(piece, events)
-        if calls is not None and piece.finish_reason and piece.finish_reason not in NO_REASONS:
+        if calls is not None and piece.finish_reason:
             calls.end(events, piece.finish_reason, self._limits)
 
 
@@ -201,22 +201,27 @@ class _ChoiceCalls:
             if call.index in self._started:
                 if arguments:
                     events.append(ToolCallDelta(call.index, arguments, self._choice))
-            elif call.name and call.has_arguments:  # before that, a piece of the name may follow
+            elif call.name and call.has_arguments and not self._calls.may_repeat(call):
+                # Before there are arguments, a piece of the name may follow.
                 self._start(call, events)
 
     def end(self, events: list[Event], finish_reason: str, limits: CallLimits | None) -> None:
-        """Adds the events for the end of a choice's open calls, when the choice has ended.
+        """Adds the events for the end of a choice's complete calls, when the choice has ended.
+
+        The others are left to `finish`: some servers send the finish reason before the last pieces.
 
         Args:
             events: Where to add them.
             finish_reason: Why the choice ended.
             limits: Decides whether the last call was truncated, if that is known yet; else it is left to `finish`.
         """
-        *earlier, last = self._calls.in_order()
-        for call in earlier:
-            self._end(events, call, call.build())
-        if limits is None or not limits.leave_open(last.arguments, finish_reason):
-            self._end(events, last, last.build(truncated=truncates(finish_reason)))
+        for call in self._calls.in_order():
+            if not call.ended:
+                continue
+            if not self._calls.is_last(call):
+                self._end(events, call, call.build())
+            elif limits is None or not limits.leave_open(call.arguments, finish_reason):
+                self._end(events, call, call.build(truncated=truncates(finish_reason)))
 
     def finish(self, events: list[Event], final_calls: Sequence[ToolCall]) -> None:
         """Adds the events for the end of all calls that are still open.
@@ -236,7 +241,7 @@ class _ChoiceCalls:
 
     def _start(self, call: PartialToolCall, events: list[Event]) -> None:
         self._started.add(call.index)
-        events.append(ToolCallStart(call.index, call.id, call.name, self._choice))
+        events.append(ToolCallStart(call.index, call.own_id, call.name, self._choice))
         if not call.placeholder and (arguments := call.arguments):
             events.append(ToolCallDelta(call.index, arguments, self._choice))
 
@@ -254,6 +259,9 @@ class _ChoiceCalls:
         if call.index in self._done:
             return
         if call.index not in self._started:
+            if self._calls.repeats(call):
+                self._done.add(call.index)
+                return
             self._start(call, events)
         if call.placeholder:
             events.append(ToolCallDelta(call.index, call.placeholder, self._choice))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from vllmchat.chat.completion import mark_truncated
 from vllmchat.checking.describe import as_list, as_mapping
 from vllmchat.client.request import replies_wanted
-from vllmchat.wire.usage import truncates
+from vllmchat.wire.usage import calls_tools, truncates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ class CallLimits:
     def _cuts(self, call: ToolCall, finish_reason: str | None, tokens: int | None) -> bool:
         below = tokens is not None and self.max_tokens is not None and tokens < self.max_tokens
         if (
-            finish_reason in ("tool_calls", None)
+            (finish_reason is None or calls_tools(finish_reason))
             and tokens is not None
             and self.max_tokens is not None
             and not below

@@ -8,8 +8,9 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from vllmchat.chat.completion import ToolCall, is_object, mark_truncated
-from vllmchat.wire.decode import ensure_built
+from vllmchat.chat.completion import CallIds, ToolCall, is_object, mark_truncated
+from vllmchat.errors import ResponseError
+from vllmchat.wire.decode import MAX_PARTS, ensure_built
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,15 +27,28 @@ class PartialToolCall:
 
     Attributes:
         index: Its index in the choice.
-        id: Its id; empty until it arrives. The first one is kept.
+        id: Its id on the wire; empty until it arrives. The first one is kept.
+        own_id: Its id in the reply: another one if an earlier call has the same on the wire.
         name: Name of the function; empty until it arrives.
     """
 
-    __slots__ = ("_arguments", "_begun", "_extra", "_function_extra", "_held", "_type", "id", "index", "name")
+    __slots__ = (
+        "_arguments",
+        "_begun",
+        "_extra",
+        "_function_extra",
+        "_held",
+        "_type",
+        "id",
+        "index",
+        "name",
+        "own_id",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.id = ""
+        self.own_id = ""
         self.name = ""
         self._type = ""
         self._arguments = StringIO()
@@ -114,7 +128,7 @@ class PartialToolCall:
     def fields(self) -> JsonObject:
         """Returns the fields of the call so far."""
         function: JsonObject = {**self._function_extra, "name": self.name, "arguments": self.arguments}
-        return {**self._extra, "id": self.id, "type": self._type or "function", "function": function}
+        return {**self._extra, "id": self.own_id, "type": self._type or "function", "function": function}
 
     def build(self, *, truncated: bool = False) -> ToolCall:
         """Returns the call so far.
@@ -132,13 +146,16 @@ class PartialToolCall:
 class PartialToolCalls:
     """The tool calls of one choice so far."""
 
-    __slots__ = ("_by_id", "_calls", "_highest", "_latest")
+    __slots__ = ("_by_id", "_calls", "_highest", "_ids", "_latest", "_sharing")
 
     def __init__(self) -> None:
         self._calls: dict[int, PartialToolCall] = {}
         self._highest = -1
         self._latest: dict[int | None, PartialToolCall] = {}  # by the index on the wire
         self._by_id: dict[str, PartialToolCall] = {}
+        self._ids = CallIds()
+        self._sharing: dict[str, list[PartialToolCall]] = {}
+        """The calls that have the same id on the wire."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -167,11 +184,16 @@ class PartialToolCalls:
         if call is None or _begins_another(call, piece, name):
             call = self._new(index)
         self._latest[index] = call
-        if call_id:
-            self._by_id.setdefault(call_id, call)
+        if call_id and not call.own_id:
+            call.own_id = self._ids.own(call_id)
+            first = self._by_id.setdefault(call_id, call)
+            if first is not call:
+                self._sharing.setdefault(call_id, [first]).append(call)
         return call
 
     def _new(self, index: int | None) -> PartialToolCall:
+        if len(self._calls) >= MAX_PARTS:
+            raise ResponseError(f"the reply has more than {MAX_PARTS:,} tool calls")
         if index is None or index in self._calls:
             index = self._highest + 1
         call = self._calls[index] = PartialToolCall(index)
@@ -179,8 +201,29 @@ class PartialToolCalls:
         return call
 
     def in_order(self) -> list[PartialToolCall]:
-        """Returns the calls in the order of their indexes."""
-        return [self._calls[index] for index in sorted(self._calls)]
+        """Returns the calls in the order of their indexes, without those that were sent again as another call."""
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        if not self._sharing:
+            return calls
+        sent: dict[tuple[str, str, str], PartialToolCall] = {}
+        for call in calls:
+            sent.setdefault((call.id, call.name, call.arguments.strip()), call)
+        return [call for call in calls if sent[call.id, call.name, call.arguments.strip()] is call]
+
+    def may_repeat(self, call: PartialToolCall) -> bool:
+        """Whether a call may turn out to be an earlier one that is sent again: it has the same id and name."""
+        return any(
+            each.index < call.index and each.name == call.name for each in self._sharing.get(call.id, ())
+        )
+
+    def repeats(self, call: PartialToolCall) -> bool:
+        """Whether a call is an earlier one that was sent again: it has the same arguments too."""
+        return any(
+            each.index < call.index
+            and each.name == call.name
+            and each.arguments.strip() == call.arguments.strip()
+            for each in self._sharing.get(call.id, ())
+        )
 
     @property
     def are_whole(self) -> bool:

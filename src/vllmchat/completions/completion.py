@@ -22,10 +22,11 @@ from vllmchat.wire.decode import (
     as_object,
     decode_with_choices,
     default_for_null,
+    drop_empty_usage,
     set_request_id,
 )
 from vllmchat.wire.lenient import TornCharacters
-from vllmchat.wire.usage import FinishReason, PromptLogprob, RequestMetrics, Usage, WeightVersion
+from vllmchat.wire.usage import FinishReason, PromptLogprob, Reason, RequestMetrics, Usage, WeightVersion
 
 
 class TextLogprobs(WireModel):
@@ -57,7 +58,7 @@ class TextChoice(WireModel):
     logprobs: TextLogprobs | None = None
     """Log probabilities, if `logprobs` requested them."""
 
-    finish_reason: FinishReason | str | None = None
+    finish_reason: Reason = None
     """Why generation ended; None while a stream is running. See `FinishReason` for the known values."""
 
     stop_reason: int | str | None = None
@@ -148,7 +149,7 @@ class TextChunkChoice(WireModel):
     logprobs: TextLogprobs | None = None
     """Log probabilities of this chunk's tokens."""
 
-    finish_reason: FinishReason | str | None = None
+    finish_reason: Reason = None
     """Why generation ended, in the choice's last chunk."""
 
     stop_reason: int | str | None = None
@@ -216,6 +217,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> TextComp
         if choice.__pydantic_extra__:
             _take_message(choice)
     completion.choices.sort(key=lambda choice: choice.index)
+    drop_empty_usage(completion)
     set_request_id(completion, request_id)
     return completion
 

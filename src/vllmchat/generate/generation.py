@@ -16,6 +16,7 @@ from vllmchat.wire.decode import (
     WireModel,
     decode_with_choices,
     default_for_null,
+    drop_empty_usage,
     unexpected_body,
 )
 from vllmchat.wire.lenient import TornCharacters
@@ -23,6 +24,7 @@ from vllmchat.wire.usage import (
     MISSING_LOGPROB,
     FinishReason,
     PromptLogprob,
+    Reason,
     RequestMetrics,
     Usage,
     WeightVersion,
@@ -78,7 +80,7 @@ class GenerationChoice(WireModel):
     message: ChatMessage | None = None
     """The tokens as the message of an assistant, with `output_mode="derender"`. Since vLLM 0.33."""
 
-    finish_reason: FinishReason | str | None = None
+    finish_reason: Reason = None
     """Why generation ended; None while a stream is running."""
 
     stop_reason: int | str | None = None
@@ -211,6 +213,7 @@ def decode_generation(body: bytes, mode: object = None) -> Generation:
         ResponseError: The body is not a generation: not JSON, JSON of another shape, or of another mode.
     """
     generation = decode_with_choices(Generation, body, _WHAT, _NEEDED)
+    drop_empty_usage(generation)
     generation.choices.sort(key=lambda choice: choice.index)
     derendered = [choice for choice in generation.choices if choice.message is not None]
     if mode is not None and mode != generation.output_mode:

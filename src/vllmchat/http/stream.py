@@ -114,6 +114,8 @@ class _Core(Generic[T, R]):
             event = events.popleft()
             try:
                 item = reader.read_event(event)
+                if item is not None:
+                    reader.accept(item)
             except Exception as error:
                 failure = error
             except BaseException as error:
@@ -131,7 +133,6 @@ class _Core(Generic[T, R]):
                         events.clear()
                         reader.failure = self._reported(self._stray()) or reader.failure
                     continue
-                reader.accept(item)
                 clock = self.clock
                 if clock is not None:
                     if not self.begun:

@@ -15,7 +15,7 @@ from vllmchat.responses.events import (
     ResponseTextDelta,
 )
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire.decode import ensure_built, set_request_id
+from vllmchat.wire.decode import drop_empty_usage, ensure_built, set_request_id
 
 _WHOLE_TEXTS = {
     "response.output_text.done": ("message", "output_text"),
@@ -101,6 +101,7 @@ class ResponseAccumulator:
         # The output in the last event takes precedence, but vLLM 0.10 leaves it empty.
         if self._items and not (self.last is not None and response.output):
             response.output = [self._items[index].build() for index in sorted(self._items)]
+        drop_empty_usage(response)
         set_request_id(response, request_id)
         return response
 

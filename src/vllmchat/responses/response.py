@@ -22,6 +22,7 @@ from vllmchat.wire.decode import (
     WireModel,
     decode,
     default_for_null,
+    drop_empty_usage,
     set_request_id,
     unexpected_body,
 )
@@ -225,5 +226,6 @@ def decode_response(body: bytes, *, request_id: str | None = None) -> ModelRespo
     response = decode(ModelResponse, body, "a response", needed=NEEDED_IN_RESPONSES)
     if "output" not in response.model_fields_set:
         raise unexpected_body("a response", body, "it has no output")
+    drop_empty_usage(response)
     set_request_id(response, request_id)
     return response

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import Answer, build, set_request_id
-from vllmchat.wire.usage import NO_REASONS, CompletionTokensDetails, Usage, truncates
+from vllmchat.wire.usage import CompletionTokensDetails, Usage, truncates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,14 +82,12 @@ class ChoiceAccumulator(Generic[M]):
                     choice[name] = _joined(choice.get(name), value)
                 elif name != "finish_reason":
                     choice[name] = value
-                elif value not in NO_REASONS and not (
-                    value == "stop" and truncates(cast("str | None", choice.get(name)))
-                ):
+                elif not (value == "stop" and truncates(cast("str | None", choice.get(name)))):
                     # Some servers end each stream with a stop.
                     choice[name] = value
             if piece.model_extra:
                 choice.update(_not_null(piece.model_extra))
-        if usage is not None:
+        if usage is not None and usage.model_fields_set:
             # With one choice, it is the usage so far of that choice; with none, that of all choices.
             if len(choices) == 1:
                 self._usages[vars(choices[0])["index"]] = usage

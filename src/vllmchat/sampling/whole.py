@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from vllmchat.errors import ResponseError
 from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.wire.decode import find_error
-from vllmchat.wire.usage import NO_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence, Set as AbstractSet
@@ -53,7 +52,7 @@ def shortfall(choices: Iterable[tuple[int, bool]], expected: int) -> str | None:
 
 def has_ended(choice: WholeChoice) -> bool:
     """Whether a choice of a reply that was not streamed has ended: its finish reason may be absent, but not null."""
-    return (choice.finish_reason or "") not in NO_REASONS or "finish_reason" not in choice.model_fields_set
+    return choice.finish_reason is not None or "finish_reason" not in choice.model_fields_set
 
 
 def check_whole(
@@ -77,7 +76,10 @@ def check_whole(
     else:
         lacking = f"it reports the error {error['error']}"
     if lacking is not None:
-        text = start_of(body)
-        raise ResponseError(
-            f"the reply is not complete: {lacking}; {beginning(text)}", body=text, partial=reply
-        )
+        raise incomplete(lacking, reply, body)
+
+
+def incomplete(lacking: str, reply: Partial, body: bytes) -> ResponseError:
+    """The error for a reply that was not streamed and is not complete."""
+    text = start_of(body)
+    return ResponseError(f"the reply is not complete: {lacking}; {beginning(text)}", body=text, partial=reply)

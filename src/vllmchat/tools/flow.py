@@ -22,7 +22,7 @@ from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, Respons
 from vllmchat.schemas.functions import Tool, as_tool, text_of
 from vllmchat.wire.decode import ensure_built
 from vllmchat.wire.lenient import mend_json, without_halves
-from vllmchat.wire.usage import Usage, is_unknown
+from vllmchat.wire.usage import Usage, calls_tools, is_unknown
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
@@ -321,6 +321,7 @@ def run_flow(
 
     Raises:
         MaxTurnsError: After `max_turns` replies, the model still calls tools.
+        ResponseError: A reply ended with tool calls, but has none.
     """
     turns: list[Turn] = []
     results: list[ToolResult] = []
@@ -333,12 +334,19 @@ def run_flow(
         history.append(message)
         turns.append(Turn(completion))
         if not message.tool_calls:
+            if calls_tools(completion.finish_reason):
+                raise _no_calls(completion)
             return ToolRun(tuple(turns), history, tuple(results))
         if len(turns) >= max_turns:
             raise _too_many(max_turns, history, turns)
         done = yield from _execute(message, completion.finish_reason, history, tools, on_tool_error)
         turns[-1] = Turn(completion, done)
         results += done
+
+
+def _no_calls(completion: ChatCompletion) -> ResponseError:
+    reason = completion.finish_reason
+    return ResponseError(f"the reply has the finish reason {reason!r}, but no tool call", partial=completion)
 
 
 def _too_many(
@@ -458,7 +466,7 @@ def _last_reply(history: Sequence[Message | ChatMessage], tools: Toolbox) -> Cha
         return None
     last = history[-1]
     if not isinstance(last, ChatMessage):
-        if last.get("role") != "assistant" or not last.get("tool_calls"):
+        if last.get("role") != "assistant" or not (last.get("tool_calls") or last.get("function_call")):
             return None
         ensure_built(ChatMessage)
         try:
@@ -479,7 +487,8 @@ def _with_ids(message: ChatMessage, place: int) -> ChatMessage:
         call.model_copy(update={"id": f"call-{place}-{number}"})
         for number, call in enumerate(message.tool_calls)
     ]
-    return message.model_copy(update={"tool_calls": calls})
+    # A `function_call` cannot have an id: the message is sent as one with tool calls.
+    return message.model_copy(update={"tool_calls": calls, "function_call": None})
 
 
 def _without_bad_arguments(message: ChatMessage) -> ChatMessage:

@@ -46,15 +46,20 @@ class Fallback:
 
     The declared type is tried first, inside the compiled validator, so the usual form costs nothing. `convert`
     receives what did not match, and raises ValueError if it does not know it either.
+
+    Args:
+        convert: Converts what did not match.
+        tried: The type to try instead of the declared one, if that is wider.
     """
 
-    __slots__ = ("_convert",)
+    __slots__ = ("_convert", "_tried")
 
-    def __init__(self, convert: Callable[[object], object]) -> None:
+    def __init__(self, convert: Callable[[object], object], tried: object = None) -> None:
         self._convert = convert
+        self._tried = tried
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        declared = handler(source)
+        declared = handler(source) if self._tried is None else handler.generate_schema(self._tried)
         return core_schema.union_schema(
             # The labels appear in an error's path, where `first_problem` removes them.
             [(declared, _MEMBER), (core_schema.no_info_plain_validator_function(self._convert), _MEMBER)],
@@ -87,16 +92,30 @@ def _whole(value: object) -> int:
     raise ValueError("not a number")
 
 
-def _joined_text(value: object) -> str:
-    """The text of content that is a part, or a list of parts."""
-    if not isinstance(value, list | dict):
-        raise ValueError("neither text nor a list of parts")
+def text_of_parts(value: object) -> str:
+    """The text of content that is a text, a part, or a list of parts."""
     pieces: list[str] = []
     for part in cast("list[object]", value if isinstance(value, list) else [value]):
         text = part if isinstance(part, str) else (as_object(part) or {}).get("text")
+        if isinstance(text, dict):
+            text = cast("JsonObject", text).get("value")
         if isinstance(text, str):
             pieces.append(text)
     return "".join(pieces)
+
+
+def has_thinking(value: object) -> bool:
+    """Whether content has parts with thoughts."""
+    parts = cast("list[object]", value if isinstance(value, list) else [value])
+    return any("thinking" in (as_object(part) or ()) for part in parts)
+
+
+def _joined_text(value: object) -> str:
+    if not isinstance(value, list | dict):
+        raise ValueError("neither text nor a list of parts")
+    if has_thinking(value):
+        raise ValueError("has thoughts, which do not belong to the text")
+    return text_of_parts(value)
 
 
 def _id_text(value: object) -> str:
@@ -154,6 +173,9 @@ LenientInt = Annotated[int, Fallback(_whole)]
 
 ChoiceIndex = Annotated[int, Field(ge=0, lt=65_536), Fallback(_whole)]
 """The index of a choice. Its bound limits the memory that the choices of a stream can take."""
+
+CallIndex = Annotated[int | None, Field(ge=0, lt=65_536), Fallback(lambda _: None)]
+"""The index of a tool call; None if it is not one."""
 
 Id = Annotated[str, Fallback(_id_text)]
 """An id; a number becomes text, and null becomes the empty text."""
@@ -428,6 +450,7 @@ def read_answer(
         raise unexpected_body(what, reply.body, f"it has no {required_key}")
     if (answer.__pydantic_extra__ or {}).get("error") is not None:
         raise unexpected_body(what, reply.body, "it reports an error")
+    drop_empty_usage(answer)
     return with_request_id(answer, reply)
 
 
@@ -435,6 +458,13 @@ def with_request_id(answer: A, reply: Response) -> A:
     """Returns the result with the response's request ID."""
     set_request_id(answer, reply.head.request_id)
     return answer
+
+
+def drop_empty_usage(answer: BaseModel) -> None:
+    """Removes a usage in which the server sent nothing: it would read as zeros."""
+    usage = answer.__dict__.get("usage")
+    if isinstance(usage, BaseModel) and not usage.model_fields_set:
+        answer.__dict__["usage"] = None
 
 
 def set_request_id(answer: Answer, request_id: str | None) -> None:

@@ -2,12 +2,21 @@
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
+import json
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict
 
-from vllmchat.wire.decode import JsonObject, LenientInt, LenientList, LenientStr, WireModel, default_for_null
+from vllmchat.wire.decode import (
+    Fallback,
+    JsonObject,
+    LenientInt,
+    LenientList,
+    LenientStr,
+    WireModel,
+    default_for_null,
+)
 
 FinishReason: TypeAlias = Literal[
     "stop", "length", "tool_calls", "content_filter", "function_call", "abort", "repetition"
@@ -22,16 +31,43 @@ FinishReason: TypeAlias = Literal[
 - `"repetition"`: `repetition_detection` ended it. Since vLLM 0.17.
 - `"content_filter"`, `"function_call"`: servers other than vLLM.
 
+Other servers' names for these reasons are replaced by them, in any case: `"eos_token"`, `"end_turn"` and
+`"stop_sequence"` by `"stop"`, `"MAX_TOKENS"` by `"length"`, `"tool_use"` by `"tool_calls"`.
+
 Any other reason, such as `"error"` from some gateways, counts as one that truncates the reply: its tool calls are not
 executed, and it is not parsed into a value.
 """
 
-_ENDS = frozenset({"stop", "tool_calls", "function_call"})
+_CALLS = frozenset({"tool_calls", "function_call"})
+_ENDS = _CALLS | {"stop"}
 _TRUNCATIONS = frozenset({"length", "abort", "repetition", "content_filter"})
 
+_NAMES: dict[str, str | None] = {
+    **{reason: reason for reason in _ENDS | _TRUNCATIONS},
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "complete"), "stop"),
+    **dict.fromkeys(("max_tokens", "max_output_tokens", "max_length", "model_length"), "length"),
+    **dict.fromkeys(("tool_call", "tool_use"), "tool_calls"),
+    "safety": "content_filter",
+    # What some servers send while generation goes on.
+    **dict.fromkeys(("", "null", "none"), None),
+}
+"""The reasons by the names that servers have for them."""
 
-NO_REASONS = frozenset({"", "null"})
-"""What some servers send as the finish reason while generation goes on."""
+
+def _reason(value: object) -> str | None:
+    """A finish reason by its usual name. An unknown one is kept as it is, as text."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return _NAMES.get(value.strip().lower().replace("-", "_"), value)
+
+
+Reason: TypeAlias = Annotated[FinishReason | str | None, Fallback(_reason, tried=FinishReason | None)]
+"""A finish reason as a field of a response: what other servers call it is replaced by its usual name."""
+
+
+def calls_tools(reason: str | None) -> bool:
+    """Whether a reply with this finish reason ends with tool calls."""
+    return reason in _CALLS
 
 
 def truncates(reason: str | None) -> bool:

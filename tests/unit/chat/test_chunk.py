@@ -33,7 +33,6 @@ NOT_CHUNKS = [
     b'{"choices":[{"index":1e999,"delta":{}}]}',
     b'{"choices":[{"index":-Infinity,"delta":{}}]}',
     b'{"choices":[{"index":NaN,"delta":{}}]}',
-    b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":Infinity}]}}]}',
 ]
 
 

@@ -349,7 +349,9 @@ class TestToolCall:
 
     @pytest.mark.parametrize("reason", ["length", "abort", "repetition", "content_filter"])
     def test_a_truncated_reply_truncates_its_last_call(self, reason: str) -> None:
-        first, last = reply({"tool_calls": [call("{}"), call("{}")]}, finish_reason=reason).tool_calls
+        first, last = reply(
+            {"tool_calls": [call("{}"), call("{}", id="c2")]}, finish_reason=reason
+        ).tool_calls
         assert first.complete
         assert not first.truncated
         assert first.parse() == {}

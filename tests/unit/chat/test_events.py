@@ -181,14 +181,15 @@ class TestAnyStream:
 class TestOrder:
     def test_order_within_a_chunk(self) -> None:
         chunk = delta(
-            {"content": "t", "reasoning": "r", "tool_calls": [piece(0, "{}", name="f")]}, finish_reason="stop"
+            {"content": "t", "reasoning": "r", "tool_calls": [piece(0, '{"a":1}', name="f")]},
+            finish_reason="stop",
         )
         assert EventBuilder().feed(chunk) == [
             ReasoningDelta("r"),
             TextDelta("t"),
             ToolCallStart(0, "c0", "f"),
-            ToolCallDelta(0, "{}"),
-            done(0, "f", "{}"),
+            ToolCallDelta(0, '{"a":1}'),
+            done(0, "f", '{"a":1}'),
         ]
 
     def test_an_empty_chunk(self) -> None:
@@ -199,16 +200,29 @@ class TestOrder:
 
     def test_several_calls_in_one_delta(self) -> None:
         maker = EventBuilder()
-        assert maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, "{}", name="g"))) == [
+        assert maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, '{"b":', name="g"))) == [
             ToolCallStart(0, "c0", "f"),
             ToolCallDelta(0, '{"a":1}'),
             done(0, "f", '{"a":1}'),
             ToolCallStart(1, "c1", "g"),
+            ToolCallDelta(1, '{"b":'),
         ]
-        assert maker.feed(delta({}, finish_reason="tool_calls")) == [
-            ToolCallDelta(1, "{}"),
-            done(1, "g", "{}"),
+        assert maker.feed(calls(piece(1, "2}"), finish_reason="tool_calls")) == [
+            ToolCallDelta(1, "2}"),
+            done(1, "g", '{"b":2}'),
         ]
+
+    def test_pieces_after_the_finish_reason(self) -> None:
+        maker = EventBuilder()
+        maker.feed(calls(piece(0, '{"a":', name="f"), piece(1, "{}", name="g"), finish_reason="tool_calls"))
+        assert maker.feed(calls(piece(0, "1}"), piece(1, '{"b":2}'))) == [
+            ToolCallDelta(0, "1}"),
+            ToolCallDelta(1, '{"b":2}'),
+        ]
+        first, second, _ = maker.finish(ChatCompletion())
+        assert isinstance(first, ToolCallDone)
+        assert isinstance(second, ToolCallDone)
+        assert [first.tool_call.arguments, second.tool_call.arguments] == ['{"a":1}', '{"b":2}']
 
     def test_calls_that_interleave_are_done_at_the_end(self) -> None:
         maker = EventBuilder()
@@ -235,16 +249,16 @@ class TestOrder:
 
     def test_a_call_without_a_name_starts_at_the_end(self) -> None:
         maker = EventBuilder()
-        assert maker.feed(calls(piece(0, "{}"))) == []
+        assert maker.feed(calls(piece(0, '{"a":1}'))) == []
         assert maker.feed(delta({}, finish_reason="stop")) == [
             ToolCallStart(0, "c0", ""),
-            ToolCallDelta(0, "{}"),
-            done(0, "", "{}"),
+            ToolCallDelta(0, '{"a":1}'),
+            done(0, "", '{"a":1}'),
         ]
 
     def test_every_call_is_done_once(self) -> None:
         maker = EventBuilder()
-        maker.feed(calls(piece(0, "{}", name="f"), piece(1, "{}", name="f"), finish_reason="stop"))
+        maker.feed(calls(piece(0, '{"a":1}', name="f"), piece(1, '{"a":1}', name="f"), finish_reason="stop"))
         assert maker.feed(delta({}, finish_reason="stop")) == []
         assert maker.finish(ChatCompletion()) == [Finished(ChatCompletion())]
 
@@ -263,13 +277,13 @@ class TestOrder:
 
     def test_choices_are_independent(self) -> None:
         maker = EventBuilder()
-        maker.feed(calls(piece(0, "{}", name="f")))
+        maker.feed(calls(piece(0, '{"a":1}', name="f")))
         assert maker.feed(
-            delta({"tool_calls": [piece(0, "{}", name="g")]}, index=1, finish_reason="stop")
+            delta({"tool_calls": [piece(0, '{"a":1}', name="g")]}, index=1, finish_reason="stop")
         ) == [
             ToolCallStart(0, "c0", "g", 1),
-            ToolCallDelta(0, "{}", 1),
-            dataclasses.replace(done(0, "g", "{}"), choice=1),
+            ToolCallDelta(0, '{"a":1}', 1),
+            dataclasses.replace(done(0, "g", '{"a":1}'), choice=1),
         ]
 
 

@@ -10,8 +10,10 @@ import pytest
 from vllmchat import ToolCallDelta, ToolCallDone, ToolCallStart
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
+from vllmchat.chat.completion import ChatMessage, decode_completion
 from vllmchat.chat.events import EventBuilder
 from vllmchat.chat.tool_calls import PartialToolCalls
+from vllmchat.errors import ResponseError
 
 if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
@@ -171,6 +173,46 @@ CASES: dict[str, tuple[list[Object], Calls]] = {
         [piece(0, "a", "f", '{"a":1}'), piece(1, "a", "f", '{"a":2}')],
         [("f", '{"a":1}'), ("f", '{"a":2}')],
     ),
+    "one id for all, two functions at once": (
+        [
+            piece(0, "a", "f", '{"a":'),
+            piece(1, "a", "g", '{"b":'),
+            piece(0, None, None, "1}"),
+            piece(1, None, None, "2}"),
+        ],
+        TWO,
+    ),
+    "one id for all, index 0": (
+        [piece(0, "a", "f", '{"a":1}'), piece(0, "a", "f", '{"a":2}'), piece(0, "a", "g", '{"b":2}')],
+        [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", '{"b":2}')],
+    ),
+    "the same call at another index": (
+        [piece(0, "a", "f", '{"a":1}'), piece(1, "b", "g", '{"b":2}'), piece(2, "a", "f", '{"a":1}')],
+        TWO,
+    ),
+    "the same call at another index, in pieces": (
+        [
+            piece(0, "a", "f", '{"a":1}'),
+            piece(1, "b", "g", '{"b":2}'),
+            piece(2, "a", "f", ""),
+            piece(2, None, None, '{"a"'),
+            piece(2, None, None, ":1} "),
+        ],
+        TWO,
+    ),
+    "an index that is not a number": (
+        [
+            {**piece(0, "a", "f", '{"a":'), "index": "first"},
+            {**piece(0, None, None, "1}"), "index": "first"},
+            piece(-1, "b", "g", '{"b":'),
+            piece(-1, None, None, "2}"),
+        ],
+        TWO,
+    ),
+    "an index that is too large": (
+        [piece(10**30, "a", "f", '{"a":1}'), piece(70_000, "b", "g", '{"b":2}')],
+        TWO,
+    ),
     "an index for each piece": ([piece(0, "a", "f", '{"a"'), piece(1, "a", None, ":1}")], [("f", '{"a":1}')]),
     "a placeholder": ([piece(0, "a", "f", "{}"), piece(0, None, None, '{"a":1}')], [("f", '{"a":1}')]),
     "placeholders of two calls": (
@@ -199,13 +241,27 @@ def test_pieces_are_put_together(name: str, together: bool) -> None:
     pieces, calls = CASES[name]
     chunks = [chunk(None, *pieces)] if together else [chunk(None, each) for each in pieces]
     reply, events = streamed([*chunks, chunk("tool_calls")])
+    assert_agree(reply, events, calls)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pieces_after_the_finish_reason(name: str) -> None:
+    pieces, calls = CASES[name]
+    for place in range(len(pieces)):
+        chunks = [chunk("tool_calls" if at == place else None, each) for at, each in enumerate(pieces)]
+        assert_agree(*streamed(chunks), calls)
+
+
+def assert_agree(reply: ChatCompletion, events: list[Any], calls: Calls) -> None:
+    ids = [call.id for call in reply.tool_calls if call.id]
+    assert len(set(ids)) == len(ids)
     assert [(call.name, call.arguments) for call in reply.tool_calls] == calls
     # Each event says what the whole reply says.
     done = {event.index: event.tool_call for event in events if isinstance(event, ToolCallDone)}
-    started = {event.index: event.name for event in events if isinstance(event, ToolCallStart)}
+    started = {event.index: (event.id, event.name) for event in events if isinstance(event, ToolCallStart)}
     for index, call in enumerate(reply.tool_calls):
         assert (done[index], done[index].complete) == (call, call.complete)
-        assert started[index] == call.name
+        assert started[index] == (call.id, call.name)
         deltas = [e.arguments for e in events if isinstance(e, ToolCallDelta) and e.index == index]
         assert "".join(deltas) == call.arguments
     assert len(done) == len(started) == len(calls)
@@ -220,6 +276,45 @@ def test_no_part_of_a_stream_has_a_complete_call_that_changes(name: str) -> None
         for index, call in enumerate(accumulator.reply().tool_calls):
             if call.complete:
                 assert (call.name, call.arguments) == calls[index]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (["f1", "f2"], {"a": "f1", "a-2": "f2"}),
+        (["f1", "f1"], {"a": "f1"}),
+        (["f1", "g1"], {"a": "f1", "a-2": "g1"}),
+        (["f1", "f1", "f2", "f1"], {"a": "f1", "a-3": "f2"}),
+    ],
+)
+def test_calls_with_one_id_are_told_apart(sent: list[str], kept: dict[str, str]) -> None:
+    calls = [{"id": "a", "function": {"name": each[0], "arguments": f'{{"n":{each[1]}}}'}} for each in sent]
+    choice = {"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}
+    whole = decode_completion(json.dumps({"choices": [choice]}).encode())
+    reply, _ = streamed(
+        [*(chunk(None, {"index": n, **each}) for n, each in enumerate(calls)), chunk("tool_calls")]
+    )
+    for each in (whole, reply):
+        found = {call.id: call.name + str(call.parse()["n"]) for call in each.tool_calls}
+        assert (found, len(each.tool_calls)) == (kept, len(kept))
+
+
+def test_an_id_made_for_a_call_is_not_the_id_of_a_later_one() -> None:
+    calls = [
+        {"id": call_id, "function": {"name": "f", "arguments": f'{{"n":{n}}}'}}
+        for n, call_id in enumerate(["a", "a", "a-2", "a", ""])
+    ]
+    message = ChatMessage.model_validate({"tool_calls": calls})
+    assert [call.id for call in message.tool_calls] == ["a", "a-2", "a-2-2", "a-3", ""]
+
+
+def test_the_number_of_calls_is_limited() -> None:
+    many = chunk(None, *(piece(number, f"c{number}", "f", "{}") for number in range(4_096)))
+    accumulator = Accumulator()
+    accumulator.add(many)
+    accumulator.add(many)
+    with pytest.raises(ResponseError, match="more than 4,096 tool calls"):
+        accumulator.add(chunk(None, piece(5_000, "d", "f", "{}")))
 
 
 def test_white_space_around_a_placeholder() -> None:

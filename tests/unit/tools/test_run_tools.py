@@ -470,7 +470,10 @@ def test_a_truncated_call_is_never_executed(arguments: str, runner: Runner, stre
 
 def test_calls_without_ids_get_ids(runner: Runner, streams: bool) -> None:
     for ids in (["", ""], ["same", "same"], ["a", ""]):
-        calls = [call("get_weather", {"city": "Paris"}, each) for each in ids]
+        calls = [
+            call("get_weather", {"city": city}, each)
+            for city, each in zip(("Paris", "Oslo"), ids, strict=True)
+        ]
         llm = Script(said("", *calls), said("Done."))
         done = run(runner, llm, streams=streams, tools=[get_weather])
         _, reply_, *results, _ = wire(done.messages)
