@@ -137,6 +137,30 @@ def test_a_key_of_one_call(asked: Asked, scripted: ScriptedServer, runner: Runne
 
 
 @EVERY
+def test_a_key_in_the_body(asked: Asked, scripted: ScriptedServer, runner: Runner) -> None:
+    if not has_params(asked):
+        return
+    scripted.always(lambda _: reply({"error": "broken"}, 500))
+    scripted.version = "0.32.0"
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    extra = {"api_key": key(), "servers": [{"label": "x", "headers": {"authorization": key()}}]}
+    error = failed(ask, runner, llm, asked, extra_body=extra)
+    assert "500" in str(error)
+    assert any(key() in request.body.decode("latin-1") for request in scripted.requests)
+    assert leaks(error) == set()
+    runner.close(llm)
+
+
+def test_a_key_in_a_tool(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.always(lambda _: reply({"error": "broken"}, 500))
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    tool = {"type": "mcp", "server_label": "x", "server_url": "https://h/", "headers": {"x-api-key": key()}}
+    error = failed(runner.do, llm, "respond", "Hi", tools=[tool])
+    assert "500" in str(error)
+    assert leaks(error) == set()
+
+
+@EVERY
 @pytest.mark.parametrize("name", ["api_key", "default_headers", "headers", "token", "apikey"])
 def test_a_key_given_by_mistake(name: str, asked: Asked, runner: Runner) -> None:
     value: object = {"authorization": key()} if name.endswith("headers") else key()

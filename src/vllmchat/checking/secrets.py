@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar, cast
+from operator import is_
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from vllmchat.http.secrets import is_secret_name
 
 if TYPE_CHECKING:
     from typing import Self, SupportsIndex
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 M = TypeVar("M", bound=Mapping[str, object])
 
-_WORDS = ("key", "secret", "salt", "passw", "credential", "authorization", "bearer", "headers", "cookie")
 _KEY = r"(sk|hf|ghp|gsk|xox[a-z])[-_]\w|Bearer |[a-z][a-z0-9+.-]*://[^/\s]*@"
 
 
@@ -28,13 +29,6 @@ class Secret(str):
     def __getitem__(self, key: SupportsIndex | slice) -> Self:
         # What shows locals shortens a long text before it asks for the `repr`.
         return type(self)(super().__getitem__(key))
-
-
-@lru_cache(maxsize=1024)
-def is_secret_name(name: str) -> bool:
-    """Whether the value of a parameter is a secret, by the parameter's name."""
-    name = name.lower()
-    return any(word in name for word in _WORDS) or name.rpartition("_")[2] in ("token", "auth")
 
 
 def is_secret(name: str, value: object = None) -> bool:
@@ -57,8 +51,33 @@ def hide(value: T) -> T:
 
 
 def hide_secrets(arguments: M) -> M:
-    """Returns keyword arguments with the secrets among them hidden, by their names; usually unchanged."""
-    if not any(map(is_secret_name, arguments)):
+    """Returns keyword arguments with the secrets among them hidden, by their names; usually unchanged.
+
+    The fields of `extra_body` and of tools have secrets too, such as the key of an MCP server.
+    """
+    if not (any(map(is_secret_name, arguments)) or any(name in arguments for name in _NESTED)):
         return arguments
-    hidden = {name: hide(value) if is_secret_name(name) else value for name, value in arguments.items()}
+    hidden = {
+        name: hide(value) if is_secret_name(name) else _hidden_inside(value) if name in _NESTED else value
+        for name, value in arguments.items()
+    }
     return cast("M", hidden)
+
+
+_NESTED: Final = ("extra_body", "tools")
+
+
+def _hidden_inside(value: object) -> object:
+    """A value with the secrets among its fields hidden, by their names; unchanged if there are none."""
+    if isinstance(value, dict):
+        fields = cast("dict[object, object]", value)
+        hidden = {
+            name: hide(each) if isinstance(name, str) and is_secret_name(name) else _hidden_inside(each)
+            for name, each in fields.items()
+        }
+        return value if all(hidden[name] is each for name, each in fields.items()) else hidden
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        shown = [_hidden_inside(each) for each in items]
+        return value if all(map(is_, shown, items)) else shown
+    return value

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -79,7 +79,7 @@ class Send:
     base: BaseURL
     target: str
     headers: list[tuple[str, str]]
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     request_id: str
     default_key: bool = False
 

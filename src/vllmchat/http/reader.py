@@ -59,6 +59,14 @@ def marks_end(data: bytes) -> bool:
     return data[:1] != b"{" and _END.fullmatch(data) is not None
 
 
+def runs_together(data: bytes) -> bool:
+    """Whether the data of an event is that of several: each line of it is an object by itself, or the end."""
+    lines = data.split(b"\n")
+    return len(lines) > 1 and all(
+        (line[:1] == b"{" and line.rstrip()[-1:] == b"}") or marks_end(line) for line in lines
+    )
+
+
 class EventReader(ABC, Generic[T, R]):
     """Turns events into items, knows when the end is proven, and keeps what has arrived.
 

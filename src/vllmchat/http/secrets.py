@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
+from functools import lru_cache
 from html.entities import codepoint2name
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SECRET_NAME = re.compile(
-    "auth|key|token|secret|cookie|passw|credential|session|jwt|assertion|signature|bearer"
+    "key|secret|salt|passw|credential|authorization|bearer|cookie|jwt|assertion|signature|headers"
+    "|(^|[-_])(token|auth)$"
 )
+_SECRET_HEADER = re.compile("auth|token|session")
+"""More names of headers, which may be called anything. Parameters have such names too: `stop_token_ids`."""
+
 _HARMLESS_NAMES = frozenset(
     {
         "accept",
@@ -29,6 +34,12 @@ _SHORTEST = 6
 """Shorter values, like vLLM's "EMPTY", are not secrets but may be ordinary words."""
 
 _RANDOM = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}")
+
+
+@lru_cache(maxsize=1024)
+def is_secret_name(name: str) -> bool:
+    """Whether what has a name is a secret: a parameter, a header, or a field of a body."""
+    return _SECRET_NAME.search(name.lower()) is not None
 
 
 class Mask:
@@ -64,7 +75,7 @@ def _secrets(name: str, value: str) -> set[str]:
     """What is secret in a header."""
     if name in _HARMLESS_NAMES:
         return set()
-    if not _SECRET_NAME.search(name):
+    if not (is_secret_name(name) or _SECRET_HEADER.search(name)):
         # Whatever a gateway may call it: a value that looks random.
         return {value} if _RANDOM.fullmatch(value) else set()
     scheme, _, rest = value.partition(" ")

@@ -14,8 +14,9 @@ import anyio
 
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
 from vllmchat.http.api_errors import error_from_event, error_in_stream, no_stream, unreadable
+from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.http.flow import is_event_stream, masked_head
-from vllmchat.http.reader import ErrorEvent
+from vllmchat.http.reader import ErrorEvent, runs_together
 from vllmchat.http.sse import MAX_STRAY_BYTES
 from vllmchat.http.transport_errors import TransportFailure
 
@@ -157,7 +158,13 @@ class _Core(Generic[T, R]):
                     reader.read_event(event._replace(data=data))
                 except Exception as masked:
                     error = masked
-        if isinstance(error, ErrorEvent):
+        if runs_together(event.data) and isinstance(error, ResponseError):
+            reader.failure = ResponseError(
+                "the events of the stream run together: the server must end each with an empty line, and sends only a "
+                f"line feed; {beginning(start_of(event.data))}",
+                body=start_of(event.data),
+            )
+        elif isinstance(error, ErrorEvent):
             assert reader.head is not None
             reader.failure = error_from_event(reader.head, error.body)
         elif reader.whole or not self.flushed:

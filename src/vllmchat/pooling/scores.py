@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
 
 from vllmchat.chat.content import ContentPart
@@ -84,7 +84,7 @@ class Ranked(WireModel):
     document: RankedDocument = Field(default_factory=RankedDocument)
     """The document."""
 
-    relevance_score: float
+    relevance_score: FiniteFloat
     """Its relevance to the query: higher is better."""
 
 

@@ -43,17 +43,24 @@ class ResponseAccumulator:
         elif isinstance(event, ResponseArgumentsDelta):
             self._item(event.output_index, "function_call").arguments.write(event.delta)
         elif isinstance(event, ResponseItemEvent):
+            if not event.item.model_fields_set:
+                return
             item = self._item(event.output_index, event.item.type)
             whole = event.type == "response.output_item.done"
             # vLLM 0.10 announces an item under the index of the previous one, which has ended.
             if whole or not item.whole:
                 item.replace(event.item, whole=whole)
         elif isinstance(event, ResponsePartEvent):
+            if not event.part.model_fields_set:
+                return
             kind = "reasoning" if event.part.type == "reasoning_text" else "message"
             item = self._item(event.output_index, kind)
             if event.type == "response.content_part.added" or not item.in_pieces:
                 item.begin(event.content_index, event.part)
         elif isinstance(event, ResponseStateEvent):
+            if self._state is not None and not event.response.model_fields_set:
+                # The response so far is more than nothing.
+                event.response = self._state.model_copy(update={"status": None})
             self._state = event.response
             if event.type in LAST:
                 self.last = event

@@ -6,6 +6,8 @@ objects, with their fields in `model_extra`.
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
+from typing import Annotated
+
 from pydantic import Field
 
 from vllmchat.responses.response import NEEDED_IN_RESPONSES, ModelResponse, ResponseItem, ResponsePart
@@ -16,6 +18,7 @@ from vllmchat.wire.decode import (
     WireModel,
     as_object,
     decode,
+    default_for_null,
     unexpected_body,
 )
 from vllmchat.wire.lenient import TornCharacters, parse
@@ -48,7 +51,9 @@ class ResponseItemEvent(ResponseEvent):
     output_index: LenientInt = 0
     """Index of the item in the output, from 0."""
 
-    item: ResponseItem = Field(default_factory=ResponseItem)
+    item: Annotated[ResponseItem, default_for_null(lambda: ResponseItem())] = Field(
+        default_factory=ResponseItem
+    )
     """The item so far."""
 
 
@@ -64,7 +69,9 @@ class ResponsePartEvent(ResponseEvent):
     content_index: LenientInt = 0
     """Index of the part in the item, from 0."""
 
-    part: ResponsePart = Field(default_factory=ResponsePart)
+    part: Annotated[ResponsePart, default_for_null(lambda: ResponsePart())] = Field(
+        default_factory=ResponsePart
+    )
     """The part so far."""
 
 
@@ -129,7 +136,9 @@ class ResponseArgumentsDelta(ResponseEvent):
 class ResponseStateEvent(ResponseEvent):
     """The response starts (`response.created`, `response.in_progress`) or ends (`response.completed` and others)."""
 
-    response: ModelResponse = Field(default_factory=ModelResponse)
+    response: Annotated[ModelResponse, default_for_null(lambda: ModelResponse())] = Field(
+        default_factory=ModelResponse
+    )
     """The response so far; at the end, the whole response."""
 
 

@@ -383,12 +383,22 @@ def _execute(
         outcomes = yield from Execute(actions)
     values = iter(outcomes)
     results: list[ToolResult] = []
+    failure: Exception | None = None
     for call, each in zip(calls, prepared, strict=True):
-        if isinstance(each, Action):
-            results.append((yield from _result(call, next(values), on_tool_error)))
-        else:
+        if not isinstance(each, Action):
             results.append(each)
+            continue
+        outcome = next(values)
+        try:
+            hook = on_tool_error if failure is None else None
+            results.append((yield from _result(call, outcome, hook)))
+        except Exception as error:
+            # The history still gets all results, since the tools have run.
+            failure = error
+            results.append((yield from _result(call, outcome, None)))
     history.extend(result.message for result in results)
+    if failure is not None:
+        raise failure
     yield from Report(tuple(results))
     return tuple(results)
 

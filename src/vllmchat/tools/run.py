@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -153,11 +153,15 @@ class Run:
 
     @contextmanager
     def keep_history(self) -> Generator[None]:
-        """Attaches the history to errors."""
+        """Attaches the history to errors, also to those of the caller's own functions."""
         try:
             yield
         except VLLMChatError as error:
             error.messages = list(self.history)
+            raise
+        except Exception as error:
+            with suppress(Exception):  # some classes do not allow it
+                vars(error).setdefault("messages", list(self.history))
             raise
 
     def params(self, step: Request) -> CommonChatParams:

@@ -15,7 +15,7 @@ import pytest
 from support.scripted import ScriptedServer, close, head, refusing_origin
 from vllmchat import VLLMChatError, VLLMProvider
 from vllmchat.http import plain_key
-from vllmchat.http.secrets import Mask
+from vllmchat.http.secrets import Mask, is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +78,17 @@ def test_what_counts_as_a_secret(name: str, value: str, secret: str) -> None:
 def test_what_is_no_secret(name: str, value: str) -> None:
     text = f"the {value} of production: EMPTY"
     assert Mask([(name, value)]).text(text) == text
+
+
+@pytest.mark.parametrize("name", ["api_key", "hf_token", "auth", "Authorization", "client-secret", "jwt"])
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+    assert "0123456789" not in Mask([(name, "0123456789")]).text("0123456789")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "stop_token_ids", "session_id", "author", "model"])
+def test_names_of_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
 
 
 def test_a_secret_that_is_cut() -> None:

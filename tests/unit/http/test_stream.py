@@ -72,6 +72,20 @@ def stream(runner: Runner, llm: VLLMProvider) -> Callable[[], Stream]:
 Make: TypeAlias = "Callable[[], Stream]"
 
 
+@pytest.mark.parametrize("blank_at_the_end", [True, False])
+def test_events_that_run_together(
+    scripted: ScriptedServer, stream: Make, llm: VLLMProvider, runner: Runner, blank_at_the_end: bool
+) -> None:
+    events = [f"data: {json.dumps(each)}\n" for each in chunks("Hel", "lo")]
+    sent = "".join([*events, "data: [DONE]\n", "\n" if blank_at_the_end else ""]).encode()
+    scripted.stream([sent], done=False)
+    with pytest.raises(ResponseError, match="run together: the server must end each with an empty line"):
+        stream().until_done()
+    scripted.stream([sent], done=False)
+    with pytest.raises(ResponseError, match="run together"):
+        runner.open(llm, "stream_complete", "Hi").until_done()
+
+
 def part(index: int, content: str = "", finish: str | None = None) -> dict[str, Any]:
     """Returns a chunk of one of several choices."""
     made = chunk(content, finish)

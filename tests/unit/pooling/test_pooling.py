@@ -559,6 +559,15 @@ def test_scores_that_are_missing(scripted: ScriptedServer, runner: Runner, llm: 
     assert result.scores == []
 
 
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "null"])
+def test_a_ranking_needs_numbers(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, score: str
+) -> None:
+    scripted.reply(f'{{"results":[{{"index":0,"relevance_score":{score}}}]}}'.encode())
+    with pytest.raises(ResponseError, match=r"not a ranking \(results.0.relevance_score"):
+        runner.do(llm, "rerank", "q", ["a"])
+
+
 def test_a_ranking(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
     scripted.reply(recordings.load("rerank").body)
     result: Ranking = runner.do(llm, "rerank", "Hello", ("Hello", "world"), top_n=1)

@@ -695,6 +695,38 @@ def test_an_event_without_its_response_has_a_status() -> None:
         assert (response.status, response.text) == (kind, "a")
 
 
+@pytest.mark.parametrize("event", [{}, {"response": None}, {"response": {}}])
+def test_a_last_event_without_its_response_keeps_what_arrived(event: Object) -> None:
+    created = {"type": "response.created", "response": {"id": "r1", "model": "m", "status": "in_progress"}}
+    text = {"type": "response.output_text.delta", "delta": "Hi"}
+    done = read(ResponseReader(), created, text, {"type": "response.completed", **event})
+    assert (done.id, done.model, done.status, done.text) == ("r1", "m", "completed", "Hi")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.output_item.added", "output_index": 0, "item": None},
+        {"type": "response.output_item.done", "output_index": 0, "item": None},
+        {"type": "response.content_part.added", "output_index": 0, "part": None},
+        {"type": "response.content_part.done", "output_index": 0, "part": None},
+    ],
+)
+def test_an_event_without_its_item_or_part_changes_nothing(event: Object) -> None:
+    text = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}
+    call = {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": "{}"}
+    for piece in (text, call):
+        alone = read(ResponseReader(), piece, {"type": "response.completed"})
+        assert read(ResponseReader(), piece, event, {"type": "response.completed"}) == alone
+        assert read(ResponseReader(), event, piece, {"type": "response.completed"}) == alone
+
+
+def test_an_empty_usage_of_a_response_is_none() -> None:
+    assert decode_response(b'{"output":[],"usage":{}}').usage is None
+    last = {"type": "response.completed", "response": {"output": [], "usage": {}}}
+    assert read(ResponseReader(), last).usage is None
+
+
 def test_what_vllm_only_returns() -> None:
     recorded = recordings.load("responses_echoed", "0.33.0")
     response = decode_response(recorded.body)

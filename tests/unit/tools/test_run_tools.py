@@ -21,6 +21,7 @@ from vllmchat import (
     MaxTurnsError,
     Message,
     OpenAIProvider,
+    ResponseError,
     StreamError,
     TextDelta,
     Tool,
@@ -409,9 +410,43 @@ def test_an_exception_from_the_hook_ends_the_run(runner: Runner, streams: bool) 
     def hook(failed: ToolCall, error: Exception) -> None:
         raise error
 
-    llm = Script(said("", call("fail"), call("fail", call_id="c2")))
-    with pytest.raises(RuntimeError, match="no network"):
-        run(runner, llm, streams=streams, tools=[fail], on_tool_error=hook)
+    ran: list[str] = []
+
+    def note(text: str) -> str:
+        ran.append(text)
+        return text
+
+    calls = [call("note", {"text": "a"}, "c0"), call("fail"), call("note", {"text": "b"}, "c2")]
+    llm = Script(said("", *calls), said("Done."))
+    with pytest.raises(RuntimeError, match="no network") as caught:
+        run(runner, llm, streams=streams, tools=[note, fail], on_tool_error=hook)
+    # The tools have run, so the history has all results, and the run goes on without calling them again.
+    history: list[Message | ChatMessage] = vars(caught.value)["messages"]
+    results = [(each["tool_call_id"], each["content"]) for each in wire(history)[2:]]
+    assert results == [("c0", "a"), ("c1", "The tool failed: RuntimeError: no network"), ("c2", "b")]
+    assert run(runner, llm, history, streams=streams, tools=[note, fail]).text == "Done."
+    assert sorted(ran) == ["a", "b"]
+
+
+def test_messages_of_the_callers_own_errors_are_kept(runner: Runner, streams: bool) -> None:
+    class OwnError(Exception):
+        def __init__(self) -> None:
+            self.messages = ["own"]
+
+    def hook(failed: ToolCall, error: Exception) -> None:
+        raise OwnError
+
+    with pytest.raises(OwnError) as caught:
+        run(runner, Script(said("", call("fail"))), streams=streams, tools=[fail], on_tool_error=hook)
+    assert caught.value.messages == ["own"]
+
+
+def test_a_foreign_reply_without_its_call_is_not_the_end(runner: Runner, streams: bool) -> None:
+    llm = Script(said("Let me see.", finish="tool_calls"))
+    with pytest.raises(ResponseError, match="finish reason 'tool_calls', but no tool call") as caught:
+        run(runner, llm, streams=streams, tools=[fail])
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Let me see."
 
 
 def test_the_hook_may_be_async_in_an_async_run(runner: Runner, streams: bool) -> None:
