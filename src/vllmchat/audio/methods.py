@@ -9,6 +9,8 @@ from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Unpack
 
     from vllmchat.audio import request as requests, stream as streams
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vllmchat.audio.stream import AsyncTranscriptionStream, TranscriptionStream
     from vllmchat.audio.transcription import Transcription
     from vllmchat.audio.upload import AudioFile
+    from vllmchat.http.clock import Clock
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
 else:
     requests = LazyModule("vllmchat.audio.request")
@@ -146,8 +149,8 @@ class AudioMethods(ProviderBase):
             streams.transcription_reader(), partial(self._aopen_audio, upload, model)
         )
 
-    def _open_audio(self, upload: Upload, model: str | None) -> SyncExchange:
-        return self._open(upload.read(), model)
+    def _open_audio(self, upload: Upload, model: str | None, begin: Callable[[Clock], None]) -> SyncExchange:
+        return self._open(upload.read(), model, begin)
 
     async def _aopen_audio(self, upload: Upload, model: str | None) -> AsyncExchange:
         return await self._aopen(await upload.aread(), model)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.events import Event
     from vllmchat.chat.limits import CallLimits
+    from vllmchat.http.clock import Clock
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.reader import EventReader
 
@@ -52,7 +53,9 @@ class ChatStream(EventStream["ChatCompletionChunk", "ChatCompletion"]):
     Each of them has what had arrived as `partial`.
     """
 
-    def __init__(self, limits: CallLimits, open_exchange: Callable[[], SyncExchange]) -> None:
+    def __init__(
+        self, limits: CallLimits, open_exchange: Callable[[Callable[[Clock], None]], SyncExchange]
+    ) -> None:
         super().__init__(chat_reader(limits), open_exchange)
         self._limits = limits
 

@@ -184,8 +184,9 @@ class ProviderBase:
         clock, call = await self._aprepare(request, model)
         return await self._clients.async_client.run(self._target, call, clock)
 
-    def _open(self, request: Request[T], model: str | None = None) -> SyncExchange:
+    def _open(self, request: Request[T], model: str | None, begin: Callable[[Clock], None]) -> SyncExchange:
         clock, call = self._prepare(request, model)
+        begin(clock)
         return self._clients.sync_client.open(self._target, call, clock)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:

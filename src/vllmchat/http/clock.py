@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from vllmchat.errors import APITimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vllmchat.http.timeout import Limit, Timeout
 
 monotonic = time.monotonic
@@ -29,6 +31,8 @@ class Clock:
         idle_end: When `idle` passes, unless what is waited for arrives; None if no wait has begun since the last.
         force_new: Whether the next attempt must open a new connection.
         proxy: The proxy that is being asked for a connection, for messages; None when a failure is not the proxy's.
+        interrupted: Whether another thread has ended the call while it waits for its response.
+        waiting: What ends the wait for the response, from another thread; None if nothing waits.
     """
 
     __slots__ = (
@@ -39,10 +43,12 @@ class Clock:
         "_late",
         "force_new",
         "idle_end",
+        "interrupted",
         "proxy",
         "response_started",
         "reused",
         "timeout",
+        "waiting",
     )
 
     def __init__(self, timeout: Timeout) -> None:
@@ -51,12 +57,21 @@ class Clock:
         self.response_started = False
         self.force_new = False
         self.proxy: str | None = None
+        self.interrupted = False
+        self.waiting: Callable[[], None] | None = None
         self._began = monotonic()
         self._end = math.inf if timeout.total is None else monotonic() + timeout.total
         self._first_end = math.inf
         self._late = False
         self._idle: float | None = None
         self.idle_end: float | None = None
+
+    def interrupt(self) -> None:
+        """Ends the call, from another thread, as soon as it waits for its response."""
+        self.interrupted = True
+        end_wait = self.waiting
+        if end_wait is not None:
+            end_wait()
 
     def start_attempt(self) -> None:
         """An attempt begins, or has got its connection: the wait for the first token starts over."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
+from vllmchat.errors import StreamError
 from vllmchat.http.call import ResponseHead
 from vllmchat.http.flow import Close, Read, Send
 from vllmchat.http.transport_errors import TransportFailure, classify
@@ -128,6 +129,8 @@ class SyncExchange(_Exchange["SyncOpenResponse"]):
     def _do(self, step: Step) -> Outcome:
         if isinstance(step, Read):
             return self.read()
+        if self.clock.interrupted:
+            raise StreamError("the stream was closed before its response began")
         if isinstance(step, Send):
             self.sent = step
             try:

@@ -249,11 +249,14 @@ class EventStream(Iterator[T], Generic[T, R]):
     or `close`, closes the connection at once, and the server stops generating.
     """
 
-    def __init__(self, reader: EventReader[T, R], open_exchange: Callable[[], SyncExchange]) -> None:
+    def __init__(
+        self, reader: EventReader[T, R], open_exchange: Callable[[Callable[[Clock], None]], SyncExchange]
+    ) -> None:
         self._core = _Core(reader)
         self._reader = reader
         self._open_exchange = open_exchange
         self._exchange: SyncExchange | None = None
+        self._opening: Clock | None = None
 
     @property
     def request_id(self) -> str | None:
@@ -294,6 +297,8 @@ class EventStream(Iterator[T], Generic[T, R]):
         """Reads once, or ends the stream: everything that has arrived was handed out."""
         core = self._core
         exchange = self._exchange or self._open()
+        if exchange is None:
+            return
         if core.failed():
             self._end()
         elif core.reader.done:
@@ -318,13 +323,26 @@ class EventStream(Iterator[T], Generic[T, R]):
         else:
             core.bytes_ended(failure, exchange.url)
 
-    def _open(self) -> SyncExchange:
-        exchange = self._exchange = self._open_exchange()
+    def _open(self) -> SyncExchange | None:
+        """Opens the stream; None if another thread closed it meanwhile."""
+        try:
+            exchange = self._exchange = self._open_exchange(self._begin_opening)
+        except Exception:
+            if self._core.closed:
+                return None
+            raise
+        finally:
+            self._opening = None
         if self._core.closed:
             exchange.close()
-        else:
-            self._core.opened(exchange)
+            return None
+        self._core.opened(exchange)
         return exchange
+
+    def _begin_opening(self, clock: Clock) -> None:
+        self._opening = clock
+        if self._core.closed:
+            clock.interrupt()
 
     def close(self) -> None:
         """Ends the stream. If it was not complete, this closes the connection, and the server stops generating.
@@ -332,7 +350,10 @@ class EventStream(Iterator[T], Generic[T, R]):
         May be called while another thread or task reads it; that read then ends at once.
         """
         self._core.close()
-        if self._core.busy and self._exchange is not None:
+        opening = self._opening
+        if opening is not None:
+            opening.interrupt()
+        elif self._core.busy and self._exchange is not None:
             self._exchange.interrupt()
         else:
             self._end()
@@ -353,6 +374,7 @@ class EventStream(Iterator[T], Generic[T, R]):
                 raise
             finally:
                 self._core.busy = False
+            self._core.check_unused()
         return self
 
     def __exit__(

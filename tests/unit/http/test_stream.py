@@ -86,6 +86,25 @@ def test_events_that_run_together(
         runner.open(llm, "stream_complete", "Hi").until_done()
 
 
+@pytest.mark.parametrize("enter", [True, False])
+def test_close_ends_a_stream_that_is_opening(
+    scripted: ScriptedServer, llm: VLLMProvider, enter: bool
+) -> None:
+    scripted.script(never)
+    made = llm.stream("Hi", timeout=60)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(made.__enter__ if enter else lambda: list(made))
+        assert scripted.wait_requests(1)
+        made.close()
+        if enter:
+            with pytest.raises(StreamError, match="already been read or closed"):
+                reading.result(timeout=5)
+        else:
+            assert reading.result(timeout=5) == []
+    # It is not sent again.
+    assert len(scripted.requests) == 1
+
+
 def part(index: int, content: str = "", finish: str | None = None) -> dict[str, Any]:
     """Returns a chunk of one of several choices."""
     made = chunk(content, finish)

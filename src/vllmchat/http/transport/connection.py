@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import httpcore
+
 from vllmchat.http.transport.async_backend import AsyncNetworkBackend
 from vllmchat.http.transport.backend import Connect, NetworkStep, NetworkSteps, StartTLS, Write
 from vllmchat.http.transport.http1 import ResponseParser, encode_request
@@ -149,6 +151,8 @@ class SyncConnection(_Connection):
             self._run(self._opening(clock, self.backend))
         stream = self._stream
         assert stream is not None
+        if clock.interrupted:
+            raise httpcore.ReadError("interrupted")
         for write in writes:
             stream.write(write.data, write.early)
         early = b""

@@ -217,10 +217,13 @@ class SyncPool(_Pool[SyncConnection]):
             self._wait_for_turn(lease, clock)
             with self._lock:
                 connection = self._begin(lease, SyncConnection, clock)
+            clock.waiting = connection.backend.interrupt
             connection.send(step, clock)
+            clock.waiting = None
             lease.note_head(connection)
             return lease
         except BaseException:
+            clock.waiting = None
             self.release(lease, broken=True)
             raise
 
