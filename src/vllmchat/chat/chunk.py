@@ -94,7 +94,7 @@ class ChunkChoice(WireModel):
     index: ChoiceIndex = 0
     """Index of the choice, from 0."""
 
-    delta: Annotated[Delta, Fallback(lambda value: _delta(value))] = Field(default_factory=Delta)
+    delta: Annotated[Delta, Fallback(_delta)] = Field(default_factory=Delta)
     """What the chunk adds to the message."""
 
     logprobs: ChoiceLogprobs | None = None

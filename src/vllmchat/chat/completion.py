@@ -301,9 +301,7 @@ class Choice(WireModel):
     index: LenientInt = 0
     """Its index, from 0."""
 
-    message: Annotated[ChatMessage, Fallback(lambda value: _message(value))] = Field(
-        default_factory=ChatMessage
-    )
+    message: Annotated[ChatMessage, Fallback(_message)] = Field(default_factory=ChatMessage)
     """The message."""
 
     logprobs: ChoiceLogprobs | None = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chats import chunk, chunks, completion
+from support.chats import chunk, chunks, completion, models
 from support.scripted import ScriptedServer, close, head, never, refusing_origin, reset
 from vllmchat import (
     APIConnectionError,
@@ -249,3 +249,13 @@ def test_attempts_differ_only_in_their_id(ask: Asking) -> None:
     first, second = ask.server.requests
     assert first.body == second.body
     assert {**first.headers, "x-request-id": ""} == {**second.headers, "x-request-id": ""}
+
+
+def test_the_methods_of_the_server_are_retried_for_the_seconds_of_the_provider(
+    scripted: ScriptedServer, runner: Runner
+) -> None:
+    scripted.busy(5)
+    scripted.reply(models("m"))
+    llm = VLLMProvider(base_url=scripted.base_url, max_retries=0).with_options(max_retry_seconds=60)
+    assert [each.id for each in runner.do(llm, "models").data] == ["m"]
+    assert len(scripted.requests) == 6
