@@ -92,6 +92,8 @@ class Accumulator:
                     choice.finish_reason
                 ):  # some servers send `stop` after what truncated the reply
                     choice.finish_reason = piece.finish_reason
+                if len(choice.calls):
+                    choice.calls.end(piece.finish_reason, self._limits)
                 if piece.weight_versions is not None:
                     choice.extra["weight_versions"] = piece.weight_versions
             if piece.__pydantic_extra__:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.chat.tool_calls import PartialToolCalls
-from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,26 +177,23 @@ class EventBuilder:
 class _ChoiceCalls:
     """The tool calls of one choice, and the events sent for them."""
 
-    __slots__ = ("_calls", "_choice", "_done", "_grown", "_started")
+    __slots__ = ("_calls", "_choice", "_done", "_started")
 
     def __init__(self, choice: int) -> None:
         self._choice = choice
         self._calls = PartialToolCalls()
         self._started: set[int] = set()
         self._done: set[int] = set()
-        self._grown: dict[int, PartialToolCall] = {}
-        """The calls that got a piece since it was last checked whether they have ended."""
 
     def feed(self, piece: ChunkChoice, events: list[Event]) -> None:
         for delta in piece.delta.tool_calls or ():
             known = len(self._calls)
             call = self._calls.find(delta)
             if len(self._calls) > known:
-                self._end_earlier(events)
+                self._end_closed(events)
             arguments = call.add(delta)
-            self._grown[call.index] = call
             if call.index in self._done:
-                continue  # white space at most: the arguments were a complete object
+                continue
             if call.index in self._started:
                 if arguments:
                     events.append(ToolCallDelta(call.index, arguments, self._choice))
@@ -206,22 +202,15 @@ class _ChoiceCalls:
                 self._start(call, events)
 
     def end(self, events: list[Event], finish_reason: str, limits: CallLimits | None) -> None:
-        """Adds the events for the end of a choice's complete calls, when the choice has ended.
-
-        The others are left to `finish`: some servers send the finish reason before the last pieces.
+        """Adds the events for the end of a choice's calls that are certain to have ended, when the choice has.
 
         Args:
             events: Where to add them.
             finish_reason: Why the choice ended.
-            limits: Decides whether the last call was truncated, if that is known yet; else it is left to `finish`.
+            limits: What the request says about tool calls; None if unknown.
         """
-        for call in self._calls.in_order():
-            if not call.ended:
-                continue
-            if not self._calls.is_last(call):
-                self._end(events, call, call.build())
-            elif limits is None or not limits.leave_open(call.arguments, finish_reason):
-                self._end(events, call, call.build(truncated=truncates(finish_reason)))
+        self._calls.end(finish_reason, limits)
+        self._end_closed(events)
 
     def finish(self, events: list[Event], final_calls: Sequence[ToolCall]) -> None:
         """Adds the events for the end of all calls that are still open.
@@ -245,15 +234,9 @@ class _ChoiceCalls:
         if not call.placeholder and (arguments := call.arguments):
             events.append(ToolCallDelta(call.index, arguments, self._choice))
 
-    def _end_earlier(self, events: list[Event]) -> None:
-        # Check only calls that have grown, so that the cost of many calls is proportional to their pieces.
-        grown, self._grown = self._grown, {}
-        for index in sorted(grown):
-            call = grown[index]
-            if self._calls.is_last(call):
-                self._grown[index] = call
-            elif call.ended:
-                self._end(events, call, call.build())
+    def _end_closed(self, events: list[Event]) -> None:
+        for call in self._calls.take_closed():
+            self._end(events, call, call.build())
 
     def _end(self, events: list[Event], call: PartialToolCall, built: ToolCall) -> None:
         if call.index in self._done:

@@ -6,16 +6,19 @@ The pieces differ between servers and parsers. The table in docs/tools.md says w
 from __future__ import annotations
 
 from io import StringIO
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from vllmchat.chat.completion import CallIds, ToolCall, is_object, mark_truncated
 from vllmchat.errors import ResponseError
 from vllmchat.wire.decode import MAX_PARTS, ensure_built
+from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vllmchat.chat.chunk import DeltaToolCall
+    from vllmchat.chat.limits import CallLimits
     from vllmchat.wire.decode import JsonObject
 
 _PLACEHOLDERS = frozenset({"", "{}", "null"})
@@ -30,6 +33,7 @@ class PartialToolCall:
         id: Its id on the wire; empty until it arrives. The first one is kept.
         own_id: Its id in the reply: another one if an earlier call has the same on the wire.
         name: Name of the function; empty until it arrives.
+        closed: Whether it has ended for good: what still comes for it is dropped.
     """
 
     __slots__ = (
@@ -39,6 +43,7 @@ class PartialToolCall:
         "_function_extra",
         "_held",
         "_type",
+        "closed",
         "id",
         "index",
         "name",
@@ -49,6 +54,7 @@ class PartialToolCall:
         self.index = index
         self.id = ""
         self.own_id = ""
+        self.closed = False
         self.name = ""
         self._type = ""
         self._arguments = StringIO()
@@ -59,6 +65,8 @@ class PartialToolCall:
 
     def add(self, piece: DeltaToolCall) -> str:
         """Adds a piece. Returns what it adds to the arguments, except for a placeholder, which may be replaced."""
+        if self.closed:
+            return ""
         if piece.id and not self.id:
             self.id = piece.id
         if piece.type and not self._type:
@@ -146,7 +154,17 @@ class PartialToolCall:
 class PartialToolCalls:
     """The tool calls of one choice so far."""
 
-    __slots__ = ("_by_id", "_calls", "_highest", "_ids", "_latest", "_sharing")
+    __slots__ = (
+        "_by_id",
+        "_calls",
+        "_closed",
+        "_current",
+        "_grown",
+        "_highest",
+        "_ids",
+        "_latest",
+        "_sharing",
+    )
 
     def __init__(self) -> None:
         self._calls: dict[int, PartialToolCall] = {}
@@ -156,6 +174,10 @@ class PartialToolCalls:
         self._ids = CallIds()
         self._sharing: dict[str, list[PartialToolCall]] = {}
         """The calls that have the same id on the wire."""
+        self._current: PartialToolCall | None = None
+        self._grown: dict[int, PartialToolCall] = {}
+        """The calls that got a piece since it was last checked whether they have ended."""
+        self._closed: list[PartialToolCall] = []
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -171,7 +193,9 @@ class PartialToolCalls:
         function = piece.function
         name = function.name if function is not None else None
         if call is None or name or piece.id:
-            return self._find(piece, call, name)
+            call = self._find(piece, call, name)
+        if call is not self._current:
+            self._current = self._grown[call.index] = call
         return call
 
     def _find(self, piece: DeltaToolCall, call: PartialToolCall | None, name: str | None) -> PartialToolCall:
@@ -181,14 +205,17 @@ class PartialToolCalls:
             # Some servers give all calls the same id: then a new index and a name begin another call.
             if named is not None and not (name and call is None and index is not None):
                 call = named
-        if call is None or _begins_another(call, piece, name):
+        is_new = call is None or _begins_another(call, piece, name)
+        if call is None or is_new:
             call = self._new(index)
         self._latest[index] = call
-        if call_id and not call.own_id:
+        if call_id and not call.own_id and not call.closed:
             call.own_id = self._ids.own(call_id)
             first = self._by_id.setdefault(call_id, call)
             if first is not call:
                 self._sharing.setdefault(call_id, [first]).append(call)
+        if is_new and not self._sharing:
+            self._close_earlier()
         return call
 
     def _new(self, index: int | None) -> PartialToolCall:
@@ -200,30 +227,74 @@ class PartialToolCalls:
         self._highest = max(self._highest, index)
         return call
 
+    def _close_earlier(self) -> None:
+        # Check only calls that have grown, so that the cost of many calls is proportional to their pieces.
+        grown, self._grown, self._current = self._grown, {}, None
+        for index, call in grown.items():
+            if self.is_last(call):
+                self._grown[index] = call
+            elif call.name and call.ended:
+                self._close(call)
+
+    def _close(self, call: PartialToolCall) -> None:
+        if not call.closed:
+            call.closed = True
+            self._closed.append(call)
+
+    def end(self, finish_reason: str, limits: CallLimits | None) -> None:
+        """Closes the complete calls of a choice that has ended.
+
+        Others stay open: some servers send the finish reason before the last pieces. So does the last call if it may
+        have been truncated, and all of them if any of them may turn out to be sent twice.
+
+        Args:
+            finish_reason: Why the choice ended.
+            limits: What the request says about tool calls; None if unknown.
+        """
+        for call in self._calls.values():
+            if self._sharing or not (call.name and call.ended):
+                continue
+            if self.is_last(call) and (
+                truncates(finish_reason)
+                or (limits is not None and limits.leave_open(call.arguments, finish_reason))
+            ):
+                continue
+            self._close(call)
+
+    def take_closed(self) -> list[PartialToolCall]:
+        """Returns the calls that were closed since this was last called, in the order of their indexes."""
+        closed, self._closed = self._closed, []
+        return sorted(closed, key=lambda call: call.index)
+
     def in_order(self) -> list[PartialToolCall]:
         """Returns the calls in the order of their indexes, without those that were sent again as another call."""
         calls = [self._calls[index] for index in sorted(self._calls)]
         if not self._sharing:
             return calls
-        sent: dict[tuple[str, str, str], PartialToolCall] = {}
-        for call in calls:
-            sent.setdefault((call.id, call.name, call.arguments.strip()), call)
-        return [call for call in calls if sent[call.id, call.name, call.arguments.strip()] is call]
+        # In the order in which they began. Without an id or a name, each is a call of its own.
+        sent: dict[object, PartialToolCall] = {}
+        kept = {
+            sent.setdefault(
+                (call.id, call.name, call.arguments.strip()) if call.id and call.name else index, call
+            )
+            for index, call in self._calls.items()
+        }
+        return [call for call in calls if call in kept]
 
     def may_repeat(self, call: PartialToolCall) -> bool:
         """Whether a call may turn out to be an earlier one that is sent again: it has the same id and name."""
-        return any(
-            each.index < call.index and each.name == call.name for each in self._sharing.get(call.id, ())
-        )
+        return any(each.name in ("", call.name) for each in self._before(call))
 
     def repeats(self, call: PartialToolCall) -> bool:
         """Whether a call is an earlier one that was sent again: it has the same arguments too."""
-        return any(
-            each.index < call.index
-            and each.name == call.name
-            and each.arguments.strip() == call.arguments.strip()
-            for each in self._sharing.get(call.id, ())
+        arguments = call.arguments.strip()
+        return bool(call.name) and any(
+            each.name == call.name and each.arguments.strip() == arguments for each in self._before(call)
         )
+
+    def _before(self, call: PartialToolCall) -> Iterable[PartialToolCall]:
+        """The calls before one that have its id."""
+        return takewhile(lambda each: each is not call, self._sharing.get(call.id, ()))
 
     @property
     def are_whole(self) -> bool:

@@ -75,9 +75,9 @@ def _hidden_inside(value: object) -> object:
             name: hide(each) if isinstance(name, str) and is_secret_name(name) else _hidden_inside(each)
             for name, each in fields.items()
         }
-        return value if all(hidden[name] is each for name, each in fields.items()) else hidden
+        return fields if all(hidden[name] is each for name, each in fields.items()) else hidden
     if isinstance(value, list):
         items = cast("list[object]", value)
         shown = [_hidden_inside(each) for each in items]
-        return value if all(map(is_, shown, items)) else shown
+        return items if all(map(is_, shown, items)) else shown
     return value

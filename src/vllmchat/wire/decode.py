@@ -113,9 +113,10 @@ def has_thinking(value: object) -> bool:
 def _joined_text(value: object) -> str:
     if not isinstance(value, list | dict):
         raise ValueError("neither text nor a list of parts")
-    if has_thinking(value):
+    parts = cast("list[object] | JsonObject", value)
+    if has_thinking(parts):
         raise ValueError("has thoughts, which do not belong to the text")
-    return text_of_parts(value)
+    return text_of_parts(parts)
 
 
 def _id_text(value: object) -> str:
@@ -462,9 +463,10 @@ def with_request_id(answer: A, reply: Response) -> A:
 
 def drop_empty_usage(answer: BaseModel) -> None:
     """Removes a usage in which the server sent nothing: it would read as zeros."""
-    usage = answer.__dict__.get("usage")
+    fields = vars(answer)
+    usage = fields.get("usage")
     if isinstance(usage, BaseModel) and not usage.model_fields_set:
-        answer.__dict__["usage"] = None
+        fields["usage"] = None
 
 
 def set_request_id(answer: Answer, request_id: str | None) -> None:

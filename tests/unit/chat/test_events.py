@@ -249,11 +249,15 @@ class TestOrder:
 
     def test_a_call_without_a_name_starts_at_the_end(self) -> None:
         maker = EventBuilder()
-        assert maker.feed(calls(piece(0, '{"a":1}'))) == []
-        assert maker.feed(delta({}, finish_reason="stop")) == [
+        assert maker.feed(calls(piece(0, '{"a":1}'), finish_reason="stop")) == []
+        reply = ChatCompletion.model_validate(
+            {"choices": [{"message": {"tool_calls": [done(0, "", '{"a":1}').tool_call]}}]}
+        )
+        assert maker.finish(reply) == [
             ToolCallStart(0, "c0", ""),
             ToolCallDelta(0, '{"a":1}'),
             done(0, "", '{"a":1}'),
+            Finished(reply),
         ]
 
     def test_every_call_is_done_once(self) -> None:

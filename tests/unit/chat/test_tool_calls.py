@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from vllmchat import ToolCallDelta, ToolCallDone, ToolCallStart
 from vllmchat.chat.accumulate import Accumulator
@@ -276,6 +277,33 @@ def test_no_part_of_a_stream_has_a_complete_call_that_changes(name: str) -> None
         for index, call in enumerate(accumulator.reply().tool_calls):
             if call.complete:
                 assert (call.name, call.arguments) == calls[index]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    pieces=st.lists(
+        st.builds(
+            piece,
+            st.sampled_from([None, 0, 0, 1, 2]),
+            st.sampled_from([None, "a", "b"]),
+            st.sampled_from([None, "f", "g"]),
+            st.sampled_from(['{"a":1}', '{"a":2}', '{"a"', ":1}", "{}", "", "null", None]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    reason=st.sampled_from(["tool_calls", "length"]),
+    data=st.data(),
+)
+def test_events_and_reply_agree_whatever_comes_after_what(
+    pieces: list[Object], reason: str, data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(pieces)))
+    chunks = [chunk(reason if at == place else None, each) for at, each in enumerate(pieces)]
+    reply, events = streamed([*chunks, chunk(reason if place == len(pieces) else None)])
+    done = {event.index: event.tool_call for event in events if isinstance(event, ToolCallDone)}
+    assert [done[index] for index in sorted(done)] == reply.tool_calls
+    assert [done[index].complete for index in sorted(done)] == [call.complete for call in reply.tool_calls]
 
 
 @pytest.mark.parametrize(
