@@ -590,6 +590,20 @@ def test_routers_read_headers(
     assert body.get("session_id") == expected
 
 
+def test_a_header_of_the_call_takes_precedence_in_any_case(
+    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+) -> None:
+    scripted.version = "0.33.0"
+    scripted.reply(completion("a"))
+    team = llm.with_options(headers={"X-Team": "all", "User-Agent": "all"})
+    headers = {"X-TEAM": "mine", "USER-AGENT": "mine", "X-Session-Id": "mine", "Accept": "mine"}
+    runner.do(team, "chat", "Hi", extra_headers=headers, session_id="theirs")
+    sent = scripted.requests[-1].headers
+    assert {name.lower(): sent[name.lower()] for name in headers} == dict.fromkeys(
+        map(str.lower, headers), "mine"
+    )
+
+
 def line_of(caught: pytest.WarningsRecorder) -> str:
     """The line of code that a warning points at."""
     [warning] = caught

@@ -28,7 +28,7 @@ from vllmchat.http.url import BaseURL
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -180,8 +180,19 @@ class ProviderBase:
         clock, call = self._prepare(request, model)
         return self._clients.sync_client.run(self._target, call, clock)
 
-    async def _arun(self, request: Request[T], model: str | None = None) -> T:
-        clock, call = await self._aprepare(request, model)
+    def _arun(self, request: Request[T], model: str | None = None) -> Awaitable[T]:
+        # Usually not a coroutine of its own: each call in flight keeps each one on the way.
+        clock, flow = self._begin(request, model, self._async_timeout)
+        try:
+            step = next(flow)
+        except StopIteration as stop:
+            return self._clients.async_client.run(self._target, stop.value, clock)
+        return self._arun_later(flow, step, clock)
+
+    async def _arun_later(
+        self, flow: Generator[Lookup[Any], Any, Call[T]], step: Lookup[Any], clock: Clock
+    ) -> T:
+        call = await self._alook_up(flow, step, clock)
         return await self._clients.async_client.run(self._target, call, clock)
 
     def _open(self, request: Request[T], model: str | None, begin: Callable[[Clock], None]) -> SyncExchange:
@@ -190,7 +201,13 @@ class ProviderBase:
         return self._clients.sync_client.open(self._target, call, clock)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
-        clock, call = await self._aprepare(request, model)
+        clock, flow = self._begin(request, model, self._async_timeout)
+        try:
+            step = next(flow)
+        except StopIteration as stop:
+            call: Call[T] = stop.value
+        else:
+            call = await self._alook_up(flow, step, clock)
         return await self._clients.async_client.open(self._target, call, clock)
 
     def _follow(self, flow: Callable[[Target, Clock], Flow[T]], clock: Clock) -> T:
@@ -221,9 +238,15 @@ class ProviderBase:
 
     # One clock for the questions and the call: the timeout of a call covers all that it does.
 
+    def _begin(
+        self, request: Request[T], model: str | None, default: Timeout
+    ) -> tuple[Clock, Generator[Lookup[Any], Any, Call[T]]]:
+        timeout = request.limits(default)
+        return Clock(timeout), self._call(request, model, timeout)
+
     def _prepare(self, request: Request[T], model: str | None) -> tuple[Clock, Call[T]]:
-        client, timeout = self._clients.sync_client, request.limits(self._sync_timeout)
-        clock, flow = Clock(timeout), self._call(request, model, timeout)
+        client = self._clients.sync_client
+        clock, flow = self._begin(request, model, self._sync_timeout)
         try:
             step = next(flow)
             while True:
@@ -234,17 +257,17 @@ class ProviderBase:
             call: Call[T] = stop.value
             return clock, call
 
-    async def _aprepare(self, request: Request[T], model: str | None) -> tuple[Clock, Call[T]]:
-        client, timeout = self._clients.async_client, request.limits(self._async_timeout)
-        clock, flow = Clock(timeout), self._call(request, model, timeout)
+    async def _alook_up(
+        self, flow: Generator[Lookup[Any], Any, Call[T]], step: Lookup[Any], clock: Clock
+    ) -> Call[T]:
+        client = self._clients.async_client
         try:
-            step = next(flow)
             while True:
                 ask = partial(self._afollow, step.flow, clock)
                 step = flow.send(await client.once(step.name, step.known, ask, clock))
         except StopIteration as stop:
             call: Call[T] = stop.value
-            return clock, call
+            return call
 
     def _known_model(self, model: str | None) -> str | None:
         known = checked_model(model) or self.model

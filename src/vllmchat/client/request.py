@@ -151,13 +151,16 @@ class ModelRequest(Generic[T]):
             body.update(self.params.extra_body)
         raw, content_type = self.encode(body)
         request_id = body.get("request_id")
+        headers = _routing_headers(body.get("session_id"), rank)
+        if self.params.extra_headers:
+            headers.update((name.lower(), value) for name, value in self.params.extra_headers.items())
         return Call(
             self.path,
             self.read,
             Timeout.of(self.params.timeout, timeout),
             body=raw,
             content_type=content_type,
-            headers={**_routing_headers(body.get("session_id"), rank), **(self.params.extra_headers or {})},
+            headers=headers,
             accept="text/event-stream" if self.stream else "application/json",
             request_id=request_id if isinstance(request_id, str) else None,
             max_retry_seconds=self.params.max_retry_seconds,

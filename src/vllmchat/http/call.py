@@ -50,7 +50,7 @@ class Call(Generic[T]):
         method: HTTP method.
         body: Body, or None.
         content_type: Media type of the body.
-        headers: Extra headers; they take precedence over the client's own.
+        headers: Extra headers, names in lower case; they take precedence over the client's own.
         accept: Accepted media type.
         request_id: Prefix of the attempts' `X-Request-Id`, or None for a random one.
         outside_v1: Whether the route is outside `/v1`.

@@ -38,7 +38,7 @@ class SyncClient:
 
     def run(self, target: Target, call: Call[T], clock: Clock) -> T:
         """Sends a call and reads the whole response."""
-        return self.follow(partial(reply_flow, target, call), clock)
+        return SyncExchange(self.state().transport, clock).run(reply_flow(target, call, clock))
 
     def follow(self, flow: Callable[[Clock], Flow[T]], clock: Clock) -> T:
         """Runs a flow within the timeouts of a call."""
@@ -80,9 +80,13 @@ class AsyncClient:
         self._make_transport = make_transport
         self._recent: tuple[asyncio.AbstractEventLoop, AsyncState] | None = None
 
-    async def run(self, target: Target, call: Call[T], clock: Clock) -> T:
+    def run(self, target: Target, call: Call[T], clock: Clock) -> Awaitable[T]:
         """Sends a call and reads the whole response."""
-        return await self.follow(partial(reply_flow, target, call), clock)
+        # Not a coroutine of its own: each call in flight keeps each one on the way, and garbage collection visits it.
+        state = self._known_state()
+        if state is None:
+            return self.follow(partial(reply_flow, target, call), clock)
+        return AsyncExchange(state.transport, clock).run(reply_flow(target, call, clock))
 
     async def follow(self, flow: Callable[[Clock], Flow[T]], clock: Clock) -> T:
         """Runs a flow within the timeouts of a call."""
@@ -114,22 +118,24 @@ class AsyncClient:
 
     async def state(self) -> AsyncState:
         """The state of this client on the running event loop."""
-        from asyncio import get_running_loop  # sync programs do not need it
-
-        # Without trio it is enough to ask asyncio, which is much faster; with trio, one loop may run inside another.
-        running = None if "trio" in sys.modules else get_running_loop()
-        recent = self._recent
-        if recent is not None and recent[0] is running:
-            return recent[1]
+        state = self._known_state()
+        if state is not None:
+            return state
         loop = await _running_loop()
         state = loop.states.get(self)
         if state is None:
             state = loop.states[self] = AsyncState(self._make_transport())
             state.at_end = weakref.finalize(self, state.transport.close)
             state.at_end.atexit = False
+        running = _asyncio_loop()
         if running is not None:
             self._recent = running, state
         return state
+
+    def _known_state(self) -> AsyncState | None:
+        """The state on the running event loop if that is known without waiting."""
+        recent = self._recent
+        return recent[1] if recent is not None and recent[0] is _asyncio_loop() else None
 
 
 class SyncState:
@@ -195,6 +201,12 @@ class _Loop:
             with anyio.CancelScope(shield=True):
                 # The event loop releases the sockets in its next iteration.
                 await anyio.lowlevel.checkpoint()
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The running event loop if it is asyncio's for certain: with trio, one loop may run inside another."""
+    asyncio_module = sys.modules.get("asyncio")
+    return None if asyncio_module is None or "trio" in sys.modules else asyncio_module.get_running_loop()
 
 
 _LOOP: anyio.lowlevel.RunVar[_Loop] = anyio.lowlevel.RunVar("vllmchat")

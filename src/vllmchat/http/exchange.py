@@ -14,7 +14,7 @@ from vllmchat.http.transport_errors import TransportFailure, classify
 
 if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
-    from vllmchat.http.flow import Flow, Opened, Outcome, Step
+    from vllmchat.http.flow import Flow, Opened, Outcome
 
 
 T = TypeVar("T")
@@ -113,8 +113,18 @@ class SyncExchange(_Exchange["SyncOpenResponse"]):
         try:
             step = next(flow)
             while True:
+                outcome: Outcome = None
                 try:
-                    outcome = self._do(step)
+                    if isinstance(step, Read):
+                        outcome = self.read()
+                    elif self.clock.interrupted:
+                        raise StreamError("the stream was closed before its response began")
+                    elif isinstance(step, Send):
+                        outcome = self._send(step)
+                    elif isinstance(step, Close):
+                        self.close()
+                    else:
+                        time.sleep(step.seconds)
                 except TransportFailure as failure:
                     step = flow.throw(failure)
                 else:
@@ -126,22 +136,12 @@ class SyncExchange(_Exchange["SyncOpenResponse"]):
             self.close()
             raise
 
-    def _do(self, step: Step) -> Outcome:
-        if isinstance(step, Read):
-            return self.read()
-        if self.clock.interrupted:
-            raise StreamError("the stream was closed before its response began")
-        if isinstance(step, Send):
-            self.sent = step
-            try:
-                return self._begin(self._transport.send(step, self.clock), step)
-            except Exception as error:
-                raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
-        if isinstance(step, Close):
-            self.close()
-        else:
-            time.sleep(step.seconds)
-        return None
+    def _send(self, step: Send) -> ResponseHead:
+        self.sent = step
+        try:
+            return self._begin(self._transport.send(step, self.clock), step)
+        except Exception as error:
+            raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
 
     def read(self) -> bytes:
         """The next bytes of the open response; empty at its end.
@@ -195,8 +195,22 @@ class AsyncExchange(_Exchange["AsyncOpenResponse"]):
         try:
             step = next(flow)
             while True:
+                outcome: Outcome = None
                 try:
-                    outcome = await self._do(step)
+                    if isinstance(step, Read):
+                        outcome = await self.read()
+                    elif isinstance(step, Send):
+                        # Written out: each call in flight keeps each coroutine on the way.
+                        self.sent = step
+                        try:
+                            answer = await self._transport.send(step, self.clock)
+                        except Exception as error:
+                            raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
+                        outcome = self._begin(answer, step)
+                    elif isinstance(step, Close):
+                        await self.aclose()
+                    else:
+                        await anyio.sleep(step.seconds)
                 except TransportFailure as failure:
                     step = flow.throw(failure)
                 else:
@@ -211,21 +225,6 @@ class AsyncExchange(_Exchange["AsyncOpenResponse"]):
         except BaseException:
             await self.aclose()
             raise
-
-    async def _do(self, step: Step) -> Outcome:
-        if isinstance(step, Read):
-            return await self.read()
-        if isinstance(step, Send):
-            self.sent = step
-            try:
-                return self._begin(await self._transport.send(step, self.clock), step)
-            except Exception as error:
-                raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
-        if isinstance(step, Close):
-            await self.aclose()
-        else:
-            await anyio.sleep(step.seconds)
-        return None
 
     async def read(self) -> bytes:
         """The next bytes of the open response; empty at its end.

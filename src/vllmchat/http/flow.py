@@ -1,7 +1,7 @@
 """The policy of a call: send, wait, try again, give up. No I/O, and the same for sync and async.
 
 A flow is a generator. It yields what is to be done, receives the outcome, and returns the result; the drivers in
-`exchange.py` do the waiting. Sync and async run the same flow. `yield from` a step returns the step's own result.
+`exchange.py` do the waiting. Sync and async run the same flow. `yield` of a step returns the step's own result.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from vllmchat.errors import ResponseError, VLLMChatError
 from vllmchat.http.api_errors import (
@@ -78,7 +78,7 @@ class Send:
     method: str
     base: BaseURL
     target: str
-    headers: list[tuple[str, str]]
+    headers: Mapping[str, str]
     body: bytes | None = field(repr=False)
     request_id: str
     default_key: bool = False
@@ -93,9 +93,6 @@ class Send:
         """The URL without its query, for messages."""
         return self.url.partition("?")[0]
 
-    def __iter__(self) -> Generator[Send, ResponseHead, ResponseHead]:
-        return (yield self)
-
     def __repr__(self) -> str:
         # The headers hold the key. Tools that show a traceback with its variables print this.
         return f"Send({self.method!r}, {self.safe_url!r})"
@@ -103,15 +100,12 @@ class Send:
     @property
     def mask(self) -> Mask:
         """Hides what must not be shown of this request. Made when something has failed."""
-        return Mask(self.headers)
+        return Mask(self.headers.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """Read some of the body of the last response. Result: `bytes`, empty at the end; or a `TransportFailure`."""
-
-    def __iter__(self) -> Generator[Read, bytes, bytes]:
-        return (yield self)
 
 
 READ = Read()
@@ -121,8 +115,8 @@ READ = Read()
 class Close:
     """Release the connection of the last response. Result: None."""
 
-    def __iter__(self) -> Iterator[Close]:
-        yield self
+
+CLOSE = Close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +125,10 @@ class Sleep:
 
     seconds: float
 
-    def __iter__(self) -> Iterator[Sleep]:
-        yield self
-
 
 Step: TypeAlias = Send | Read | Close | Sleep
 Outcome: TypeAlias = ResponseHead | bytes | None
-# Any, since each step declares the type of its own result.
+# Any, since the result of each step has its own type.
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
@@ -147,7 +138,7 @@ class Target:
 
     Attributes:
         base: The server's URL.
-        headers: Sent with each request: authorization, user agent and the caller's own.
+        headers: Sent with each request: authorization, user agent and the caller's own. Names in lower case.
         max_retries: Number of retries.
         max_retry_seconds: For how long to retry instead, in seconds, or None.
         default_key: Whether the key was not passed in, but comes from the environment or is the default.
@@ -195,7 +186,7 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
     clock.begin_idle()
     early = b""
     try:
-        while not early.strip() and (data := (yield from READ)):
+        while not early.strip() and (data := cast("bytes", (yield READ))):
             early += data
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
@@ -222,7 +213,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     pieces: list[bytes] = []
     size = 0
     try:
-        while data := (yield from READ):
+        while data := cast("bytes", (yield READ)):
             clock.note_progress()
             pieces.append(data)
             size += len(data)
@@ -260,19 +251,25 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
 
 
 class _Retries:
-    """Whether another attempt may follow.
+    """Whether another attempt may follow. Made after the first failure: most calls need none.
+
+    Args:
+        target: What the calls share.
+        call: The call.
+        clock: Its clock.
+        began: When its first attempt began, in monotonic seconds.
 
     Attributes:
         count: How many there were.
     """
 
-    def __init__(self, target: Target, call: Call[T], clock: Clock) -> None:
+    def __init__(self, target: Target, call: Call[T], clock: Clock, began: float) -> None:
         self.count = 0
         self._clock = clock
         self._most = target.max_retries if call.max_retries is None else call.max_retries
         seconds = target.max_retry_seconds if call.max_retry_seconds is None else call.max_retry_seconds
         # The seconds take the place of the count: it would end a wait for a server that restarts.
-        self._until = None if seconds is None or call.max_retries is not None else clock.now() + seconds
+        self._until = None if seconds is None or call.max_retries is not None else began + seconds
         self._replaced = False
 
     def allow(self, pause: float, *, stale: bool = False) -> bool:
@@ -294,7 +291,8 @@ class _Retries:
 
 def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, ResponseHead]]:
     """Sends until a response with a good status is open."""
-    retries = _Retries(target, call, clock)
+    retries: _Retries | None = None
+    began = clock.now()
     root = target.base.root if call.outside_v1 else target.base.prefix
     attempt = 0
     while True:
@@ -302,10 +300,11 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         clock.start_attempt()
         pause: float | None
         try:
-            head = yield from send
+            head = cast("ResponseHead", (yield send))
         except TransportFailure as failure:
             # A stale connection says nothing about the server, so the next attempt opens a new one at once.
             clock.force_new = True
+            retries = retries or _Retries(target, call, clock, began)
             stale = failure.kind == "stale"
             pause = 0.0 if stale else backoff(retries.count)
             if not failure.retriable or not retries.allow(pause, stale=stale):
@@ -314,6 +313,7 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
             head, raw = yield from _read_error(send, head, clock)
+            retries = retries or _Retries(target, call, clock, began)
             pause = _pause_after(head, retries.count) if _is_retried(head.status, call.method) else None
             if pause is None or not retries.allow(pause):
                 raise error_from_reply(
@@ -325,7 +325,7 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
                 )
         attempt += 1
         if pause > 0:
-            yield from Sleep(pause)
+            yield Sleep(pause)
 
 
 def _is_retried(status: int, method: str) -> bool:
@@ -340,12 +340,12 @@ def _read_error(
     clock.begin_idle(_ERROR_SECONDS)
     body = early
     try:
-        while len(body) <= MAX_ERROR_BYTES and (data := (yield from READ)):
+        while len(body) <= MAX_ERROR_BYTES and (data := cast("bytes", (yield READ))):
             body += data
     except TransportFailure:
         # The head has what matters.
         body = b""
-    yield from Close()
+    yield CLOSE
     mask, is_cut = send.mask, len(body) > MAX_ERROR_BYTES
     return masked_head(send, head), mask.data(body[:MAX_ERROR_BYTES], cut=is_cut)
 
@@ -369,8 +369,8 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     headers = {
         "accept": call.accept,
         "accept-encoding": "identity",
-        **{name.lower(): value for name, value in target.headers.items()},
-        **{name.lower(): value for name, value in call.headers.items()},
+        **target.headers,
+        **call.headers,
     }
     if call.body is not None:
         headers.setdefault("content-type", call.content_type)
@@ -381,8 +381,8 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
         request_id = f"{request_id}-{attempt}"
     if request_id.isascii() and request_id.isprintable() and request_id.strip() == request_id:
         headers["x-request-id"] = request_id
-    default_key = target.default_key and all(name.lower() != "authorization" for name in call.headers)
-    return Send(call.method, target.base, path, list(headers.items()), call.body, request_id, default_key)
+    default_key = target.default_key and "authorization" not in call.headers
+    return Send(call.method, target.base, path, headers, call.body, request_id, default_key)
 
 
 def masked_head(send: Send, head: ResponseHead) -> ResponseHead:

@@ -114,7 +114,7 @@ class Readiness:
                 state, cause = missing, None
             left = clock.total_seconds()
             if left > 0:
-                yield from Sleep(min(pause, left))
+                yield Sleep(min(pause, left))
                 left = clock.total_seconds()
             if left <= 0:
                 raise APITimeoutError(

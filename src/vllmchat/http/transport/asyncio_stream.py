@@ -18,7 +18,7 @@ from vllmchat.http.transport.backend import (
     TCP_OPTIONS,
     NetworkBackend,
     is_address,
-    readable_check,
+    is_readable,
     reason,
 )
 
@@ -118,7 +118,6 @@ class AsyncioStream(asyncio.BufferedProtocol):
         self._reading = True
         self._writing = True
         self._ended = False
-        self._readable: Callable[[], bool] | None = None
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -258,10 +257,8 @@ class AsyncioStream(asyncio.BufferedProtocol):
         """Whether bytes, or the end of the connection, have arrived."""
         if self._ended or self._received or self._transport is None:
             return True
-        if self._readable is None:
-            self._readable = readable_check(self._transport.get_extra_info("socket"))
         # Not only what the loop has read: the end may still lie in the kernel.
-        return self._readable()
+        return is_readable(self._transport.get_extra_info("socket"))
 
     def is_flushed(self) -> bool:
         """Whether all that was written has been sent."""

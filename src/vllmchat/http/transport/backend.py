@@ -142,16 +142,19 @@ class NetworkBackend:
         return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
 
 
-def readable_check(sock: HasFileno) -> Callable[[], bool]:
-    """Returns what says whether bytes, or the end of the connection, have arrived.
+def is_readable(sock: HasFileno) -> bool:
+    """Whether bytes, or the end of the connection, have arrived.
 
     It asks the kernel: an event loop may not have read them yet.
     """
+    descriptor = sock.fileno()
+    if descriptor < 0:  # closed
+        return True
     if not hasattr(select, "poll"):
-        return lambda: bool(select.select([sock], [], [], 0)[0])
+        return bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def is_address(host: str) -> bool:

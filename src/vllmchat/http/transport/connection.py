@@ -101,17 +101,17 @@ class _Connection:
         backend.end_opening()
         self._open = True
 
-    def _writes(self, step: Send) -> tuple[Write, ...]:
+    def _writes(self, step: Send) -> list[Write]:
         """The bytes of a request: one piece, unless its body is large."""
         target, headers, body = step.target, step.headers, step.body
         if self._route.proxy is not None and (proxy := self._route.forwarding_proxy) is not None:
-            target, headers = self._route.base.origin + target, headers + proxy_headers(proxy)
+            target, headers = self._route.base.origin + target, {**headers, **proxy_headers(proxy)}
         head = encode_request(step.method, target, self._host, headers, body)
         if not body:
-            return (Write(head),)
+            return [Write(head)]
         if len(body) <= _SENT_AT_ONCE:
-            return (Write(head + body),)
-        return Write(head), Write(body, self._take_early)
+            return [Write(head + body)]
+        return [Write(head), Write(body, self._take_early)]
 
     def _take_early(self, data: bytes) -> bool:
         """Takes what arrives before the request is sent: a server may refuse it before it has read everything."""
@@ -149,12 +149,12 @@ class SyncConnection(_Connection):
         writes = self._writes(step)
         if not self._open:
             self._run(self._opening(clock, self.backend))
-        stream = self._stream
-        assert stream is not None
         if clock.interrupted:
             raise httpcore.ReadError("interrupted")
-        for write in writes:
-            stream.write(write.data, write.early)
+        while writes:  # not kept while the server computes
+            self._do(writes.pop(0))
+        stream = self._stream
+        assert stream is not None
         early = b""
         while not response.status:
             early = response.feed(stream.read())
@@ -217,10 +217,10 @@ class AsyncConnection(_Connection):
         writes = self._writes(step)
         if not self._open:
             await self._run(self._opening(clock, self.backend))
+        while writes:  # not kept while the server computes
+            await self._do(writes.pop(0))
         stream = self._stream
         assert stream is not None
-        for write in writes:
-            await stream.write(write.data, write.early)
         early = b""
         while not response.status:
             early = response.feed(await stream.read())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpcore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
 MAX_HEAD_BYTES = 100 * 1024
 """Size limit of a response's head, and of the trailers after the last chunk."""
@@ -33,7 +33,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 def encode_request(
-    method: str, target: str, host: str, headers: Iterable[tuple[str, str]], body: bytes | None
+    method: str, target: str, host: str, headers: Mapping[str, str], body: bytes | None
 ) -> bytes:
     """Encodes the head of a request.
 
@@ -49,20 +49,17 @@ def encode_request(
     """
     if not _TARGET.fullmatch(target):
         raise httpcore.LocalProtocolError(f"the path {target!r} contains characters that are not allowed")
-    lines: list[str] = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
-    for name, value in headers:
-        # A value must not end its line, nor a name contain the separator.
-        if _CONTROL.search(value):
-            # Frames are shown by some tools, with what their variables hold.
-            del headers, lines, value
-            raise httpcore.LocalProtocolError(f"the value of the header {name!r} contains control characters")
-        if name == "host":
-            lines[1] = f"Host: {value}"
-        else:
-            lines.append(f"{_usual_name(name)}: {value}")
+    # A value must not end its line, nor a name contain the separator.
+    if _CONTROL.search("".join(headers.values())):
+        wrong = next(name for name, value in headers.items() if _CONTROL.search(value))
+        # Frames are shown by some tools, with what their variables hold.
+        del headers
+        raise httpcore.LocalProtocolError(f"the value of the header {wrong!r} contains control characters")
+    host = headers.get("host", host)
+    lines = [f"{_usual_name(name)}: {value}\r\n" for name, value in headers.items() if name != "host"]
     if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join((*lines, "\r\n")).encode("latin-1")
+        lines.append(f"Content-Length: {len(body)}\r\n")
+    return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
 @lru_cache(maxsize=512)

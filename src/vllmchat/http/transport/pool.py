@@ -130,6 +130,8 @@ class _Pool(Generic[ConnectionT]):
         # Whether a thread or a task drops what expires.
         self._pruned = False
         self._held: set[weakref.ref[_Lease[ConnectionT]]] = set()
+        # Called when a lease was freed; it is still held only after an interrupt at the wrong line.
+        self.gone = self._held.discard
         self._waiting: deque[weakref.ref[_Lease[ConnectionT]]] = deque()
 
     def _join(self, lease: _Lease[ConnectionT]) -> None:
@@ -175,10 +177,6 @@ class _Pool(Generic[ConnectionT]):
             if lease.ref in self._waiting:
                 self._waiting.remove(lease.ref)
             self._grant()
-
-    def gone(self, ref: weakref.ref[_Lease[ConnectionT]]) -> None:
-        """A lease was freed; it is still held only after an interrupt at the wrong line."""
-        self._held.discard(ref)
 
     def prune(self) -> float | None:
         """Drops expired connections; returns in how many seconds the next one expires."""

@@ -17,7 +17,7 @@ from vllmchat.http.transport.backend import (
     TCP_OPTIONS,
     NetworkBackend,
     is_address,
-    readable_check,
+    is_readable,
     reason,
 )
 
@@ -113,7 +113,6 @@ class SyncStream:
         self._backend = backend
         self._stream = stream
         self._tls_layers = 0
-        self._readable: Callable[[], bool] | None = None
         self.sock: socket.socket = stream.get_extra_info("socket")
 
     def read(self) -> bytes:
@@ -183,9 +182,7 @@ class SyncStream:
 
     def is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, have arrived."""
-        if self._readable is None:
-            self._readable = readable_check(self.sock)
-        return self._readable()
+        return is_readable(self.sock)
 
     def close(self) -> None:
         """Closes it at once."""

@@ -38,11 +38,11 @@ def tunnel_steps(proxy: Proxy, host: str, port: int) -> Generator[Write | Read, 
     return _connect(proxy, host, port) if proxy.is_http else _socks5(proxy, host, port)
 
 
-def proxy_headers(proxy: Proxy) -> list[tuple[str, str]]:
+def proxy_headers(proxy: Proxy) -> dict[str, str]:
     """The headers with which an HTTP proxy is asked."""
     if proxy.credentials is None:
-        return []
-    return [("proxy-authorization", f"Basic {b64encode(b':'.join(proxy.credentials)).decode()}")]
+        return {}
+    return {"proxy-authorization": f"Basic {b64encode(b':'.join(proxy.credentials)).decode()}"}
 
 
 def _connect(proxy: Proxy, host: str, port: int) -> Generator[Write | Read, bytes, None]:

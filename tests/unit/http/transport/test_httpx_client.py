@@ -446,7 +446,7 @@ async def test_cancelled(module: Any, scripted: ScriptedServer) -> None:
 async def test_a_discarded_response(module: Any, scripted: ScriptedServer) -> None:
     scripted.stream([chunk("a"), never])
     async with module.AsyncClient(trust_env=False) as client:
-        step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
+        step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", {}, None, "r")
         answer = await UserAsyncClient(client).send(step, Clock(Timeout()))
         assert await answer.read()
         del answer

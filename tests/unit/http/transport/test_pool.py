@@ -596,7 +596,7 @@ def test_connections_of_the_parent_process_are_dropped(
 def test_a_discarded_response(scripted: ScriptedServer) -> None:
     scripted.script(head(200), never)
     with VLLMProvider("m", base_url=scripted.base_url) as llm:
-        step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
+        step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", {}, None, "r")
         answer = sync_pool(llm).send(step, Clock(Timeout()))
         assert answer.status == 200
         del answer
@@ -609,7 +609,7 @@ def test_a_finished_response_returns_nothing_more(scripted: ScriptedServer, runn
     scripted.reply(completion())
     llm = VLLMProvider("m", base_url=scripted.base_url)
     pool = pool_of(runner, llm)
-    step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", [], None, "r")
+    step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", {}, None, "r")
     if isinstance(pool, SyncPool):
         answer = pool.send(step, Clock(Timeout()))
         while answer.read():
