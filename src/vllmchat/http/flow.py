@@ -213,7 +213,8 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     pieces: list[bytes] = []
     size = 0
     try:
-        while data := cast("bytes", (yield READ)):
+        data: bytes = yield READ
+        while data:
             clock.note_progress()
             pieces.append(data)
             size += len(data)
@@ -222,6 +223,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
                 begin = send.mask.data(b"".join(pieces[:4])[:8_000], cut=True)
                 pieces.clear()
                 raise too_large(masked_head(send, head), begin, MAX_BODY_BYTES)
+            data = yield READ
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
     body = b"".join(pieces)
@@ -300,7 +302,7 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
         clock.start_attempt()
         pause: float | None
         try:
-            head = cast("ResponseHead", (yield send))
+            head: ResponseHead = yield send
         except TransportFailure as failure:
             # A stale connection says nothing about the server, so the next attempt opens a new one at once.
             clock.force_new = True
@@ -374,14 +376,15 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
     }
     if call.body is not None:
         headers.setdefault("content-type", call.content_type)
+    default_key = target.default_key and "authorization" not in call.headers
     request_id = headers.pop("x-request-id", None) or call.request_id
     if not request_id:
-        request_id = os.urandom(16).hex()
-    elif attempt:
+        headers["x-request-id"] = request_id = os.urandom(16).hex()
+        return Send(call.method, target.base, path, headers, call.body, request_id, default_key)
+    if attempt:
         request_id = f"{request_id}-{attempt}"
     if request_id.isascii() and request_id.isprintable() and request_id.strip() == request_id:
         headers["x-request-id"] = request_id
-    default_key = target.default_key and "authorization" not in call.headers
     return Send(call.method, target.base, path, headers, call.body, request_id, default_key)
 
 

@@ -72,7 +72,7 @@ def check_whole(
     """
     error = find_error(body)
     if error is None:
-        lacking = shortfall(((choice.index, ended(choice)) for choice in choices), expected)
+        lacking = shortfall([(choice.index, ended(choice)) for choice in choices], expected)
     else:
         lacking = f"it reports the error {error['error']}"
     if lacking is not None:

@@ -18,7 +18,7 @@ from vllmchat.http.transport.backend import (
     TCP_OPTIONS,
     NetworkBackend,
     is_address,
-    is_readable,
+    readable_check,
     reason,
 )
 
@@ -118,6 +118,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
         self._reading = True
         self._writing = True
         self._ended = False
+        self._readable: Callable[[int], object] | None = None
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -257,8 +258,10 @@ class AsyncioStream(asyncio.BufferedProtocol):
         """Whether bytes, or the end of the connection, have arrived."""
         if self._ended or self._received or self._transport is None:
             return True
+        if self._readable is None:
+            self._readable = readable_check(self._transport.get_extra_info("socket"))
         # Not only what the loop has read: the end may still lie in the kernel.
-        return is_readable(self._transport.get_extra_info("socket"))
+        return bool(self._readable(0))
 
     def is_flushed(self) -> bool:
         """Whether all that was written has been sent."""

@@ -142,19 +142,17 @@ class NetworkBackend:
         return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
 
 
-def is_readable(sock: HasFileno) -> bool:
-    """Whether bytes, or the end of the connection, have arrived.
+def readable_check(sock: HasFileno) -> Callable[[int], object]:
+    """Returns what says, asked with 0, whether bytes, or the end of the connection, have arrived.
 
     It asks the kernel: an event loop may not have read them yet.
     """
-    descriptor = sock.fileno()
-    if descriptor < 0:  # closed
-        return True
     if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [], 0)[0])
+        return lambda seconds: select.select([sock], [], [], seconds)[0]
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(sock, select.POLLIN)
+    # No function of our own around it: each idle connection keeps it, and garbage collection visits it.
+    return poll.poll
 
 
 def is_address(host: str) -> bool:

@@ -68,7 +68,10 @@ class Decompressor:
 
 def decompressor(headers: dict[str, str]) -> Decompressor | None:
     """What undoes the compression of a body, if it has one."""
-    coding = headers.get("content-encoding", "identity").strip().lower()
+    coding = headers.get("content-encoding")
+    if coding is None:
+        return None
+    coding = coding.strip().lower()
     # Not codings, but servers send them.
     if coding in ("identity", "", "none", "utf-8"):
         return None

@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 
 def is_mocked() -> bool:
     """Whether httpcore's way to send requests is replaced."""
-    return not (
-        _is_own(httpcore.HTTPConnection.handle_request)
-        and _is_own(httpcore.AsyncHTTPConnection.handle_async_request)
-    )
+    for function in (
+        httpcore.HTTPConnection.handle_request,
+        httpcore.AsyncHTTPConnection.handle_async_request,
+    ):
+        if function not in _OWN:
+            if not _is_own(function):
+                return True
+            _OWN.add(function)
+    return False
+
+
+_OWN: set[object] = set()
+"""The functions that have been found to be httpcore's."""
 
 
 def _is_own(function: object) -> bool:

@@ -212,9 +212,13 @@ class SyncPool(_Pool[SyncConnection]):
             return mocked_sync_client(self._route).send(step, clock)
         lease = _SyncLease(self)
         try:
-            self._wait_for_turn(lease, clock)
             with self._lock:
-                connection = self._begin(lease, SyncConnection, clock)
+                self._join(lease)
+                connection = self._begin(lease, SyncConnection, clock) if lease.granted else None
+            if connection is None:
+                self._wait_for_turn(lease, clock)
+                with self._lock:
+                    connection = self._begin(lease, SyncConnection, clock)
             clock.waiting = connection.backend.interrupt
             connection.send(step, clock)
             clock.waiting = None
@@ -255,9 +259,6 @@ class SyncPool(_Pool[SyncConnection]):
 
     def _wait_for_turn(self, lease: _SyncLease, clock: Clock) -> None:
         with self._lock:
-            self._join(lease)
-            if lease.granted:
-                return
             turn = threading.Lock()
             turn.acquire()
             lease.turn = turn
@@ -294,7 +295,9 @@ class AsyncPool(_Pool[AsyncConnection]):
             return await mocked_async_client(self._route).send(step, clock)
         lease = _AsyncLease(self)
         try:
-            await self._wait_for_turn(lease, clock)
+            self._join(lease)
+            if not lease.granted:
+                await self._wait_for_turn(lease, clock)
             connection = self._begin(lease, AsyncConnection, clock)
             await connection.send(step, clock)
             lease.note_head(connection)
@@ -327,9 +330,6 @@ class AsyncPool(_Pool[AsyncConnection]):
                 lease.connection.backend.abort()
 
     async def _wait_for_turn(self, lease: _AsyncLease, clock: Clock) -> None:
-        self._join(lease)
-        if lease.granted:
-            return
         lease.turn = anyio.Event()
         # In the meantime, the garbage collector may have found an abandoned response.
         if not lease.granted:

@@ -17,7 +17,7 @@ from vllmchat.http.transport.backend import (
     TCP_OPTIONS,
     NetworkBackend,
     is_address,
-    is_readable,
+    readable_check,
     reason,
 )
 
@@ -113,6 +113,7 @@ class SyncStream:
         self._backend = backend
         self._stream = stream
         self._tls_layers = 0
+        self._readable: Callable[[int], object] | None = None
         self.sock: socket.socket = stream.get_extra_info("socket")
 
     def read(self) -> bytes:
@@ -182,7 +183,9 @@ class SyncStream:
 
     def is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, have arrived."""
-        return is_readable(self.sock)
+        if self._readable is None:
+            self._readable = readable_check(self.sock)
+        return bool(self._readable(0))
 
     def close(self) -> None:
         """Closes it at once."""

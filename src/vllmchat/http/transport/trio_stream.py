@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpcore
 import trio
 
-from vllmchat.http.transport.backend import READ_BYTES, TCP_OPTIONS, NetworkBackend, is_readable, reason
+from vllmchat.http.transport.backend import READ_BYTES, TCP_OPTIONS, NetworkBackend, readable_check, reason
 
 if TYPE_CHECKING:
     import ssl
@@ -43,6 +43,7 @@ class TrioStream:
     def __init__(self, backend: NetworkBackend, stream: trio.SocketStream) -> None:
         self._backend = backend
         self._stream: trio.abc.Stream = stream
+        self._readable: Callable[[int], object] | None = None
         self.sock = stream.socket
 
     async def read(self) -> bytes:
@@ -106,7 +107,9 @@ class TrioStream:
 
     def is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, have arrived."""
-        return is_readable(self.sock)
+        if self._readable is None:
+            self._readable = readable_check(self.sock)
+        return bool(self._readable(0))
 
     def is_flushed(self) -> bool:
         """Whether all that was written has been sent: trio waits for that."""
