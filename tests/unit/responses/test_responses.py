@@ -723,7 +723,7 @@ def test_an_event_without_its_item_or_part_changes_nothing(event: Object) -> Non
 
 def test_an_empty_usage_of_a_response_is_none() -> None:
     assert decode_response(b'{"output":[],"usage":{}}').usage is None
-    last = {"type": "response.completed", "response": {"output": [], "usage": {}}}
+    last: Object = {"type": "response.completed", "response": {"output": [], "usage": {}}}
     assert read(ResponseReader(), last).usage is None
 
 
