@@ -31,7 +31,7 @@ TIERS: dict[str, set[str]] = {
     "endpoints made of others": {"generate"},
     "what a user imports": {"providers"},
     "public types": {"types"},
-    "adapters": {"adapters"},
+    "adapters and doubles": {"adapters", "testing"},
 }
 """Each part of the package and its tier, the lowest first. A part imports lower tiers and itself, never its
 neighbors.
