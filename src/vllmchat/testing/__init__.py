@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ScriptError as ScriptError,
         ScriptLike as ScriptLike,
     )
+    from vllmchat.testing.server import FakeServer as FakeServer
 else:
     _HOMES = {
         "call": "Call",
@@ -43,6 +44,7 @@ else:
         "provider": "ScriptedProvider",
         "replies": "Reply reply tool_call",
         "script": "Answer AnswerFunction ScriptError ScriptLike",
+        "server": "FakeServer",
     }
     _HOME_OF = {name: f"vllmchat.testing.{home}" for home, names in _HOMES.items() for name in names.split()}
     __all__ = sorted(_HOME_OF)

@@ -60,7 +60,8 @@ def drop(answer: Answer = "", after: int | None = None) -> Delivery:
     Args:
         answer: The answer.
         after: After how many events of a stream; the first one has only the role. None: before the first byte. An
-            answer that is not streamed is cut in the middle, whatever the number.
+            answer that is not streamed is cut in the middle, whatever the number. If a connection that has served a
+            request before closes without a byte, the client sends the request again, once, on a new one.
     """
     return _faulty(answer, Fault("drop", after))
 

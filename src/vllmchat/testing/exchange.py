@@ -17,7 +17,7 @@ EVENTS: Final = "text/event-stream; charset=utf-8"
 
 DONE: Final = b"data: [DONE]\n\n"
 
-GARBAGE: Final = b'\x00\xff{"id": garb'
+GARBAGE: Final = b'\xff\xfe{"id": garb'
 """What `garbage` sends: neither JSON nor UTF-8."""
 
 

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from pydantic_core import to_json
 
 from vllmchat.chat.completion import ChatCompletion
-from vllmchat.errors import APIStatusError
 from vllmchat.testing.call import Call, call_of
 from vllmchat.testing.chat import chat_response, prompt_of
 from vllmchat.testing.completion import completion_response
 from vllmchat.testing.delivery import Delivery
-from vllmchat.testing.errors import ErrorReply, context_error, error, error_of
+from vllmchat.testing.errors import ErrorReply, context_error, error
 from vllmchat.testing.exchange import Request, Response
 from vllmchat.testing.generated import Origin
 from vllmchat.testing.replies import Reply, replies_of
@@ -42,6 +41,9 @@ RouteAnswer: TypeAlias = (
 
 RouteFunction: TypeAlias = Callable[[Request], "RouteAnswer"]
 """A function that answers the requests of a route."""
+
+NEWEST: Final = "0.33.0"
+"""The version of vLLM that doubles report by default."""
 
 CHATS: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
@@ -113,6 +115,8 @@ class FakeModel:
 
     def on(self, path: str, answer: RouteAnswer) -> None:
         """Answers all requests of a path so, whatever their method."""
+        if not path.startswith("/"):
+            raise ValueError(f"path must begin with a slash, not {path!r}")
         self._own[path] = answer
 
     def handle(self, request: Request) -> Response:
@@ -415,8 +419,3 @@ def embedding_of(text: str, dimensions: int) -> list[float]:
 
 def _packed(vector: Sequence[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
-def as_error(exception: Exception) -> Response | None:
-    """The response that arrives as this exception; None if it cannot cross HTTP."""
-    return error_of(exception).response() if isinstance(exception, APIStatusError) else None

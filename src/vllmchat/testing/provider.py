@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vllmchat.http.client import AsyncClient, SyncClient
 from vllmchat.providers.vllm import VLLMProvider
 from vllmchat.testing.memory import AsyncMemoryTransport, SyncMemoryTransport
-from vllmchat.testing.model import FakeModel
+from vllmchat.testing.model import NEWEST, FakeModel
 from vllmchat.testing.script import Script
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from vllmchat.testing.call import Call
     from vllmchat.testing.model import RouteAnswer
     from vllmchat.testing.script import Answer, ScriptLike
-
-NEWEST = "0.33.0"
-"""The version of vLLM that doubles report by default."""
 
 
 class ScriptedProvider(VLLMProvider):

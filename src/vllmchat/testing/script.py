@@ -119,7 +119,7 @@ class Script:
             raise ScriptError(f"{_count(len(unanswered), 'call')} had no answer: {', '.join(unanswered)}")
         if left:
             raise ScriptError(
-                f"{len(left)} of {_count(self._given, 'answer')} were not used; the next one is {left[0]!r:.200}"
+                f"{len(left)} of {self._given} scripted answers are left; the next one is {left[0]!r:.200}"
             )
 
 

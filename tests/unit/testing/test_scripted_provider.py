@@ -144,7 +144,7 @@ def test_a_script_that_has_run_out_says_so(runner: Runner) -> None:
 def test_answers_that_are_left_are_an_error() -> None:
     llm = ScriptedProvider(["one", "two", reply("three")])
     llm.chat("x")
-    with pytest.raises(ScriptError, match="2 of 3 answers were not used; the next one is 'two'"):
+    with pytest.raises(ScriptError, match="2 of 3 scripted answers are left; the next one is 'two'"):
         llm.assert_done()
 
 
@@ -343,9 +343,6 @@ def test_other_endpoints_have_what_a_server_has(runner: Runner) -> None:
     llm.on(
         "/v1/rerank",
         {"id": "r", "results": [{"index": 0, "relevance_score": 0.5, "document": {"text": "a"}}]},
-    )
-    llm.on(
-        "/rerank", {"id": "r", "results": [{"index": 0, "relevance_score": 0.5, "document": {"text": "a"}}]}
     )
     assert runner.do(llm, "rerank", "x", ["a"]).results[0].relevance_score == 0.5
 
