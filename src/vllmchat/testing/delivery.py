@@ -6,15 +6,18 @@ Each function here takes an answer and returns one, so they can be nested: `slow
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.testing.exchange import DONE, Drip, Fault, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from vllmchat.testing.errors import ErrorReply
     from vllmchat.testing.script import Answer
+
+Deliverable: TypeAlias = "Answer | Mapping[str, object] | Sequence[object] | bytes | Response"
+"""What can be delivered: an answer of a script, or of a route; see `FakeServer.on`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,11 @@ class Delivery:
         change: Changes its response.
     """
 
-    answer: Answer
+    answer: Deliverable
     change: Callable[[Response], Response]
 
 
-def slow(answer: Answer, before: float = 0.0, between: float = 0.0) -> Delivery:
+def slow(answer: Deliverable, before: float = 0.0, between: float = 0.0) -> Delivery:
     """Delivers an answer late.
 
     Args:
@@ -41,7 +44,7 @@ def slow(answer: Answer, before: float = 0.0, between: float = 0.0) -> Delivery:
     return Delivery(answer, lambda response: replace(response, before=before, between=between))
 
 
-def drip(answer: Answer, size: int = 1, seconds: float = 0.0) -> Delivery:
+def drip(answer: Deliverable, size: int = 1, seconds: float = 0.0) -> Delivery:
     """Delivers the body of an answer in small writes.
 
     Args:
@@ -54,7 +57,7 @@ def drip(answer: Answer, size: int = 1, seconds: float = 0.0) -> Delivery:
     return Delivery(answer, lambda response: replace(response, drip=Drip(size, seconds)))
 
 
-def drop(answer: Answer = "", after: int | None = None) -> Delivery:
+def drop(answer: Deliverable = "", after: int | None = None) -> Delivery:
     """Closes the connection before the answer is complete.
 
     Args:
@@ -66,7 +69,7 @@ def drop(answer: Answer = "", after: int | None = None) -> Delivery:
     return _faulty(answer, Fault("drop", after))
 
 
-def stall(answer: Answer = "", after: int | None = None) -> Delivery:
+def stall(answer: Deliverable = "", after: int | None = None) -> Delivery:
     """Sends nothing more, but keeps the connection open.
 
     Args:
@@ -76,7 +79,7 @@ def stall(answer: Answer = "", after: int | None = None) -> Delivery:
     return _faulty(answer, Fault("stall", after))
 
 
-def garbage(answer: Answer = "", after: int | None = None) -> Delivery:
+def garbage(answer: Deliverable = "", after: int | None = None) -> Delivery:
     """Sends bytes that are neither JSON nor UTF-8, instead of the rest of the answer.
 
     Args:
@@ -86,7 +89,7 @@ def garbage(answer: Answer = "", after: int | None = None) -> Delivery:
     return _faulty(answer, Fault("garbage", after))
 
 
-def fail(answer: Answer, error: ErrorReply, after: int = 1) -> Delivery:
+def fail(answer: Deliverable, error: ErrorReply, after: int = 1) -> Delivery:
     """Ends a stream with an error of the server, as vLLM does when a request fails after its response began.
 
     Args:
@@ -103,7 +106,7 @@ def fail(answer: Answer, error: ErrorReply, after: int = 1) -> Delivery:
     return Delivery(answer, change)
 
 
-def hang_up(answer: Answer) -> Delivery:
+def hang_up(answer: Deliverable) -> Delivery:
     """Closes the connection after the answer, without notice, so that the next request must open a new one.
 
     Args:
@@ -112,7 +115,7 @@ def hang_up(answer: Answer) -> Delivery:
     return _faulty(answer, Fault("hang_up"))
 
 
-def _faulty(answer: Answer, fault: Fault) -> Delivery:
+def _faulty(answer: Deliverable, fault: Fault) -> Delivery:
     if fault.after is not None and fault.after < 0:
         raise ValueError(f"after must be at least 0 or None, not {fault.after}")
     return Delivery(answer, lambda response: replace(response, fault=fault))

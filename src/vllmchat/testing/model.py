@@ -179,7 +179,7 @@ class FakeModel:
 
     def _response(self, request: Request, call: Call, answer: Answer, number: int) -> Response:
         if isinstance(answer, Delivery):
-            return answer.change(self._response(request, call, answer.answer, number))
+            return answer.change(self._response(request, call, cast("Answer", answer.answer), number))
         if isinstance(answer, ErrorReply):
             return answer.response()
         if isinstance(answer, Exception):

@@ -124,6 +124,9 @@ class Script:
 
 
 def _checked(answer: object) -> Answer:
+    if isinstance(answer, Delivery):
+        _checked(answer.answer)
+        return answer
     if isinstance(answer, _ONE):
         return answer
     if isinstance(answer, tuple):

@@ -153,7 +153,7 @@ def test_errors_of_a_provider_do_not_hide_that_of_a_script() -> None:
     assert issubclass(ScriptError, AssertionError)
 
 
-@pytest.mark.parametrize("wrong", [42, {"name": "Ada"}, None, ("a", 3), ()])
+@pytest.mark.parametrize("wrong", [42, {"name": "Ada"}, None, ("a", 3), (), slow(b"Ada")])
 def test_what_is_not_an_answer_is_rejected(wrong: object) -> None:
     with pytest.raises(TypeError, match="an answer must be a str"):
         ScriptedProvider([wrong])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
