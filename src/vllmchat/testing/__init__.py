@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vllmchat.testing.call import Call as Call
+    from vllmchat.testing.cassette import CassetteError as CassetteError
     from vllmchat.testing.delivery import (
         Delivery as Delivery,
         drip as drip,
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     )
     from vllmchat.testing.errors import ErrorReply as ErrorReply, error as error
     from vllmchat.testing.exchange import Request as Request, Response as Response
+    from vllmchat.testing.model import RouteAnswer as RouteAnswer
     from vllmchat.testing.provider import ScriptedProvider as ScriptedProvider
+    from vllmchat.testing.recorder import Recorder as Recorder, record as record
+    from vllmchat.testing.replayer import Replayer as Replayer, replay as replay
     from vllmchat.testing.replies import Reply as Reply, reply as reply, tool_call as tool_call
     from vllmchat.testing.script import (
         Answer as Answer,
@@ -38,10 +42,14 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "call": "Call",
+        "cassette": "CassetteError",
         "delivery": "Delivery drip drop fail garbage hang_up slow stall",
         "errors": "ErrorReply error",
         "exchange": "Request Response",
+        "model": "RouteAnswer",
         "provider": "ScriptedProvider",
+        "recorder": "Recorder record",
+        "replayer": "Replayer replay",
         "replies": "Reply reply tool_call",
         "script": "Answer AnswerFunction ScriptError ScriptLike",
         "server": "FakeServer",

@@ -1,0 +1,42 @@
+"""The pytest plugin. It is loaded with the package, and imports the doubles only when a fixture is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vllmchat.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllmchat.testing import provider as providers, server as servers
+    from vllmchat.testing.provider import ScriptedProvider
+    from vllmchat.testing.server import FakeServer
+else:
+    providers = LazyModule("vllmchat.testing.provider")
+    servers = LazyModule("vllmchat.testing.server")
+
+
+@pytest.fixture
+def scripted_provider() -> Iterator[ScriptedProvider]:
+    """A `vllmchat.testing.ScriptedProvider` with an empty script.
+
+    Add answers with `scripted_provider.answer(...)`. The test fails if some are left at its end, or if a call had none.
+    """
+    provider = providers.ScriptedProvider()
+    yield provider
+    provider.assert_done()
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """A running `vllmchat.testing.FakeServer` with an empty script, to which `VLLM_BASE_URL` points.
+
+    Add answers with `fake_vllm.answer(...)`. The test fails if some are left at its end, or if a call had none.
+    """
+    with servers.FakeServer() as server:
+        monkeypatch.setenv("VLLM_BASE_URL", server.base_url)
+        yield server
+    server.assert_done()
