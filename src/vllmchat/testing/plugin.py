@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vllmchat.lazy import LazyModule
+from vllmchat import testing  # its names are loaded on first use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllmchat.testing import provider as providers, server as servers
-    from vllmchat.testing.provider import ScriptedProvider
-    from vllmchat.testing.server import FakeServer
-else:
-    providers = LazyModule("vllmchat.testing.provider")
-    servers = LazyModule("vllmchat.testing.server")
+    from vllmchat.testing import FakeServer, ScriptedProvider
 
 
 @pytest.fixture
@@ -25,7 +20,7 @@ def scripted_provider() -> Iterator[ScriptedProvider]:
 
     Add answers with `scripted_provider.answer(...)`. The test fails if some are left at its end, or if a call had none.
     """
-    provider = providers.ScriptedProvider()
+    provider = testing.ScriptedProvider()
     yield provider
     provider.assert_done()
 
@@ -36,7 +31,7 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
     Add answers with `fake_vllm.answer(...)`. The test fails if some are left at its end, or if a call had none.
     """
-    with servers.FakeServer() as server:
+    with testing.FakeServer() as server:
         monkeypatch.setenv("VLLM_BASE_URL", server.base_url)
         yield server
     server.assert_done()

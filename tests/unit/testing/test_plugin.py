@@ -40,14 +40,14 @@ import sys
 
 def test_nothing() -> None:
     loaded = {name for name in sys.modules if name.partition(".")[0] == "vllmchat"}
-    assert loaded == {"vllmchat", "vllmchat.lazy", "vllmchat.testing", "vllmchat.testing.plugin"}, loaded
+    assert loaded == {"vllmchat", "vllmchat.testing", "vllmchat.testing.plugin"}, loaded
 """
 
 
 def run(folder: Path, code: str) -> str:
     """Runs pytest on a project's tests, and returns what it prints."""
     (folder / "test_it.py").write_text(code)
-    options = "-q -p no:cacheprovider -p no:anyio -W error -c /dev/null".split()
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:anyio", "-W", "error", "-c", "/dev/null"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--rootdir", str(folder), str(folder)],
         cwd=folder,
