@@ -53,6 +53,12 @@ def prompt_of(messages: Sequence[Mapping[str, object]]) -> str:
     return "".join([*parts, "<assistant>"])
 
 
+def _is_forced(call: Call) -> bool:
+    """Whether the model must call a tool."""
+    choice = call.params.get("tool_choice")
+    return choice == "required" or as_object(choice) is not None
+
+
 def _finish(call: Call, choice: Reply) -> str:
     if choice.finish_reason is not None:
         return choice.finish_reason
@@ -97,7 +103,7 @@ def _whole(
         ]
         message: Object = {
             "role": "assistant",
-            "content": choice.text or (None if calls or choice.reasoning else ""),
+            "content": choice.text or (None if (calls and not _is_forced(call)) or choice.reasoning else ""),
             "refusal": None,
             "annotations": None,
             "audio": None,

@@ -368,9 +368,10 @@ class FakeModel:
         )
 
     def _metrics(self, request: Request) -> Response:
-        labels = f'engine="0",model_name="{self.names[0]}"'
+        model = f'model_name="{self.names[0]}"'
+        labels = f'engine="0",{model}'
         finished = [
-            f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {number}.0'
+            f'vllm:request_success_total{{engine="0",finished_reason="{reason}",{model}}} {number}.0'
             for reason, number in sorted(self._finished.items())
         ]
         families = [

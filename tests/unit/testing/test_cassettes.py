@@ -83,10 +83,10 @@ def test_what_is_recorded_is_replayed(runner: Runner, cassette: Path) -> None:
         with record(cassette, real.base_url) as server:
             first = calls(server.base_url)
         served = len(real.requests)
-    with replay(cassette) as server:
-        assert calls(server.base_url) == first
-        server.assert_done()
-        assert len(server.requests) == served
+    with replay(cassette) as played:
+        assert calls(played.base_url) == first
+        played.assert_done()
+        assert len(played.requests) == served
 
 
 def test_a_cassette_reads_well(cassette: Path) -> None:
@@ -111,17 +111,18 @@ def test_keys_are_not_recorded(cassette: Path) -> None:
         assert KEY in llm.chat(f"My key is {KEY}").text
         httpx.get(f"{llm.base_url}/models?key={KEY}", headers={"authorization": f"Bearer {KEY}"})
     assert KEY not in cassette.read_text(encoding="utf-8")
-    with replay(cassette) as server, VLLMProvider("m", base_url=server.base_url, api_key=KEY) as llm:
+    with replay(cassette) as played, VLLMProvider("m", base_url=played.base_url, api_key=KEY) as llm:
         assert llm.chat(f"My key is {KEY}").text == "You said My key is ***"
 
 
 def test_the_same_request_gets_its_answers_in_order(runner: Runner, cassette: Path) -> None:
     with FakeServer(["one", "two"]) as real, record(cassette, real.base_url) as server:
         llm = VLLMProvider("m", base_url=server.base_url)
-        runner.chat(llm), runner.chat(llm)
+        runner.chat(llm)
+        runner.chat(llm)
         runner.close(llm)
-    with replay(cassette) as server:
-        llm = VLLMProvider("m", base_url=server.base_url)
+    with replay(cassette) as played:
+        llm = VLLMProvider("m", base_url=played.base_url)
         assert [runner.chat(llm).text for _ in range(3)] == ["one", "two", "two"]
         runner.close(llm)
 
@@ -132,8 +133,8 @@ def test_a_request_that_was_not_recorded_names_the_nearest(runner: Runner, casse
         runner.do(llm, "chat", "Something else", top_k=1, min_p=0.5, seed=1)
         runner.do(llm, "chat", "Hello", top_k=1)
         runner.close(llm)
-    with replay(cassette) as server:
-        llm = VLLMProvider("m", base_url=server.base_url)
+    with replay(cassette) as played:
+        llm = VLLMProvider("m", base_url=played.base_url)
         near = (
             r"has no answer to POST /v1/chat/completions with this body\. The nearest is exchange 2, which differs in "
             r"messages\[0\]\.content: recorded 'Hello', sent 'Bye'; top_k: recorded 1, not sent; top_p: not recorded, "
@@ -144,7 +145,7 @@ def test_a_request_that_was_not_recorded_names_the_nearest(runner: Runner, casse
         with pytest.raises(InternalServerError, match="It has answers to POST /v1/chat/completions"):
             runner.do(llm, "models")
         with pytest.raises(CassetteError, match="has no answer to POST"):
-            server.assert_done()
+            played.assert_done()
         runner.close(llm)
 
 
@@ -152,19 +153,19 @@ def test_what_was_not_asked_for_is_an_error(cassette: Path) -> None:
     with FakeServer("ok") as real, recorded_provider(cassette, real) as llm:
         llm.chat("x")
     with (
-        replay(cassette) as server,
+        replay(cassette) as played,
         pytest.raises(
             CassetteError,
             match="1 of 1 recorded requests were not made; the first is POST /v1/chat/completions",
         ),
     ):
-        server.assert_done()
+        played.assert_done()
 
 
 def test_the_id_of_a_request_does_not_count(cassette: Path) -> None:
     with FakeServer("ok") as real, recorded_provider(cassette, real) as llm:
         llm.chat("x", request_id="one")
-    with replay(cassette) as server, VLLMProvider("m", base_url=server.base_url) as llm:
+    with replay(cassette) as played, VLLMProvider("m", base_url=played.base_url) as llm:
         assert llm.chat("x", request_id="two").text == "ok"
 
 
@@ -173,7 +174,7 @@ def test_forms_are_told_apart_without_their_boundary(cassette: Path) -> None:
         real.on("/v1/audio/transcriptions", {"text": "Hello.", "usage": None})
         with record(cassette, real.base_url) as server, VLLMProvider("m", base_url=server.base_url) as llm:
             llm.transcribe(b"RIFF-one")
-    with replay(cassette) as server, VLLMProvider("m", base_url=server.base_url) as llm:
+    with replay(cassette) as played, VLLMProvider("m", base_url=played.base_url) as llm:
         assert llm.transcribe(b"RIFF-one").text == "Hello."
         with pytest.raises(InternalServerError, match="sha256"):
             llm.transcribe(b"RIFF-two")
@@ -196,8 +197,8 @@ def test_what_is_not_json_is_kept(cassette: Path) -> None:
         with record(cassette, real.base_url) as server:
             root = server.base_url.removesuffix("/v1")
             first = [httpx.get(f"{root}{path}") for path in paths]
-    with replay(cassette) as server:
-        root = server.base_url.removesuffix("/v1")
+    with replay(cassette) as played:
+        root = played.base_url.removesuffix("/v1")
         for path, before in zip(paths, first, strict=True):
             after = httpx.get(f"{root}{path}")
             assert (after.status_code, after.content) == (before.status_code, before.content)
@@ -228,16 +229,16 @@ def test_a_stream_that_broke_breaks_again(runner: Runner, cassette: Path) -> Non
 
     with FakeServer(drop("Once upon a time", after=3)) as real, record(cassette, real.base_url) as server:
         assert call(server.base_url) == "Once upon"
-    with replay(cassette) as server:
-        assert call(server.base_url) == "Once upon"
+    with replay(cassette) as played:
+        assert call(played.base_url) == "Once upon"
 
 
 def test_a_whole_answer_that_broke_breaks_again(cassette: Path) -> None:
     real = FakeServer(drop("Once upon a time", after=0))
     with real, recorded_provider(cassette, real) as llm, pytest.raises(APIConnectionError):
         llm.chat("x")
-    with replay(cassette) as server, pytest.raises(APIConnectionError):
-        VLLMProvider("m", base_url=server.base_url, max_retries=0).chat("x")
+    with replay(cassette) as played, pytest.raises(APIConnectionError):
+        VLLMProvider("m", base_url=played.base_url, max_retries=0).chat("x")
 
 
 def test_a_server_that_cannot_be_reached_is_not_recorded(cassette: Path) -> None:
