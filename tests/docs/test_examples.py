@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -103,6 +104,17 @@ def test_it_runs_with_a_stand_in(
         run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
 
 
+@pytest.mark.parametrize("example", [each for each in PYTHON if each.directive == "offline"], ids=ids)
+def test_it_runs_without_a_server(
+    example: Example,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(example, example.at_its_line(), tmp_path, monkeypatch, capsys, request)
+
+
 CLASSES = {
     "object": "list",
     "data": [
@@ -166,6 +178,7 @@ def run(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest | None = None,
 ) -> None:
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
@@ -175,7 +188,8 @@ def run(
     exec(code, namespace)
     for name, value in list(namespace.items()):
         if name.startswith("test_") and callable(value):
-            value()
+            fixtures = inspect.signature(value).parameters if request is not None else {}
+            value(**{each: request.getfixturevalue(each) for each in fixtures if request is not None})
     printed = capsys.readouterr().out
     if example.output:
         assert as_promised(example.output, printed), f"{example.name} printed:\n{printed}"

@@ -7,6 +7,7 @@ the fence marks a special example:
 - `<!-- example: type-error -->`: wrong on purpose, and a type checker reports it.
 - `<!-- example: pooling -->`: runs against a server with an embedding model.
 - `<!-- example: stand-in -->`: runs against a stand-in, since it needs more than the tiny model can do.
+- `<!-- example: offline -->`: runs without a server; its tests may use fixtures.
 - `<!-- example: not-run (REASON) -->`: it is only compiled and type-checked.
 - `<!-- example: not-checked (REASON) -->`: it is only compiled.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 
-DIRECTIVES: Final = frozenset({"type-error", "pooling", "stand-in", "not-run", "not-checked"})
+DIRECTIVES: Final = frozenset({"type-error", "pooling", "stand-in", "offline", "not-run", "not-checked"})
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*).*$")
 _DIRECTIVE: Final = re.compile(r"^ *<!-- example: (?P<name>[\w-]+)(?: \((?P<reason>.+)\))? -->$")

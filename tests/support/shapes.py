@@ -124,9 +124,7 @@ def _compared(fake: Any, real: Any, path: str) -> Iterator[str]:
     elif isinstance(fake, list) and isinstance(real, list):
         if bool(fake) != bool(real):
             yield f"{path}: {fake!r:.60}, not {real!r:.60}"
-        for index, (ours, theirs) in enumerate(
-            zip(cast("list[Any]", fake), cast("list[Any]", real), strict=False)
-        ):
+        for index, (ours, theirs) in enumerate(zip(fake, real, strict=False)):
             yield from _compared(ours, theirs, f"{path}[{index}]")
     elif _type(fake) != _type(real) or (name in NAMED and fake != real):
         yield f"{path}: {fake!r:.60}, not {real!r:.60}"
