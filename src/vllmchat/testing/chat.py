@@ -104,7 +104,7 @@ def _whole(
         message: Object = {
             "role": "assistant",
             "content": choice.text or (None if (calls and not _is_forced(call)) or choice.reasoning else ""),
-            "refusal": None,
+            "refusal": choice.refusal,
             "annotations": None,
             "audio": None,
             "function_call": None,
@@ -205,6 +205,8 @@ def _deltas(call: Call, origin: Origin, index: int, choice: Reply) -> Iterator[t
     for piece in choice.pieces if choice.pieces is not None else pieces_of(choice.text, chunk):
         if piece:
             yield {"content": piece}, split(piece)
+    if choice.refusal is not None:
+        yield {"refusal": choice.refusal}, []
     for number, each in enumerate(choice.tool_calls):
         named = {"name": each.function.name}
         opened = {

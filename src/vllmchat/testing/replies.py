@@ -29,6 +29,7 @@ class Reply:
         usage: The token usage; None to count the words.
         pieces: The pieces in which the text is streamed; None to cut it.
         chunk: Characters per piece; None for one word or punctuation mark per piece.
+        refusal: Why the model declined, as servers other than vLLM report it.
     """
 
     text: str = ""
@@ -39,6 +40,7 @@ class Reply:
     usage: Usage | None = None
     pieces: Sequence[str] | None = None
     chunk: int | None = None
+    refusal: str | None = None
 
 
 def reply(
@@ -51,6 +53,7 @@ def reply(
     usage: Usage | None = None,
     pieces: Sequence[str] | None = None,
     chunk: int | None = None,
+    refusal: str | None = None,
 ) -> Reply:
     """Makes a reply.
 
@@ -63,6 +66,7 @@ def reply(
         usage: The token usage. By default the words are counted.
         pieces: The pieces in which the text is streamed, instead of `text`.
         chunk: Characters per streamed piece, at least 1. By default a piece is a word or a punctuation mark.
+        refusal: Why the model declined, as servers other than vLLM report it.
 
     Raises:
         ValueError: Both `text` and `pieces` are given, or `chunk` is below 1.
@@ -82,6 +86,7 @@ def reply(
         usage,
         None if pieces is None else tuple(pieces),
         chunk,
+        refusal,
     )
 
 
@@ -108,6 +113,7 @@ def replies_of(completion: ChatCompletion) -> list[Reply]:
             choice.finish_reason,
             choice.stop_reason,
             completion.usage,
+            refusal=choice.message.refusal,
         )
         for choice in completion.choices
     ]

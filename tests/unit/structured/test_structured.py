@@ -14,8 +14,7 @@ import typing_extensions
 from hypothesis import given, strategies as st
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from support.chats import chunk, chunks, completion
-from support.scripted import ScriptedServer, never
+from support.chats import chunks, completion
 from vllmchat import (
     ChatCompletion,
     InvalidRequestError,
@@ -32,9 +31,13 @@ from vllmchat.schemas.types import SchemaError, adapter_of, is_type, name_of
 from vllmchat.structured.choices import Choices
 from vllmchat.structured.output_type import OutputType
 from vllmchat.structured.stream import PartialReader
+from vllmchat.testing import FakeServer, ScriptedProvider, drop, reply as scripted_reply, stall
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.runners import Runner
+    from support.scripted import ScriptedServer
 
 Object = dict[str, Any]
 
@@ -199,8 +202,10 @@ def reply(text: str, finish: str = "stop", **message: Any) -> Object:
 
 
 @pytest.fixture
-def llm(scripted: ScriptedServer) -> VLLMProvider:
-    return VLLMProvider("m", base_url=scripted.base_url)
+def llm() -> Iterator[ScriptedProvider]:
+    provider = ScriptedProvider(version="0.32.0")
+    yield provider
+    provider.assert_done()
 
 
 @pytest.fixture
@@ -222,17 +227,15 @@ def other(scripted: ScriptedServer) -> OpenAIProvider:
         (City, '"Oslo"', City.OSLO),
     ],
 )
-def test_parse(
-    kind: Any, text: str, value: object, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
-) -> None:
-    scripted.reply(reply(text))
+def test_parse(kind: Any, text: str, value: object, runner: Runner, llm: ScriptedProvider) -> None:
+    llm.answer(text)
     parsed: Parsed[object] = runner.do(llm, "parse", "Hi", kind, temperature=0)
     assert type(parsed) is Parsed
     assert parsed.value == value
     assert parsed.completion.text == text
-    body = scripted.requests[0].json()
-    assert body["temperature"] == 0
-    sent: Any = body["response_format"]
+    params = llm.calls[0].params
+    assert params["temperature"] == 0
+    sent: Any = params["response_format"]
     assert sent["json_schema"]["schema"] == TypeAdapter(kind).json_schema()
 
 
@@ -297,9 +300,9 @@ def test_other_servers_may_not_enforce_the_schema(
     ],
 )
 def test_a_reply_that_is_not_a_value(
-    answer: Object, reason: str, message: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+    answer: Object, reason: str, message: str, runner: Runner, llm: ScriptedProvider
 ) -> None:
-    scripted.reply(answer)
+    llm.answer(ChatCompletion.model_validate(answer))
     with pytest.raises(StructuredOutputError) as caught:
         runner.do(llm, "parse", "Hi", User)
     error = caught.value
@@ -334,8 +337,8 @@ PIECES = ['{"na', 'me": "A', "da", '", "ag', 'e": 3', "6", "}"]
 GROWING: list[object] = [{}, {"name": "A"}, {"name": "Ada"}, {"name": "Ada", "age": 36}]
 
 
-def test_partial_values(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
-    scripted.stream(chunks(*PIECES))
+def test_partial_values(runner: Runner, llm: ScriptedProvider) -> None:
+    llm.answer(scripted_reply(pieces=PIECES))
     with runner.open(llm, "stream_parse", "Hi", User, temperature=0) as stream:
         values = cast("list[PartialValue[User]]", list(stream))
         assert [each.data for each in values] == [*GROWING, GROWING[-1]]
@@ -346,16 +349,16 @@ def test_partial_values(scripted: ScriptedServer, runner: Runner, llm: VLLMProvi
         assert stream.completion.text == '{"name": "Ada", "age": 36}'
         done = cast("Parsed[User]", stream.until_done())
     assert done.value == User(name="Ada", age=36)
-    body = scripted.requests[0].json()
-    assert body["stream"] is True
-    sent: Any = body["response_format"]
+    [call] = llm.calls
+    assert call.stream
+    sent: Any = call.params["response_format"]
     assert sent["json_schema"]["schema"] == USER_SCHEMA
 
 
 def test_partial_values_of_other_types(
-    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider, other: OpenAIProvider
+    scripted: ScriptedServer, runner: Runner, llm: ScriptedProvider, other: OpenAIProvider
 ) -> None:
-    scripted.stream(chunks("[1", "0, 2", "]"))
+    llm.answer(scripted_reply(pieces=["[1", "0, 2", "]"]))
     stream = runner.open(llm, "stream_parse", "Hi", list[int])
     assert [cast("Any", each).data for each in stream] == [[], [10], [10, 2], [10, 2]]
     scripted.stream(chunks('{"val', 'ue": [1', "0, 2", "]}"))
@@ -363,18 +366,16 @@ def test_partial_values_of_other_types(
     assert [cast("Any", each).data for each in stream] == [[], [10], [10, 2], [10, 2]]
 
 
-def test_until_done_reads_the_rest(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
-    scripted.stream(chunks(*PIECES))
+def test_until_done_reads_the_rest(runner: Runner, llm: ScriptedProvider) -> None:
+    llm.answer(scripted_reply(pieces=PIECES))
     stream = runner.open(llm, "stream_parse", "Hi", User)
     assert cast("Any", stream.until_done()).value == User(name="Ada", age=36)
     with pytest.raises(StreamError, match="only once"):
         iter(stream)
 
 
-def test_an_invalid_reply_raises_at_the_end_of_the_stream(
-    scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
-) -> None:
-    scripted.stream([chunk('{"name": "Ada"'), chunk(finish="length")])
+def test_an_invalid_reply_raises_at_the_end_of_the_stream(runner: Runner, llm: ScriptedProvider) -> None:
+    llm.answer(scripted_reply(pieces=['{"name": "Ada"'], finish_reason="length"))
     stream = runner.open(llm, "stream_parse", "Hi", User)
     assert cast("Any", next(stream)).data == {"name": "Ada"}
     with pytest.raises(StructuredOutputError) as caught:
@@ -387,21 +388,21 @@ def test_an_invalid_reply_raises_at_the_end_of_the_stream(
         stream.until_done()
 
 
-def test_an_interrupted_stream_raises(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
-    scripted.stream(chunks('{"name": "Ada"')[:-1], done=False)
+def test_an_interrupted_stream_raises(runner: Runner, llm: ScriptedProvider) -> None:
+    llm.answer(drop(scripted_reply(pieces=['{"name": "Ada"']), after=2))
     stream = runner.open(llm, "stream_parse", "Hi", User)
     next(stream)
     with pytest.raises(StreamInterruptedError):
         next(stream)
 
 
-def test_a_stream_can_be_left_early(scripted: ScriptedServer, runner: Runner, llm: VLLMProvider) -> None:
-    scripted.stream([chunk('{"name": "Ada"'), never])
-    with runner.open(llm, "stream_parse", "Hi", User) as stream:
+def test_a_stream_can_be_left_early(fake_vllm: FakeServer, runner: Runner) -> None:
+    fake_vllm.answer(stall(scripted_reply(pieces=['{"name": "Ada"', "}"]), after=2))
+    with runner.open(VLLMProvider("m"), "stream_parse", "Hi", User) as stream:
         next(stream)
     with pytest.raises(StopIteration):
         next(stream)
-    assert scripted.wait_client_closed()
+    fake_vllm.wait_abandoned()
 
 
 def shape(kind: Any) -> OutputType[Any]:
@@ -506,18 +507,17 @@ def test_choose(
     chosen: str,
     scripted: ScriptedServer,
     runner: Runner,
-    llm: VLLMProvider,
+    llm: ScriptedProvider,
     other: OpenAIProvider,
 ) -> None:
     names = Choices(options).names
-    scripted.reply({"version": "0.32.0"})
-    scripted.reply(reply(text))
+    llm.answer(text)
     answer = runner.do(llm, "choose", "Where?", options, temperature=0)
     assert answer == chosen
     assert type(answer) is type(chosen)
-    body = scripted.requests[-1].json()
-    assert body["structured_outputs"] == {"choice": names}
-    assert body["temperature"] == 0
+    params = llm.calls[0].params
+    assert params["structured_outputs"] == {"choice": names}
+    assert params["temperature"] == 0
     # OpenAI's API only has schemas.
     name = chosen.value if isinstance(chosen, Enum) else chosen
     scripted.reply(reply(json.dumps({"value": name})))
@@ -538,10 +538,9 @@ def test_choose(
     ],
 )
 def test_a_reply_that_is_not_an_option(
-    answer: Object, reason: str, scripted: ScriptedServer, runner: Runner, llm: VLLMProvider
+    answer: Object, reason: str, runner: Runner, llm: ScriptedProvider
 ) -> None:
-    scripted.reply({"version": "0.32.0"})
-    scripted.reply(answer)
+    llm.answer(ChatCompletion.model_validate(answer))
     with pytest.raises(StructuredOutputError) as caught:
         runner.do(llm, "choose", "Where?", ["Oslo", "New York", "New York City"])
     assert caught.value.reason == reason
@@ -549,9 +548,8 @@ def test_a_reply_that_is_not_an_option(
         assert "is not one of 'Oslo', 'New York', 'New York City'; it is: Rome" in str(caught.value)
 
 
-def test_a_complete_option_is_not_truncated(scripted: ScriptedServer, llm: VLLMProvider) -> None:
-    scripted.reply({"version": "0.32.0"})
-    scripted.reply(reply("New York City", "length"))
+def test_a_complete_option_is_not_truncated(llm: ScriptedProvider) -> None:
+    llm.answer(scripted_reply("New York City", finish_reason="length"))
     assert llm.choose("Where?", ["Oslo", "New York", "New York City"]) == "New York City"
 
 
