@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A local server that speaks like vLLM and has no model. It prints its URL and runs until Ctrl-C.",
     )
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: 8000)")
-    parser.add_argument("--reply", help="the text of all replies (default: what was said)")
+    parser.add_argument("--reply", help="the text of all replies (default: what the user wrote)")
     parser.add_argument("--reasoning", help="the reasoning before it")
     parser.add_argument("--model", help="the name of the model (default: it accepts every name)")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="pause before a reply begins")

@@ -140,11 +140,11 @@ class FakeModel:
         try:
             return route(request)
         except json.JSONDecodeError as wrong:
-            told = (
+            template = (
                 "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body.%d', 'msg': 'JSON decode error', "
                 "'input': '<dict of 0 items>', 'ctx': {'error': '%s'}}"
             )
-            message = told % (wrong.pos, wrong.msg)
+            message = template % (wrong.pos, wrong.msg)
             return error(400, message, type="Bad Request", param=f"body.{wrong.pos}").response()
         except _WrongError as wrong:
             return wrong.reply.response()

@@ -96,8 +96,8 @@ class Recorder:
             if opened is not None:
                 yield Ending.DROP
                 return
-            told = error(502, f"the recorder cannot reach {self._upstream.origin}: {failure}").response()
-            for step in steps(told):
+            failed = error(502, f"the recorder cannot reach {self._upstream.origin}: {failure}").response()
+            for step in steps(failed):
                 yield step
         finally:
             if opened is not None:

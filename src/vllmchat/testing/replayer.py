@@ -80,9 +80,9 @@ class Replayer:
             if (each.method, each.path, each.body) == (method, path, body)
         ]
         if not fitting:
-            told = self._explained(method, path, body)
-            self._unmatched.append(told)
-            return steps(error(500, told, type="CassetteError").response())
+            message = self._explained(method, path, body)
+            self._unmatched.append(message)
+            return steps(error(500, message, type="CassetteError").response())
         # The same request again gets the next answer to it, and the last one from then on.
         number = next((each for each in fitting if each not in self._used), fitting[-1])
         self._used.add(number)
@@ -93,7 +93,7 @@ class Replayer:
         return steps(Response(found.content, found.status, found.headers, fault=fault))
 
     def _explained(self, method: str, path: str, body: object) -> str:
-        told = f"{self._path} has no answer to {method} {path}"
+        message = f"{self._path} has no answer to {method} {path}"
         candidates = [
             (number, list(_differences(each.body, body, "")), each)
             for number, each in enumerate(self._exchanges)
@@ -101,11 +101,11 @@ class Replayer:
         ]
         if not candidates:
             paths = sorted({each.label for each in self._exchanges})
-            return f"{told}. It has answers to {', '.join(paths) or 'nothing'}"
+            return f"{message}. It has answers to {', '.join(paths) or 'nothing'}"
         number, different, _ = min(candidates, key=lambda candidate: len(candidate[1]))
         shown = "; ".join(different[:_SHOWN])
         more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-        return f"{told} with this body. The nearest is exchange {number + 1}, which differs in {shown}{more}"
+        return f"{message} with this body. The nearest is exchange {number + 1}, which differs in {shown}{more}"
 
 
 def _differences(recorded: object, sent: object, path: str) -> Iterator[str]:

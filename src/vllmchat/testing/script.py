@@ -93,10 +93,10 @@ class Script:
             if self._next:
                 return self._next.popleft()
             if self._always is None:
-                told = repr(call.text[:80])
-                self._unanswered.append(told)
+                question = repr(call.text[:80])
+                self._unanswered.append(question)
                 raise ScriptError(
-                    f"the script has {_count(self._given, 'answer')}, and this is call {self._taken}: {told}. Add an "
+                    f"the script has {_count(self._given, 'answer')}, and this is call {self._taken}: {question}. Add an "
                     "answer for it, or give a function or one answer that is not in a list, which answers all calls"
                 )
             always = self._always

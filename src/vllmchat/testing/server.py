@@ -187,10 +187,10 @@ class FakeServer:
             return error_of(scripted).response()
         except Exception as failure:
             # A client cannot see it: assert_done reports it.
-            told = f"{type(failure).__name__}: {failure}"
-            self._failures.append(told)
+            message = f"{type(failure).__name__}: {failure}"
+            self._failures.append(message)
             return error(
                 500,
-                f"{told}. An exception cannot cross HTTP: write error(...) or drop(...)",
+                f"{message}. An exception cannot cross HTTP: write error(...) or drop(...)",
                 type="ScriptError",
             ).response()
