@@ -9,7 +9,6 @@ from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from vllmchat.chat.messages import Message
-    from vllmchat.testing.exchange import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,8 @@ class Call:
         return n if isinstance(n, int) and n > 0 else 1
 
 
-def call_of(request: Request) -> Call:
-    """The call that a request makes.
-
-    Raises:
-        ValueError: The body is not a JSON object.
-    """
-    body = request.json
+def call_of(body: dict[str, object]) -> Call:
+    """The call that the body of a request makes. The body is used up."""
     model, messages, prompt = body.pop("model", ""), body.pop("messages", None), body.pop("prompt", None)
     stream = body.pop("stream", False) is True
     return Call(

@@ -26,7 +26,7 @@ from vllmchat.testing.tokens import pieces_of, split
 from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from vllmchat.chat.completion import ToolCall
     from vllmchat.testing.call import Call
@@ -42,10 +42,11 @@ def chat_response(call: Call, origin: Origin, choices: Sequence[Reply]) -> tuple
     return Response(to_json(_whole(call, origin, choices, finishes, counts))), counts
 
 
-def prompt_of(messages: Sequence[Mapping[str, object]]) -> str:
+def prompt_of(messages: Sequence[object]) -> str:
     """A conversation as one text, of which the tokens are counted."""
     parts: list[str] = []
-    for message in messages:
+    for each in messages:
+        message = as_object(each) or {}
         content = message.get("content")
         text = content if isinstance(content, str) else to_json(content).decode() if content else ""
         calls = message.get("tool_calls")

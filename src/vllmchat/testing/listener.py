@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+from vllmchat.checking.secrets import Secret, is_secret
 from vllmchat.testing.exchange import Ending, Head, Request, Step
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ class Connection(asyncio.Protocol):
         headers: dict[str, str] = {}
         for line in lines[1:]:
             name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = Secret(value) if is_secret(name, value) else value
         if headers.get("expect", "").lower() == "100-continue" and not self._continued and self._transport:
             self._continued = True
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from pydantic_core import to_json
 
 from vllmchat.chat.completion import ChatCompletion
+from vllmchat.checking.secrets import hide
 from vllmchat.testing.call import Call, call_of
 from vllmchat.testing.chat import chat_response, prompt_of
 from vllmchat.testing.completion import completion_response
@@ -83,13 +84,15 @@ class FakeModel:
     ) -> None:
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
+        if not model:
+            raise ValueError("model must name at least one model")
         self.script = script
         self.names = list(model)
         self.version = version
         self.calls: list[Call] = []
         self.running = 0
         self._any_model = any_model
-        self._api_key = api_key
+        self._api_key = hide(api_key)
         self._max_model_len = max_model_len
         self._dimensions = dimensions
         self._chunk = chunk
@@ -139,13 +142,6 @@ class FakeModel:
             return Response(to_json({"detail": "Method Not Allowed"}), 405, headers)
         try:
             return route(request)
-        except json.JSONDecodeError as wrong:
-            template = (
-                "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body.%d', 'msg': 'JSON decode error', "
-                "'input': '<dict of 0 items>', 'ctx': {'error': '%s'}}"
-            )
-            message = template % (wrong.pos, wrong.msg)
-            return error(400, message, type="Bad Request", param=f"body.{wrong.pos}").response()
         except _WrongError as wrong:
             return wrong.reply.response()
 
@@ -171,7 +167,7 @@ class FakeModel:
     # Generated text
 
     def _generate(self, request: Request) -> Response:
-        call = call_of(request)
+        call = call_of(_body(request))
         self._check(request, call)
         self.calls.append(call)
         number = next(self._numbers)
@@ -298,11 +294,11 @@ class FakeModel:
         return Response(to_json({"object": "list", "data": cards}))
 
     def _tokenize(self, request: Request) -> Response:
-        body = request.json
+        body = _body(request)
         self._check_model(body.get("model"))
         messages = body.get("messages")
         if isinstance(messages, list):
-            text = prompt_of(cast("list[Mapping[str, object]]", messages))
+            text = prompt_of(cast("list[object]", messages))
         else:
             text = _prompt_text(body.get("prompt"))
         tokens = self._vocabulary.encode(text)
@@ -318,13 +314,13 @@ class FakeModel:
         )
 
     def _detokenize(self, request: Request) -> Response:
-        body = request.json
+        body = _body(request)
         self._check_model(body.get("model"))
         tokens = cast("list[int]", body.get("tokens") or [])
         return Response(to_json({"prompt": self._vocabulary.decode(tokens)}))
 
     def _embeddings(self, request: Request) -> Response:
-        body = request.json
+        body = _body(request)
         self._check_model(body.get("model"))
         length = body.get("dimensions")
         dimensions = length if isinstance(length, int) else self._dimensions
@@ -333,7 +329,7 @@ class FakeModel:
         if several and not isinstance(several[0], int):
             texts = [_prompt_text(each) for each in several]
         elif given is None:
-            texts = [prompt_of(cast("list[Mapping[str, object]]", body.get("messages") or []))]
+            texts = [prompt_of(cast("list[object]", body.get("messages") or []))]
         else:
             texts = [_prompt_text(body.get("input"))]
         packed = body.get("encoding_format") == "base64"
@@ -394,6 +390,23 @@ class FakeModel:
             lines += [f"# HELP vllm:{name} {text}", f"# TYPE vllm:{name} {kind}"]
             lines += [f"vllm:{name}{{{labels}}} {values[name]}"] if name in values else finished
         return Response("\n".join([*lines, ""]).encode(), headers={"content-type": _TEXT})
+
+
+def _body(request: Request) -> dict[str, object]:
+    """The body of a request.
+
+    Raises:
+        _WrongError: It is not a JSON object.
+    """
+    try:
+        return request.json
+    except json.JSONDecodeError as wrong:
+        where, kind = f"body.{wrong.pos}", "json_invalid"
+        found = f"'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': '{wrong.msg}'}}"
+    except ValueError:
+        where, kind, found = "body", "model_attributes_type", "'msg': 'Input should be a valid dictionary'"
+    message = f"1 validation error:\n  {{'type': '{kind}', 'loc': '{where}', {found}}}"
+    raise _WrongError(error(400, message, type="Bad Request", param=where))
 
 
 class _WrongError(Exception):

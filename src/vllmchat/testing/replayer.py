@@ -105,7 +105,9 @@ class Replayer:
         number, different, _ = min(candidates, key=lambda candidate: len(candidate[1]))
         shown = "; ".join(different[:_SHOWN])
         more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-        return f"{message} with this body. The nearest is exchange {number + 1}, which differs in {shown}{more}"
+        return (
+            f"{message} with this body. The nearest is exchange {number + 1}, which differs in {shown}{more}"
+        )
 
 
 def _differences(recorded: object, sent: object, path: str) -> Iterator[str]:

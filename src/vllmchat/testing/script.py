@@ -96,8 +96,8 @@ class Script:
                 question = repr(call.text[:80])
                 self._unanswered.append(question)
                 raise ScriptError(
-                    f"the script has {_count(self._given, 'answer')}, and this is call {self._taken}: {question}. Add an "
-                    "answer for it, or give a function or one answer that is not in a list, which answers all calls"
+                    f"the script has {_count(self._given, 'answer')}, and this is call {self._taken}: {question}. "
+                    "Add an answer for it, or give a function or one answer that is not in a list, which answers all calls"
                 )
             always = self._always
         return _checked(always(call))

@@ -149,6 +149,7 @@ def test_a_key_is_required_below_v1() -> None:
         with VLLMProvider("m", base_url=server.base_url, api_key="secret-key") as llm:
             assert llm.chat("x").text == "ok"
         assert "secret-key" not in repr(server.requests)
+        assert "secret-key" not in repr(server.requests[-1].headers)
         assert server.requests[-1].headers["authorization"] == "Bearer secret-key"
         assert httpx.get(f"{server.url}/health").status_code == 200
 
@@ -172,6 +173,8 @@ def test_it_rejects_what_a_server_rejects() -> None:
         assert (
             client.post("/v1/chat/completions", content=b"{not json").json()["error"]["type"] == "Bad Request"
         )
+        assert client.post("/v1/chat/completions", json=[1]).json()["error"]["param"] == "body"
+        assert post(messages=["x"] * 30).json()["error"]["param"] == "input_tokens"
         assert client.get("/v1/chat/completions").json() == {"detail": "Method Not Allowed"}
         assert client.get("/v1/nothing").json() == {"detail": "Not Found"}
         with VLLMProvider("m", base_url=server.base_url) as llm, pytest.raises(ContextWindowExceededError):
@@ -367,6 +370,22 @@ def test_a_client_may_wait_for_continue(server: FakeServer) -> None:
 @pytest.mark.parametrize("wrong", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\ncontent-length: x\r\n\r\n"])
 def test_what_is_not_http_is_rejected(server: FakeServer, wrong: bytes) -> None:
     assert raw(server, wrong).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_server_has_a_model() -> None:
+    with pytest.raises(ValueError, match="model must name at least one model"):
+        FakeServer(model=[])
+
+
+def test_a_function_that_fails_is_not_an_error_of_the_client() -> None:
+    def answer(call: Call) -> Answer:
+        return reply(json.loads(call.text))
+
+    with FakeServer(answer) as server, VLLMProvider("m", base_url=server.base_url) as llm:
+        with pytest.raises(InternalServerError, match="JSONDecodeError"):
+            llm.chat("not JSON")
+        with pytest.raises(ScriptError, match="the script failed: JSONDecodeError"):
+            server.assert_done()
 
 
 def test_a_port_can_be_chosen_and_is_free_again(server: FakeServer) -> None:
