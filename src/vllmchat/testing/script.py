@@ -97,7 +97,7 @@ class Script:
                 self._unanswered.append(question)
                 raise ScriptError(
                     f"the script has {_count(self._given, 'answer')}, and this is call {self._taken}: {question}. "
-                    "Add an answer for it, or give a function or one answer that is not in a list, which answers all calls"
+                    "Add an answer for it; a function, or one answer that is not in a list, answers all calls"
                 )
             always = self._always
         return _checked(always(call))
