@@ -40,7 +40,7 @@ CHATS: dict[str, dict[str, Any]] = {
     "text": asks("What is the capital of France?", **QUIET),
     "reasoning": asks("What is 17 times 3?"),
     "length": asks("Hello", max_tokens=6),
-    "choices": asks("Hello", n=2, seed=1),
+    "choices": {**asks("Hello", n=2, seed=1), "temperature": 1.0},
     "logprobs": asks("Hello", logprobs=True, top_logprobs=2, return_token_ids=True),
     "tool": asks("What is the weather in Paris?", tools=[TOOL]),
     "required": asks("What is the weather in Oslo?", tools=[TOOL], tool_choice="required", **QUIET),

@@ -74,10 +74,12 @@ def answer_of(path: str, content: bytes, real: Seen) -> Answer:
                 parts.add(decode_chunk(json.dumps(event).encode()))
             return _answer(parts.reply(ended=True))
         texts: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for event in real.events:
             for choice in event["choices"]:
                 texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
-        return tuple(reply(text, finish_reason="length") for _, text in sorted(texts.items()))
+                reasons[choice["index"]] = choice["finish_reason"]
+        return tuple(reply(text, finish_reason=reasons[index]) for index, text in sorted(texts.items()))
     if path.endswith("/chat/completions"):
         return _answer(decode_completion(content))
     whole = completions.decode_completion(content)
