@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,5 +34,9 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     """
     with testing.FakeServer() as server:
         monkeypatch.setenv("VLLM_BASE_URL", server.base_url)
+        # A proxy of the environment could not reach it.
+        excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, f"{excepted},127.0.0.1" if excepted else "127.0.0.1")
         yield server
     server.assert_done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -44,13 +45,14 @@ def test_nothing() -> None:
 """
 
 
-def run(folder: Path, code: str) -> str:
+def run(folder: Path, code: str, **env: str) -> str:
     """Runs pytest on a project's tests, and returns what it prints."""
     (folder / "test_it.py").write_text(code)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:anyio", "-W", "error", "-c", "/dev/null"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--rootdir", str(folder), str(folder)],
         cwd=folder,
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=60,
@@ -66,6 +68,10 @@ def test_pytest_finds_the_plugin() -> None:
 
 def test_fixtures_work(tmp_path: Path) -> None:
     assert "3 passed" in run(tmp_path, GOOD)
+
+
+def test_a_proxy_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    assert "3 passed" in run(tmp_path, GOOD, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="example.com")
 
 
 def test_answers_that_are_left_fail_the_test(tmp_path: Path) -> None:
