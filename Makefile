@@ -19,7 +19,7 @@ help:
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
 	@echo "make dist         build and check the files of a release, in dist/"
-	@echo "make server       a real vLLM server to play with (make stop ends it)"
+	@echo "make server       the real vLLM server that all examples run against (make stop ends it)"
 	@echo "make bench        measure it against other clients, for the page Performance (about 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
 	@echo "make soak         many streams against a server that fails and restarts: MINUTES=5 STREAMS=1000"
@@ -109,7 +109,7 @@ dist: .venv-release/.stamp
 	$(RELEASE) -m twine check --strict dist/*
 
 server:
-	@url=$$($(PYTHON) scripts/vllm_server.py start) && echo "export VLLM_BASE_URL=$$url"
+	@url=$$($(PYTHON) scripts/vllm_server.py start --playground) && echo "export VLLM_BASE_URL=$$url"
 
 stop:
 	@$(PYTHON) scripts/vllm_server.py stop

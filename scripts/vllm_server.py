@@ -4,6 +4,7 @@ It needs Linux and Python 3.11 or newer, and nothing else. As a command:
 
     python scripts/vllm_server.py install               # once a machine, about a minute, 3.4 GB
     python scripts/vllm_server.py start                 # prints the base URL when the server is ready
+    python scripts/vllm_server.py start --playground    # the one that README and docs are written for: `make server`
     python scripts/vllm_server.py status
     python scripts/vllm_server.py stop
     python scripts/vllm_server.py run                   # in the foreground, until Ctrl-C
@@ -51,6 +52,10 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 TINY_MODEL = Path(__file__).resolve().parent / "tiny_model" / "model"
 TINY_MODEL_NAME = "tiny-qwen3"
+EXAMPLES_MODEL_NAME = "Qwen/Qwen3-4B"
+"""The model that README and documentation name. The playground answers to this name too."""
+PLAYGROUND_PORT = 8000
+"""Where the clients' default URL points, and `vllm serve` listens."""
 
 START_TIMEOUT = 300.0
 """Seconds a server may take until it answers `/health`."""
@@ -140,8 +145,12 @@ class Options:
     """Of vLLM: one of `vllm_releases.RELEASES`."""
     model: Path = TINY_MODEL
     served_model_name: str = TINY_MODEL_NAME
+    aliases: tuple[str, ...] = ()
+    """Further names of the model."""
     port: int | None = None
     """None picks a free one."""
+    preferred_port: int | None = None
+    """Tried first if `port` is None."""
     max_model_len: int = 2048
     """Tokens of prompt and answer together."""
     api_key: str | None = None
@@ -160,8 +169,24 @@ class Options:
 
     def digest(self) -> str:
         """A digest of everything but the name, the port and the log: equal where the same is served."""
-        compared = dataclasses.replace(self, name="", port=None, log=None)
+        compared = dataclasses.replace(self, name="", port=None, preferred_port=None, log=None)
         return hashlib.sha256(repr(compared).encode()).hexdigest()[:16]
+
+
+def playground(version: str = VLLM_VERSION) -> Options:
+    """The server that every example of README and documentation runs against.
+
+    `make server` starts it, and the tests use it: it answers to the model name of the examples, and has the routes for
+    tokens, administration and, if the release has them on a CPU, LoRA adapters.
+    """
+    return Options(
+        version=version,
+        aliases=(EXAMPLES_MODEL_NAME,),
+        preferred_port=PLAYGROUND_PORT,
+        scale_out=True,
+        dev_mode=True,
+        lora="LoRA" not in release(version).lacks,
+    )
 
 
 def server_command(python: Path, options: Options, port: int) -> list[str]:
@@ -169,7 +194,8 @@ def server_command(python: Path, options: Options, port: int) -> list[str]:
     listed = release(options.version)
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", str(options.model), "--served-model-name", options.served_model_name]
+    command += ["--model", str(options.model)]
+    command += ["--served-model-name", options.served_model_name, *options.aliases]
     # bfloat16 dies of an illegal instruction on processors without AVX512-BF16 once a small batch comes.
     command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(options.max_model_len)]
     command += listed.arguments
@@ -371,7 +397,7 @@ def _find_or_launch(
 
 
 def _launch(python: Path, options: Options, say: Say) -> tuple[Server, subprocess.Popen[bytes]]:
-    port = _free_port(options.port)
+    port = _port(options)
     state = state_file(options.name)
     log = options.log or state.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -421,6 +447,13 @@ def _wait_until_ready(
         if process is not None:
             stop(server)
         raise
+
+
+def _port(options: Options) -> int:
+    if options.port is None and options.preferred_port is not None:
+        with contextlib.suppress(ServerError):
+            return _free_port(options.preferred_port)
+    return _free_port(options.port)
 
 
 def _free_port(wanted: int | None) -> int:
@@ -591,6 +624,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             "--model", type=Path, default=defaults.model, metavar="DIR", help="default: the tiny model"
         )
         command.add_argument("--served-model-name", default=defaults.served_model_name, metavar="NAME")
+        command.add_argument("--alias", action="append", default=[], metavar="NAME", help="a further name")
+        command.add_argument(
+            "--playground",
+            action="store_true",
+            help="as the examples in README and docs need it: their model name, and all routes",
+        )
         command.add_argument("--port", type=int, help="default: a free one")
         command.add_argument("--max-model-len", type=int, default=defaults.max_model_len, metavar="TOKENS")
         command.add_argument("--api-key", metavar="KEY", help="the key that clients must send")
@@ -624,19 +663,21 @@ def _add_version(command: argparse.ArgumentParser) -> None:
 
 def options_from(arguments: argparse.Namespace) -> Options:
     """The server that a command line describes."""
-    return Options(
+    base = playground(arguments.version) if arguments.playground else Options(version=arguments.version)
+    return dataclasses.replace(
+        base,
         name=arguments.name,
-        version=arguments.version,
         # What is not a folder may still be a name that vLLM knows how to find.
         model=arguments.model.resolve() if arguments.model.is_dir() else arguments.model,
         served_model_name=arguments.served_model_name,
+        aliases=(*base.aliases, *arguments.alias),
         port=arguments.port,
         max_model_len=arguments.max_model_len,
         api_key=arguments.api_key,
         pooling=arguments.pooling,
-        scale_out=arguments.scale_out,
-        dev_mode=arguments.dev_mode,
-        lora=arguments.lora,
+        scale_out=base.scale_out or arguments.scale_out,
+        dev_mode=base.dev_mode or arguments.dev_mode,
+        lora=base.lora or arguments.lora,
         extra_args=arguments.extra_args,
         log=arguments.log,
     )

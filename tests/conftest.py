@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -18,7 +18,7 @@ from cached_env import InstallError
 from support.vllm import API_KEY, SERVER_FIXTURES, LiveServer, at_least, is_required
 from tiny_model.dialogues import load
 from vllm_releases import DEFAULT, RELEASES
-from vllm_server import Options, ServerError, environment, running
+from vllm_server import Options, ServerError, environment, playground, running
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
@@ -71,9 +71,9 @@ def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def vllm_server(start_server: StartServer) -> Iterator[LiveServer]:
-    """A real vLLM with the tiny model: chat, completions, tokens, and the administration routes."""
-    with start_server("chat", Options(scale_out=True, dev_mode=True)) as server:
+def vllm_server(start_server: StartServer, pytestconfig: pytest.Config) -> Iterator[LiveServer]:
+    """A real vLLM with the tiny model, as `make server` starts it."""
+    with start_server("chat", replace(playground(_version(pytestconfig)), preferred_port=None)) as server:
         yield server
 
 
@@ -112,7 +112,7 @@ def start_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
         log = tmp_path_factory.mktemp(f"vllm-{kind}") / "server.log"
         # Several sessions may run side by side, so the name has the process in it.
         version = _version(pytestconfig)
-        own = dataclasses.replace(options, version=version, name=f"tests-{os.getpid()}-{kind}", log=log)
+        own = replace(options, version=version, name=f"tests-{os.getpid()}-{kind}", log=log)
         with ExitStack() as stack:
             if (reason := pytestconfig.stash.get(_unavailable, None)) and environment(
                 version

@@ -19,17 +19,15 @@ import yaml  # type: ignore[import-untyped] # it has no types, and this one call
 
 from support import recordings
 from support.examples import ROOT, Example, as_promised, examples, read
+from vllm_server import EXAMPLES_MODEL_NAME, PLAYGROUND_PORT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from support.vllm import LiveServer
 
-MODEL = "Qwen/Qwen3-4B"
-"""The model of the examples. It is replaced by the one that the tests' server serves."""
-
-SERVER = "http://localhost:8000"
-"""The server of the examples. It is replaced by the tests' own."""
+SERVER = f"http://localhost:{PLAYGROUND_PORT}"
+"""The server of the examples. It is replaced by the tests' own, which is the same one on another port."""
 
 PYTHON = examples("python")
 SHELL = examples("bash", "shell", "sh", "console")
@@ -62,7 +60,7 @@ def test_it_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VLLM_BASE_URL", vllm_server.base_url)
-    source = example.at_its_line().replace(MODEL, vllm_server.model).replace(SERVER, vllm_server.url)
+    source = example.at_its_line().replace(SERVER, vllm_server.url)
     run(example, source, tmp_path, monkeypatch, capsys)
 
 
@@ -87,7 +85,7 @@ def test_it_runs_with_a_stand_in(
     answer = recorded["response"]["body"]
     with respx.mock(assert_all_called=False) as router:
         router.get(f"{SERVER}/v1/models").respond(
-            json={"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+            json={"object": "list", "data": [{"id": EXAMPLES_MODEL_NAME, "object": "model"}]}
         )
         router.post(f"{SERVER}/v1/chat/completions").respond(content=answer, content_type="application/json")
         router.post(f"{SERVER}/v1/audio/transcriptions").mock(side_effect=transcribed)
@@ -124,7 +122,7 @@ CLASSES = {
 }
 
 DECISION = {
-    "model": MODEL,
+    "model": EXAMPLES_MODEL_NAME,
     "answers": [
         {"type": "predicate", "name": "damaged", "probability": 0.97},
         {

@@ -59,11 +59,13 @@ def models_request(timeout: float | Timeout | None = None) -> ServerRequest[Mode
 
 
 def the_only_model(models: ModelList) -> str:
-    """The name of the only model that a server serves.
+    """The name of the only model that a server serves; the first one if it has several names.
 
     Raises:
         InvalidRequestError: It serves several, or none; the message lists them.
     """
+    if _are_aliases(models.data):
+        return models.data[0].id
     names = [f"{card.id} (an adapter of {card.parent})" if card.parent else card.id for card in models.data]
     if len(names) == 1 and names != ["unknown"]:
         return models.data[0].id
@@ -75,6 +77,12 @@ def the_only_model(models: ModelList) -> str:
     if names == ["unknown"]:
         rule = 'the server lists its model as "unknown", as some routers do: set model= to its name'
     raise InvalidRequestError([Problem("model", "None", rule)])
+
+
+def _are_aliases(cards: list[Model]) -> bool:
+    """Whether all are names of one model: vLLM lists each name of `--served-model-name`, with the same root."""
+    root = cards[0].root if cards else None
+    return bool(root) and all(card.root == root and not card.parent for card in cards)
 
 
 def _read(reply: Response) -> ModelList:

@@ -382,6 +382,32 @@ def test_many_threads_ask_once(scripted: ScriptedServer) -> None:
     assert [request.path for request in scripted.requests].count("/v1/models") == 1
 
 
+def test_names_of_one_model_are_no_choice(scripted: ScriptedServer, runner: Runner) -> None:
+    """A server with `--served-model-name a b` lists both, and the first is the one that it uses in replies."""
+    scripted.always(answer_any)
+    scripted.reply({"data": [{"id": "a", "root": "/models/x"}, {"id": "b", "root": "/models/x"}]})
+    llm = VLLMProvider(base_url=scripted.base_url)
+    runner.chat(llm)
+    assert llm.model == "a"
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        [{"id": "a", "root": "/x"}, {"id": "b", "root": "/y"}],
+        [{"id": "a", "root": ""}, {"id": "b", "root": ""}],
+        [{"id": "a"}, {"id": "b", "root": None}],
+        [{"id": "a", "root": "/x"}, {"id": "b", "root": "/x", "parent": "a"}],
+    ],
+)
+def test_other_names_are_a_choice(
+    cards: list[dict[str, str | None]], scripted: ScriptedServer, runner: Runner
+) -> None:
+    scripted.reply({"data": cards})
+    with pytest.raises(InvalidRequestError, match="the server serves a, b"):
+        runner.chat(VLLMProvider(base_url=scripted.base_url))
+
+
 def test_several_models_or_none(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply(models("a", "b"))
     llm = VLLMProvider(base_url=scripted.base_url)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,24 @@ class TestCommandLine:
 
     def test_the_defaults_of_both_are_the_same(self) -> None:
         assert vllm_server.options_from(vllm_server.parse(["run"])) == Options()
+
+    def test_the_playground_is_what_the_examples_need(self) -> None:
+        options = vllm_server.options_from(vllm_server.parse(["start", "--playground"]))
+        assert options == vllm_server.playground()
+        command = vllm_server.server_command(Path("python"), options, 1)
+        names = command.index("--served-model-name")
+        assert command[names + 1 : names + 3] == ["tiny-qwen3", "Qwen/Qwen3-4B"]
+        assert {"--enable-scale-out", "--enable-lora"} <= set(command)
+        assert vllm_server.server_environment(options, {})["VLLM_SERVER_DEV_MODE"] == "1"
+        rules = (vllm_server.TINY_MODEL.parents[2] / "Makefile").read_text(encoding="utf-8")
+        assert "vllm_server.py start --playground)" in rules
+
+    def test_more_options_can_be_added_to_the_playground(self) -> None:
+        argv = ["start", "--playground", "--alias", "other", "--max-model-len", "4096"]
+        options = vllm_server.options_from(vllm_server.parse(argv))
+        assert options == replace(
+            vllm_server.playground(), aliases=("Qwen/Qwen3-4B", "other"), max_model_len=4096
+        )
 
     def test_stop_takes_nothing_for_vllm(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
@@ -357,6 +376,16 @@ class TestStart:
         again = start(Options(), say=quiet)
         assert again.pid != dead.pid
         assert not group_lives(dead.pid)
+
+    def test_a_preferred_port_is_used_if_it_is_free(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            first = start(Options(name="a", preferred_port=port), say=quiet)
+        second = start(Options(name="b", preferred_port=port), say=quiet)
+        third = start(Options(name="c", preferred_port=port), say=quiet)
+        assert port not in (first.port, third.port)
+        assert second.port == port
 
 
 @pytest.mark.usefixtures("fake")
