@@ -177,7 +177,8 @@ def playground(version: str = VLLM_VERSION) -> Options:
     """The server that every example of README and documentation runs against.
 
     `make server` starts it, and the tests use it: it answers to the model name of the examples, and has the routes for
-    tokens, administration and, if the release has them on a CPU, LoRA adapters.
+    tokens and administration. Adapters are not enabled: with them, a request for `prompt_logprobs` ends vLLM's engine
+    on a CPU. `--playground --lora` adds them.
     """
     return Options(
         version=version,
@@ -185,7 +186,6 @@ def playground(version: str = VLLM_VERSION) -> Options:
         preferred_port=PLAYGROUND_PORT,
         scale_out=True,
         dev_mode=True,
-        lora="LoRA" not in release(version).lacks,
     )
 
 

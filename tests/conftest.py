@@ -91,7 +91,7 @@ def admin_server(start_server: StartServer, pytestconfig: pytest.Config) -> Iter
     Tests that put it to sleep, pause it or load something leave it as they found it.
     """
     lora = "LoRA" not in RELEASES[_version(pytestconfig)].lacks
-    options = Options(api_key=API_KEY, scale_out=True, dev_mode=True, lora=lora)
+    options = replace(playground(_version(pytestconfig)), preferred_port=None, api_key=API_KEY, lora=lora)
     with start_server("admin", options) as server:
         yield server
 

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import traceback
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -18,8 +19,11 @@ import respx
 import yaml  # type: ignore[import-untyped] # it has no types, and this one call needs none
 
 from support import recordings
+from support.adapters import make_adapter
 from support.examples import ROOT, Example, as_promised, examples, read
+from support.vllm import API_KEY
 from vllm_server import EXAMPLES_MODEL_NAME, PLAYGROUND_PORT
+from vllmchat import VLLMChatError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +77,22 @@ def test_it_runs_with_a_model_that_embeds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VLLM_BASE_URL", pooling_server.base_url)
+    run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.needs("LoRA")
+@pytest.mark.parametrize("example", [each for each in PYTHON if each.directive == "adapters"], ids=ids)
+def test_it_runs_with_adapters(
+    example: Example,
+    admin_server: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VLLM_BASE_URL", admin_server.base_url)
+    monkeypatch.setenv("VLLM_API_KEY", API_KEY)
+    for name in ("legal", "medical"):
+        make_adapter(tmp_path / "adapters", name)
     run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
 
 
@@ -183,7 +203,12 @@ def run(
     monkeypatch.chdir(folder)
     code = compile(source, str(example.path), "exec", dont_inherit=True)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    exec(code, namespace)
+    try:
+        exec(code, namespace)
+    except VLLMChatError as error:
+        if example.directive != "type-error":
+            raise
+        sys.stdout.writelines(traceback.format_exception_only(error))
     for name, value in list(namespace.items()):
         if name.startswith("test_") and callable(value):
             fixtures = inspect.signature(value).parameters if request is not None else {}
@@ -205,7 +230,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with each example as a module."""
     folder = tmp_path_factory.mktemp("examples")
     for example in PYTHON:
-        if example.directive != "not-checked":
+        if example.directive not in ("not-checked", "notebook"):
             (folder / f"{example.module}.py").write_text(example.code, encoding="utf-8")
     return folder
 

@@ -86,13 +86,6 @@ def test_docstrings_are_markdown(site: Path) -> None:
             assert re.search(r"::</p>|:(?:class|func|meth|ref):`|``", html) is None, name
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)", text):
-        if not target.startswith("https://"):
-            assert (ROOT / target).is_file(), target
-
-
 def test_the_changelog_names_this_version() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert vllmchat.__version__ in text

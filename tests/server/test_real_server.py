@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.vllm import API_KEY
+from vllm_server import EXAMPLES_MODEL_NAME, TINY_MODEL_NAME
 from vllmchat import APITimeoutError, AuthenticationError, OpenAIProvider, VLLMProvider
 
 if TYPE_CHECKING:
     from support.vllm import LiveServer
+
+NAMES = [TINY_MODEL_NAME, EXAMPLES_MODEL_NAME]
 
 
 def test_it_says_what_it_is(vllm_server: LiveServer) -> None:
@@ -18,9 +21,17 @@ def test_it_says_what_it_is(vllm_server: LiveServer) -> None:
         assert llm.health() is True
         assert llm.version() == vllm_server.version
         assert llm.load() == 0
-        [model] = llm.models().data
+        model, alias = llm.models().data
         assert (model.id, model.max_model_len, model.owned_by) == (vllm_server.model, 2048, "vllm")
+        assert (alias.id, alias.root, alias.parent) == (EXAMPLES_MODEL_NAME, model.root, None)
         llm.ready(10)
+
+
+def test_several_names_of_its_model_are_no_choice(vllm_server: LiveServer) -> None:
+    with VLLMProvider(base_url=vllm_server.base_url) as llm:
+        assert llm.chat("Hello", max_tokens=1).model == vllm_server.model
+        assert llm.model == vllm_server.model
+        assert llm.chat("Hello", model=EXAMPLES_MODEL_NAME, max_tokens=1).model == vllm_server.model
 
 
 @pytest.mark.anyio
@@ -29,13 +40,13 @@ async def test_it_says_so_to_those_who_await(vllm_server: LiveServer) -> None:
         assert await llm.ahealth() is True
         assert await llm.aversion() == vllm_server.version
         assert await llm.aload() == 0
-        assert [model.id for model in (await llm.amodels()).data] == [vllm_server.model]
+        assert [model.id for model in (await llm.amodels()).data] == NAMES
         await llm.aready(10, model=vllm_server.model)
 
 
 def test_other_providers_ask_for_models_too(vllm_server: LiveServer) -> None:
     with OpenAIProvider(base_url=vllm_server.base_url) as llm:
-        assert [model.id for model in llm.models().data] == [vllm_server.model]
+        assert [model.id for model in llm.models().data] == NAMES
 
 
 def test_what_needs_no_key_and_what_does(keyed_server: LiveServer) -> None:
@@ -55,9 +66,7 @@ def test_what_needs_no_key_and_what_does(keyed_server: LiveServer) -> None:
 def test_a_model_that_is_not_served_is_waited_for_in_vain(vllm_server: LiveServer) -> None:
     with (
         VLLMProvider("other", base_url=vllm_server.base_url) as llm,
-        pytest.raises(
-            APITimeoutError, match=f"it was healthy and serving {vllm_server.model}, but not other"
-        ),
+        pytest.raises(APITimeoutError, match=f"it was healthy and serving {', '.join(NAMES)}, but not other"),
     ):
         llm.ready(0.5)
 

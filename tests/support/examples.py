@@ -1,11 +1,14 @@
 """The examples in the documentation: found, run, and compared with their promised output.
 
-An example is a fenced block. Its output is promised in one of two ways: by comments `#> ...` inside it, or by a
-block `text` right after it, with nothing in between. An `…` there stands for anything. A comment right before
-the fence marks a special example:
+An example is a fenced block, or the file that the block includes (`--8<-- "examples/x.py"`). Its output is promised in
+one of two ways: by comments `#> ...` inside it, or by a block `text` right after it, with nothing in between. An `…`
+there stands for anything. A comment right before the fence marks a special example:
 
-- `<!-- example: type-error -->`: wrong on purpose, and a type checker reports it.
+- `<!-- example: type-error -->`: wrong on purpose, and a type checker reports it. If it raises, the last lines of the
+  traceback are part of its output.
 - `<!-- example: pooling -->`: runs against a server with an embedding model.
+- `<!-- example: adapters -->`: runs against a server with LoRA adapters, `adapters/legal` and `adapters/medical`.
+- `<!-- example: notebook -->`: a cell of `examples/notebook.ipynb`, which runs as a whole.
 - `<!-- example: stand-in -->`: runs against a stand-in, since it needs more than the tiny model can do.
 - `<!-- example: offline -->`: runs without a server; its tests may use fixtures.
 - `<!-- example: not-run (REASON) -->`: it is only compiled and type-checked.
@@ -24,9 +27,12 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 
-DIRECTIVES: Final = frozenset({"type-error", "pooling", "stand-in", "offline", "not-run", "not-checked"})
+DIRECTIVES: Final = frozenset(
+    {"type-error", "pooling", "adapters", "notebook", "stand-in", "offline", "not-run", "not-checked"}
+)
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*).*$")
+_INCLUDED: Final = re.compile(r'^ *--8<-- "(?P<path>examples/[\w/.-]+)"$')
 _DIRECTIVE: Final = re.compile(r"^ *<!-- example: (?P<name>[\w-]+)(?: \((?P<reason>.+)\))? -->$")
 
 
@@ -120,7 +126,11 @@ def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
         else:
             raise ValueError(f"{path}:{number}: this fence is not closed")
         text = "".join(f"{each}\n" for each in code)
-        yield Example(path, number + 1, fence["language"], text, directive, follows)
+        if len(code) == 1 and (included := _INCLUDED.match(code[0])) is not None:
+            file = ROOT / included["path"]
+            yield Example(file, 1, fence["language"], file.read_text(encoding="utf-8"), directive, follows)
+        else:
+            yield Example(path, number + 1, fence["language"], text, directive, follows)
         directive, follows = "", True
 
 
