@@ -336,7 +336,10 @@ def test_a_page_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_promises_are_kept_or_broken() -> None:
-    assert as_promised(["a b", "c"], "\n\na\nb c\n")
+    assert as_promised(["a b", "c"], "\n\na b\n\nc\n")
+    assert as_promised(["a b", "  c"], "a b c\n"), "a long line is wrapped"
+    assert not as_promised(["a b"], "a\nb\n")
+    assert not as_promised(["a", "b"], "ab\n")
     assert as_promised(["took … s"], "took 0.3 s")
     assert not as_promised(["took … s"], "took 0.3 m")
     assert not as_promised(["a"], "a b")

@@ -2,7 +2,7 @@
 
 An example is a fenced block, or the file that the block includes (`--8<-- "examples/x.py"`). Its output is promised in
 one of two ways: by comments `#> ...` inside it, or by a block `text` right after it, with nothing in between. An `…`
-there stands for anything. A comment right before the fence marks a special example:
+there stands for anything, and a long line may be wrapped. A comment right before the fence marks a special example:
 
 - `<!-- example: type-error -->`: wrong on purpose, and a type checker reports it. If it raises, the last lines of the
   traceback are part of its output.
@@ -135,10 +135,14 @@ def _blocks(path: Path, lines: list[str]) -> Iterator[Example]:
 
 
 def as_promised(promised: list[str], printed: str) -> bool:
-    """Whether the output is the promised one, except for blank lines and line breaks."""
-    pattern = ".*".join(re.escape(_one_line(piece)) for piece in _one_line("\n".join(promised)).split("…"))
-    return re.fullmatch(pattern.replace(r"\ ", r"\s*"), _one_line(printed), re.DOTALL) is not None
+    """Whether the output is the promised one, except for blank lines.
+
+    A promised line may go on in the next one where the printed one has a space.
+    """
+    pieces = _lines("\n".join(promised)).split("…")
+    pattern = ".*".join(re.escape(piece).replace("\\\n", "[ \\n]") for piece in pieces)
+    return re.fullmatch(pattern, _lines(printed), re.DOTALL) is not None
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _lines(text: str) -> str:
+    return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
