@@ -76,7 +76,7 @@ class TranscriptionStream(EventStream["TranscriptionChunk", "Transcription"]):
         StreamInterruptedError: The connection ended before the end was marked by `[DONE]` or the final usage.
         ResponseError: The stream contained something other than chunks.
 
-    All but the first have what had arrived as `partial`.
+    All but the first carry what has arrived so far as `partial`.
     """
 
     @property
@@ -105,7 +105,7 @@ class AsyncTranscriptionStream(AsyncEventStream["TranscriptionChunk", "Transcrip
         StreamInterruptedError: The connection ended before the end was marked by `[DONE]` or the final usage.
         ResponseError: The stream contained something other than chunks.
 
-    All but the first have what had arrived as `partial`.
+    All but the first carry what has arrived so far as `partial`.
     """
 
     @property

@@ -50,7 +50,7 @@ class ChatStream(EventStream["ChatCompletionChunk", "ChatCompletion"]):
         StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
         ResponseError: The stream contained something other than chunks.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class AsyncChatStream(AsyncEventStream["ChatCompletionChunk", "ChatCompletion"])
         StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
         ResponseError: The stream contained something other than chunks.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     def __init__(self, limits: CallLimits, open_exchange: Callable[[], Awaitable[AsyncExchange]]) -> None:

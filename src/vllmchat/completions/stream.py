@@ -55,7 +55,7 @@ class TextStream(EventStream["TextCompletionChunk", "TextCompletion"]):
         StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
         ResponseError: The stream contained something other than chunks.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     @property
@@ -83,7 +83,7 @@ class AsyncTextStream(AsyncEventStream["TextCompletionChunk", "TextCompletion"])
         StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
         ResponseError: The stream contained something other than chunks.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     @property

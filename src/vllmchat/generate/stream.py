@@ -47,7 +47,7 @@ class GenerationStream(EventStream["GenerationChunk", "Generation"]):
         StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
         ResponseError: The stream contained something other than chunks.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     @property
@@ -75,7 +75,7 @@ class AsyncGenerationStream(AsyncEventStream["GenerationChunk", "Generation"]):
         StreamInterruptedError: The connection ended before `[DONE]` or a finish reason for every choice arrived.
         ResponseError: The stream contained something other than chunks.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     @property

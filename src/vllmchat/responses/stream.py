@@ -67,7 +67,7 @@ class ResponseStream(EventStream["ResponseEvent", "ModelResponse"]):
         StreamInterruptedError: The connection ended before the last event. vLLM closes it if generation fails.
         ResponseError: The stream contained something other than events of a response.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     @property
@@ -95,7 +95,7 @@ class AsyncResponseStream(AsyncEventStream["ResponseEvent", "ModelResponse"]):
         StreamInterruptedError: The connection ended before the last event. vLLM closes it if generation fails.
         ResponseError: The stream contained something other than events of a response.
 
-    Each of them has what had arrived as `partial`.
+    Each carries what has arrived so far as `partial`.
     """
 
     @property
