@@ -30,7 +30,8 @@ async def main() -> None:
         results = await asyncio.gather(*(extract(llm, text) for text in texts))
     print([result for result in results if isinstance(result, Person)])
     #> [Person(name='Ada', age=36)]
-    print([type(result).__name__ for result in results if isinstance(result, Exception)])
+    errors = [result for result in results if isinstance(result, VLLMChatError)]
+    print([type(error).__name__ for error in errors])
     #> ['ContextWindowExceededError']
 
 

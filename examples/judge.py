@@ -23,7 +23,7 @@ def probability_of_yes(llm: VLLMProvider, question: str, answer: str) -> float:
     )
     logprobs = reply.choices[0].logprobs
     assert logprobs is not None
-    # The two words differ in their first letter, so the first token decides. A tokenizer
+    # The words differ in their first letter, so the first token decides. A tokenizer
     # may have several tokens that begin with it: "y", "yes".
     weights = {"y": 0.0, "n": 0.0}
     for token in logprobs.content[0].top_logprobs:

@@ -63,11 +63,8 @@ async def main() -> None:
             *(sample(llm, prompt, answer) for prompt, answer in tasks.items())
         )
     for group in groups:
-        print(
-            len(group),
-            "samples, mean reward",
-            sum(rollout.reward for rollout in group) / len(group),
-        )
+        rewards = [rollout.reward for rollout in group]
+        print(f"{len(group)} samples, mean reward {sum(rewards) / len(group)}")
         #> 4 samples, mean reward 1.0
         print(all(len(rollout.token_ids) == len(rollout.logprobs) for rollout in group))
         #> True

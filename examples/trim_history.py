@@ -16,9 +16,8 @@ def trimmed(
 ) -> History:
     """The system prompt, and as many of the newest turns as leave room for the reply.
 
-    A turn begins with a user message, so a tool result stays with its call. Each call of
-    `count_tokens` is a request, so the first turn to keep is found by bisection: 7 requests
-    for 100 turns.
+    A turn begins with a user message, so a tool result stays with its call. Each count
+    is a request, so the first turn is found by bisection: 7 requests for 100 turns.
     """
     head = list(history[:1]) if history and role(history[0]) == "system" else []
     starts = [index for index, message in enumerate(history) if role(message) == "user"]

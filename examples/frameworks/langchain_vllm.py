@@ -30,5 +30,5 @@ def get_weather(city: str) -> str:
 
 
 reply = llm.bind_tools([get_weather]).invoke("What is the weather in Paris?")
-print(reply.tool_calls)
-#> [{'name': 'get_weather', 'args': {'city': 'Paris'}, 'id': '…', 'type': 'tool_call'}]
+print(reply.tool_calls[0]["name"], reply.tool_calls[0]["args"])
+#> get_weather {'city': 'Paris'}
