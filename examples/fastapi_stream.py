@@ -14,9 +14,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from vllmchat import (
-    APIStatusError,
     AsyncChatStream,
+    BadRequestError,
     InvalidRequestError,
+    RateLimitError,
+    ServiceUnavailableError,
     VLLMChatError,
     VLLMProvider,
 )
@@ -72,10 +74,13 @@ async def chat(question: Question) -> StreamingResponse:
 
 @app.exception_handler(VLLMChatError)
 async def failed(_: Request, error: VLLMChatError) -> JSONResponse:
-    if isinstance(error, InvalidRequestError):
-        status = 422
-    elif isinstance(error, APIStatusError) and error.status_code in (429, 503):
-        status = 503
-    else:
-        status = 502
+    match error:
+        case InvalidRequestError():  # a wrong parameter: nothing was sent
+            status = 422
+        case BadRequestError():  # such as a prompt that is too long
+            status = 400
+        case RateLimitError() | ServiceUnavailableError():
+            status = 503
+        case _:
+            status = 502
     return JSONResponse({"error": error.message}, status)

@@ -122,6 +122,12 @@ def test_a_wrong_parameter_has_its_own_status(app_url: str) -> None:
     assert "temperature=-1" in response.json()["error"]
 
 
+def test_a_prompt_that_is_too_long_has_its_own_status(app_url: str) -> None:
+    response = httpx.post(f"{app_url}/chat", json={"text": "Hello " * 5000}, timeout=60)
+    assert response.status_code == 400
+    assert "maximum context length" in response.json()["error"]
+
+
 @pytest.mark.parametrize("app_url", ["http://127.0.0.1:1/v1"], indirect=True)
 def test_a_missing_server_has_its_own_status(app_url: str) -> None:
     response = httpx.post(f"{app_url}/chat", json={"text": "Hello"}, timeout=60)
