@@ -23,7 +23,7 @@ from support.adapters import make_adapter
 from support.examples import ROOT, Example, as_promised, examples, read
 from support.vllm import API_KEY
 from vllm_server import EXAMPLES_MODEL_NAME, PLAYGROUND_PORT
-from vllmchat import VLLMChatError
+from vllmchat import VLLMChatError, VLLMProvider
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,14 @@ def ids(example: Example) -> str:
 def test_examples_are_found() -> None:
     assert len(PYTHON) > 30
     assert {example.path.name for example in PYTHON} >= {"README.md", "streaming.md", "errors.md", "tools.md"}
+
+
+def test_the_playground_is_where_examples_look_for_it() -> None:
+    """So that they run as they are after `make server`, without an environment variable."""
+    assert VLLMProvider().base_url == f"{SERVER}/v1"
+    models = {name for each in PYTHON for name in re.findall(r"VLLMProvider\(\"([^\"]+)\"", each.code)}
+    assert models >= {EXAMPLES_MODEL_NAME}
+    assert {name for name in models if name.startswith("Qwen/")} == {EXAMPLES_MODEL_NAME}
 
 
 @pytest.mark.parametrize(
