@@ -23,6 +23,7 @@ def probability_of_yes(llm: VLLMProvider, question: str, answer: str) -> float:
     )
     logprobs = reply.choices[0].logprobs
     assert logprobs is not None
+    assert logprobs.content is not None
     # The words differ in their first letter, so the first token decides. A tokenizer
     # may have several tokens that begin with it: "y", "yes".
     weights = {"y": 0.0, "n": 0.0}

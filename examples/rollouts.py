@@ -43,6 +43,7 @@ async def sample(llm: VLLMProvider, prompt: str, expected: int) -> list[Rollout]
         assert reply.prompt_token_ids is not None
         assert choice.token_ids is not None
         assert choice.logprobs is not None
+        assert choice.logprobs.content is not None
         rollouts.append(
             Rollout(
                 prompt_ids=reply.prompt_token_ids,
