@@ -14,6 +14,7 @@ import anyio.lowlevel
 from vllmchat.http.exchange import AsyncExchange, AsyncTransport, SyncExchange, SyncTransport
 from vllmchat.http.flow import open_flow, reply_flow
 from vllmchat.http.once import AsyncOnce, SyncOnce
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from vllmchat.http.call import Call
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Target
+    from vllmchat.http.transport import event_loop
+else:
+    event_loop = LazyModule("vllmchat.http.transport.event_loop")  # sync programs do not need it
 
 T = TypeVar("T")
 
@@ -204,9 +208,9 @@ class _Loop:
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    """The running event loop if it is asyncio's for certain: with trio, one loop may run inside another."""
+    """The running event loop if it is asyncio's. One may run inside another: then the inner one counts."""
     asyncio_module = sys.modules.get("asyncio")
-    return None if asyncio_module is None or "trio" in sys.modules else asyncio_module.get_running_loop()
+    return None if asyncio_module is None or event_loop.on_trio() else asyncio_module.get_running_loop()
 
 
 _LOOP: anyio.lowlevel.RunVar[_Loop] = anyio.lowlevel.RunVar("vllmchat")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 
 from support.chats import answer_any, chunk
 from support.pools import async_pool, held
@@ -119,6 +120,40 @@ def test_two_loops_taking_turns_in_one_thread(server: ScriptedServer) -> None:
         one.run(llm.aclose())
         assert server.wait_open(1)
     assert server.wait_open(0)
+
+
+def test_trio_as_a_guest_of_asyncio(server: ScriptedServer) -> None:
+    llm = VLLMProvider("m", base_url=server.base_url)
+
+    async def main() -> None:
+        assert (await llm.achat("Hi")).text == "Hi"
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            llm.achat,
+            "Hi",
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=ended.set_result,
+        )
+        assert (await ended).unwrap().text == "Hi"
+        assert (await llm.achat("Hi")).text == "Hi"
+
+    asyncio.run(main())
+    assert server.wait_open(0)
+    assert server.connections == 2
+
+
+def test_trio_within_a_task_of_asyncio(server: ScriptedServer) -> None:
+    llm = VLLMProvider("m", base_url=server.base_url)
+
+    async def main() -> None:
+        assert (await llm.achat("Hi")).text == "Hi"
+        assert trio.run(llm.achat, "Hi").text == "Hi"
+        assert (await llm.achat("Hi")).text == "Hi"
+
+    asyncio.run(main())
+    assert server.wait_open(0)
+    assert server.connections == 2
 
 
 def test_a_loop_in_each_thread_at_once(server: ScriptedServer) -> None:
