@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+TransportT = TypeVar("TransportT", bound="SyncTransport | AsyncTransport")
 AnswerT = TypeVar("AnswerT", "SyncOpenResponse", "AsyncOpenResponse")
 
 
@@ -53,7 +54,7 @@ class AsyncTransport(Protocol):
         ...
 
 
-class _Exchange(Generic[AnswerT]):
+class _Exchange(Generic[TransportT, AnswerT]):
     """What sync and async exchanges share.
 
     Attributes:
@@ -64,9 +65,10 @@ class _Exchange(Generic[AnswerT]):
         sent: The last request.
     """
 
-    __slots__ = ("answer", "clock", "head", "opened", "sent")
+    __slots__ = ("_transport", "answer", "clock", "head", "opened", "sent")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, transport: TransportT, clock: Clock) -> None:
+        self._transport: TransportT = transport
         self.clock = clock
         self.answer: AnswerT | None = None
         self.head: ResponseHead | None = None
@@ -99,14 +101,10 @@ class _Exchange(Generic[AnswerT]):
         return failure
 
 
-class SyncExchange(_Exchange["SyncOpenResponse"]):
+class SyncExchange(_Exchange["SyncTransport", "SyncOpenResponse"]):
     """One sync call in progress: runs the steps of a flow and holds the open response."""
 
-    __slots__ = ("_transport",)
-
-    def __init__(self, transport: SyncTransport, clock: Clock) -> None:
-        super().__init__(clock)
-        self._transport = transport
+    __slots__ = ()
 
     def run(self, flow: Flow[T]) -> T:
         """Runs a flow to its end."""
@@ -181,14 +179,10 @@ class SyncExchange(_Exchange["SyncOpenResponse"]):
             self.answer.interrupt()
 
 
-class AsyncExchange(_Exchange["AsyncOpenResponse"]):
+class AsyncExchange(_Exchange["AsyncTransport", "AsyncOpenResponse"]):
     """One async call in progress: runs the steps of a flow and holds the open response."""
 
-    __slots__ = ("_transport",)
-
-    def __init__(self, transport: AsyncTransport, clock: Clock) -> None:
-        super().__init__(clock)
-        self._transport = transport
+    __slots__ = ()
 
     async def run(self, flow: Flow[T]) -> T:
         """Runs a flow to its end."""

@@ -155,8 +155,9 @@ class AsyncioStream(asyncio.BufferedProtocol):
             self._reading = False
             self._transport.pause_reading()
         self._wake(self._reader)
-        # A server may respond before it has read everything. What is written is sent on meanwhile.
-        self._wake(self._writer)
+        if self._writer is not None:
+            # A server may respond before it has read everything. What is written is sent on meanwhile.
+            self._wake(self._writer)
 
     def eof_received(self) -> None:
         """The server sends no more."""

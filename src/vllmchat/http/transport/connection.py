@@ -264,7 +264,8 @@ class AsyncConnection(_Connection):
 
     def is_idle(self) -> bool:
         """Whether it can take another request."""
-        return super().is_idle() and self._stream is not None and self._stream.is_flushed()
+        response, stream = self._response, self._stream
+        return response.reusable and not self._early and stream is not None and stream.is_flushed()
 
     def is_open(self) -> bool:
         """Whether nothing arrived while it was idle: that would be its end, or something unrequested."""
