@@ -55,7 +55,7 @@ def hide_secrets(arguments: M) -> M:
 
     The fields of `extra_body` and of tools have secrets too, such as the key of an MCP server.
     """
-    if not (any(map(is_secret_name, arguments)) or any(name in arguments for name in _NESTED)):
+    if _NESTED.isdisjoint(arguments) and not any(map(is_secret_name, arguments)):
         return arguments
     hidden = {
         name: hide(value) if is_secret_name(name) else _hidden_inside(value) if name in _NESTED else value
@@ -64,7 +64,7 @@ def hide_secrets(arguments: M) -> M:
     return cast("M", hidden)
 
 
-_NESTED: Final = ("extra_body", "tools")
+_NESTED: Final = frozenset({"extra_body", "tools"})
 
 
 def _hidden_inside(value: object) -> object:
