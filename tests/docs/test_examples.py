@@ -219,7 +219,8 @@ def run(
         sys.stdout.writelines(traceback.format_exception_only(error))
     for name, value in list(namespace.items()):
         if name.startswith("test_") and callable(value):
-            fixtures = inspect.signature(value).parameters if request is not None else {}
+            fixtures = list(inspect.signature(value).parameters)
+            assert request is not None or not fixtures, f"{example.name}: only offline examples have fixtures"
             value(**{each: request.getfixturevalue(each) for each in fixtures if request is not None})
     printed = capsys.readouterr().out
     if example.output:

@@ -10,6 +10,7 @@ import pytest
 from support.shapes import differences, fake_answer, seen_of
 from vllmchat import APIStatusError, VLLMProvider
 from vllmchat.testing import FakeServer, record, replay
+from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,13 +77,14 @@ JSON = {"content-type": "application/json"}
 
 def compare(server: LiveServer, method: str, target: str, body: Any) -> list[str]:
     """How the fake's answer differs from the real server's."""
-    sent = {"model": server.model, **body} if isinstance(body, dict) else body
+    fields = as_object(body)
+    sent = {"model": server.model, **fields} if fields is not None else body
     real = httpx.request(
         method,
         f"{server.url}{target}",
         headers=JSON if sent is not None else {},
         content=sent if isinstance(sent, str) else None,
-        json=sent if isinstance(sent, dict) else None,
+        json=sent if fields is not None else None,
         timeout=60,
     )
     shown = seen_of(real)

@@ -111,7 +111,7 @@ def differences(fake: Seen, real: Seen) -> list[str]:
     return found
 
 
-def _compared(fake: Any, real: Any, path: str) -> Iterator[str]:
+def _compared(fake: object, real: object, path: str) -> Iterator[str]:
     name = path.rpartition(".")[2].partition("[")[0]
     if name in BY_FLAG and (fake is None or real is None or not isinstance(fake, dict)):
         return
@@ -124,11 +124,12 @@ def _compared(fake: Any, real: Any, path: str) -> Iterator[str]:
         for key in ours.keys() & theirs.keys():
             yield from _compared(ours[key], theirs[key], f"{path}.{key}")
     elif isinstance(fake, list) and isinstance(real, list):
-        if bool(fake) != bool(real):
-            yield f"{path}: {fake!r:.60}, not {real!r:.60}"
-        for index, (ours, theirs) in enumerate(zip(fake, real, strict=False)):
-            yield from _compared(ours, theirs, f"{path}[{index}]")
-    elif _type(fake) != _type(real) or (name in NAMED and fake != real):
+        items, real_items = cast("list[object]", fake), cast("list[object]", real)
+        if bool(items) != bool(real_items):
+            yield f"{path}: {items!r:.60}, not {real_items!r:.60}"
+        for index, (item, real_item) in enumerate(zip(items, real_items, strict=False)):
+            yield from _compared(item, real_item, f"{path}[{index}]")
+    elif _type(cast("object", fake)) != _type(cast("object", real)) or (name in NAMED and fake != real):
         yield f"{path}: {fake!r:.60}, not {real!r:.60}"
 
 
@@ -136,7 +137,7 @@ NAMED = {"finish_reason", "object", "role", "type", "param", "code", "detail"}
 """Fields whose values must be the same."""
 
 
-def _type(value: Any) -> str:
+def _type(value: object) -> str:
     return "number" if isinstance(value, float) else type(value).__name__ if value is not None else "null"
 
 

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from vllmchat.checking.describe import as_list
 from vllmchat.http.secrets import Mask
 from vllmchat.wire.decode import as_object
 
@@ -232,25 +233,25 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _pretty(value: Any, indent: str) -> str:
+def _pretty(value: object, indent: str) -> str:
     """JSON with a line for each field and each event, but one line for a list of numbers."""
     inner = f"{indent}  "
-    if isinstance(value, dict) and value:
-        fields: Object = value
+    if fields := as_object(value):
         write = {"events": _events}
         lines = [
             f"{json.dumps(name, ensure_ascii=False)}: {write.get(name, _pretty)(each, inner)}"
             for name, each in fields.items()
         ]
         return "{\n" + inner + f",\n{inner}".join(lines) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(each, dict | list) for each in value):  # pyright: ignore
-        items: list[Any] = value
+    items = as_list(value) or ()
+    if any(isinstance(each, dict | list) for each in items):
         return "[\n" + inner + f",\n{inner}".join(_pretty(each, inner) for each in items) + f"\n{indent}]"
     return json.dumps(value, ensure_ascii=False)
 
 
-def _events(events: Any, indent: str) -> str:
+def _events(events: object, indent: str) -> str:
     inner = f"{indent}  "
-    if not isinstance(events, list) or not events:
+    items = as_list(events)
+    if not items:
         return _compact(events)
-    return "[\n" + inner + f",\n{inner}".join(_compact(each) for each in events) + f"\n{indent}]"
+    return "[\n" + inner + f",\n{inner}".join(_compact(each) for each in items) + f"\n{indent}]"

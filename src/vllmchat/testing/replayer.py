@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from vllmchat.checking.describe import as_list
 from vllmchat.testing import cassette
 from vllmchat.testing.cassette import CassetteError
 from vllmchat.testing.errors import error
@@ -124,9 +125,11 @@ def _differences(recorded: object, sent: object, path: str) -> Iterator[str]:
                 yield f"{where}: not recorded, sent {_shown(theirs[name])}"
             else:
                 yield from _differences(ours[name], theirs[name], where)
-    elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):  # pyright: ignore
-        for index in range(len(recorded)):  # pyright: ignore
-            yield from _differences(recorded[index], sent[index], f"{path}[{index}]")
+        return
+    old, new = as_list(recorded), as_list(sent)
+    if old is not None and new is not None and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{path}[{index}]")
     else:
         yield f"{path or 'body'}: recorded {_shown(recorded)}, sent {_shown(sent)}"
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import httpx
@@ -161,12 +161,13 @@ def test_it_rejects_what_a_server_rejects() -> None:
             return client.post("/v1/chat/completions", json={"model": "m", **body})
 
         messages = [{"role": "user", "content": "x"}]
-        for body, param in (
+        bodies: list[tuple[dict[str, Any], str | None]] = [
             ({"messages": messages, "temperature": -1}, "temperature"),
             ({"messages": messages, "max_tokens": 99}, "max_tokens"),
             ({"messages": []}, None),
             ({"messages": [{"role": "user", "content": "word " * 30}]}, "input_tokens"),
-        ):
+        ]
+        for body, param in bodies:
             response = post(**body)
             assert response.status_code == 400
             assert response.json()["error"]["param"] == param
@@ -184,8 +185,7 @@ def test_it_rejects_what_a_server_rejects() -> None:
 
 def test_a_route_can_be_set(server: FakeServer, llm: VLLMProvider, runner: Runner) -> None:
     def rank(request: Request) -> dict[str, object]:
-        documents = request.json["documents"]
-        assert isinstance(documents, list)
+        documents = cast("list[str]", request.json["documents"])
         results = [
             {"index": index, "relevance_score": 0.5, "document": {"text": "a"}}
             for index in range(len(documents))
