@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import decode_chunk
 from vllmchat.chat.completion import decode_completion
+from vllmchat.checking.describe import as_list
 from vllmchat.completions import completion as completions
 from vllmchat.testing import FakeServer, reply
+from vllmchat.wire.decode import as_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,23 +115,23 @@ def differences(fake: Seen, real: Seen) -> list[str]:
 
 def _compared(fake: object, real: object, path: str) -> Iterator[str]:
     name = path.rpartition(".")[2].partition("[")[0]
-    if name in BY_FLAG and (fake is None or real is None or not isinstance(fake, dict)):
+    ours, theirs = as_object(fake), as_object(real)
+    if name in BY_FLAG and (ours is None or real is None):
         return
-    if isinstance(fake, dict) and isinstance(real, dict):
-        ours, theirs = cast("Object", fake), cast("Object", real)
+    items, real_items = as_list(fake), as_list(real)
+    if ours is not None and theirs is not None:
         if name in BY_TOKEN:
             ours, theirs = ({"*": next(iter(each.values()))} for each in (ours, theirs))
         if ours.keys() != theirs.keys() and (odd := (ours.keys() ^ theirs.keys()) - BY_FLAG):
             yield f"{path}: only one has {sorted(odd)}"
         for key in ours.keys() & theirs.keys():
             yield from _compared(ours[key], theirs[key], f"{path}.{key}")
-    elif isinstance(fake, list) and isinstance(real, list):
-        items, real_items = cast("list[object]", fake), cast("list[object]", real)
+    elif items is not None and real_items is not None:
         if bool(items) != bool(real_items):
             yield f"{path}: {items!r:.60}, not {real_items!r:.60}"
         for index, (item, real_item) in enumerate(zip(items, real_items, strict=False)):
             yield from _compared(item, real_item, f"{path}[{index}]")
-    elif _type(cast("object", fake)) != _type(cast("object", real)) or (name in NAMED and fake != real):
+    elif _type(fake) != _type(real) or (name in NAMED and fake != real):
         yield f"{path}: {fake!r:.60}, not {real!r:.60}"
 
 
