@@ -26,7 +26,12 @@ if TYPE_CHECKING:
         stall as stall,
     )
     from vllmchat.testing.errors import ErrorReply as ErrorReply, error as error
-    from vllmchat.testing.exchange import Request as Request, Response as Response
+    from vllmchat.testing.exchange import (
+        Drip as Drip,
+        Fault as Fault,
+        Request as Request,
+        Response as Response,
+    )
     from vllmchat.testing.model import RouteAnswer as RouteAnswer
     from vllmchat.testing.provider import ScriptedProvider as ScriptedProvider
     from vllmchat.testing.recorder import Recorder as Recorder, record as record
@@ -45,7 +50,7 @@ else:
         "cassette": "CassetteError",
         "delivery": "Delivery drip drop fail garbage hang_up slow stall",
         "errors": "ErrorReply error",
-        "exchange": "Request Response",
+        "exchange": "Drip Fault Request Response",
         "model": "RouteAnswer",
         "provider": "ScriptedProvider",
         "recorder": "Recorder record",
