@@ -31,9 +31,7 @@ class RemoteProtocolError(Exception):
 
 
 def _request(step: Send) -> Request:
-    return Request(
-        step.method, step.target, {name.lower(): value for name, value in step.headers}, step.body or b""
-    )
+    return Request(step.method, step.target, dict(step.headers), step.body or b"")
 
 
 def _dropped() -> RemoteProtocolError:
