@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import pytest
 
-from support.scripted import ScriptedServer, never, reply, stream
 from vllmchat import (
     APIStatusError,
     ChatCompletion,
     ChatMessage,
     Finished,
+    InternalServerError,
     InvalidRequestError,
     MaxTurnsError,
     Message,
@@ -38,6 +38,7 @@ from vllmchat import (
 )
 from vllmchat.chat.chunk import ChatCompletionChunk
 from vllmchat.chat.events import EventBuilder
+from vllmchat.testing import FakeServer, ScriptedProvider, error, stall, tool_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from support.runners import Runner
+    from support.scripted import ScriptedServer
     from vllmchat import CommonChatParams, Event, Messages, RunEvent
     from vllmchat.chat.messages import ToolMessage
 
@@ -833,9 +835,9 @@ def test_streams_of_the_providers(
     assert len({request.connection for request in scripted.requests}) == 1
 
 
-def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, runner: Runner) -> None:
-    llm = VLLMProvider("m", base_url=scripted.base_url)
-    scripted.stream([streamed(said("Let me"))[0], never])
+def test_leaving_a_stream_closes_the_reply(fake_vllm: FakeServer, runner: Runner) -> None:
+    llm = VLLMProvider("m")
+    fake_vllm.answer(stall("Let me", after=2))
     method: Any = llm.stream_run_tools if runner.portal is None else llm.astream_run_tools
     source = method("Weather?", tools=[get_weather])
     if runner.portal is None:
@@ -848,30 +850,22 @@ def test_leaving_a_stream_closes_the_reply(scripted: ScriptedServer, runner: Run
                 await anext(source)
 
         runner.portal.call(leave)
-    assert scripted.wait_client_closed()
-
-
-def test_a_failed_reply_raises_as_usual(scripted: ScriptedServer, runner: Runner) -> None:
-    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
-
-    def go(method: str) -> None:
-        if method == "run_tools":
-            runner.do(llm, method, "Weather?", tools=[get_weather])
-        else:
-            runner.open(llm, method, "Weather?", tools=[get_weather]).until_done()
-
-    for method in ("run_tools", "stream_run_tools"):
-        first = stream(streamed(said("", PARIS))) if method.startswith("stream") else reply(said("", PARIS))
-        scripted.add(first, reply({"error": {"message": "ill"}}, 500))
-        with pytest.raises(APIStatusError):
-            go(method)
+    fake_vllm.wait_abandoned()
 
 
 @pytest.mark.parametrize("method", ["run_tools", "stream_run_tools"])
-def test_an_error_has_the_history(scripted: ScriptedServer, runner: Runner, method: str) -> None:
-    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
-    first = stream(streamed(said("", PARIS))) if method.startswith("stream") else reply(said("", PARIS))
-    scripted.add(first, reply({"error": {"message": "busy"}}, 503))
+def test_a_failed_reply_raises_as_usual(
+    scripted_provider: ScriptedProvider, runner: Runner, method: str
+) -> None:
+    scripted_provider.answer(tool_call("get_weather", {"city": "Paris"}), error(500, "ill"))
+    with pytest.raises(InternalServerError, match="ill"):
+        _run_method(runner, scripted_provider, method)
+
+
+@pytest.mark.parametrize("method", ["run_tools", "stream_run_tools"])
+def test_an_error_has_the_history(scripted_provider: ScriptedProvider, runner: Runner, method: str) -> None:
+    llm = scripted_provider
+    llm.answer(tool_call("get_weather", {"city": "Paris"}), error(503, "busy"), ANSWER)
     with pytest.raises(APIStatusError) as caught:
         _run_method(runner, llm, method)
     question, asked, result = caught.value.messages
@@ -881,7 +875,6 @@ def test_an_error_has_the_history(scripted: ScriptedServer, runner: Runner, meth
     assert (result["role"], result.get("content")) == ("tool", "21 C")
     assert len(pickle.loads(pickle.dumps(caught.value)).messages) == 3
     # The run goes on from there, without calling the tool again.
-    scripted.add(reply(said(ANSWER)))
     assert runner.do(llm, "run_tools", caught.value.messages, tools=[get_weather]).text == ANSWER
 
 
@@ -920,14 +913,12 @@ def test_a_truncated_call_is_not_executed_from_a_stored_history(
         assert result.content.startswith("Not executed: ")
 
 
-def test_the_mark_of_a_truncated_call_is_not_sent(scripted: ScriptedServer, runner: Runner) -> None:
+def test_the_mark_of_a_truncated_call_is_not_sent(runner: Runner) -> None:
     made = ChatCompletion.model_validate(said("", call("wipe", "{}"), finish="length")).message
-    llm = VLLMProvider("m", base_url=scripted.base_url)
+    llm = ScriptedProvider("ok")
     for message in (made, made.to_request(), made.model_dump(exclude_none=True)):
-        scripted.reply(said("ok"))
         runner.do(llm, "chat", [{"role": "user", "content": "Go"}, message])
-        body: Any = scripted.requests[-1].json()
-        [sent] = body["messages"][1]["tool_calls"]
+        [sent] = cast("Any", llm.calls[-1].messages[1])["tool_calls"]
         assert sent == call("wipe", "{}")
 
 
@@ -972,13 +963,11 @@ def raise_unspeakable() -> str:
     ],
 )
 def test_any_text_of_a_tool_can_be_sent(
-    scripted: ScriptedServer, runner: Runner, tool: Callable[[], str], content: str
+    scripted_provider: ScriptedProvider, runner: Runner, tool: Callable[[], str], content: str
 ) -> None:
-    scripted.add(reply(said("", call(tool.__name__))), reply(said("ok")))
-    llm = VLLMProvider("m", base_url=scripted.base_url)
-    assert runner.do(llm, "run_tools", "x", tools=[tool]).text == "ok"
-    body: Any = scripted.requests[-1].json()
-    assert body["messages"][-1]["content"] == content
+    scripted_provider.answer(tool_call(tool.__name__), "ok")
+    assert runner.do(scripted_provider, "run_tools", "x", tools=[tool]).text == "ok"
+    assert scripted_provider.calls[-1].messages[-1].get("content") == content
 
 
 @pytest.mark.parametrize(
