@@ -64,11 +64,11 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
 
 
 PATHS = re.compile(r"^::: (\S+)|(?:from|import) (vllmchat[\w.]*)", re.MULTILINE)
-PUBLIC = re.compile(r"vllmchat(?:\.types)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.massgen")
+PUBLIC = re.compile(r"vllmchat(?:\.types|\.testing)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.massgen")
 
 
 def test_nothing_is_documented_at_an_inner_path() -> None:
-    """What is public is imported from `vllmchat` or `vllmchat.types`; a backend, from its adapter."""
+    """What is public is imported from `vllmchat`, `vllmchat.types` or `vllmchat.testing`; a backend, from its adapter."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     inner = {
         f"{page.name}: {path}"
