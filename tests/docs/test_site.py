@@ -68,7 +68,7 @@ PUBLIC = re.compile(r"vllmchat(?:\.types|\.testing)?(?:\.[A-Za-z_]+)?|vllmchat\.
 
 
 def test_nothing_is_documented_at_an_inner_path() -> None:
-    """What is public is imported from `vllmchat`, `vllmchat.types` or `vllmchat.testing`; a backend, from its adapter."""
+    """What is public is imported from the package, its `types` or its `testing`; a backend, from its adapter."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     inner = {
         f"{page.name}: {path}"

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from vllmchat.http import event_loop
     from vllmchat.http.call import Call
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Target
-    from vllmchat.http.transport import event_loop
 else:
-    event_loop = LazyModule("vllmchat.http.transport.event_loop")  # sync programs do not need it
+    event_loop = LazyModule("vllmchat.http.event_loop")  # sync programs do not need it
 
 T = TypeVar("T")
 

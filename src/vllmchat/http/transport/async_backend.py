@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from vllmchat.http.event_loop import on_trio
 from vllmchat.http.transport.asyncio_stream import connect_asyncio
 from vllmchat.http.transport.backend import NetworkBackend
-from vllmchat.http.transport.event_loop import on_trio
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from vllmchat.version import __version__
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    from vllmchat.http import event_loop
     from vllmchat.http.clock import Clock
+    from vllmchat.http.event_loop import EventLoopHandle
     from vllmchat.http.flow import Send
-    from vllmchat.http.transport import event_loop
-    from vllmchat.http.transport.event_loop import EventLoopHandle
 else:
-    event_loop = LazyModule("vllmchat.http.transport.event_loop")
+    event_loop = LazyModule("vllmchat.http.event_loop")
 
 USER_AGENT = f"vllmchat/{__version__}"
 """The user agent of this library."""

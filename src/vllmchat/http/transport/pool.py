@@ -18,9 +18,9 @@ import anyio.lowlevel
 import httpcore
 
 from vllmchat.http.clock import monotonic
+from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.http.transport.connection import AsyncConnection, Route, SyncConnection
 from vllmchat.http.transport.decompress import decompressor
-from vllmchat.http.transport.event_loop import EventLoopHandle
 from vllmchat.http.transport.mock import is_mocked, mocked_async_client, mocked_sync_client
 
 if TYPE_CHECKING:

@@ -43,8 +43,9 @@ from vllmchat import (
     Timeout,
     VLLMProvider,
 )
+from vllmchat.http import event_loop
 from vllmchat.http.clock import Clock
-from vllmchat.http.transport import async_backend, asyncio_stream, backend, event_loop, sync_backend
+from vllmchat.http.transport import async_backend, asyncio_stream, backend, sync_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
