@@ -113,7 +113,7 @@ def test_the_call() -> None:
         "application/json",
         False,
     )
-    assert made.headers == {"X-One": "1"}
+    assert made.headers == {"x-one": "1"}
     assert made.timeout == Timeout(connect=1, first_token=2, idle=3, total=9)
     assert made.request_id is None
     assert (call().headers, call().timeout) == ({}, LIMITS)
