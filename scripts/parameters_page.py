@@ -1,4 +1,4 @@
-"""Generate the parameter tables in docs/, and the last paragraph of each parameter's docstring, from annotations.
+"""Generate the lists of parameters in docs/, and the last paragraph of each parameter's docstring, from annotations.
 
     python scripts/parameters_page.py           write both
     python scripts/parameters_page.py --check   exit with code 1 if they are not up to date
@@ -153,12 +153,12 @@ def main() -> int:
         wanted[path] = written_source(source, module)
         classes |= described(source, module)
     page = old[PAGE] = PAGE.read_text(encoding="utf-8")
-    wanted[PAGE] = written_page(page, _tables(classes))
+    wanted[PAGE] = written_page(page, _lists(classes))
     for each in PAGES:
         source = old[each.source] = each.source.read_text(encoding="utf-8")
         page = old[each.page] = each.page.read_text(encoding="utf-8")
         wanted[each.source] = written_source(source, each.module)
-        wanted[each.page] = written_page(page, _tables_of(each, described(source, each.module)))
+        wanted[each.page] = written_page(page, _lists_of(each, described(source, each.module)))
     stale = [path for path in old if wanted[path] != old[path]]
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'is stale' if check else 'written'}")
@@ -193,7 +193,7 @@ def described(source: str, module: ModuleType) -> dict[str, Described]:
             if doc is None or after is None:
                 raise SystemExit(f"{node.name}.{item.target.id} has no text under it")
             texts.append(
-                Text(item.target.id, group, _by_hand(doc), after.lineno - 1, after.end_lineno or after.lineno)
+                Text(item.target.id, group, by_hand(doc), after.lineno - 1, after.end_lineno or after.lineno)
             )
         found[node.name] = Described(node.name, ast.get_docstring(node) or "", tuple(texts), module)
     return found
@@ -209,7 +209,7 @@ def _text(node: ast.stmt | None) -> str | None:
     return None
 
 
-def _by_hand(doc: str) -> tuple[str, ...]:
+def by_hand(doc: str) -> tuple[str, ...]:
     paragraphs = ["\n".join(line.strip() for line in part.split("\n")) for part in doc.strip().split("\n\n")]
     return tuple(
         part for part in paragraphs if not part.startswith(("Range: ", "Default: ", "Needs: ", "Since: "))
@@ -287,54 +287,57 @@ def _rule(rule: Rule, unit: str) -> str:
 # The page
 
 
-def written_page(page: str, tables: str) -> str:
-    """The page with these tables."""
+def written_page(page: str, lists: str) -> str:
+    """The page with these lists."""
     if BEGIN not in page or END not in page:
         raise SystemExit(f"a page lacks the mark {BEGIN if BEGIN not in page else END}")
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{lists}\n{END}{after}"
 
 
-def _tables(classes: dict[str, Described]) -> str:
+def _lists(classes: dict[str, Described]) -> str:
     own = {text.name for text in classes["ChatParams"].texts}
     doubled = [text.name for name in COMMON for text in classes[name].texts if text.name in own]
     pieces = [
         "## Parameters of every provider",
-        f"`OpenAIProvider` accepts more values for {_names(doubled)}; see its own table.",
-        _table(classes[name] for name in COMMON),
+        f"`OpenAIProvider` accepts more values for {_names(doubled)}; see below.",
+        _entries(classes[name] for name in COMMON),
         "## Parameters only `VLLMProvider` accepts",
     ]
     vllm = [classes[name] for name in VLLM]
     for group in dict.fromkeys(text.group for one in vllm for text in one.texts):
-        pieces += [f"### {group}", _table(one.only(group) for one in vllm)]
+        pieces += [f"### {group}", _entries(one.only(group) for one in vllm)]
     pieces += [
         "## Parameters only `OpenAIProvider` accepts",
         "vLLM does not support these. `VLLMProvider` rejects names that are listed only here.",
-        _table([classes["ChatParams"]]),
+        _entries([classes["ChatParams"]], "openai-"),
         "## Nested values",
-        "Mappings with exactly these keys. Keys marked * are required.",
+        "Mappings with exactly these keys. Keys may be left out unless they are required.",
     ]
     for name, one in classes.items():
         if name not in TOP:
-            pieces += [f"### {name}", one.doc, _table([one])]
+            pieces += [f"### {name}", one.doc, _keys(one)]
     return "\n\n".join(pieces) + "\n"
 
 
-def _tables_of(page: Page, classes: dict[str, Described]) -> str:
+def _lists_of(page: Page, classes: dict[str, Described]) -> str:
     own = [classes[name] for name in page.params]
     here = {text.name for one in own for text in one.texts}
     shared = [name for name in own[-1].fields if name not in here]
-    pieces = [_table(own), f"The same as for [chats](parameters.md): {_names(sorted(shared))}."]
+    pieces = [_entries(own), f"The same as for [chats](parameters.md): {_names(sorted(shared))}."]
     if came := SINCE.get(own[-1].name):
         others = ", ".join(f"`{name}` {since}" for name, since in came.items())
         pieces.append(f"Some of these were added in another version of vLLM than for chats: {others}.")
     closed = [one for one in classes.values() if one.texts and one.name not in page.params]
     nested = [one for one in closed if not one.name.endswith("Params")]
     if nested:
-        pieces += ["### Nested values", "Mappings with exactly these keys. Keys marked * are required."]
+        pieces += [
+            "### Nested values",
+            "Mappings with exactly these keys. Keys may be left out unless they are required.",
+        ]
     for one in nested:
-        pieces += [f"#### {one.name}", one.doc, _table([one])]
+        pieces += [f"#### {one.name}", one.doc, _keys(one)]
     return "\n\n".join(pieces) + "\n"
 
 
@@ -343,22 +346,44 @@ def _names(names: list[str]) -> str:
     return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
-def _table(classes: Iterable[Described]) -> str:
-    rows = ["| Parameter | Type | Range | Default | Meaning |", "|---|---|---|---|---|"]
+def _entries(classes: Iterable[Described], prefix: str = "") -> str:
+    """Parameters, each under a heading of its own, so that it can be linked to and is found by the search."""
+    pieces: list[str] = []
     for one in classes:
-        rows.extend(_row(text, one.fields[text.name], one.module.__name__) for text in one.texts)
-    return "\n".join(rows)
+        for text in one.texts:
+            field = one.fields[text.name]
+            pieces += [
+                f"#### `{text.name}` {{ #{prefix}{text.name} .param }}",
+                *_entry(text, field, one.module.__name__),
+            ]
+    return "\n\n".join(pieces)
 
 
-def _row(text: Text, field: Field, home: str) -> str:
-    meaning = " ".join(" ".join(part.split()) for part in text.paragraphs)
-    if field.needs:
-        meaning += f" Needs the server's {_option(field.needs)}."
+def _keys(one: Described) -> str:
+    """The keys of a nested value, as a list of definitions."""
+    pieces: list[str] = []
+    for text in one.texts:
+        field = one.fields[text.name]
+        body = textwrap.indent("\n\n".join(_entry(text, field, one.module.__name__)), "    ")
+        pieces.append(f"`{text.name}`{' (required)' if field.required else ''}\n:   {body.lstrip()}")
+    return "\n\n".join(pieces)
+
+
+def _entry(text: Text, field: Field, home: str) -> list[str]:
+    """The facts about a parameter, and its text."""
+    facts = [kind(field.type, home), allowed(field)]
+    if field.default:
+        facts.append(f"default: {field.default}")
     if field.since:
-        meaning += f" *Since vLLM {field.since}.*"
-    name = f"`{text.name}`{'*' if field.required else ''}"
-    cells = (name, kind(field.type, home), allowed(field), field.default or "", meaning)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        facts.append(f"since vLLM {field.since}")
+    if field.needs:
+        facts.append(f"needs the server's {_option(field.needs)}")
+    line = " · ".join(fact for fact in facts if fact)
+    meaning = [" ".join(part.split()) for part in text.paragraphs]
+    return [
+        f"{line}\n{{: .facts }}",
+        *(textwrap.fill(part, 116, break_on_hyphens=False, break_long_words=False) for part in meaning),
+    ]
 
 
 def _option(needs: str) -> str:
@@ -367,7 +392,7 @@ def _option(needs: str) -> str:
 
 
 def kind(hint: object, home: str) -> str:
-    """A type as the page writes it, with links to the tables of nested ones; `home` is the module of the parameter."""
+    """A type as the page writes it, with links to the nested ones; `home` is the module of the parameter."""
     bare, _ = unwrap(hint)
     parts = members(bare)
     if len(parts) > 1:

@@ -1,0 +1,205 @@
+"""What `mkdocs build` adds to the documentation: addresses, version, descriptions, and files for language models.
+
+The addresses stand in `[project.urls]` of pyproject.toml, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urljoin
+
+import vllmchat
+from vllmchat import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.nav import Navigation, Section
+    from mkdocs.structure.pages import Page
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+DESCRIPTION_LENGTH: Final = 200
+"""How much of a description search engines and messengers show."""
+
+_navigation: list[Navigation] = []
+"""The navigation of this build, kept for the end of it."""
+
+
+def urls() -> tuple[str, str]:
+    """The addresses of the documentation and of the repository."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Documentation"], project["urls"]["Repository"]
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Set what is written elsewhere."""
+    if str(ROOT / "scripts") not in sys.path:
+        sys.path.append(str(ROOT / "scripts"))  # where docs_reference.py finds its neighbors
+    site, repository = urls()
+    config.site_url = site
+    config.repo_url = repository
+    config.repo_name = f"v{__version__}"
+    config.edit_uri_template = f"{repository}/edit/main/docs/{{path}}"
+    config.copyright = f"vllmchat {__version__} · Apache License 2.0"
+    config.extra["package_version"] = __version__
+    return config
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Give each page a description: its first paragraph, unless it has one of its own."""
+    markdown = re.sub(r"^<!-- methods of (\w+) -->$", methods, markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"^```text\n(.*?)^```$", diagrams, markdown, flags=re.MULTILINE | re.DOTALL)
+    page.meta.setdefault("description", description(markdown) or config.site_description)
+    if page.file.src_uri.startswith("reference/"):
+        page.meta.setdefault("search", {"boost": 0.5})  # guides come first
+    return markdown
+
+
+def diagrams(block: re.Match[str]) -> str:
+    """A block of text that is laid out in columns, which must not be wrapped as output is."""
+    drawn = re.search(r"[│├▼]|\S {2,}\S", block[1])
+    return f"``` {{ .text .diagram }}\n{block[1]}```" if drawn else block[0]
+
+
+USES: Final = {
+    "Chat": "Chats",
+    "Structured": "Replies as Python values",
+    "Tool": "Tool runs",
+    "Completion": "Completions",
+    "Generate": "Tokens in, tokens out",
+    "Responses": "Responses",
+    "Token": "Tokenization",
+    "Decision": "Decisions",
+    "Pooling": "Embeddings, scores, classification",
+    "Audio": "Audio",
+    "Model": "Models",
+    "Server": "Server status",
+    "Admin": "Administration",
+    "Provider": "The provider itself",
+}
+"""What the methods are for, by the name of the class that defines them, in the order of the page."""
+
+
+def methods(match: re.Match[str]) -> str:
+    """The reference of a provider: the class, then its methods by use."""
+    provider: type = getattr(vllmchat, match[1])
+    groups: dict[str, list[str]] = {use: [] for use in USES}
+    seen: set[str] = set()
+    for kind in provider.__mro__[1:]:  # the provider itself only wraps them
+        use = re.sub(r"^OpenAI|Methods$|Base$|Streams$", "", kind.__name__)
+        names = [name for name in vars(kind) if not name.startswith("_") and name not in seen]
+        groups.setdefault(use, []).extend(names)
+        seen.update(names)
+    path = f"vllmchat.{match[1]}"
+    blocks = [f"::: {path}\n    options: {{ members: false, heading_level: 1 }}"]
+    rows = ["| use | methods |", "|---|---|"]
+    for use, names in groups.items():
+        if names:
+            title = USES.get(use, use)
+            rows.append(f"| {title} | {', '.join(f'[`{name}`][{path}.{name}]' for name in names)} |")
+            blocks.append(f"## {title} {{ #{use.lower()}-methods }}")
+            blocks += [f"::: {path}.{name}\n    options: {{ heading_level: 3 }}" for name in names]
+    blocks.insert(1, "\n".join(rows))
+    return "\n\n".join(blocks)
+
+
+def on_page_content(content: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let tables of text become blocks on a phone, where each cell is written under the heading of its column."""
+    return re.sub(r"<table>.*?</table>", blocks, content, flags=re.DOTALL)
+
+
+def blocks(table: re.Match[str]) -> str:
+    """A table whose cells know their headings; tables of numbers stay as they are."""
+    if "text-align: right" in table[0]:
+        return table[0].replace("<table>", "<table data-numbers>", 1)
+    headings = [plain_html(cell) for cell in re.findall(r"<th>(.*?)</th>", table[0], re.DOTALL)]
+    rows = table[0].split("<tr>")
+    for index, row in enumerate(rows[2:], 2):
+        labels = iter(headings)
+        rows[index] = re.sub(r"<td>", lambda _: f'<td data-label="{next(labels, "")}">', row)
+    return "<tr>".join(rows).replace("<table>", "<table data-blocks>", 1)
+
+
+def plain_html(text: str) -> str:
+    """The text of HTML, for an attribute."""
+    return html.escape(html.unescape(re.sub(r"<[^>]+>", "", text)).strip())
+
+
+def description(markdown: str) -> str:
+    """The first paragraph of a page as plain text, cut at the end of a sentence or a word."""
+    text = ""
+    for block in re.split(r"\n\s*\n", re.sub(r"```.*?```|<!--.*?-->", "", markdown, flags=re.DOTALL)):
+        if re.match(r"[A-Za-z`\[*]", block.strip()):
+            text = plain(block)
+            break
+    if len(text) <= DESCRIPTION_LENGTH:
+        return text.rstrip(":")
+    start = text[:DESCRIPTION_LENGTH]
+    end = max(start.rfind(". "), start.rfind(": "))
+    return start[: end + 1].rstrip(":") if end > 60 else start.rpartition(" ")[0] + " …"
+
+
+def plain(markdown: str) -> str:
+    """Markdown without its marks."""
+    text = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", markdown)
+    text = re.sub(r"[`*]|\{[^}]*\}", "", text)
+    return html.unescape(" ".join(text.split()))
+
+
+def on_nav(nav: Navigation, *, config: MkDocsConfig, files: Files) -> Navigation:
+    """Keep the navigation for the lists of pages."""
+    _navigation[:] = [nav]
+    return nav
+
+
+def on_post_build(*, config: MkDocsConfig) -> None:
+    """Write the pages for language models: https://llmstxt.org."""
+    site = Path(config.site_dir)
+    base = config.site_url or ""
+    sections = [item for item in _navigation[0].items if item.is_section]
+    lines = [f"# {config.site_name}", f"> {config.site_description}, version {__version__}."]
+    pieces: list[str] = []
+    for section in sections:
+        assert_section: Section = section  # type: ignore[assignment] # is_section
+        lines.append(f"## {assert_section.title}")
+        entries: list[str] = []
+        for page in pages(assert_section):
+            entries.append(f"- [{page.title}]({urljoin(base, page.url)}): {page.meta['description']}")
+            # The reference is generated from the docstrings, which the installed package has too.
+            if not page.file.src_uri.startswith("reference/"):
+                pieces.append(f"<!-- {urljoin(base, page.url)} -->\n\n{source(page)}")
+        lines.append("\n".join(entries))
+    (site / "llms.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    (site / "llms-full.txt").write_text("\n\n".join(pieces) + "\n", encoding="utf-8")
+
+
+def pages(section: Section) -> Iterator[Page]:
+    """All pages of a section."""
+    for item in section.children:
+        if item.is_page:
+            yield item  # type: ignore[misc] # is_page
+        elif item.is_section:
+            yield from pages(item)  # type: ignore[arg-type] # is_section
+
+
+def source(page: Page) -> str:
+    """A page's text, with what it includes, without what is meant for the site."""
+    text = page.file.content_string
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'^--8<-- "(.+)"$',
+        lambda match: (ROOT / match[1]).read_text(encoding="utf-8"),
+        text,
+        flags=re.MULTILINE,
+    )
+    text = re.sub(r"^<!--.*?-->\n|^</?(?:div|figure|p)\b.*>\n|^\{: .*\}\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r" \{ [#.][^}]*\}$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
