@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ from benchmarks.run import RESULTS, ROOT, WORK, Work
 PAGE = ROOT / "docs" / "performance.md"
 TEMPLATE = ROOT / "benchmarks" / "page.md"
 CHART = ROOT / "docs" / "assets" / "performance"
+
+DARK_CHART = ROOT / "docs" / "assets" / "performance-dark.svg"
+
+DARK = {
+    "#ffffff": "none",
+    "#0f172a": "#e2e8f0",
+    "#334155": "#cbd5e1",
+    "#64748b": "#94a3b8",
+    "#94a3b8": "#64748b",
+    "#cbd5e1": "#475569",
+    "#0d9488": "#2dd4bf",
+}
+"""Colors of the chart, and what they are on a dark page."""
 
 LABELS = {
     "vllmchat": "vllmchat",
@@ -226,14 +240,21 @@ def chart(results: dict[str, Any]) -> None:
     figure.savefig(CHART.with_suffix(".svg"), metadata={"Date": None}, facecolor="white")
     figure.savefig(CHART.with_suffix(".png"), dpi=130, facecolor="white")
     svg = CHART.with_suffix(".svg")
-    svg.write_text("\n".join(line.rstrip() for line in svg.read_text().splitlines()) + "\n")
+    drawn = "\n".join(line.rstrip() for line in svg.read_text().splitlines()) + "\n"
+    svg.write_text(drawn)
+    DARK_CHART.write_text(dark(drawn))
+
+
+def dark(svg: str) -> str:
+    """The chart for a dark page."""
+    return re.sub("|".join(DARK), lambda color: DARK[color[0]], svg)
 
 
 def main() -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text())
     PAGE.write_text(page(results))
     chart(results)
-    for path in (PAGE, CHART.with_suffix(".svg"), CHART.with_suffix(".png")):
+    for path in (PAGE, CHART.with_suffix(".svg"), DARK_CHART, CHART.with_suffix(".png")):
         print(f"written: {Path(path).relative_to(ROOT)}")
 
 

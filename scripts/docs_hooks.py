@@ -112,8 +112,14 @@ def methods(match: re.Match[str]) -> str:
 
 
 def on_page_content(content: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let tables of text become blocks on a phone, where each cell is written under the heading of its column."""
-    return re.sub(r"<table>.*?</table>", blocks, content, flags=re.DOTALL)
+    """Let tables of text become blocks on a phone, where each cell names its column, and long expressions break well."""
+    content = re.sub(r"<table>.*?</table>", blocks, content, flags=re.DOTALL)
+    return re.sub(r"(?<!<pre>)<code>([^<\s]{24,})</code>", breakable, content)
+
+
+def breakable(code: re.Match[str]) -> str:
+    """A long expression that may be broken between its names, and so never inside one."""
+    return re.sub(r"(?<=\w[./=(,])(?=\w)|(?<=\))(?=\.)", "<wbr>", code[0])
 
 
 def blocks(table: re.Match[str]) -> str:

@@ -89,7 +89,8 @@ for (let node = texts.nextNode(); node; node = texts.nextNode()) {
   }
 }
 for (const entry of performance.getEntriesByType('resource'))
-  if (!entry.name.startsWith(location.origin) && !entry.name.startsWith('data:')) add('loaded from elsewhere', entry.name);
+  if (!entry.name.startsWith(location.origin) && !entry.name.startsWith('data:'))
+    add('loaded from elsewhere', entry.name);
 for (const image of document.images)
   if (visible(image) && image.complete && image.naturalWidth === 0) add('image missing', image.src);
 return found;
@@ -129,8 +130,9 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=[scheme, still])
 
     def open(self, url: str) -> None:
-        """Open a page and wait until it is loaded."""
+        """Open a page and wait until it and its fonts are loaded."""
         self.command("url", url=url)
+        self.command("execute/async", script="document.fonts.ready.then(arguments[0])", args=[])
 
     def run(self, script: str) -> JSON:
         """Run a script in the page; returns what it returns."""
