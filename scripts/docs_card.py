@@ -1,6 +1,6 @@
 """Draw the picture that links to the documentation show: docs/assets/social.png. It needs Chromium; see docs_look.py.
 
-    python scripts/docs_card.py
+python scripts/docs_card.py
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ PAGE: Final = """\
 @font-face { font-family: Mono; src: url(fonts/jetbrains-mono.woff2); font-weight: 100 800; }
 body { margin: 0; padding: 104px 80px; box-sizing: border-box; width: 1200px; height: 630px; color: #e2e8f0;
   background: radial-gradient(1000px 600px at 100% 0, #134e4a, #0f172a 70%); font-family: Inter; }
-h1 { display: flex; align-items: center; gap: 24px; margin: 0; font-size: 96px; font-weight: 800; letter-spacing: -4px; }
+h1 { display: flex; align-items: center; gap: 24px; margin: 0; font-size: 96px; font-weight: 800;
+  letter-spacing: -4px; }
 h1 img { height: 100px; }
 p { margin: 22px 0 40px; font-size: 40px; line-height: 1.35; letter-spacing: -0.5px; color: #cbd5e1; }
 pre { margin: 0; padding: 26px 32px; border-radius: 14px; background: #0b1120; border: 1px solid #1e3a3a;

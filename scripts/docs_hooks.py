@@ -63,10 +63,13 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     return markdown
 
 
+DRAWN: Final = re.compile(r"[│├▼]|\S {2,}\S")
+"""What a text in columns has, and output of a program has not."""
+
+
 def diagrams(block: re.Match[str]) -> str:
     """A block of text that is laid out in columns, which must not be wrapped as output is."""
-    drawn = re.search(r"[│├▼]|\S {2,}\S", block[1])
-    return f"``` {{ .text .diagram }}\n{block[1]}```" if drawn else block[0]
+    return f"``` {{ .text .diagram }}\n{block[1]}```" if DRAWN.search(block[1]) else block[0]
 
 
 USES: Final = {
@@ -78,6 +81,7 @@ USES: Final = {
     "Responses": "Responses",
     "Token": "Tokenization",
     "Decision": "Decisions",
+    "Embedding": "Embeddings",
     "Pooling": "Embeddings, scores, classification",
     "Audio": "Audio",
     "Model": "Models",
@@ -112,7 +116,7 @@ def methods(match: re.Match[str]) -> str:
 
 
 def on_page_content(content: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let tables of text become blocks on a phone, where each cell names its column, and long expressions break well."""
+    """Let tables of text become blocks on a phone, and long expressions break between their names."""
     content = re.sub(r"<table>.*?</table>", blocks, content, flags=re.DOTALL)
     return re.sub(r"(?<!<pre>)<code>([^<\s]{24,})</code>", breakable, content)
 
@@ -127,11 +131,14 @@ def blocks(table: re.Match[str]) -> str:
     if "text-align: right" in table[0]:
         return table[0].replace("<table>", "<table data-numbers>", 1)
     headings = [plain_html(cell) for cell in re.findall(r"<th>(.*?)</th>", table[0], re.DOTALL)]
-    rows = table[0].split("<tr>")
-    for index, row in enumerate(rows[2:], 2):
-        labels = iter(headings)
-        rows[index] = re.sub(r"<td>", lambda _: f'<td data-label="{next(labels, "")}">', row)
-    return "<tr>".join(rows).replace("<table>", "<table data-blocks>", 1)
+    column = -1
+
+    def labeled(tag: re.Match[str]) -> str:
+        nonlocal column
+        column = -1 if tag[0].startswith("<tr") else column + 1
+        return tag[0] if column < 0 else f'<td data-label="{headings[column]}">'
+
+    return re.sub(r"<tr\b[^>]*>|<td>", labeled, table[0]).replace("<table>", "<table data-blocks>", 1)
 
 
 def plain_html(text: str) -> str:
@@ -206,6 +213,11 @@ def source(page: Page) -> str:
         text,
         flags=re.MULTILINE,
     )
-    text = re.sub(r"^<!--.*?-->\n|^</?(?:div|figure|p)\b.*>\n|^\{: .*\}\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r" \{ [#.][^}]*\}$", "", text, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    text = re.sub(r"^<figure.*?^</figure>\n", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"^<!-- example.*-->\n|^\{: .*\}\n|</?(?:div|p|ul|li)\b[^>]*>|<img[^>]*> ",
+        "",
+        text,
+        flags=re.MULTILINE,
+    )
+    return re.sub(r" \{ [#.][^}]*\}$", "", text, flags=re.MULTILINE).strip()

@@ -71,12 +71,24 @@ const add = (kind, text) => found.push([kind, text.trim().replace(/\s+/g, ' ').s
 const visible = element => element.getClientRects().length > 0 && element.checkVisibility({visibilityProperty: true});
 const root = document.documentElement;
 if (root.scrollWidth > innerWidth) add('page wider than the window', `${root.scrollWidth} px`);
+const scrolls = element => {
+  for (; element; element = element.parentElement)
+    if (/auto|scroll/.test(getComputedStyle(element).overflowX)) return true;
+  return false;
+};
+for (const box of document.querySelectorAll('.md-content :is(p, li, td, dt, dd, pre, img, h1, h2, h3, h4)'))
+  if (visible(box) && box.getBoundingClientRect().right > innerWidth + 1 && !scrolls(box))
+    add('outside the window', box.innerText || box.src);
 for (const pre of document.querySelectorAll('.md-content pre')) {
   for (const box of [pre, pre.querySelector('code')])
     if (box && visible(box) && box.scrollWidth > box.clientWidth + 1) { add('code cut off', pre.innerText); break; }
 }
-for (const table of document.querySelectorAll('.md-content .md-typeset__scrollwrap'))
-  if (visible(table) && !(innerWidth < 600 && table.querySelector('[data-numbers]')) && table.scrollWidth > table.clientWidth + 1) add('table wider than the text', table.innerText);
+for (const table of document.querySelectorAll('.md-content .md-typeset__scrollwrap')) {
+  // On a phone, a table of numbers scrolls, with its first column in place.
+  const numbers = innerWidth < 600 && table.querySelector('[data-numbers]');
+  if (visible(table) && !numbers && table.scrollWidth > table.clientWidth + 1)
+    add('table wider than the text', table.innerText);
+}
 const range = document.createRange();
 const texts = document.createTreeWalker(document.querySelector('.md-content'), NodeFilter.SHOW_TEXT);
 for (let node = texts.nextNode(); node; node = texts.nextNode()) {
@@ -248,7 +260,7 @@ def look(site: Path, pages: Sequence[str], shots: Path | None) -> Counter[str]:
                 found = chromium.run(INSPECT)
                 assert isinstance(found, list)
                 pairs = [(str(each[0]), str(each[1])) for each in found if isinstance(each, list)]
-                # On a phone, code may scroll in its box, and so may tables of numbers.
+                # On a phone, code may scroll in its box.
                 pairs = [pair for pair in pairs if not (mode.phone and pair[0] == "code cut off")]
                 pairs += [("error logged", line) for line in chromium.errors()]
                 for kind, text in pairs:

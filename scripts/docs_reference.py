@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import griffe
-from parameters_page import allowed, by_hand
 
+from parameters_page import allowed, by_hand
 from vllmchat.checking.rules import Field, fields_of
 
 if TYPE_CHECKING:

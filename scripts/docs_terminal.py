@@ -21,6 +21,7 @@ import subprocess
 import sys
 import termios
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -47,7 +48,7 @@ COLUMNS: Final = 92
 PAUSE: Final = 0.7
 """Seconds between a prompt and the next line; also the longest wait that the picture shows."""
 
-_PROMPT: Final = re.compile(r"(?:>>>|\.\.\.) $")
+PROMPTS: Final = (">>> ", "... ")
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -75,7 +76,7 @@ def record(url: str) -> list[Output]:
             if outputs:
                 os.write(ours, f"{line}\n".encode())
             seen = ""
-            while not _PROMPT.search(seen):
+            while not seen.endswith(PROMPTS):
                 if not select.select([ours], [], [], 60)[0]:
                     raise SystemExit(f"Python printed nothing for a minute after {line!r}")
                 text = _ESCAPE.sub("", os.read(ours, 65536).decode()).replace("\r", "")
@@ -105,7 +106,7 @@ def read(recording: str) -> list[Output]:
 def draw(outputs: list[Output]) -> str:
     """The picture of a recording."""
     lines: list[list[Output]] = [[]]
-    at, before, typed = 0.4, outputs[0].seconds, 0
+    at, before, typed = 0.1, outputs[0].seconds, 0
     for seconds, text in outputs:
         at += min(seconds - before, PAUSE)
         before = seconds
@@ -114,25 +115,26 @@ def draw(outputs: list[Output]) -> str:
                 lines.append([])
             if piece:
                 lines[-1].append(Output(at, piece))
-        if _PROMPT.search(text) and typed < len(SESSION):
+        if text.endswith(PROMPTS) and typed < len(SESSION):
             typed += 1
             at += PAUSE
-    rows = [row for line in lines for row in wrapped(line)]
+    rows = [(row, _is_typed(line)) for line in lines for row in wrapped(line)]
     width, top, step = 740, 44, 19
     height = top + step * len(rows) + 4
-    drawn = "\n".join(_row(row, top + step * number) for number, row in enumerate(rows))
+    drawn = "\n".join(_row(row, typed, top + step * number) for number, (row, typed) in enumerate(rows))
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
 <title>vllmchat with a real vLLM server</title>
 <style>
-text {{ font: 12.5px "JetBrains Mono", ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #cbd5e1; white-space: pre; }}
+text {{ font: 12.5px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre; }}
+text {{ fill: #cbd5e1; }}
 .p {{ fill: #2dd4bf; }}
 .i {{ fill: #f8fafc; }}
 tspan {{ animation: show 1ms linear both; }}
 @keyframes show {{ from {{ fill-opacity: 0; }} to {{ fill-opacity: 1; }} }}
 @media (prefers-reduced-motion: reduce) {{ tspan {{ animation: none; }} }}
 </style>
-<rect width="{width}" height="{height}" rx="8" fill="#0f172a"/>
+<rect width="{width}" height="{height}" rx="8" fill="#0f172a" stroke="#253044"/>
 <circle cx="18" cy="16" r="5" fill="#f87171"/><circle cx="35" cy="16" r="5" fill="#fbbf24"/>\
 <circle cx="52" cy="16" r="5" fill="#34d399"/>
 {drawn}
@@ -141,35 +143,42 @@ tspan {{ animation: show 1ms linear both; }}
 
 
 def wrapped(line: list[Output]) -> list[list[Output]]:
-    """A line of output as rows that fit the window."""
-    rows: list[list[Output]] = [[]]
-    column = 0
+    """A line of output as rows that fit the window, broken between words."""
+    whole = "".join(text for _, text in line)
+    if not whole:
+        return [[]]
+    starts = [0]
+    while len(whole) - starts[-1] > COLUMNS:
+        end = whole.rfind(" ", starts[-1], starts[-1] + COLUMNS) + 1
+        starts.append(end if end > starts[-1] else starts[-1] + COLUMNS)
+    rows: list[list[Output]] = [[] for _ in starts]
+    position = 0
     for seconds, text in line:
-        for word in re.findall(r"\s*\S+|\s+$", text):
-            if column + len(word) > COLUMNS:
-                rows.append([])
-                column = 0
-                word = word.lstrip()
-            rows[-1].append(Output(seconds, word))
-            column += len(word)
+        for row, (start, end) in enumerate(pairwise([*starts, len(whole)])):
+            piece = text[max(0, start - position) : max(0, end - position)]
+            if piece:
+                rows[row].append(Output(seconds, piece))
+        position += len(text)
     return rows
 
 
-def _row(row: list[Output], y: int) -> str:
+def _is_typed(line: list[Output]) -> bool:
+    return "".join(text for _, text in line)[:4] in PROMPTS
+
+
+def _row(row: list[Output], typed: bool, y: int) -> str:
     whole = "".join(text for _, text in row)
-    prompt = whole[:4] if _PROMPT.search(whole[:4]) else ""
-    spans: list[str] = []
-    skip = len(prompt)
-    if prompt:
-        spans.append(_span(row[0].seconds, prompt, "p"))
+    prompt = whole[:4] if typed and whole[:4] in PROMPTS else ""
+    spans = [_span(row[0].seconds, prompt, "p")] if prompt else []
     merged: list[Output] = []
+    skip = len(prompt)
     for seconds, text in row:
         rest, skip = text[skip:], max(0, skip - len(text))
         if rest and merged and merged[-1].seconds == seconds:
             merged[-1] = Output(seconds, merged[-1].text + rest)
         elif rest:
             merged.append(Output(seconds, rest))
-    spans += [_span(seconds, text, "i" if prompt else "") for seconds, text in merged]
+    spans += [_span(seconds, text, "i" if typed else "") for seconds, text in merged]
     return f'<text x="16" y="{y}">{"".join(spans)}</text>'
 
 
