@@ -19,6 +19,7 @@ help:
 	@echo "make format       format the code and fix what can be fixed"
 	@echo "make docs         build the documentation into site/ (docs-serve: show it while you write)"
 	@echo "make dist         build and check the files of a release, in dist/"
+	@echo "make docs-look    look at every page in a browser, light and dark, desktop and phone: PAGES=\"index tools\" SHOTS=shots"
 	@echo "make server       the real vLLM server that all examples run against (make stop ends it)"
 	@echo "make bench        measure it against other clients, for the page Performance (about 30 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
@@ -100,6 +101,12 @@ docs: $(VENV)/.docs
 
 docs-serve: $(VENV)/.docs
 	$(BIN)/mkdocs serve
+
+# By hand: it needs Chromium and its driver, and says how to get them.
+PAGES ?=
+SHOTS ?=
+docs-look: docs
+	$(BIN)/python scripts/docs_look.py $(PAGES) $(if $(SHOTS),--shots $(SHOTS))
 
 # The build backend is in the lock too, so that nothing is resolved on the day.
 RELEASE := .venv-release/bin/python

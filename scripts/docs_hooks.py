@@ -54,7 +54,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Give each page a description: its first paragraph, unless it has one of its own."""
+    """Add to each page a description: its first paragraph, unless it has one of its own."""
     markdown = re.sub(r"^<!-- methods of (\w+) -->$", methods, markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^```text\n(.*?)^```$", diagrams, markdown, flags=re.MULTILINE | re.DOTALL)
     page.meta.setdefault("description", description(markdown) or config.site_description)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,7 @@ def test_the_script_reports_stale_files(
     written = page.read_text(encoding="utf-8")
     assert written.startswith("# Mine\n")
     assert written.endswith("mine too\n")
-    assert "| `top_k` | `int` | at least -1 |" in written
+    assert "#### `top_k` { #top_k .param }\n\n`int` · at least -1 · default: 0, or the model's" in written
 
 
 @pytest.mark.parametrize("page", parameters_page.PAGES, ids=lambda page: page.page.name)
@@ -188,7 +189,9 @@ def test_the_pages_of_other_endpoints_name_every_parameter(page: parameters_page
 def test_the_page_names_every_parameter_and_every_nested_type() -> None:
     page = parameters_page.PAGE.read_text(encoding="utf-8")
     for name in OPENAI_CHAT_NAMES | VLLM_CHAT_NAMES:
-        assert f"| `{name}` |" in page
+        assert f"#### `{name}` {{ #" in page
+    identifiers = re.findall(r"^#### .* \{ #(\S+) ", page, re.MULTILINE)
+    assert len(identifiers) == len(set(identifiers))
     headings = {line.removeprefix("### ").lower() for line in page.splitlines() if line.startswith("### ")}
     linked = {part.partition(")")[0] for part in page.split("](#")[1:]}
     assert linked
