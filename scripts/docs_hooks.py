@@ -168,8 +168,9 @@ def plain(markdown: str) -> str:
 
 
 def on_nav(nav: Navigation, *, config: MkDocsConfig, files: Files) -> Navigation:
-    """Keep the navigation for the lists of pages."""
+    """Keep the navigation for the lists of pages, and name the first page, which is in a section, as the home page."""
     _navigation[:] = [nav]
+    nav.homepage = nav.pages[0]
     return nav
 
 

@@ -210,6 +210,15 @@ def test_it_works_from_disk(site: Path) -> None:
 # The first page
 
 
+def test_the_first_page_is_home(site: Path) -> None:
+    pages = html_pages(site)
+    assert f"<title>vllmchat: {settings()['site_description']}</title>" in pages["index.html"]
+    assert re.search(
+        r'<a href="\.\./index\.html" title="vllmchat" class="md-header__button md-logo"',
+        pages["reference/index.html"],
+    )
+
+
 def test_the_first_page_gives_measured_numbers() -> None:
     results = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     chunk, flight, start = results["work"]["aburst"], results["work"]["fanout_2000"], results["import_ms"]
