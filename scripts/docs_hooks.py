@@ -54,12 +54,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Add to each page a description: its first paragraph, unless it has one of its own."""
+    """Add to each page a description: its first paragraph, or the names in the reference, unless it has one."""
     markdown = re.sub(r"^<!-- methods of (\w+) -->$", methods, markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^```text\n(.*?)^```$", diagrams, markdown, flags=re.MULTILINE | re.DOTALL)
-    page.meta.setdefault("description", description(markdown) or config.site_description)
     if page.file.src_uri.startswith("reference/"):
         page.meta.setdefault("search", {"boost": 0.5})  # guides come first
+        names = re.findall(r"^::: vllmchat\S*?\.(\w+)$", markdown, re.MULTILINE)
+        described = f"Reference of {', '.join(names)}." if names else markdown
+    else:
+        described = markdown
+    page.meta.setdefault("description", description(described) or config.site_description)
     return markdown
 
 
@@ -189,7 +193,9 @@ def on_post_build(*, config: MkDocsConfig) -> None:
             entries.append(f"- [{page.title}]({urljoin(base, page.url)}): {page.meta['description']}")
             # The reference is generated from the docstrings, which the installed package has too.
             if not page.file.src_uri.startswith("reference/"):
-                pieces.append(f"<!-- {urljoin(base, page.url)} -->\n\n{source(page)}")
+                pieces.append(
+                    f"<!-- {urljoin(base, page.url)} -->\n\n{source(page, urljoin(base, page.url))}"
+                )
         lines.append("\n".join(entries))
     (site / "llms.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     (site / "llms-full.txt").write_text("\n\n".join(pieces) + "\n", encoding="utf-8")
@@ -204,8 +210,8 @@ def pages(section: Section) -> Iterator[Page]:
             yield from pages(item)  # type: ignore[arg-type] # is_section
 
 
-def source(page: Page) -> str:
-    """A page's text, with what it includes, without what is meant for the site."""
+def source(page: Page, url: str) -> str:
+    """A page's text, with what it includes, whole links, and without what is meant for the site."""
     text = page.file.content_string
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(
@@ -221,4 +227,9 @@ def source(page: Page) -> str:
         text,
         flags=re.MULTILINE,
     )
-    return re.sub(r" \{ [#.][^}]*\}$", "", text, flags=re.MULTILINE).strip()
+    text = re.sub(r" \{ [#.][^}]*\}$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\]\(([\w./-]+)\.md\b", lambda match: f"]({urljoin(url, match[1])}.html", text)
+    text = re.sub(r'<a href="([^"]+)"', lambda match: f'<a href="{urljoin(url, match[1])}"', text)
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    parts[::2] = [re.sub(r"\n{3,}", "\n\n", part) for part in parts[::2]]  # not in code
+    return "".join(parts).strip()
