@@ -17,11 +17,9 @@ import vllmchat
 from vllmchat import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
-    from mkdocs.structure.nav import Navigation, Section
+    from mkdocs.structure.nav import Navigation
     from mkdocs.structure.pages import Page
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -182,32 +180,22 @@ def on_post_build(*, config: MkDocsConfig) -> None:
     """Write the pages for language models: https://llmstxt.org."""
     site = Path(config.site_dir)
     base = config.site_url or ""
-    sections = [item for item in _navigation[0].items if item.is_section]
-    lines = [f"# {config.site_name}", f"> {config.site_description}, version {__version__}."]
+    sections: dict[str, list[str]] = {}
     pieces: list[str] = []
-    for section in sections:
-        assert_section: Section = section  # type: ignore[assignment] # is_section
-        lines.append(f"## {assert_section.title}")
-        entries: list[str] = []
-        for page in pages(assert_section):
-            entries.append(f"- [{page.title}]({urljoin(base, page.url)}): {page.meta['description']}")
-            # The reference is generated from the docstrings, which the installed package has too.
-            if not page.file.src_uri.startswith("reference/"):
-                pieces.append(
-                    f"<!-- {urljoin(base, page.url)} -->\n\n{source(page, urljoin(base, page.url))}"
-                )
-        lines.append("\n".join(entries))
+    for page in _navigation[0].pages:
+        url = urljoin(base, page.url)
+        section: str = getattr(page.parent, "title", "")
+        title: str = getattr(page, "title", "")
+        entries = sections.setdefault(section, [])
+        entries.append(f"- [{title}]({url}): {page.meta['description']}")
+        # The reference is generated from the docstrings, which the installed package has too.
+        if not page.file.src_uri.startswith("reference/"):
+            pieces.append(f"<!-- {url} -->\n\n{source(page, url)}")
+    lines = [f"# {config.site_name}", f"> {config.site_description}, version {__version__}."]
+    for section, entries in sections.items():
+        lines += [f"## {section}", "\n".join(entries)]
     (site / "llms.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     (site / "llms-full.txt").write_text("\n\n".join(pieces) + "\n", encoding="utf-8")
-
-
-def pages(section: Section) -> Iterator[Page]:
-    """All pages of a section."""
-    for item in section.children:
-        if item.is_page:
-            yield item  # type: ignore[misc] # is_page
-        elif item.is_section:
-            yield from pages(item)  # type: ignore[arg-type] # is_section
 
 
 def source(page: Page, url: str) -> str:

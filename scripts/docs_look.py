@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SITE: Final = ROOT / "site"
@@ -190,7 +190,7 @@ def program(variable: str, *names: str) -> str:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Browser]:
+def browser() -> Generator[Browser]:
     """A browser without a window, with a new profile."""
     binary = program("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
     driver = program("CHROMEDRIVER", "chromedriver")
@@ -245,7 +245,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def served(site: Path) -> Iterator[str]:
+def served(site: Path) -> Generator[str]:
     """The site's URL while it is served on this machine."""
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(_Handler, directory=str(site))

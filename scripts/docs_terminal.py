@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RECORDING: Final = ROOT / "docs" / "assets" / "terminal.cast"
@@ -188,7 +188,7 @@ def _span(seconds: float, text: str, kind: str) -> str:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
+def server() -> Generator[str]:
     """The URL of a server: of the one in `$VLLM_BASE_URL`, else of one that is started and stopped."""
     if url := os.environ.get("VLLM_BASE_URL"):
         yield url
