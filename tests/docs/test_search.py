@@ -33,6 +33,12 @@ FIRST: Final = {
     "tools": "tools.html",
     "nginx": "gateways.html#nginx",
     "massgen": "massgen.html",
+    "fastapi": "fastapi.html",
+    "jupyter": "notebooks.html",
+    "langchain": "frameworks.html#langchain",
+    "trim history": "recipes.html#trim-a-history-to-the-context",
+    "rollouts": "rollouts.html",
+    "troubleshooting": "troubleshooting.html",
     "VLLMProvider": "reference/vllmprovider.html",
     "ContextWindowExceededError": "reference/errors.html",
 }
