@@ -54,7 +54,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Add to each page a description: its first paragraph, or the names in the reference, unless it has one."""
     markdown = re.sub(r"^<!-- methods of (\w+) -->$", methods, markdown, flags=re.MULTILINE)
-    markdown = re.sub(r"^```text\n(.*?)^```$", diagrams, markdown, flags=re.MULTILINE | re.DOTALL)
     if page.file.src_uri.startswith("reference/"):
         page.meta.setdefault("search", {"boost": 0.5})  # guides come first
         names = re.findall(r"^::: vllmchat\S*?\.(\w+)$", markdown, re.MULTILINE)
@@ -68,10 +67,17 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 DRAWN: Final = re.compile(r"[│├▼]|\S {2,}\S")
 """What a text in columns has, and output of a program has not."""
 
+NARROW: Final = 100
+"""Columns of a diagram that fit a page in the size of other code."""
+
 
 def diagrams(block: re.Match[str]) -> str:
-    """A block of text that is laid out in columns, which must not be wrapped as output is."""
-    return f"``` {{ .text .diagram }}\n{block[1]}```" if DRAWN.search(block[1]) else block[0]
+    """A text in columns, which must not be wrapped as output is."""
+    text = html.unescape(re.sub(r"<[^>]+>", "", block[0]))
+    if not DRAWN.search(text):
+        return block[0]
+    wide = " wide" if max(map(len, text.splitlines())) > NARROW else ""
+    return block[0].replace('class="language-text', f'class="language-text diagram{wide}', 1)
 
 
 USES: Final = {
@@ -120,6 +126,7 @@ def methods(match: re.Match[str]) -> str:
 def on_page_content(content: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let tables of text become blocks on a phone, and long expressions break between their names."""
     content = re.sub(r"<table>.*?</table>", blocks, content, flags=re.DOTALL)
+    content = re.sub(r'<div class="language-text highlight">.*?</pre>', diagrams, content, flags=re.DOTALL)
     return re.sub(r"(?<!<pre>)<code>([^<\s]{24,})</code>", breakable, content)
 
 
