@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import griffe
 
-from parameters_page import allowed, by_hand
+from parameters_page import allowed, by_hand, rank
 from vllmchat.checking.rules import Field, fields_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def _rows(owner: griffe.Class, found: dict[str, list[Row]]) -> list[Row]:
     if typed_dict is None:
         return []
     members = owner.all_members
-    rows = [_row(field, members[name]) for name, field in fields_of(typed_dict).items() if name in members]
+    fields = sorted(fields_of(typed_dict).items(), key=lambda item: rank(item[0]))
+    rows = [_row(field, members[name]) for name, field in fields if name in members]
     found[owner.path] = rows
     return rows
 

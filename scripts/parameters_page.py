@@ -59,6 +59,18 @@ VLLM = ("VLLMSamplingBase", "VLLMDecodingBase", "VLLMPromptingBase", "VLLMRender
 TOP = (*COMMON, *VLLM, "CommonChatParams", "ChatParams", "TimeoutParams")
 
 
+FIRST = (
+    *("temperature", "max_tokens", "top_p", "top_k", "min_p", "stop", "seed", "n"),
+    *("tools", "tool_choice", "response_format", "structured_outputs", "enable_thinking", "reasoning_effort"),
+)
+"""The parameters that most people look for. They are listed before the others of their group."""
+
+
+def rank(name: str) -> int:
+    """The place of a parameter in a list; those of the same rank keep their order."""
+    return FIRST.index(name) if name in FIRST else len(FIRST)
+
+
 def file_of(module: ModuleType) -> Path:
     """The file of a module of the package."""
     return ROOT / "src" / Path(*module.__name__.split(".")).with_suffix(".py")
@@ -349,13 +361,10 @@ def _names(names: list[str]) -> str:
 def _entries(classes: Iterable[Described], prefix: str = "") -> str:
     """Parameters, each under a heading of its own, so that it can be linked to and is found by the search."""
     pieces: list[str] = []
-    for one in classes:
-        for text in one.texts:
-            field = one.fields[text.name]
-            pieces += [
-                f"#### `{text.name}` {{ #{prefix}{text.name} .param }}",
-                *_entry(text, field, one.module.__name__),
-            ]
+    texts = [(one, text) for one in classes for text in one.texts]
+    for one, text in sorted(texts, key=lambda pair: rank(pair[1].name)):
+        pieces.append(f"#### `{text.name}` {{ #{prefix}{text.name} .param }}")
+        pieces += _entry(text, one.fields[text.name], one.module.__name__)
     return "\n\n".join(pieces)
 
 
