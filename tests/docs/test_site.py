@@ -12,10 +12,12 @@ from html import unescape
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
+import httpx
 import pytest
 import yaml  # type: ignore[import-untyped] # it has no types, and this one call needs none
 
 import docs_hooks
+import docs_look
 import docs_terminal
 import vllmchat
 from support.examples import ROOT, examples, read as examples_of
@@ -322,3 +324,18 @@ def test_charts_have_a_dark_version(site: Path) -> None:
     assert "performance.svg#only-light" in html
     assert "performance-dark.svg#only-dark" in html
     assert "#ffffff" not in (ROOT / "docs" / "assets" / "performance-dark.svg").read_text(encoding="utf-8")
+
+
+def test_without_a_browser_the_check_of_the_look_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    with pytest.raises(SystemExit, match="chromium is not installed. On Debian: apt-get install chromium"):
+        docs_look.program("CHROMIUM", "chromium", "google-chrome")
+
+
+def test_the_check_of_the_look_serves_the_site_below_a_path(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("home", encoding="utf-8")
+    (tmp_path / "404.html").write_text("lost", encoding="utf-8")
+    with docs_look.served(tmp_path) as base, httpx.Client(base_url=base) as client:
+        assert (client.get("index.html").status_code, client.get("index.html").text) == (200, "home")
+        assert (client.get("deep/er.html").status_code, client.get("deep/er.html").text) == (404, "lost")
