@@ -329,7 +329,7 @@ def test_charts_have_a_dark_version(site: Path) -> None:
 def test_without_a_browser_the_check_of_the_look_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CHROMIUM", raising=False)
-    with pytest.raises(SystemExit, match="chromium is not installed. On Debian: apt-get install chromium"):
+    with pytest.raises(SystemExit, match=r"chromium is not installed\. On Debian: apt-get install chromium"):
         docs_look.program("CHROMIUM", "chromium", "google-chrome")
 
 
