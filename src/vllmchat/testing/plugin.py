@@ -15,19 +15,30 @@ if TYPE_CHECKING:
     from vllmchat.testing import FakeServer, ScriptedProvider
 
 
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Notes that a test failed: the answers that it did not come to are no second failure."""
+    if call.when == "call" and call.excinfo is not None:
+        item.stash[_FAILED] = True
+
+
 @pytest.fixture
-def scripted_provider() -> Iterator[ScriptedProvider]:
+def scripted_provider(request: pytest.FixtureRequest) -> Iterator[ScriptedProvider]:
     """A `vllmchat.testing.ScriptedProvider` with an empty script.
 
     Add answers with `scripted_provider.answer(...)`. The test fails if some are left at its end, or if a call had none.
     """
     provider = testing.ScriptedProvider()
     yield provider
-    provider.assert_done()
+    if not _failed(request):
+        provider.assert_done()
 
 
 @pytest.fixture
-def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+def fake_vllm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     """A running `vllmchat.testing.FakeServer` with an empty script, to which `VLLM_BASE_URL` points.
 
     Add answers with `fake_vllm.answer(...)`. The test fails if some are left at its end, or if a call had none.
@@ -39,4 +50,10 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, f"{excepted},127.0.0.1" if excepted else "127.0.0.1")
         yield server
-    server.assert_done()
+    if not _failed(request):
+        server.assert_done()
+
+
+def _failed(request: pytest.FixtureRequest) -> bool:
+    node: pytest.Item = request.node
+    return node.stash.get(_FAILED, False)

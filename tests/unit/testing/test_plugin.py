@@ -36,6 +36,16 @@ def test_server(fake_vllm):
     fake_vllm.answer("left")
 """
 
+FAILING = """
+def test_provider(scripted_provider):
+    scripted_provider.answer("left")
+    assert False, "for a reason of its own"
+
+def test_server(fake_vllm):
+    fake_vllm.answer("left")
+    assert False, "for a reason of its own"
+"""
+
 UNUSED = """
 import sys
 
@@ -78,6 +88,12 @@ def test_answers_that_are_left_fail_the_test(tmp_path: Path) -> None:
     printed = run(tmp_path, BAD)
     assert "2 passed, 2 errors" in printed
     assert printed.count("1 of 1 scripted answers are left") >= 2
+
+
+def test_a_test_that_fails_before_fails_once(tmp_path: Path) -> None:
+    printed = run(tmp_path, FAILING)
+    assert "2 failed" in printed
+    assert "error" not in printed.splitlines()[-1]
 
 
 def test_a_run_that_does_not_use_it_loads_next_to_nothing(tmp_path: Path) -> None:
