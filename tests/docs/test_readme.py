@@ -15,7 +15,13 @@ PROJECT = cast("dict[str, Any]", PYPROJECT["project"])
 DOCUMENTATION = str(PROJECT["urls"]["Documentation"])
 REPOSITORY = str(PROJECT["urls"]["Repository"])
 
-ELSEWHERE = {"https://docs.vllm.ai"}
+ELSEWHERE = {
+    "https://docs.vllm.ai",
+    "https://github.com/massgen/MassGen",
+    "https://keepachangelog.com/en/1.1.0/",
+    "https://lundberg.github.io/respx/",
+    "https://semver.org/spec/v2.0.0.html",
+}
 """Addresses that are not ours."""
 
 
@@ -86,11 +92,12 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w-]+", "-", re.sub(r"[`,.:]", "", heading.lower())).strip("-")
 
 
-def test_no_other_file_has_an_address_of_its_own() -> None:
-    """Whoever changes the addresses in pyproject.toml finds the other places by this test."""
-    hosts = {re.sub(r"^https://([^/]+).*", r"\1", url) for url in (DOCUMENTATION, REPOSITORY)}
-    named: set[str] = set()
-    for path in [ROOT / "mkdocs.yml", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]:
-        text = path.read_text(encoding="utf-8")
-        named |= {path.name for host in hosts if host in text}
-    assert named == set()
+def test_no_other_file_has_an_address_of_ours() -> None:
+    """So whoever changes the addresses in pyproject.toml has only the README to change too."""
+    pages = [ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+    links = {
+        link
+        for path in pages
+        for link in re.findall(r"\]\((https?://[^)]+)\)", path.read_text(encoding="utf-8"))
+    }
+    assert links <= ELSEWHERE
