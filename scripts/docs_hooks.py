@@ -140,6 +140,8 @@ def blocks(table: re.Match[str]) -> str:
     if "text-align: right" in table[0]:
         return table[0].replace("<table>", "<table data-numbers>", 1)
     headings = [plain_html(cell) for cell in re.findall(r"<th>(.*?)</th>", table[0], re.DOTALL)]
+    if len(headings) == 2:
+        headings[1] = ""  # under the first cell, the second explains itself
     column = -1
 
     def labeled(tag: re.Match[str]) -> str:

@@ -145,9 +145,7 @@ def _row(field: Field, member: griffe.Object | griffe.Alias) -> Row:
         facts=tuple(_inline(fact) for fact in facts if fact),
         required=field.required,
         text=text,
-        brief=_inline(
-            re.split(r"(?<=[.:])\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0].rstrip(":")
-        ),
+        brief=_inline(re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]),
     )
 
 
