@@ -42,7 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     if str(ROOT / "scripts") not in sys.path:
         sys.path.append(str(ROOT / "scripts"))  # where docs_reference.py finds its neighbors
     site, repository = urls()
-    config.site_url = site
+    config.site_url = config.site_url or site  # `mkdocs serve` has set its own
     config.repo_url = repository
     config.repo_name = f"v{__version__}"
     config.edit_uri_template = f"{repository}/edit/main/docs/{{path}}"
