@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         ToolCallStart as ToolCallStart,
     )
     from vllmchat.chat.messages import (
+        History as History,
         Message as Message,
         Messages as Messages,
         audio_part as audio_part,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         image_part as image_part,
         text_part as text_part,
         tool_message as tool_message,
+        user_message as user_message,
         video_part as video_part,
     )
     from vllmchat.chat.params import (
@@ -238,7 +240,10 @@ else:
         "chat.chunk": "ChatCompletionChunk ChunkChoice Delta DeltaToolCall",
         "chat.completion": "ChatCompletion ChatMessage Choice ToolCall",
         "chat.events": "Event Finished ReasoningDelta TextDelta ToolCallDelta ToolCallDone ToolCallStart",
-        "chat.messages": "Message Messages audio_part custom_message image_part text_part tool_message video_part",
+        "chat.messages": (
+            "History Message Messages audio_part custom_message image_part text_part tool_message user_message "
+            "video_part"
+        ),
         "chat.params": "ChatParams CommonChatParams VLLMChatParams",
         "chat.protocols": "AsyncProvider Provider SyncProvider",
         "chat.stream": "AsyncChatStream ChatStream",

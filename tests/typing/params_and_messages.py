@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, assert_type
 
 from vllmchat.chat.content import ImagePart
 from vllmchat.chat.messages import (
+    History,
     Message,
     Messages,
     audio_part,
@@ -20,6 +21,7 @@ from vllmchat.chat.messages import (
     image_part,
     text_part,
     tool_message,
+    user_message,
     video_part,
 )
 from vllmchat.http.timeout import Timeout
@@ -184,8 +186,16 @@ def conversations(vllm: VLLMs, reply: ChatCompletion) -> None:
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "closed": True}]},
         {"role": "function", "name": "f", "content": "x"},
     ])  # fmt: skip
-    vllm.chat([{"role": "user", "contents": "x"}])  # type: ignore[list-item]
-    vllm.chat([{"role": "tool", "content": "x"}])  # type: ignore[list-item]
+    plain = [{"role": "user", "content": "x"}]
+    assert_type(plain, list[dict[str, str]])
+    vllm.chat(plain)
+    vllm.chat([*plain, reply.message, user_message("x", images=["cat.png", b"GIF89a"], audio=Path("a.wav"))])
+    appended: History = []
+    appended.append(reply.message)
+    appended.append({"role": "user", "content": "x"})
+    appended.append({"role": "usr", "content": "x"})  # type: ignore[arg-type]
+    vllm.chat(appended)
+    vllm.chat([{"role": "user", "contents": [text_part("x")]}])  # type: ignore[dict-item]
     vllm.chat(["x"])  # type: ignore[list-item]
     vllm.chat({"role": "user", "content": "x"})  # type: ignore[arg-type]
 

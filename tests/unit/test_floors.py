@@ -52,11 +52,11 @@ FROM_CHAT: dict[str, set[str]] = {
     "decisions": set(),
     "generate": {"check", "completion", "messages", "params", "templating"},
     "pooling": {"completion", "content", "messages", "templating"},
-    "responses": {"completion", "templating"},
+    "responses": {"completion", "roles", "templating"},
     "server": set(),
     "tokens": {"completion", "messages", "templating"},
 }
-"""What other endpoints import from chat/: conversations, their templates, tool calls, and which names are those of
+"""What other endpoints import from chat/: conversations, roles, templates, tool calls, and which names are those of
 chats.
 """
 

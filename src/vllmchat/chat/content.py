@@ -10,10 +10,11 @@ The server passes unknown keys in a part to the chat template.
 
 import base64
 import errno
+import io
 import os
 import re
 from collections.abc import Mapping
-from typing import Final, Literal, NotRequired, TypeAlias, cast
+from typing import IO, Final, Literal, NotRequired, Protocol, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
@@ -30,10 +31,12 @@ __all__ = [
     "ImageDetail",
     "ImageEmbedsPart",
     "ImagePart",
+    "ImageSource",
     "InputAudioPart",
     "InputImagePart",
     "InputTextPart",
     "OutputTextPart",
+    "PillowImage",
     "PromptEmbedsPart",
     "RefusalPart",
     "Source",
@@ -56,6 +59,23 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray
 A `str` is a URL if it begins with `http://`, `https://`, `data:` or `file:`; any other `str` is a path. A `Path` is
 always a path.
 """
+
+
+class PillowImage(Protocol):
+    """An image of Pillow: a `PIL.Image.Image`."""
+
+    @property
+    def mode(self) -> str:
+        """The kind of its pixels, such as `"RGB"`."""
+        ...
+
+    def save(self, fp: IO[bytes], file_format: str, /) -> None:
+        """Writes it to a file."""
+        ...
+
+
+ImageSource: TypeAlias = Source | PillowImage
+"""An image: a URL, the path of a local file, bytes, or an image of Pillow, which is sent as a PNG."""
 
 
 class TextPart(TypedDict):
@@ -236,13 +256,35 @@ ContentPart: TypeAlias = (
 )
 
 
+PARTS: Final = {
+    "text": "text",
+    "image_url": "image_url",
+    "input_audio": "input_audio",
+    "audio_url": "audio_url",
+    "video_url": "video_url",
+    "input_text": "text",
+    "output_text": "text",
+    "input_image": "image_url",
+    "refusal": "refusal",
+    "thinking": "thinking",
+    "image_embeds": "image_embeds",
+    "audio_embeds": "audio_embeds",
+    "video_embeds": "video_embeds",
+    "prompt_embeds": "data",
+    "image_pil": "image_pil",
+    "tool_reference": "name",
+    "file": "file",
+}
+"""The types of content parts, and the key that has what is in the part."""
+
+
 def text_part(text: str) -> TextPart:
     """Returns text as a content part."""
     return {"type": "text", "text": text}
 
 
 def image_part(
-    source: Source | None,
+    source: ImageSource | None,
     *,
     media_type: str | None = None,
     detail: ImageDetail | None = None,
@@ -251,8 +293,8 @@ def image_part(
     """Returns an image as a content part.
 
     Args:
-        source: The image. A URL is sent unchanged; a file or bytes are sent in the request. None means the image
-            that the server has cached under `uuid`.
+        source: The image. A URL is sent unchanged; a file, bytes or an image of Pillow are sent in the request. None
+            means the image that the server has cached under `uuid`.
         media_type: The media type, such as `"image/png"`. By default, it is detected from the first bytes or the
             file name.
         detail: The level of detail. vLLM ignores it.
@@ -262,7 +304,9 @@ def image_part(
         FileNotFoundError: The file does not exist.
         InvalidRequestError: It is not an image, or its type cannot be detected.
     """
-    url = _url(source, "image", media_type, uuid)
+    if hasattr(source, "save") and hasattr(source, "mode"):
+        source = _png(cast("PillowImage", source))
+    url = _url(cast("Source | None", source), "image", media_type, uuid)
     if url is None:
         return {"type": "image_url", "image_url": None, "uuid": uuid}
     part: ImagePart = {"type": "image_url", "image_url": {"url": url}}
@@ -414,6 +458,17 @@ def _read(source: Source, family: str, media_type: str | None) -> tuple[bytes, s
 
 
 _EXAMPLES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4"}
+
+
+def _png(image: PillowImage) -> bytes:
+    file = io.BytesIO()
+    try:
+        image.save(file, "PNG")
+    except OSError as error:  # such as "cannot write mode CMYK as PNG"
+        rule = f"has the mode {image.mode}, which cannot be sent as a PNG."
+        problem = Problem("source", f"<{type(image).__name__}>", rule, 'Call .convert("RGB") on it.')
+        raise InvalidRequestError([problem]) from error
+    return file.getvalue()
 
 
 def _read_file(name: str) -> bytes:

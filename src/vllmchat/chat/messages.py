@@ -3,21 +3,25 @@
 A conversation is a `str`, which is one user message, or a list of messages. A message is a mapping (the TypedDicts
 below) or the message of an earlier reply: `history.append(reply.message)`.
 
-The server passes unknown keys in a message to the chat template. `custom_message` creates messages with roles and
-keys that have no TypedDict here.
+Roles and keys are checked before anything is sent. `custom_message` creates messages with roles and keys that only a
+chat template knows; they are sent unchecked.
 """
 
 # No `from __future__ import annotations` here: it makes TypedDicts slower to import.
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, NotRequired, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, NotRequired, Protocol, TypeAlias, TypeVar, cast
 
 from typing_extensions import TypedDict
 
 from vllmchat.chat.content import (
+    PARTS,
     ContentPart,
+    ImageSource,
     OutputTextPart,
+    PillowImage,
     RefusalPart,
+    Source,
     TextPart,
     ThinkingPart,
     ToolReferencePart,
@@ -26,18 +30,26 @@ from vllmchat.chat.content import (
     text_part,
     video_part,
 )
+from vllmchat.chat.roles import KEYS
 from vllmchat.checking.describe import as_list, as_mapping, is_list, type_name
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.lazy import LazyModule
 from vllmchat.schemas.tool_params import FunctionTool
 
 if TYPE_CHECKING:
+    from vllmchat.chat import wrong_messages
     from vllmchat.chat.completion import ChatMessage
+else:
+    wrong_messages = LazyModule("vllmchat.chat.wrong_messages")
+
+S = TypeVar("S", bound=PillowImage)
 
 __all__ = [
     "AssistantMessage",
     "AssistantToolCall",
     "DeveloperMessage",
     "FunctionMessage",
+    "History",
     "Message",
     "Messages",
     "SystemMessage",
@@ -49,6 +61,7 @@ __all__ = [
     "image_part",
     "text_part",
     "tool_message",
+    "user_message",
     "video_part",
 ]
 
@@ -162,8 +175,11 @@ Message: TypeAlias = (
 )
 """One message, as a mapping."""
 
-Messages: TypeAlias = "str | Sequence[Message | ChatMessage]"
+Messages: TypeAlias = "str | Sequence[Message | ChatMessage | Mapping[str, str]]"
 """A conversation. A `str` is one user message."""
+
+History: TypeAlias = "list[Message | ChatMessage]"
+"""A conversation to append to: `history: History = []`, then messages as mappings and `reply.message`."""
 
 
 class HasId(Protocol):
@@ -173,6 +189,36 @@ class HasId(Protocol):
     def id(self) -> str:
         """Its id."""
         ...
+
+
+def user_message(
+    text: str,
+    *,
+    images: ImageSource | Sequence[ImageSource] = (),
+    audio: Source | Sequence[Source] = (),
+    videos: Source | Sequence[Source] = (),
+) -> UserMessage:
+    """Returns a message from the user, with images, audio and videos in front of the text.
+
+    Args:
+        text: The text.
+        images: One image or several, each as for `image_part`: a URL, a path, bytes, or an image of Pillow.
+        audio: One recording or several, each as for `audio_part`.
+        videos: One video or several, each as for `video_part`.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        InvalidRequestError: A file is not what it should be, or its type cannot be detected.
+    """
+    parts: list[ContentPart] = [image_part(each) for each in _several(images)]
+    parts += [audio_part(each) for each in _several(audio)]
+    parts += [video_part(each) for each in _several(videos)]
+    return {"role": "user", "content": [*parts, text_part(text)] if parts else text}
+
+
+def _several(sources: Source | S | Sequence[Source | S]) -> Sequence[Source | S]:
+    single = isinstance(sources, (str, bytes, bytearray)) or not isinstance(sources, Sequence)
+    return cast("Sequence[Source | S]", [sources] if single else sources)
 
 
 def tool_message(call: str | HasId, content: str | Sequence[TextPart | ToolReferencePart]) -> ToolMessage:
@@ -195,27 +241,41 @@ def tool_message(call: str | HasId, content: str | Sequence[TextPart | ToolRefer
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
-def custom_message(
-    role: str, content: str | Sequence[ContentPart] | None = None, /, **keys: object
-) -> Message:
-    """Returns a message with a custom role or custom keys, for chat templates that read them.
+class CustomMessage(dict[str, object]):
+    """A message that is sent unchecked."""
+
+    __slots__ = ()
+
+    def copy(self) -> "CustomMessage":
+        """Returns a copy that is sent unchecked too."""
+        return CustomMessage(self)
+
+
+def custom_message(role: str, content: str | Sequence[ContentPart] | None = None, **keys: object) -> Message:
+    """Returns a message that is sent unchecked, for chat templates with roles and keys of their own.
+
+    A message read from a file is marked again by `custom_message(**message)`.
 
     Args:
         role: A role such as `"system"`, or any other that the template knows.
         content: Text or parts. None leaves it out.
         keys: Further keys of the message.
     """
-    message: dict[str, object] = {"role": role}
+    message = CustomMessage(role=role)
     if content is not None:
         message["content"] = content
     message.update(keys)
     return cast("Message", message)
 
 
+_MOST_PROBLEMS: Final = 5
+"""A long history of wrong messages is one mistake."""
+
+
 def encode_messages(messages: Messages) -> list[Mapping[str, object]]:
     """Returns the messages for the request body.
 
-    Only the list and the role of each message are checked, so the cost does not depend on their contents.
+    The list, the roles, the keys and the types are checked. The cost does not depend on how long texts or media are.
 
     Raises:
         InvalidRequestError: `messages` is not a conversation.
@@ -225,19 +285,53 @@ def encode_messages(messages: Messages) -> list[Mapping[str, object]]:
     encoded: list[Mapping[str, object]] = []
     problems: list[Problem] = []
     for index, message in enumerate(_items(messages)):
-        if isinstance(message, Mapping):
+        if isinstance(message, (dict, Mapping)):  # a dict is recognized faster as such
             mapping = cast("Mapping[str, object]", message)
-            if isinstance(mapping.get("role"), str):
-                encoded.append(_without_marks(mapping) if mapping.get("tool_calls") else mapping)
-            else:
-                problems.append(_no_role(mapping, index))
+            encoded.append(_without_marks(mapping) if mapping.get("tool_calls") else mapping)
+            if not _is_usual(mapping) and not isinstance(mapping, CustomMessage):
+                problems += wrong_messages.explain_message(mapping, f"messages[{index}]")
         elif hasattr(message, "to_request"):
             encoded.append(_without_marks(cast("ChatMessage", message).to_request()))
         else:
             problems.append(_no_message(message, index))
+        if len(problems) >= _MOST_PROBLEMS:
+            break
     if problems:
         raise InvalidRequestError(problems)
     return encoded
+
+
+def _is_usual(message: Mapping[str, object]) -> bool:
+    """Whether a message is certainly valid. What is unusual is looked at more closely."""
+    role = message.get("role")
+    if type(role) is not str or (keys := KEYS.get(role)) is None:
+        return False
+    content = message.get("content")
+    if type(content) is str:
+        if len(message) == 2:
+            return True
+    elif type(content) is list:
+        if not _are_usual(cast("list[object]", content)):
+            return False
+    elif content is not None or role != "assistant" or not message.get("tool_calls"):
+        return False
+    for key, value in message.items():
+        if key != "content" and not ((kinds := keys.get(key)) and isinstance(value, kinds)):
+            return False
+    return True
+
+
+def _are_usual(parts: list[object]) -> bool:
+    for part in parts:
+        if type(part) is not dict:
+            return False
+        values = cast("dict[object, object]", part)
+        kind = values.get("type")
+        if type(kind) is not str or (key := PARTS.get(kind)) is None or key not in values:
+            return False
+        if kind == "text" and type(values["text"]) is not str:
+            return False
+    return True
 
 
 def _without_marks(message: Mapping[str, object]) -> Mapping[str, object]:
@@ -262,16 +356,6 @@ def _items(messages: object) -> Sequence[object]:
         hint = "Wrap it in list(...)."
     rule = f"must be a str or a list of messages, not {kind}."
     raise InvalidRequestError([Problem("messages", "", rule, hint)])
-
-
-def _no_role(message: Mapping[str, object], index: int) -> Problem:
-    path = f"messages[{index}].role"
-    if message.get("role") is not None:
-        return Problem(path, "", f"must be a string, not {type_name(message['role'])}.")
-    hint = 'Common roles are "user", "assistant", "system" and "tool".'
-    if message.get("type") is not None:
-        hint = 'This is a content part: wrap it in {"role": "user", "content": [...]}.'
-    return Problem(path, "", "is required.", hint)
 
 
 def _no_message(message: object, index: int) -> Problem:

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from vllmchat.checking.validator import CheckedParams, CrossFieldRule, Explanation
 
     Inputs: TypeAlias = (
-        str | Sequence[str | int | Message | ChatMessage | Sequence[int | Message | ChatMessage]]
+        str
+        | Sequence[
+            str
+            | int
+            | Message
+            | ChatMessage
+            | Mapping[str, str]
+            | Sequence[int | Message | ChatMessage | Mapping[str, str]]
+        ]
     )
     """A text, a list of texts, the tokens of a text, a list of these, a conversation, or a list of conversations.
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
+from vllmchat.chat.roles import KEYS
+from vllmchat.checking.describe import (
+    as_list,
+    as_mapping,
+    format_value,
+    one_of,
+    suggest,
+    type_name,
+)
 from vllmchat.checking.validator import check_request, collect
 from vllmchat.client.request import ModelRequest
 from vllmchat.errors import InvalidRequestError, Problem, ResponseError
@@ -67,8 +75,7 @@ def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:
             encoded.append(item.to_request())
         elif (mapping := as_mapping(item)) is not None:
             encoded.append(cast("Mapping[str, object]", mapping))
-            if "role" not in mapping and "type" not in mapping:
-                problems.append(Problem(path, format_value(mapping), 'needs a "role" or a "type".'))
+            problems += _item_problems(mapping, path)
         elif isinstance(item, ModelResponse):
             problems.append(
                 Problem(path, "", "must be an item, not a response.", "Add its .output to the list.")
@@ -81,6 +88,24 @@ def encode_input(value: ResponseInput) -> str | list[Mapping[str, object]]:
     if problems:
         raise InvalidRequestError(problems)
     return encoded
+
+
+def _item_problems(item: Mapping[object, object], path: str) -> list[Problem]:
+    """Returns the problems of a message or another item. Items have keys of many kinds: only messages are checked."""
+    role = item.get("role")
+    if role is None and item.get("type") is None:
+        return [Problem(path, format_value(item), 'needs a "role" or a "type".')]
+    if role is None or item.get("type", "message") != "message":
+        return []
+    if isinstance(role, str) and role in KEYS:
+        if "content" in item or "tool_calls" in item:
+            return []
+        return [
+            Problem(f"{path}.content", "", "is required.", f'Write {{"role": "{role}", "content": ...}}.')
+        ]
+    meant = suggest(role, KEYS) if isinstance(role, str) else None
+    hint = f'Did you mean "{meant}"?' if meant else None
+    return [Problem(f"{path}.role", format_value(role), f"must be {one_of(list(KEYS))}.", hint)]
 
 
 def _read(reply: Response) -> ModelResponse:

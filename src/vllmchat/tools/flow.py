@@ -301,7 +301,7 @@ def history_of(messages: Messages) -> list[Message | ChatMessage]:
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     encode_messages(messages)
-    return list(messages)
+    return cast("list[Message | ChatMessage]", list(messages))
 
 
 def run_flow(

@@ -6,7 +6,7 @@ import base64
 import io
 import wave
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -212,3 +212,28 @@ def test_invalid_media(make: Any, source: object, media_type: str | None, text: 
     with pytest.raises(InvalidRequestError) as caught:
         make(source, media_type=media_type)
     assert str(caught.value).endswith(text)
+
+
+class Picture:
+    """What this package uses of an image of Pillow, which the tests do not need."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    def save(self, fp: IO[bytes], file_format: str) -> None:
+        if self.mode == "CMYK":
+            raise OSError(f"cannot write mode CMYK as {file_format}")
+        assert file_format == "PNG"
+        fp.write(PNG)
+
+
+def test_an_image_of_pillow_is_sent_as_a_png() -> None:
+    assert image_part(Picture("RGB"), uuid="u") == image_part(PNG, uuid="u")
+
+
+def test_an_image_that_a_png_cannot_hold() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        image_part(Picture("CMYK"))
+    assert str(caught.value) == (
+        'source=<Picture>: has the mode CMYK, which cannot be sent as a PNG. Call .convert("RGB") on it.'
+    )

@@ -324,7 +324,7 @@ def test_another_input_in_extra_body_is_not_counted(
             ([CHAT, "a"], ["input[1]='a': must be a list of messages like the first one, not a str."]),
             ([CHAT, []], ["input[1]=[]: must not be empty."]),
             ([CHAT, [{}]], ["input[1][0].role: is required."]),
-            ([{"role": "user"}, 3], ["input[1]: must be a message"]),
+            ([{"role": "user", "content": "x"}, 3], ["input[1]: must be a message"]),
             (
                 None,
                 [

@@ -236,6 +236,17 @@ def test_output_can_be_sent_back() -> None:
         ({"role": "user"}, "not a dict. Wrap it in [...]."),
         (NOTHING, "input=[]: must not be empty."),
         ([EMPTY], 'input[0]={}: needs a "role" or a "type".'),
+        (
+            [{"role": "usr", "content": "x"}],
+            (
+                'input[0].role=\'usr\': must be "user", "assistant", "system", "tool", "developer" or "function". '
+                'Did you mean "user"?'
+            ),
+        ),
+        (
+            [{"role": "user", "contnet": "x"}],
+            'input[0].content: is required. Write {"role": "user", "content": ...}.',
+        ),
         ([None], "input[0]=None: must be a mapping or an item of a response, not None."),
         ([ModelResponse()], "must be an item, not a response. Add its .output to the list."),
     ],

@@ -569,7 +569,7 @@ def test_a_history_may_end_with_tool_calls(runner: Runner, streams: bool) -> Non
     done = run(runner, Script(said(ANSWER)), [asked, calling], streams=streams, tools=[get_weather])
     assert [result.content for result in done.results] == ["21 C"]
     # Messages that cannot be parsed are left to the server.
-    strange = cast("Message", {"role": "assistant", "content": None, "tool_calls": "none"})
+    strange = cast("Message", {"role": "assistant", "content": None, "tool_calls": ["none"]})
     for last in (strange, asked, ChatMessage(content="Hello")):
         done = run(runner, Script(said(ANSWER)), [asked, last], streams=streams, tools=[get_weather])
         assert done.results == ()

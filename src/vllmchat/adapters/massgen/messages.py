@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, cast
 
+from vllmchat.chat.messages import CustomMessage
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,7 +26,8 @@ def request_messages(items: Iterable[Mapping[str, Any]]) -> list[Item]:
     Args:
         items: MassGen's messages. They are not modified.
     """
-    return _paired([message for item in items for message in _converted(item)])
+    # Sent unchecked: whoever runs MassGen cannot correct its messages.
+    return [CustomMessage(each) for each in _paired([new for item in items for new in _converted(item)])]
 
 
 def _converted(item: Mapping[str, Any]) -> Iterable[Item]:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vllmchat.adapters.massgen.messages import request_messages
+from vllmchat.chat.messages import encode_messages
+from vllmchat.errors import InvalidRequestError
 
 Message = dict[str, Any]
 
@@ -37,6 +39,14 @@ def test_a_plain_conversation_is_passed_on() -> None:
         USER,
     ]
     assert request_messages(messages) == messages
+
+
+def test_messages_are_sent_unchecked() -> None:
+    odd: Any = [{"role": "moderator", "content": "Vote.", "agent_id": "a"}]
+    sent: Any = request_messages(odd)
+    assert encode_messages(sent) == odd
+    with pytest.raises(InvalidRequestError):
+        encode_messages(odd)
 
 
 def test_a_call_keeps_its_result() -> None:
