@@ -77,8 +77,12 @@ def test_stream_gives_every_known_answer(llm: VLLMProvider, vllm_server: LiveSer
                 question.check(stream.completion)
                 text = "".join(text for text, _ in pieces)
                 # The blank line before a call does not belong to the content of the reply.
-                assert text == stream.completion.text or (stream.completion.tool_calls and not text.strip())
-                assert "".join(thought for _, thought in pieces) == (stream.completion.reasoning or "")
+                assert text == (stream.completion.message.content or "") or (
+                    stream.completion.tool_calls and not text.strip()
+                )
+                assert "".join(thought for _, thought in pieces) == (
+                    stream.completion.message.reasoning or ""
+                )
 
     ask_all(questions_to(vllm_server, streamed=True), ask)
 
@@ -118,8 +122,12 @@ async def test_astream_gives_every_known_answer(allm: VLLMProvider, vllm_server:
                 question.check(stream.completion)
                 text = "".join(text for text, _ in pieces)
                 # The blank line before a call does not belong to the content of the reply.
-                assert text == stream.completion.text or (stream.completion.tool_calls and not text.strip())
-                assert "".join(thought for _, thought in pieces) == (stream.completion.reasoning or "")
+                assert text == (stream.completion.message.content or "") or (
+                    stream.completion.tool_calls and not text.strip()
+                )
+                assert "".join(thought for _, thought in pieces) == (
+                    stream.completion.message.reasoning or ""
+                )
 
     async with anyio.create_task_group() as group:
         for question in questions_to(vllm_server, streamed=True):

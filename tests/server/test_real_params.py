@@ -203,7 +203,7 @@ TABLE: dict[str, Try] = {
     "enable_thinking": Try({"enable_thinking": False}, lambda reply: reply.reasoning is None, THINKING),
     "thinking_token_budget": Try(
         {"thinking_token_budget": 3},
-        lambda reply: reply.reasoning == "\nThe user",
+        lambda reply: reply.reasoning == "The user",
         THINKING,
         since="0.25",  # before, the server asks for a --reasoning-config, or its engine dies on a CPU
     ),

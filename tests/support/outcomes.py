@@ -428,8 +428,8 @@ def differing_pieces(pieces: Sequence[Any], reply: object) -> Facts:
             ]
         case ModelResponse():
             added = [
-                ("".join(event.text_delta for event in pieces), reply.text),
-                ("".join(event.reasoning_delta for event in pieces), reply.reasoning or ""),
+                ("".join(event.text_delta for event in pieces).strip("\n"), reply.text),
+                ("".join(event.reasoning_delta for event in pieces).strip("\n"), reply.reasoning or ""),
             ]
         case _:
             raise AssertionError(f"no stream adds up to a {type(reply).__name__}")

@@ -45,6 +45,16 @@ def idle_connections(pool: SyncPool | AsyncPool) -> deque[SyncConnection | Async
     return cast("deque[SyncConnection | AsyncConnection]", pool._idle._connections)
 
 
+def drop_connections(llm: VLLMProvider) -> None:
+    """Closes the connections of sync calls, but not the provider."""
+    llm._clients.sync_client.close()
+
+
+async def adrop_connections(llm: VLLMProvider) -> None:
+    """Closes the connections of the running event loop, but not the provider."""
+    await llm._clients.async_client.aclose()
+
+
 def sync_pool(llm: VLLMProvider) -> SyncPool:
     """The pool of sync calls."""
     return cast("SyncPool", llm._clients.sync_client.state().transport)

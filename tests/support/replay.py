@@ -354,7 +354,7 @@ class Replay:
             with self.runner.open(self.llm, call.method, *call.arguments, **call.params) as opened:
                 by_events = told_by(opened.events())
             assert facts(by_events.completion) == facts(result), call
-            assert by_events.reasoning == (result.reasoning or "")
+            assert by_events.reasoning == (result.message.reasoning or "")
             assert by_events.calls == [(each.id, each.name, each.arguments) for each in result.tool_calls]
         return found
 

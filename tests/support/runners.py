@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from support.pools import adrop_connections, drop_connections
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
     from types import TracebackType
@@ -82,6 +84,13 @@ class Runner:
         """Calls a method that streams, named without its `a`."""
         name = method if self.portal is None else f"a{method}"
         return Stream(getattr(llm, name)(*args, **params), self.portal)
+
+    def drop_connections(self, llm: VLLMProvider) -> None:
+        """Closes the connections, but not the provider."""
+        if self.portal is None:
+            drop_connections(llm)
+        else:
+            self.portal.call(adrop_connections, llm)
 
     def close(self, llm: VLLMProvider | AsyncProvider) -> None:
         """Calls `close` or `aclose`."""

@@ -45,6 +45,7 @@ from vllmchat.wire.decode import (
     unexpected_body,
 )
 from vllmchat.wire.usage import (
+    LINE_BREAKS,
     FinishReason,
     PromptLogprob,
     Reason,
@@ -172,7 +173,8 @@ class ChatMessage(WireModel):
     """The author's role; in a reply always `"assistant"`."""
 
     content: Content = None
-    """The text, or None if there is only reasoning or tool calls. `ChatCompletion.text` is never None."""
+    """The text as the model wrote it, or None if there is only reasoning or tool calls. `ChatCompletion.text` is never
+    None, and has no line breaks around it."""
 
     reasoning: Annotated[Content, Field(validation_alias=AliasChoices("reasoning", "reasoning_content"))] = (
         None
@@ -399,13 +401,19 @@ class ChatCompletion(Answer):
 
     @property
     def text(self) -> str:
-        """The first choice's text; empty if it has none."""
-        return self.message.content or ""
+        """The first choice's text, without the line breaks around it; empty if it has none.
+
+        Chat templates often put blank lines around a text, most of all after reasoning. `message.content` keeps them.
+        """
+        return (self.message.content or "").strip(LINE_BREAKS)
 
     @property
     def reasoning(self) -> str | None:
-        """The first choice's reasoning, or None. It is never part of `text`."""
-        return self.message.reasoning
+        """The first choice's reasoning, without the line breaks around it, or None. It is never part of `text`.
+
+        `message.reasoning` keeps the line breaks.
+        """
+        return (self.message.reasoning or "").strip(LINE_BREAKS) or None
 
     @property
     def tool_calls(self) -> list[ToolCall]:

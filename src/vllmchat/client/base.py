@@ -241,6 +241,7 @@ class ProviderBase:
     def _begin(
         self, request: Request[T], model: str | None, default: Timeout
     ) -> tuple[Clock, Generator[Lookup[Any], Any, Call[T]]]:
+        self._check_open()
         timeout = request.limits(default)
         return Clock(timeout), self._call(request, model, timeout)
 
@@ -287,20 +288,33 @@ class ProviderBase:
     # Closing
 
     def close(self) -> None:
-        """Closes the connections opened by sync calls. Another call opens new ones."""
+        """Closes the provider, and the connections opened by sync calls. Further calls raise `InvalidRequestError`.
+
+        A call that is running in another thread goes on. For a copy made by `with_options`, this does nothing.
+        """
         if self._owner:
+            self._clients.closed = True
             self._clients.sync_client.close()
 
     async def aclose(self) -> None:
-        """Closes the connections opened by calls on the running event loop. Another call opens new ones.
+        """Closes the provider, and the connections opened by calls on the running event loop.
 
-        Connections opened on other event loops are closed with their loop, whether by `asyncio.run`, `asyncio.Runner`,
-        `trio.run` or `anyio.run`. If you close a loop by hand without `shutdown_asyncgens()`, call this first.
+        Further calls raise `InvalidRequestError`, including sync calls and those on other event loops. Connections
+        opened on other event loops are closed with their loop, whether by `asyncio.run`, `asyncio.Runner`, `trio.run`
+        or `anyio.run`. If you close a loop by hand without `shutdown_asyncgens()`, call this first.
         """
         if self._owner:
+            self._clients.closed = True
             await self._clients.async_client.aclose()
 
+    def _check_open(self) -> None:
+        if self._clients.closed:
+            raise InvalidRequestError(
+                f"this {type(self).__name__} is closed. Create a new one, or close it after its last call"
+            )
+
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -309,6 +323,7 @@ class ProviderBase:
         self.close()
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(

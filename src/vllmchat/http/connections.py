@@ -32,8 +32,9 @@ class ClientPair:
     """The sync and async connections to one server.
 
     Attributes:
-        blocking: Runs sync calls.
-        waiting: Runs async calls.
+        sync_client: Runs sync calls.
+        async_client: Runs async calls.
+        closed: Whether the provider has been closed.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ClientPair:
         http_client: SyncHTTPClient | None = None,
         async_http_client: AsyncHTTPClient | None = None,
     ) -> None:
+        self.closed = False
         check_clients(http_client, async_http_client)
         has_own = http_client is not None or async_http_client is not None
         for name, is_set in (

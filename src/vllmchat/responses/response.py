@@ -26,7 +26,7 @@ from vllmchat.wire.decode import (
     set_request_id,
     unexpected_body,
 )
-from vllmchat.wire.usage import RequestMetrics, ResponseUsage, TokenLogprob
+from vllmchat.wire.usage import LINE_BREAKS, RequestMetrics, ResponseUsage, TokenLogprob
 
 NEEDED_IN_RESPONSES = NEEDED | {"output", "item", "part", "response"}
 """See `NEEDED`."""
@@ -188,14 +188,18 @@ class ModelResponse(Answer):
 
     @property
     def text(self) -> str:
-        """The text of all messages; empty if there is none."""
-        return "".join(item.text for item in self.output if item.type == "message")
+        """The text of all messages, without the line breaks around it; empty if there is none.
+
+        The items of `output` keep them.
+        """
+        text = "".join(item.text for item in self.output if item.type == "message")
+        return text.strip(LINE_BREAKS)
 
     @property
     def reasoning(self) -> str | None:
-        """The reasoning before the reply, or None. It is never part of `text`."""
+        """The reasoning before the reply, without the line breaks around it, or None. It is never part of `text`."""
         thoughts = [item.text for item in self.output if item.type == "reasoning" and item.content]
-        return "".join(thoughts) if thoughts else None
+        return "".join(thoughts).strip(LINE_BREAKS) or None
 
     @property
     def tool_calls(self) -> list[ToolCall]:

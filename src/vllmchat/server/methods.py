@@ -84,12 +84,13 @@ class ServerMethods(ModelMethods):
         """Async version of `health`."""
         return await self._arun(status.health_request(timeout))
 
-    def ready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
-        """Waits until the server is healthy and serves the model, for example after starting it.
+    def ready(self, timeout: float = 300.0, *, model: str | None = None) -> bool:
+        """Waits until the server is healthy and serves the model, for example after starting it. Returns True.
 
         It polls `/health` and `/v1/models`, first ten times a second, later every two seconds. Behind a gateway that
         does not forward `/health`, the models are enough. It goes on if the server does not respond, or responds with
-        429 or 5xx. Other errors, such as a wrong key, are raised at once: waiting will not fix them.
+        429 or 5xx. Other errors, such as a wrong key, are raised at once: waiting will not fix them. So is a healthy
+        server that serves only other models.
 
         Args:
             timeout: How long to wait, in seconds.
@@ -99,15 +100,19 @@ class ServerMethods(ModelMethods):
             APITimeoutError: The server was not ready in time. The message gives its last state.
             APIStatusError: The server returned an error that waiting will not fix.
             ResponseError: The response is not from a server of this kind.
-            InvalidRequestError: `timeout` is not a positive number.
+            InvalidRequestError: The server is healthy and serves other models, or `timeout` is not a positive number.
         """
+        self._check_open()
         wait = status.Readiness(model or self.model, checked_seconds(timeout), self._sync_timeout)
         self._follow(wait.flow, Clock(wait.timeout))
+        return True
 
-    async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> None:
+    async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> bool:
         """Async version of `ready`."""
+        self._check_open()
         wait = status.Readiness(model or self.model, checked_seconds(timeout), self._async_timeout)
         await self._afollow(wait.flow, Clock(wait.timeout))
+        return True
 
     def load(self, *, timeout: float | Timeout | None = None) -> int:
         """Returns how many requests the server is processing.

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vllmchat.checking.call_params import checked_timeout
+from vllmchat.checking.describe import format_value, suggest
 from vllmchat.client.discovery import OUTSIDE_V1, models_request
 from vllmchat.client.request import ServerRequest
-from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError, NotFoundError
+from vllmchat.errors import APIConnectionError, APIStatusError, APITimeoutError, InvalidRequestError, Problem
 from vllmchat.http.call import Response
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import Flow, Sleep, Target, reply_flow
@@ -20,6 +21,9 @@ _ILL: Final = frozenset({500, 503})
 
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
 """Errors of a server that is starting, or of the proxy in front of it."""
+
+_NOT_FORWARDED: Final = frozenset({403, 404, 405})
+"""Statuses of a gateway that does not forward `/health`."""
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
@@ -91,6 +95,7 @@ class Readiness:
         Raises:
             APITimeoutError: It was not ready in time. The message gives its last state.
             APIStatusError: An error that waiting will not fix, such as a wrong key.
+            InvalidRequestError: The server is healthy and serves other models.
         """
         state = "it has not responded"
         cause: Exception | None = None
@@ -130,15 +135,29 @@ class Readiness:
         timeout = self.timeout
         # The polling loop does the retries.
         health = replace(health_request().call(timeout), max_retries=0)
-        state = "healthy and serving"
+        healthy = True
         try:
             if not (yield from reply_flow(target, health, clock)):
                 return "/health reports that the engine is not running"
-        except NotFoundError:
-            state = "serving"  # a gateway that forwards only /v1
+        except APIStatusError as error:
+            if error.status_code not in _NOT_FORWARDED:
+                raise
+            healthy = False
         models = yield from reply_flow(target, replace(models_request().call(timeout), max_retries=0), clock)
         names = [card.id for card in models.data]
         if self.model in names or (self.model is None and names):
             return None
+        if healthy and names and self.model is not None:
+            # A server that is starting serves nothing yet: this one will not serve another model.
+            raise InvalidRequestError([_not_served(self.model, names)])
+        state = "healthy and serving" if healthy else "serving"
         missing = f", but not {self.model}" if self.model is not None else ""
         return f"it was {state} {', '.join(names) or 'no model'}{missing}"
+
+
+def _not_served(model: str, names: list[str]) -> Problem:
+    meant = suggest(model, names)
+    hint = f"Did you mean {meant!r}?" if meant else None
+    return Problem(
+        "model", format_value(model), f"is not served by this server, which serves {', '.join(names)}.", hint
+    )

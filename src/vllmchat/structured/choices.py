@@ -48,7 +48,7 @@ class Choices(Generic[S]):
         Raises:
             StructuredOutputError: It is not an option, or it was truncated and could have become another one.
         """
-        text = completion.text
+        text = completion.message.content or ""
         name = text if text in self._by_name else text.strip()
         longer = any(other != name and other.startswith(name) for other in self.names)
         if name not in self._by_name or longer:

@@ -107,7 +107,7 @@ class ToolRun:
 
     @property
     def text(self) -> str:
-        """The text of the final reply."""
+        """The text of the final reply, without the line breaks around it."""
         return self.completion.text
 
     @property

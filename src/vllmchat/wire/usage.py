@@ -53,6 +53,9 @@ _NAMES: dict[str, str | None] = {
 }
 """The reasons by the names that servers have for them."""
 
+LINE_BREAKS = "\r\n"
+"""What is left out around the text and the reasoning of a reply."""
+
 
 def _reason(value: object) -> str | None:
     """A finish reason by its usual name. An unknown one is kept as it is, as text."""

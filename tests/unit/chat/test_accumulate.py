@@ -116,7 +116,7 @@ class TestRecordedStreams:
         assert not call.complete
 
     def test_unicode(self) -> None:
-        text = recorded_stream("stream_unicode").reply().text
+        text = recorded_stream("stream_unicode").reply().message.content
         assert text == "\n\nHello, Bonjour, こんにちは, 你好, Здравствуйте 👋🏽"
 
     @pytest.mark.parametrize("name", STREAMS)
@@ -130,8 +130,9 @@ class TestRecordedStreams:
             reasoning += each.reasoning or ""
             completion = accumulator.reply()
             # White space before tool calls is dropped, as the server drops it without streaming.
-            assert completion.text == ("" if completion.tool_calls and not text.strip() else text)
-            assert (completion.reasoning or "") == reasoning
+            content = completion.message.content or ""
+            assert content == ("" if completion.tool_calls and not text.strip() else text)
+            assert (completion.message.reasoning or "") == reasoning
             assert completion.id == each.id
             assert completion.object == "chat.completion"
             assert accumulator.finished == (position >= len(chunks) - 2)

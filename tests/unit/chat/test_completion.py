@@ -73,8 +73,26 @@ class TestRecordedReplies:
 
     def test_reasoning_is_separate_from_the_text(self) -> None:
         completion = recorded("chat_reasoning")
-        assert completion.text == "\n\nThe capital of France is Paris."
-        assert completion.reasoning == "\nThe user asks for the capital of France. That is Paris.\n"
+        assert completion.text == "The capital of France is Paris."
+        assert completion.reasoning == "The user asks for the capital of France. That is Paris."
+        # The line breaks of the chat template
+        assert completion.message.content == "\n\nThe capital of France is Paris."
+        assert completion.message.reasoning == "\nThe user asks for the capital of France. That is Paris.\n"
+
+    @pytest.mark.parametrize(
+        ("content", "text"),
+        [
+            ("\r\n\n- a\n\n- b\n", "- a\n\n- b"),
+            ("    if x:\n", "    if x:"),
+            (" Paris.", " Paris."),
+            ("\n\n", ""),
+        ],
+    )
+    def test_only_line_breaks_around_a_text_are_left_out(self, content: str, text: str) -> None:
+        message = {"content": content, "reasoning": content}
+        completion = ChatCompletion.model_validate({"choices": [{"message": message}]})
+        assert (completion.text, completion.reasoning) == (text, text or None)
+        assert (completion.message.content, completion.message.reasoning) == (content, content)
 
     def test_without_content_the_text_is_empty(self) -> None:
         completion = recorded("chat_length")
@@ -95,7 +113,7 @@ class TestRecordedReplies:
     def test_several_choices(self) -> None:
         completion = recorded("chat_n2")
         assert [choice.index for choice in completion.choices] == [0, 1]
-        assert completion.text == completion.choices[0].message.content
+        assert completion.text == (completion.choices[0].message.content or "").strip("\n")
 
     def test_stop_reason(self) -> None:
         assert recorded("chat_stop_string").choices[0].stop_reason == " 7,"

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from support.chats import answer_any, chunk, chunks
-from support.pools import async_pool, held, sync_pool
+from support.pools import adrop_connections, async_pool, drop_connections, held, sync_pool
 from support.scripted import (
     DONE,
     Gate,
@@ -280,7 +280,7 @@ async def test_cancelled_after_every_step(method: Method, fresh: bool, server: S
     async with VLLMProvider("m", base_url=server.base_url, max_connections=1) as llm:
         for step in range(1, STEPS):
             if fresh:
-                await llm.aclose()
+                await adrop_connections(llm)
             scope = anyio.CancelScope()
             with scope:
                 await CancelAt(method(llm), step, scope.cancel)
@@ -315,7 +315,7 @@ def test_the_task_is_cancelled_after_every_step(method: Method, times: int, serv
     async def main() -> None:
         async with VLLMProvider("m", base_url=server.base_url, max_connections=1) as llm:
             for step in range(1, STEPS):
-                await llm.aclose()
+                await adrop_connections(llm)
                 task = asyncio.ensure_future(attempt(llm, step))
                 await asyncio.wait([task])
                 await check_usable(llm, server)
@@ -358,7 +358,7 @@ def test_keyboard_interrupt_at_every_step(
     monkeypatch.setattr(exchange, "time", SimpleNamespace(sleep=interrupting(_no_sleep)))
     with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
         for step in range(1, STEPS):
-            llm.close()
+            drop_connections(llm)
             scripted.busy(1)
             scripted.always(answer_any)
             interrupted = False

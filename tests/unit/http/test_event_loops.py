@@ -106,8 +106,8 @@ def test_asyncio_run_in_debug_mode(server: ScriptedServer) -> None:
 def test_closing_on_a_loop_other_than_the_connections(server: ScriptedServer, backend: str) -> None:
     llm = VLLMProvider("m", base_url=server.base_url)
     anyio.run(llm.achat, "Hi", backend=backend)
-    anyio.run(llm.aclose, backend=backend)
     anyio.run(llm.achat, "Hi", backend=backend)
+    anyio.run(llm.aclose, backend=backend)
     assert server.wait_open(0)
 
 
@@ -345,8 +345,8 @@ def test_a_provider_that_is_collected_after_its_loop(server: ScriptedServer) -> 
 
 def test_a_loop_that_is_closed_abruptly(server: ScriptedServer) -> None:
     """Such a loop only needs an `aclose` before it."""
-    llm = VLLMProvider("m", base_url=server.base_url)
     for _ in range(2):
+        llm = VLLMProvider("m", base_url=server.base_url)
         loop = asyncio.new_event_loop()
         assert loop.run_until_complete(llm.achat("Hi")).text == "Hi"
         loop.run_until_complete(llm.aclose())

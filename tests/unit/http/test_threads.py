@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.chats import answer_any
-from support.pools import held, sync_pool
-from vllmchat import VLLMProvider
+from support.pools import drop_connections, held, sync_pool
+from vllmchat import InvalidRequestError, VLLMProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,8 @@ def test_closing_while_others_call(llm: VLLMProvider, scripted: ScriptedServer) 
     def job(number: int) -> None:
         for turn in range(10):
             if number == 0:
-                llm.close()
+                # The connections only: a provider that is closed is not called any more.
+                drop_connections(llm)
             else:
                 assert llm.chat(str(turn)).text == str(turn)
 
@@ -66,6 +67,21 @@ def test_closing_while_others_call(llm: VLLMProvider, scripted: ScriptedServer) 
     llm.close()
     assert scripted.wait_open(0)
     assert held(sync_pool(llm)) == (0, 0, 0)
+
+
+def test_calls_that_run_when_it_is_closed_are_answered(llm: VLLMProvider, scripted: ScriptedServer) -> None:
+    def job(number: int) -> None:
+        if number == 0:
+            llm.close()
+            return
+        for turn in range(10):
+            try:
+                text = llm.chat(str(turn)).text
+            except InvalidRequestError:
+                return
+            assert text == str(turn)
+
+    in_threads(job)
 
 
 def test_the_first_calls_share_one_pool(scripted: ScriptedServer) -> None:

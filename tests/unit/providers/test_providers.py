@@ -29,6 +29,8 @@ from vllmchat.http.timeout import DEFAULT_TIMEOUT
 from vllmchat.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.runners import Runner
 
 Either = type[VLLMProvider] | type[OpenAIProvider]
@@ -327,6 +329,38 @@ def test_context_managers_close(scripted: ScriptedServer) -> None:
         assert scripted.wait_client_closed()
 
     anyio.run(main)
+
+
+def test_a_closed_provider_says_so(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    copied = llm.with_options(model="n")
+    early = runner.stream(llm)
+    runner.chat(llm)
+    runner.close(llm)
+    runner.close(llm)  # closing again is harmless
+    calls: list[Callable[[], object]] = [
+        lambda: runner.chat(llm),
+        lambda: runner.chat(copied),
+        lambda: list(runner.stream(llm)),
+        lambda: list(early),
+        lambda: runner.do(llm, "models"),
+        lambda: runner.do(llm, "ready", 1),
+        lambda: runner.do(llm, "embed", "x"),
+        lambda: runner.do(llm, "run_tools", "x", tools=[len]),
+        llm.__enter__,
+        lambda: anyio.run(llm.__aenter__),
+        # The other kind of call too
+        lambda: llm.chat("Hi"),
+        lambda: anyio.run(llm.achat, "Hi"),
+    ]
+    count = len(scripted.requests)
+    for call in calls:
+        with pytest.raises(
+            InvalidRequestError, match=r"^this VLLMProvider is closed\. Create a new one, or close"
+        ):
+            call()
+    assert len(scripted.requests) == count
 
 
 # ------------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_ready(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.reply()
     scripted.reply(MODELS)
     llm = VLLMProvider("a", base_url=scripted.url("/team-a"))
-    assert runner.do(llm, "ready", 5) is None
+    assert runner.do(llm, "ready", 5) is True
     runner.close(llm)
     assert [request.path.removeprefix("/team-a") for request in scripted.requests] == [
         "/health",
@@ -190,23 +190,36 @@ def test_ready(scripted: ScriptedServer, runner: Runner) -> None:
     ]
 
 
-def test_never_ready(scripted: ScriptedServer, runner: Runner) -> None:
+def test_a_server_that_serves_another_model_is_not_waited_for(
+    scripted: ScriptedServer, runner: Runner
+) -> None:
     scripted.always(lambda request: _served(request.path))
     llm = VLLMProvider("other", base_url=scripted.base_url)
+    with pytest.raises(InvalidRequestError) as caught:
+        runner.do(llm, "ready", 300, model="A")
+    runner.close(llm)
+    assert (
+        str(caught.value) == "model='A': is not served by this server, which serves m, a. Did you mean 'a'?"
+    )
+
+
+def test_never_ready(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.always(lambda request: _served(request.path, NO_MODELS))
+    llm = VLLMProvider("m", base_url=scripted.base_url)
     with pytest.raises(APITimeoutError) as caught:
         runner.do(llm, "ready", 0.6, model="another")
     runner.close(llm)
-    assert caught.value.message == (
-        f"{scripted.base_url} was not ready within 0.6 s. Last state: "
-        "it was healthy and serving m, a, but not another"
-    )
+    assert caught.value.message.startswith(f"{scripted.base_url} was not ready within 0.6 s. Last state: ")
     assert (caught.value.limit, caught.value.seconds, caught.value.url) == ("total", 0.6, scripted.base_url)
 
 
-def _served(path: str) -> Any:
+NO_MODELS = {"object": "list", "data": []}
+
+
+def _served(path: str, models: object = MODELS) -> Any:
     from support.scripted import reply
 
-    return reply(MODELS if path == "/v1/models" else None)
+    return reply(models if path == "/v1/models" else None)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "5", None, float("inf"), True])
@@ -315,7 +328,6 @@ def test_the_error_has_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (None, b'{"data": []}', "it was healthy and serving no model"),
         ("x", b'{"data": []}', "it was healthy and serving no model, but not x"),
-        ("x", b'{"data": [{"id": "m"}, {"id": "n"}]}', "it was healthy and serving m, n, but not x"),
     ],
 )
 def test_what_is_served_matters(
@@ -327,12 +339,22 @@ def test_what_is_served_matters(
     assert error.message.endswith(state)
 
 
-def test_a_gateway_may_forward_only_v1(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = b"<html><head><title>404 Not Found</title></head></html>"
-    waited = wait(monkeypatch, 10, (404, page), (200, b'{"data": []}'), (404, page), ANY)
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_a_gateway_may_forward_only_v1(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked: Outcome = (status, b"<html><head><title>No</title></head></html>")
+    waited = wait(monkeypatch, 10, blocked, (200, b'{"data": []}'), blocked, ANY)
     assert (waited.sends, waited.error) == (["/health", "/v1/models"] * 2, None)
-    error = wait(monkeypatch, 3, *[(404, page), (200, b'{"data": []}')] * 20).error
+    error = wait(monkeypatch, 3, *[blocked, (200, b'{"data": []}')] * 20).error
     assert str(error).endswith("Last state: it was serving no model")
+    # The servers behind a gateway may start one after another.
+    waited = wait(monkeypatch, 10, blocked, (200, b'{"data": [{"id": "n"}]}'), blocked, ANY, model="m")
+    assert (waited.sends, waited.error) == (["/health", "/v1/models"] * 2, None)
+
+
+def test_a_healthy_server_with_other_models_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = wait(monkeypatch, 10, WELL, ANY, model="x")
+    assert isinstance(waited.error, InvalidRequestError)
+    assert (waited.sends, waited.pauses) == (["/health", "/v1/models"], [])
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

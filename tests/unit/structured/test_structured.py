@@ -232,7 +232,7 @@ def test_parse(kind: Any, text: str, value: object, runner: Runner, llm: Scripte
     parsed: Parsed[object] = runner.do(llm, "parse", "Hi", kind, temperature=0)
     assert type(parsed) is Parsed
     assert parsed.value == value
-    assert parsed.completion.text == text
+    assert parsed.completion.message.content == text
     params = llm.calls[0].params
     assert params["temperature"] == 0
     sent: Any = params["response_format"]

@@ -16,7 +16,7 @@ import httpcore
 import pytest
 
 from support.chats import answer_any, chunk, chunks, completion
-from support.pools import idle_connections, pool_of
+from support.pools import adrop_connections, idle_connections, pool_of
 from support.scripted import (
     Answer,
     Connection,
@@ -414,7 +414,7 @@ def test_the_loser_of_a_race_is_closed(
             assert (await llm.achat("Hi")).text == "Hi"
             await anyio.wait_all_tasks_blocked()
             assert await in_thread(lambda: scripted.wait_open(1))
-            await llm.aclose()
+            await adrop_connections(llm)
 
     asyncio.run(main())
     assert scripted.wait_open(0)

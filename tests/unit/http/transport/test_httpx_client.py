@@ -122,8 +122,9 @@ def test_the_client_is_not_closed(family: Family, scripted: ScriptedServer) -> N
     family.runner.close(llm)
     assert not client.is_closed
     assert scripted.open_connections == 1
-    family.runner.chat(llm)
-    del llm
+    another = family.provider(scripted.base_url, client)
+    family.runner.chat(another)
+    del llm, another
     gc.collect(1)
     assert not client.is_closed
     assert scripted.connections == 1

@@ -441,15 +441,15 @@ def test_a_connection_that_cannot_be_made(
 # ------------------------------------------------------------------------------------------------
 
 
-def test_usable_after_close(scripted: ScriptedServer, runner: Runner) -> None:
+def test_a_pool_is_usable_after_its_close(scripted: ScriptedServer, runner: Runner) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
-    runner.close(llm)
+    runner.drop_connections(llm)
     for number in range(1, 3):
         runner.chat(llm)
         assert scripted.connections == number
-        runner.close(llm)
-        runner.close(llm)
+        runner.drop_connections(llm)
+        runner.drop_connections(llm)
         assert scripted.wait_open(0)
 
 

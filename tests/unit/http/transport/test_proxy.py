@@ -172,7 +172,7 @@ def test_leaving_a_stream(secure: ScriptedServer, runner: Runner, monkeypatch: p
         assert secure.wait_client_closed()
         assert proxy.wait_client_closed()
         assert runner.chat(llm).text == "Hi"
-        runner.close(llm)
+        runner.drop_connections(llm)
         assert runner.chat(llm).text == "Hi"
         runner.close(llm)
         assert secure.wait_open(0)

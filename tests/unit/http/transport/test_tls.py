@@ -221,7 +221,7 @@ def test_one_context_for_many_connections(
     llm = VLLMProvider("m", base_url=server.base_url, verify=files.ca)
     for _ in range(3):
         runner.chat(llm)
-        runner.close(llm)
+        runner.drop_connections(llm)
     assert server.connections == 3
     assert made == [files.ca]
 
