@@ -11,6 +11,7 @@ from vllmchat.chat.chunk import decode_chunk
 from vllmchat.chat.events import EventBuilder
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
+from vllmchat.http.wrong_use import AwaitedOnly
 from vllmchat.wire.decode import ChunkDecoder
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class AsyncChatStream(AsyncEventStream["ChatCompletionChunk", "ChatCompletion"])
         return AsyncChatEvents(self, self._reader, self._limits)
 
 
-class AsyncChatEvents(AsyncIterator["Event"]):
+class AsyncChatEvents(AwaitedOnly, AsyncIterator["Event"]):
     """The events of an `AsyncChatStream`."""
 
     # A class rather than an async generator, which would stay open after an early exit until the event loop closes it.

@@ -375,12 +375,8 @@ def _of_all(name: str, shown: str, value: object, names: Names) -> Problem | Non
     """Explains a name that other engines, older servers or the provider have."""
     provider = names.owner.partition(".")[0]
     if name in _SCHEMAS or (name == "guided_json" and provider == _OPENAI):
-        if "response_format" in names.known:
-            schema = f'{{"name": "reply", "schema": {shown or "..."}}}'
-            hint = f'Write response_format={{"type": "json_schema", "json_schema": {schema}}}.'
-            return Problem(name, shown, _OTHER_NAME, hint)
-        if "structured_outputs" in names.known:
-            hint = f'Write structured_outputs={{"json": {shown or "..."}}}.'
+        hint = _schema_hint(value, shown, names)
+        if hint is not None:
             return Problem(name, shown, _OTHER_NAME, hint)
     belongs = _PLACES.get(name)
     if belongs is None:
@@ -401,6 +397,27 @@ def _of_all(name: str, shown: str, value: object, names: Names) -> Problem | Non
         return Problem(name, shown, _NOT_OPENAI, hint)
     moved = _of_others(belongs.target, shown, names)
     return moved and replace(moved, parameter=name, rule=f"is not a parameter of {names.owner}.")
+
+
+def _schema_hint(value: object, shown: str, names: Names) -> str | None:
+    """What to write for a schema, a type, or the word "json"."""
+    if "response_format" not in names.known:
+        return (
+            f'Write structured_outputs={{"json": {shown or "..."}}}.'
+            if "structured_outputs" in names.known
+            else None
+        )
+    if isinstance(value, type) and shown:
+        hint = f"Write response_format={value.__name__}"
+        return (
+            f"{hint}."
+            if "." in names.owner
+            else f"{hint}, or parse(messages, {value.__name__}) for a value of that type."
+        )
+    if isinstance(value, str):
+        return 'For any JSON object, write response_format={"type": "json_object"}.'
+    schema = f'{{"name": "reply", "schema": {shown or "..."}}}'
+    return f'Write response_format={{"type": "json_schema", "json_schema": {schema}}}.'
 
 
 def _of_others(name: str, shown: str, names: Names) -> Problem | None:

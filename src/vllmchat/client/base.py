@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.client import discovery
+    from vllmchat.client import discovery, wrong_arguments
     from vllmchat.client.request import Request
     from vllmchat.http.call import Call
     from vllmchat.http.connections import Verify
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
 else:
     discovery = LazyModule("vllmchat.client.discovery")
+    wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for names that do not exist
 
 T = TypeVar("T")
 
@@ -121,6 +122,11 @@ class ProviderBase:
     def timeout(self) -> Timeout:
         """The default timeout of calls."""
         return self._sync_timeout
+
+    if not TYPE_CHECKING:  # which must not accept any name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise wrong_arguments.explain_attribute(self, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from typing import cast
+from typing import Final, cast
 
 from vllmchat.checking.headers import is_computed, is_header_name, is_header_value
-from vllmchat.checking.secrets import Secret
+from vllmchat.checking.secrets import Secret, is_secret
+from vllmchat.errors import InvalidRequestError, Problem
 
 
 def check_cap(max_connections: object) -> None:
@@ -22,7 +24,16 @@ def checked_model(model: object) -> str | None:
     """The name of a model; None for an empty one."""
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model must be a str or None, not {type(model).__name__}")
+    if model is not None and ":" in model and _URL.match(model):
+        # A URL with a password is not shown.
+        shown = "" if is_secret("model", model) else repr(model)
+        url = repr(model if "//" in model else f"http://{model}") if shown else "..."
+        rule = "is a URL, and not the name of a model."
+        raise InvalidRequestError([Problem("model", shown, rule, f"Write base_url={url}.")])
     return model or None
+
+
+_URL: Final = re.compile(r"https?://|(localhost|\d+\.\d+\.\d+\.\d+):\d+", re.IGNORECASE)
 
 
 def checked_retries(max_retries: object) -> int:

@@ -114,6 +114,44 @@ def explain_call(
     return InvalidRequestError(problems)
 
 
+_METHODS: Final = {
+    "completions": "complete",
+    "create": "chat",
+    "invoke": "chat",
+    "predict": "chat",
+    "ask": "chat",
+    "run": "chat",
+    "ainvoke": "achat",
+    "chat_completion": "chat",
+    "stream_chat": "stream",
+    "astream_chat": "astream",
+    "chat_stream": "stream",
+    "beta": "parse",
+    "responses": "respond",
+    "embeddings": "embed",
+    "embed_query": "embed",
+    "encode": "embed",
+    "audio": "transcribe",
+    "list_models": "models",
+    "wait_ready": "ready",
+    "wait_until_ready": "ready",
+    "is_healthy": "health",
+    "copy": "with_options",
+    "batch": "chat_batch",
+}
+"""Methods, by their names in other libraries."""
+
+
+def explain_attribute(provider: object, name: str) -> AttributeError:
+    """Returns the error for a method that a provider does not have."""
+    owner = type(provider)
+    text = f"{owner.__name__!r} object has no attribute {name!r}"
+    meant = _METHODS.get(name)
+    if meant is not None and hasattr(owner, meant):
+        text = f"{text}. Write llm.{meant}(...)"
+    return AttributeError(text, name=name, obj=provider)
+
+
 def _problem(name: str, value: object, rule: str, hint: str) -> Problem:
     return Problem(name, "" if is_secret(name, value) else format_value(value), rule, hint)
 
@@ -126,7 +164,9 @@ def _too_many(owner: str, name: str, parameters: Sequence[inspect.Parameter], co
     hint = (
         f"Write the others by name: {', '.join(f'{each}=...' for each in by_name[:3])}." if by_name else None
     )
-    if by_place[:1] == ["messages"]:
+    if "options" in by_place:
+        hint = "Write the options as a list: [..., ...]."
+    if by_place == ["messages"]:
         hint = 'Write several messages as [{"role": ..., "content": ...}, ...], and a model as model="...".'
     where = "" if name == owner else f"{owner}."
     rule = f"accepts {accepted} by position, but {count} {'was' if count == 1 else 'were'} given."

@@ -19,6 +19,7 @@ from vllmchat.http.flow import is_event_stream, masked_head
 from vllmchat.http.reader import ErrorEvent, runs_together
 from vllmchat.http.sse import MAX_STRAY_BYTES
 from vllmchat.http.transport_errors import TransportFailure
+from vllmchat.http.wrong_use import AwaitedOnly, SyncOnly
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -242,7 +243,7 @@ class _Core(Generic[T, R]):
         return next((error for error in errors if error is not None), None)
 
 
-class EventStream(Iterator[T], Generic[T, R]):
+class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
     """A sync stream of items that add up to a reply; can be iterated over once.
 
     It opens its connection when it is first iterated over or entered. Leaving it early, through the context manager
@@ -387,7 +388,7 @@ class EventStream(Iterator[T], Generic[T, R]):
             self.close()
 
 
-class AsyncEventStream(AsyncIterator[T], Generic[T, R]):
+class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
     """An async stream of items that add up to a reply; can be iterated over once.
 
     It opens its connection when it is first iterated over or entered. Leaving it early, through the context manager

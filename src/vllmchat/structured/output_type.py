@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from vllmchat.checking.describe import format_value
+from vllmchat.checking.describe import format_value, type_name
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
 from vllmchat.http.excerpt import excerpt
 from vllmchat.schemas.types import (
@@ -24,8 +25,6 @@ from vllmchat.wire.decode import as_object, first_problem
 from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic import TypeAdapter
     from typing_extensions import TypeForm
 
@@ -47,6 +46,24 @@ class Parsed(Generic[T]):
     completion: ChatCompletion
 
 
+def _check_is_type(kind: object) -> None:
+    """Raises for what is often given in place of a type."""
+    hint: str | None = "For the answer as one of several texts, call choose(messages, [...])."
+    if isinstance(kind, Mapping):
+        schema = '{"type": "json_schema", "json_schema": {"name": "reply", "schema": ...}}'
+        hint = (
+            f"Write chat(messages, response_format={schema}) for a JSON schema, then json.loads(reply.text)."
+        )
+    elif hasattr(kind, "model_dump") and not isinstance(kind, type):
+        hint = f"Pass the class itself: {type(kind).__name__}."
+    elif isinstance(kind, str) or kind is None:
+        hint = "Write parse(messages, TYPE)."
+    elif not isinstance(kind, (list, tuple, set)):
+        return
+    rule = f"must be a type, such as a pydantic model or list[int], not {type_name(kind)}."
+    raise InvalidRequestError([Problem("kind", "", rule, hint)])
+
+
 class OutputType(Generic[T]):
     """The type that a reply is parsed into.
 
@@ -64,6 +81,7 @@ class OutputType(Generic[T]):
     __slots__ = ("_adapter", "_name", "_wrapped", "response_format")
 
     def __init__(self, kind: TypeForm[T], *, wrap: bool) -> None:
+        _check_is_type(kind)
         self._name = shown(kind)
         try:
             self._adapter: TypeAdapter[T] = adapter_of(kind)

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from vllmchat.http.wrong_use import AwaitedOnly, SyncOnly
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -97,7 +99,7 @@ class PartialReader(Generic[T]):
         return PartialValue(data, lambda: parsed.value, complete=True)
 
 
-class ParseStream(Iterator[PartialValue[T]]):
+class ParseStream(SyncOnly, Iterator[PartialValue[T]]):
     """Streams a reply as partial values (sync).
 
     Iterate over it once. The last value is `complete` and fully validated. As a context manager it always closes, even
@@ -162,7 +164,7 @@ class ParseStream(Iterator[PartialValue[T]]):
         self.close()
 
 
-class AsyncParseStream(AsyncIterator[PartialValue[T]]):
+class AsyncParseStream(AwaitedOnly, AsyncIterator[PartialValue[T]]):
     """Streams a reply as partial values (async).
 
     Iterate over it once. The last value is `complete` and fully validated. As a context manager it always closes, even

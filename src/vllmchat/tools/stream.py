@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from vllmchat.checking.secrets import hide_secrets
+from vllmchat.http.wrong_use import AwaitedOnly, SyncOnly
 from vllmchat.tools.flow import MAX_TURNS, Execute, Request, RunEvent
 from vllmchat.tools.run import Run, acall_all, call_all
 
@@ -57,7 +58,7 @@ def astream_run_tools(
     return AsyncToolRunStream(Run(messages, model, max_turns, on_tool_error, params), provider)
 
 
-class ToolRunStream(Iterator[RunEvent]):
+class ToolRunStream(SyncOnly, Iterator[RunEvent]):
     """Streams a tool run (sync).
 
     Iterate over it once. It yields the events of each reply, which end with `Finished`, and a `ToolResult` for each
@@ -155,7 +156,7 @@ class ToolRunStream(Iterator[RunEvent]):
         self.close()
 
 
-class AsyncToolRunStream(AsyncIterator[RunEvent]):
+class AsyncToolRunStream(AwaitedOnly, AsyncIterator[RunEvent]):
     """Streams a tool run (async).
 
     Iterate over it once. It yields the events of each reply, which end with `Finished`, and a `ToolResult` for each
