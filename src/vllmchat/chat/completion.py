@@ -25,6 +25,7 @@ from vllmchat.chat.messages import TRUNCATED
 from vllmchat.errors import ResponseError
 from vllmchat.http.excerpt import excerpt
 from vllmchat.sampling.whole import check_whole, has_ended, incomplete
+from vllmchat.wire import html
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -424,6 +425,18 @@ class ChatCompletion(Answer):
     def finish_reason(self) -> FinishReason | str | None:
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the reasoning, folded, the text, and the tool calls of each choice."""
+        blocks: list[str] = []
+        for choice in self.choices:
+            message = choice.message
+            reasoning = (message.reasoning or "").strip(LINE_BREAKS)
+            text = (message.content or "").strip(LINE_BREAKS)
+            blocks += [html.folded("Reasoning", reasoning)] if reasoning else []
+            blocks += [html.text_block(text)] if text else []
+            blocks += [html.code_line(f"{call.name}({call.arguments})") for call in message.tool_calls]
+        return "".join(blocks)
 
 
 def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatCompletion:

@@ -72,6 +72,14 @@ class _Core(Generic[T, R]):
         self.closed = False
         self.error: VLLMChatError | None = None
 
+    def state(self, *, opened: bool) -> str:
+        """Where the stream is, in a word or two."""
+        if self.complete:
+            return "complete"
+        if self.closed:
+            return "closed before its end"
+        return "open" if opened else "not started"
+
     def opened(self, exchange: SyncExchange | AsyncExchange) -> None:
         """Notes that the response has begun."""
         self.sent = exchange.sent
@@ -259,6 +267,9 @@ class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
         self._exchange: SyncExchange | None = None
         self._opening: Clock | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._core.state(opened=self._exchange is not None)}>"
+
     @property
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
@@ -403,6 +414,9 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
         self._open_exchange = open_exchange
         self._exchange: AsyncExchange | None = None
         self._opening: anyio.CancelScope | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._core.state(opened=self._exchange is not None)}>"
 
     @property
     def request_id(self) -> str | None:

@@ -13,6 +13,7 @@ from vllmchat.pooling.binary import check_count, packing_needs_bytes, settle_pac
 from vllmchat.pooling.inputs import Validators, check_input
 from vllmchat.pooling.params import EmbedParams, EmbedTextParams, OpenAIEmbedParams
 from vllmchat.pooling.vector import Packing, Vector, stacked
+from vllmchat.wire import html
 from vllmchat.wire.decode import LenientInt, LenientStr, WireModel
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ class Embeddings(ListAnswer[Embedding]):
     def vector(self) -> list[float]:
         """The first embedding as a list of floats; for a single input, the only one."""
         return self.data[0].embedding.tolist()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table."""
+        return html.table(
+            ("index", "numbers", "first"),
+            (
+                (each.index, len(each.embedding), ", ".join(f"{number:.6g}" for number in each.embedding[:4]))
+                for each in self.data
+            ),
+        )
 
     def numpy(self) -> "NDArray[numpy.float32]":
         """The embeddings as a numpy array of 32-bit floats, one row per embedding, in the order of the inputs.

@@ -14,6 +14,7 @@ from vllmchat.pooling.binary import check_count, packing_needs_bytes, settle_pac
 from vllmchat.pooling.inputs import RENAMED, Validators, check_input
 from vllmchat.pooling.params import ClassifyParams, ClassifyTextParams, PoolParams, PoolTextParams
 from vllmchat.pooling.vector import Vector, stacked
+from vllmchat.wire import html
 from vllmchat.wire.decode import LenientInt, LenientStr, WireModel
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ class Classifications(ListAnswer[Classification]):
     def labels(self) -> list[str | None]:
         """The names of the most likely classes, in the order of the inputs."""
         return [each.label for each in self.data]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table."""
+        return html.table(
+            ("index", "label", "probability"),
+            ((each.index, each.label, max(each.probs, default=None)) for each in self.data),
+        )
 
 
 _POOLED: Final = "a pooling response"

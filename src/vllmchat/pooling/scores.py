@@ -19,6 +19,7 @@ from vllmchat.http.call import Response
 from vllmchat.pooling.answer import ListAnswer, read_list
 from vllmchat.pooling.inputs import RENAMED
 from vllmchat.pooling.params import RerankParams, ScoreParams
+from vllmchat.wire import html
 from vllmchat.wire.decode import (
     Answer,
     JsonObject,
@@ -64,6 +65,10 @@ class Scores(ListAnswer[Score]):
         """The scores alone, in the order of the pairs."""
         return [each.score for each in self.data]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table."""
+        return html.table(("index", "score"), ((each.index, each.score) for each in self.data))
+
 
 class RankedDocument(WireModel):
     """A document as the server echoes it."""
@@ -107,6 +112,13 @@ class Ranking(Answer):
     def order(self) -> list[int]:
         """The indices of the given documents, most relevant first."""
         return [each.index for each in self.results]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table."""
+        return html.table(
+            ("index", "relevance score", "document"),
+            ((each.index, each.relevance_score, each.document.text) for each in self.results),
+        )
 
 
 @dataclass(frozen=True, slots=True)

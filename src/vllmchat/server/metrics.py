@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from vllmchat.checking.call_params import checked_timeout
 from vllmchat.client.discovery import OUTSIDE_V1
 from vllmchat.client.request import ServerRequest
+from vllmchat.wire import html
 from vllmchat.wire.decode import unexpected_body
 
 if TYPE_CHECKING:
@@ -104,6 +105,22 @@ class Metrics(Mapping[str, MetricFamily]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} names>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table. The buckets of histograms are left out."""
+        return html.table(
+            ("sample", "labels", "value"),
+            (
+                (
+                    sample.name,
+                    ", ".join(f"{name}={value}" for name, value in sample.labels.items()),
+                    sample.value,
+                )
+                for family in self._families.values()
+                for sample in family.samples
+                if not sample.name.endswith("_bucket")
+            ),
+        )
 
     def samples(self, name: str, /, **labels: str) -> list[MetricSample]:
         """The samples with a given name and labels.

@@ -8,7 +8,7 @@ no key is required here: null counts as absent, missing fields get their default
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import (
@@ -39,6 +39,26 @@ class WireModel(BaseModel):
     """Base of everything a server sends. Keeps unknown fields; its validator is built on first use."""
 
     model_config = ConfigDict(extra="allow", defer_build=True, protected_namespaces=())
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
+        # Null and absent are the same: what a reply does not have is not shown.
+        return [(name, value) for name, value in super().__repr_args__() if value is not None and value != []]
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __dir__(self) -> Iterable[str]:
+        fields = type(self).model_fields
+        return [name for name in super().__dir__() if name not in _DEPRECATED or name in fields]
+
+
+_DEPRECATED = frozenset(
+    {
+        "construct", "copy", "dict", "from_orm", "json", "parse_file", "parse_obj", "parse_raw", "schema",
+        "schema_json", "update_forward_refs", "validate",
+    }
+)  # fmt: skip
+"""Methods of older versions of pydantic, which a completion does not offer."""
 
 
 class Fallback:
