@@ -98,7 +98,7 @@ EVERY = pytest.mark.parametrize("asked", ASKED, ids=lambda each: each.method)
 
 
 def has_params(asked: Asked) -> bool:
-    return "params" in inspect.signature(getattr(VLLMProvider, asked.method)).parameters
+    return "params" in inspect.signature(inspect.unwrap(getattr(VLLMProvider, asked.method))).parameters
 
 
 @EVERY

@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllmchat.checking.secrets import hide_secrets
+from vllmchat.client.signatures import MethodSignature
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def explain_arguments(cls: type[C]) -> type[C]:
             setattr(cls, name, _explained_settings(cls.__name__, method))
         elif not name.startswith("_"):
             wrap = _explained_async if method.__code__.co_flags & CO_COROUTINE else _explained
-            setattr(cls, name, wrap(cls.__name__, method))
+            call: Any = wrap(cls.__name__, method)
+            call.__signature__ = MethodSignature(method)
+            setattr(cls, name, call)
     return cls
 
 

@@ -73,7 +73,7 @@ def with_params() -> set[str]:
     return {
         name
         for name, method in inspect.getmembers(VLLMProvider, inspect.isfunction)
-        if not name.startswith("_") and "params" in inspect.signature(method).parameters
+        if not name.startswith("_") and "params" in inspect.signature(inspect.unwrap(method)).parameters
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pickle
+import pydoc
 import subprocess
 import sys
 import traceback
@@ -183,12 +185,36 @@ def test_type_errors_of_the_method_itself_are_untouched() -> None:
 
 
 def test_methods_look_as_they_are_written() -> None:
-    assert inspect.signature(VLLMProvider.chat) == inspect.signature(ChatMethods.chat)
+    assert inspect.signature(inspect.unwrap(VLLMProvider.chat)) == inspect.signature(ChatMethods.chat)
     assert inspect.signature(VLLMProvider) == inspect.signature(ProviderBase)
     assert inspect.getdoc(VLLMProvider.chat) == inspect.getdoc(ChatMethods.chat)
     assert inspect.iscoroutinefunction(VLLMProvider.achat)
     assert not inspect.iscoroutinefunction(VLLMProvider.astream)
     assert inspect.iscoroutinefunction(create_autospec(VLLMProvider).achat)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_signatures_name_every_parameter(provider: type[Any]) -> None:
+    """For `help()`, Shift-Tab in a notebook and the completion of keywords in IPython."""
+    llm = provider("m", base_url="http://x")
+    for name, method in inspect.getmembers(llm, inspect.ismethod):
+        if name.startswith("_") or name == "with_options":
+            continue
+        found = inspect.signature(method)
+        written = inspect.signature(inspect.unwrap(method.__func__))
+        assert found.return_annotation == written.return_annotation
+        kinds = {each.kind for each in found.parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds, name
+        copied = pickle.loads(pickle.dumps(inspect.signature(method.__func__).replace(return_annotation=int)))
+        assert list(copied.parameters)[1:] == list(found.parameters)
+        known = [each for each in written.parameters if each not in ("self", "params")]
+        assert list(found.parameters)[: len(known)] == known
+    found = inspect.signature(llm.chat)
+    assert str(found.parameters["temperature"]) == "temperature: float | None = None"
+    assert ("top_k" in found.parameters) is (provider is VLLMProvider)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
+        found.bind("Hi", temprature=0)
+    assert "temperature: " in pydoc.render_doc(llm.chat)
 
 
 def test_the_lists_name_real_arguments() -> None:
