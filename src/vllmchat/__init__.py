@@ -134,6 +134,7 @@ if TYPE_CHECKING:
         AsyncGenerationStream as AsyncGenerationStream,
         GenerationStream as GenerationStream,
     )
+    from vllmchat.http.record import Timings as Timings
     from vllmchat.http.timeout import Timeout as Timeout
     from vllmchat.pooling.embeddings import (
         Embedding as Embedding,
@@ -263,6 +264,7 @@ else:
         "generate.params": "GenerateParams",
         "generate.rendered": "RenderedPrompt",
         "generate.stream": "AsyncGenerationStream GenerationStream",
+        "http.record": "Timings",
         "http.timeout": "Timeout",
         "pooling.embeddings": "Embedding Embeddings",
         "pooling.outputs": "Classification Classifications PoolingOutput PoolingOutputs",

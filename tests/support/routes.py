@@ -38,6 +38,7 @@ ASKED: tuple[Asked, ...] = (
     Asked("GET /is_sleeping", "is_sleeping"),
     Asked("GET /load", "load"),
     Asked("GET /metrics", "metrics"),
+    Asked("GET /v1/models", "max_model_len"),
     Asked("GET /v1/models", "models"),
     Asked("GET /version", "version"),
     Asked("POST /abort_requests", "abort", ("chatcmpl-1",)),

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from vllmchat.audio.transcription import AudioUsage, Transcription, decode_chunk
 from vllmchat.http.reader import ChunkReader
 from vllmchat.http.stream import AsyncEventStream, EventStream
-from vllmchat.wire.decode import ChunkDecoder, ensure_built, set_request_id
+from vllmchat.wire.decode import ChunkDecoder, ensure_built, with_record
 
 if TYPE_CHECKING:
     from vllmchat.audio.transcription import TranscriptionChunk
+    from vllmchat.http.call import ResponseHead
     from vllmchat.wire.usage import Usage
 
 
@@ -44,13 +45,12 @@ class _TranscriptionAccumulator:
             return "it has no choices"
         return "it has no finish reason" if self._running else None
 
-    def reply(self, *, request_id: str | None, ended: bool) -> Transcription:
+    def reply(self, *, head: ResponseHead | None, ended: bool) -> Transcription:
         ensure_built(AudioUsage)
         ensure_built(Transcription)
         usage = self._usage.model_dump(include=_TOKEN_COUNTS) if self._usage is not None else None
         transcription = Transcription.model_validate({"text": "".join(self._pieces), "usage": usage})
-        set_request_id(transcription, request_id)
-        return transcription
+        return with_record(transcription, head)
 
 
 _TOKEN_COUNTS = {"prompt_tokens", "completion_tokens", "total_tokens"}

@@ -20,7 +20,7 @@ from vllmchat.wire.decode import (
     ensure_built,
     read_answer,
     unexpected_body,
-    with_request_id,
+    with_record,
 )
 from vllmchat.wire.lenient import TornCharacters
 from vllmchat.wire.usage import Reason, Usage
@@ -180,7 +180,7 @@ def read_transcription(reply: Response) -> Transcription:
     if reply.head.headers.get("content-type", "").startswith("text/plain"):
         # OpenAI's own format for `text`.
         ensure_built(Transcription)
-        return with_request_id(Transcription(text=reply.body.decode("utf-8", "replace")), reply)
+        return with_record(Transcription(text=reply.body.decode("utf-8", "replace")), reply.head)
     return read_answer(Transcription, reply, _WHAT, required_key="text")
 
 

@@ -15,7 +15,7 @@ from vllmchat.chat.completion import ChatCompletion, lacks_calls, mark_truncated
 from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.sampling.accumulate import summed_usage
 from vllmchat.sampling.whole import shortfall
-from vllmchat.wire.decode import as_object, build, set_request_id
+from vllmchat.wire.decode import as_object, build, with_record
 from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.completion import ChoiceLogprobs
     from vllmchat.chat.limits import CallLimits
     from vllmchat.chat.tool_calls import PartialToolCall
+    from vllmchat.http.call import ResponseHead
     from vllmchat.wire.decode import JsonObject
     from vllmchat.wire.usage import TokenLogprob, Usage
 
@@ -137,14 +138,14 @@ class Accumulator:
                 lacking = no_calls(choice.index, choice.finish_reason)
         return lacking
 
-    def reply(self, *, request_id: str | None = None, ended: bool = False) -> ChatCompletion:
+    def reply(self, *, head: ResponseHead | None = None, ended: bool = False) -> ChatCompletion:
         """Returns the reply so far, in the form that the server would return without streaming.
 
         Can be called at any time; later chunks do not change the result. A choice that has not ended has no finish
         reason, and its tool calls are not `complete` unless they have ended and a later one has started.
 
         Args:
-            request_id: The `X-Request-Id` of the response.
+            head: The head of the response.
             ended: Whether the stream has ended properly, so that nothing will follow.
         """
         choices = [self._choices[index] for index in sorted(self._choices)]
@@ -166,8 +167,7 @@ class Accumulator:
                     mark_truncated(tool_call)
         if self._limits is not None:
             self._limits.mark(completion, {choice.index: choice.usage for choice in choices}, ended=ended)
-        set_request_id(completion, request_id)
-        return completion
+        return with_record(completion, head)
 
     def _begin(self, chunk: ChatCompletionChunk) -> None:
         # Some servers begin with a chunk that has no id yet.

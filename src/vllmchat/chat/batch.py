@@ -128,7 +128,7 @@ def _not_for_batches(params: Mapping[str, object]) -> list[Problem]:
 
 
 def _read(reply: Response, *, expected: int | None) -> ChatCompletion:
-    completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    completion = decode_completion(reply.body, head=reply.head)
     check_complete(completion, 1, reply.body)
     sort_by_index(completion.choices, expected, "a batch response", reply)
     return completion

@@ -23,6 +23,7 @@ from pydantic_core import from_json
 from vllmchat.chat.forms import usual_form
 from vllmchat.chat.messages import TRUNCATED
 from vllmchat.errors import ResponseError
+from vllmchat.http.call import ResponseHead
 from vllmchat.http.excerpt import excerpt
 from vllmchat.sampling.whole import check_whole, has_ended, incomplete
 from vllmchat.wire import html
@@ -42,8 +43,9 @@ from vllmchat.wire.decode import (
     decode,
     default_for_null,
     drop_empty_usage,
-    set_request_id,
+    requested,
     unexpected_body,
+    with_record,
 )
 from vllmchat.wire.usage import (
     LINE_BREAKS,
@@ -438,13 +440,34 @@ class ChatCompletion(Answer):
             blocks += [html.code_line(f"{call.name}({call.arguments})") for call in message.tool_calls]
         return "".join(blocks)
 
+    @property
+    def token_ids(self) -> list[int]:
+        """Ids of the first choice's tokens.
 
-def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatCompletion:
+        Raises:
+            ResponseError: The server did not return them: they need `return_token_ids=True`.
+        """
+        return requested(
+            self.choices[0].token_ids if self.choices else None, "token ids", "return_token_ids=True"
+        )
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """Log probabilities of the first choice's tokens, one entry per token.
+
+        Raises:
+            ResponseError: The server did not return them: they need `logprobs=True`.
+        """
+        logprobs = self.choices[0].logprobs if self.choices else None
+        return requested(None if logprobs is None else logprobs.content, "log probabilities", "logprobs=True")
+
+
+def decode_completion(body: bytes, *, head: ResponseHead | None = None) -> ChatCompletion:
     """Parses the body of a response to a chat request without streaming.
 
     Args:
         body: The bytes.
-        request_id: The response's `X-Request-Id`.
+        head: The head of the response.
 
     Raises:
         ResponseError: The body is not a chat completion: not JSON, or JSON of another shape.
@@ -456,8 +479,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> ChatComp
     if len(completion.choices) > 1:
         completion.choices.sort(key=lambda choice: choice.index)
     drop_empty_usage(completion)
-    set_request_id(completion, request_id)
-    return completion
+    return with_record(completion, head)
 
 
 def check_complete(completion: ChatCompletion, expected: int, body: bytes) -> None:

@@ -80,7 +80,7 @@ def chat_request(
 
 
 def _read(reply: Response, params: CheckedParams) -> ChatCompletion:
-    completion = completions.decode_completion(reply.body, request_id=reply.head.request_id)
+    completion = completions.decode_completion(reply.body, head=reply.head)
     if any(choice.message.tool_calls for choice in completion.choices):
         call_limits.limits_of(params).mark(completion)
     completions.check_complete(completion, replies_wanted(params), reply.body)

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
+from functools import partial
 from typing import Final
 
 from pydantic import Field
@@ -56,6 +57,39 @@ class ModelList(WireModel):
 def models_request(timeout: float | Timeout | None = None) -> ServerRequest[ModelList]:
     """The request that lists a server's models."""
     return ServerRequest("/models", _read, checked_timeout(timeout), outside_v1=False)
+
+
+def length_request(
+    found: Found, model: str | None, timeout: float | Timeout | None = None
+) -> ServerRequest[int]:
+    """The request for the maximum context length of a model, which it makes known.
+
+    Args:
+        found: What is known about the server.
+        model: The model; None for the only one.
+        timeout: The timeouts of the call.
+    """
+    return ServerRequest(
+        "/models", partial(_read_length, found, model), checked_timeout(timeout), outside_v1=False
+    )
+
+
+def _read_length(found: Found, model: str | None, reply: Response) -> int:
+    models = _read(reply)
+    cards = {card.id: card for card in models.data}
+    name = model
+    if name is None:
+        name = found.model = the_only_model(models)
+    if name not in cards:
+        rule = f"the server does not serve it. It serves {', '.join(cards) or 'no model'}."
+        raise InvalidRequestError([Problem("model", repr(name), rule)])
+    card = cards[name]
+    # An adapter has the length of its base model.
+    length = card.max_model_len or getattr(cards.get(card.parent or ""), "max_model_len", None)
+    if length is None:
+        raise ResponseError(f"the server does not report the max_model_len of {name}: it may not be vLLM")
+    found.lengths[name] = length
+    return length
 
 
 def the_only_model(models: ModelList) -> str:

@@ -20,14 +20,16 @@ class Found:
 
     Attributes:
         model: The model that it serves, once it has been looked up.
+        lengths: The maximum context lengths that have been looked up, by model.
         version: The version that it reports, or is treated as, once it has been looked up.
     """
 
-    __slots__ = ("model", "version")
+    __slots__ = ("lengths", "model", "version")
 
     def __init__(self) -> None:
         self.model: str | None = None
         self.version: Version | None = None
+        self.lengths: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ Parsing is lenient: null and absent are the same, missing fields have defaults, 
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
+from itertools import zip_longest
 from typing import Annotated
 
 from pydantic import Field
 
+from vllmchat.http.call import ResponseHead
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -23,10 +25,21 @@ from vllmchat.wire.decode import (
     decode_with_choices,
     default_for_null,
     drop_empty_usage,
-    set_request_id,
+    requested,
+    with_record,
 )
 from vllmchat.wire.lenient import TornCharacters
-from vllmchat.wire.usage import FinishReason, PromptLogprob, Reason, RequestMetrics, Usage, WeightVersion
+from vllmchat.wire.usage import (
+    MISSING_LOGPROB,
+    FinishReason,
+    PromptLogprob,
+    Reason,
+    RequestMetrics,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+    WeightVersion,
+)
 
 
 class TextLogprobs(WireModel):
@@ -44,6 +57,18 @@ class TextLogprobs(WireModel):
 
     text_offset: LenientList[int] = Field(default_factory=list[int])
     """The start of each token in the text, in characters."""
+
+    def as_tokens(self) -> list[TokenLogprob]:
+        """Returns the same as a list with one entry per token, in the form of chats."""
+        rows = zip_longest(self.tokens, self.token_logprobs, self.top_logprobs)
+        return [
+            TokenLogprob(
+                token or "",
+                MISSING_LOGPROB if logprob is None else logprob,
+                top_logprobs=[TopLogprob(name, value) for name, value in (top or {}).items()],
+            )
+            for token, logprob, top in rows
+        ]
 
 
 class TextChoice(WireModel):
@@ -136,6 +161,29 @@ class TextCompletion(Answer):
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
 
+    @property
+    def token_ids(self) -> list[int]:
+        """Ids of the first choice's tokens.
+
+        Raises:
+            ResponseError: The server did not return them: they need `return_token_ids=True`.
+        """
+        return requested(
+            self.choices[0].token_ids if self.choices else None, "token ids", "return_token_ids=True"
+        )
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """Log probabilities of the first choice's tokens, one entry per token, in the form of chats.
+
+        Raises:
+            ResponseError: The server did not return them: they need `logprobs=1`.
+        """
+        logprobs = self.choices[0].logprobs if self.choices else None
+        return requested(
+            None if logprobs is None else logprobs.as_tokens(), "log probabilities", "logprobs=1"
+        )
+
 
 class TextChunkChoice(WireModel):
     """What a chunk adds to one choice."""
@@ -206,7 +254,7 @@ class TextCompletionChunk(WireModel):
         return "".join(choice.text for choice in self.choices if choice.index == 0)
 
 
-def decode_completion(body: bytes, *, request_id: str | None = None) -> TextCompletion:
+def decode_completion(body: bytes, *, head: ResponseHead | None = None) -> TextCompletion:
     """Parses the body of a response to a completion request without streaming.
 
     Raises:
@@ -218,8 +266,7 @@ def decode_completion(body: bytes, *, request_id: str | None = None) -> TextComp
             _take_message(choice)
     completion.choices.sort(key=lambda choice: choice.index)
     drop_empty_usage(completion)
-    set_request_id(completion, request_id)
-    return completion
+    return with_record(completion, head)
 
 
 def decode_chunk(data: bytes, torn: TornCharacters | None = None) -> TextCompletionChunk:

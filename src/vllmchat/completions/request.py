@@ -92,6 +92,6 @@ def _is_text(prompt: str | Sequence[object]) -> bool:
 
 
 def _read(reply: Response, expected: int) -> TextCompletion:
-    completion = decode_completion(reply.body, request_id=reply.head.request_id)
+    completion = decode_completion(reply.body, head=reply.head)
     check_whole(completion.choices, expected, completion, reply.body)
     return completion

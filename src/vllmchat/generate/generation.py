@@ -13,10 +13,12 @@ from vllmchat.wire.decode import (
     JsonObject,
     LenientList,
     LenientStr,
+    Received,
     WireModel,
     decode_with_choices,
     default_for_null,
     drop_empty_usage,
+    requested,
     unexpected_body,
 )
 from vllmchat.wire.lenient import TornCharacters
@@ -99,7 +101,7 @@ class GenerationChoice(WireModel):
     """Which version of the weights generated each token. Since vLLM 0.32."""
 
 
-class Generation(WireModel):
+class Generation(Received):
     """The result of `generate`. `token_ids`, `text` and `finish_reason` are those of the first choice."""
 
     request_id: LenientStr = ""
@@ -161,6 +163,16 @@ class Generation(WireModel):
     def finish_reason(self) -> FinishReason | str | None:
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
+
+    @property
+    def logprobs(self) -> list[GeneratedToken]:
+        """Log probabilities of the first choice's tokens, one entry per token.
+
+        Raises:
+            ResponseError: The server did not return them: they need `logprobs=1`.
+        """
+        logprobs = self.choices[0].logprobs if self.choices else None
+        return requested(None if logprobs is None else logprobs.content, "log probabilities", "logprobs=1")
 
 
 class GenerationChunk(WireModel):

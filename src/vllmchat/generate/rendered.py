@@ -15,7 +15,7 @@ from vllmchat.wire.decode import (
     LenientInt,
     LenientList,
     LenientStr,
-    WireModel,
+    Received,
     as_object,
     decode,
     ensure_built,
@@ -26,7 +26,7 @@ from vllmchat.wire.decode import (
 _NOT_SENT_BACK = frozenset({"request_id", "model", "stream", "stream_options", "token_offsets"})
 
 
-class RenderedPrompt(WireModel):
+class RenderedPrompt(Received):
     """A prompt as tokens, with the requested sampling parameters.
 
     Pass it unchanged to `generate`, of the same provider or of another whose server has the same model.

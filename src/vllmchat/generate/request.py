@@ -19,6 +19,7 @@ from vllmchat.generate.check import check_generate
 from vllmchat.generate.generation import decode_generation
 from vllmchat.generate.rendered import RenderedPrompt, decode_all_rendered, decode_rendered
 from vllmchat.sampling.whole import check_whole
+from vllmchat.wire.decode import with_record
 
 if TYPE_CHECKING:
     from vllmchat.chat.messages import Messages
@@ -121,7 +122,7 @@ def _ids(value: object) -> Sequence[object]:
 def _read(reply: Response, *, mode: object, expected: int) -> Generation:
     generation = decode_generation(reply.body, mode)
     check_whole(generation.choices, expected, generation, reply.body)
-    return generation
+    return with_record(generation, reply.head)
 
 
 def generations_wanted(sampling: Mapping[str, object]) -> int:
@@ -131,8 +132,8 @@ def generations_wanted(sampling: Mapping[str, object]) -> int:
 
 
 def _read_rendered(reply: Response) -> RenderedPrompt:
-    return decode_rendered(reply.body)
+    return with_record(decode_rendered(reply.body), reply.head)
 
 
 def _read_all_rendered(reply: Response) -> list[RenderedPrompt]:
-    return decode_all_rendered(reply.body)
+    return [with_record(each, reply.head) for each in decode_all_rendered(reply.body)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vllmchat.http.record import CallRecord
     from vllmchat.http.timeout import Timeout
 
 T = TypeVar("T")
@@ -24,11 +25,13 @@ class ResponseHead:
         status: HTTP status.
         headers: Response headers, names in lower case; the last of repeated ones.
         request_id: The `X-Request-Id` of the response, else the one that was sent.
+        record: What happened during the call.
     """
 
     status: int
     headers: Mapping[str, str]
     request_id: str
+    record: CallRecord | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

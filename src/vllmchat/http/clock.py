@@ -11,6 +11,7 @@ from vllmchat.errors import APITimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vllmchat.http.record import CallRecord
     from vllmchat.http.timeout import Limit, Timeout
 
 monotonic = time.monotonic
@@ -30,21 +31,26 @@ class Clock:
         response_started: Whether any byte of the response to the current attempt has arrived.
         idle_end: When `idle` passes, unless what is waited for arrives; None if no wait has begun since the last.
         force_new: Whether the next attempt must open a new connection.
+        attempt_began: When the current attempt began, or got its connection.
+        connect_time: How long opening the connection of the current attempt took, in seconds; None if it was open.
+        record: What happened during the current request of the call.
         proxy: The proxy that is being asked for a connection, for messages; None when a failure is not the proxy's.
         interrupted: Whether another thread has ended the call while it waits for its response.
         waiting: What ends the wait for the response, from another thread; None if nothing waits.
     """
 
     __slots__ = (
-        "_began",
         "_end",
         "_first_end",
         "_idle",
         "_late",
+        "attempt_began",
+        "connect_time",
         "force_new",
         "idle_end",
         "interrupted",
         "proxy",
+        "record",
         "response_started",
         "reused",
         "timeout",
@@ -59,7 +65,9 @@ class Clock:
         self.proxy: str | None = None
         self.interrupted = False
         self.waiting: Callable[[], None] | None = None
-        self._began = monotonic()
+        self.attempt_began = monotonic()
+        self.connect_time: float | None = None
+        self.record: CallRecord | None = None
         self._end = math.inf if timeout.total is None else monotonic() + timeout.total
         self._first_end = math.inf
         self._late = False
@@ -77,9 +85,10 @@ class Clock:
         """An attempt begins, or has got its connection: the wait for the first token starts over."""
         self.response_started = False
         self.proxy = None
-        self._began = monotonic()
+        self.attempt_began = monotonic()
+        self.connect_time = None
         limit = self.timeout.first_token
-        self._first_end = math.inf if limit is None else self._began + limit
+        self._first_end = math.inf if limit is None else self.attempt_began + limit
         self._late = False
         self._idle = self.idle_end = None
 
@@ -149,7 +158,7 @@ class Clock:
 
     def attempt_seconds(self) -> float:
         """How long ago the current attempt began."""
-        return monotonic() - self._began
+        return monotonic() - self.attempt_began
 
     def passed(self, *, connecting: bool = False) -> tuple[Limit, float] | None:
         """Which timeout ended the wait, and its value in seconds; None if it was none of ours."""

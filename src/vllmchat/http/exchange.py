@@ -85,7 +85,7 @@ class _Exchange(Generic[TransportT, AnswerT]):
         request_id = answer.headers.get("x-request-id") or step.request_id
         if request_id != step.request_id:
             request_id = step.mask.text(request_id)
-        self.head = ResponseHead(answer.status, answer.headers, request_id)
+        self.head = ResponseHead(answer.status, answer.headers, request_id, self.clock.record)
         return self.head
 
     def _failure(self, error: Exception, *, answering: bool) -> Exception:

@@ -25,6 +25,7 @@ from vllmchat.http.api_errors import (
 )
 from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
 from vllmchat.http.density import check_density
+from vllmchat.http.record import CallRecord
 from vllmchat.http.secrets import Mask
 from vllmchat.http.transport_errors import TransportFailure
 
@@ -228,6 +229,8 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
     body = b"".join(pieces)
     pieces.clear()
+    if head.record is not None:
+        head.record.note_end()
     partial: Partial | None = None
     try:
         check_density(body)
@@ -294,28 +297,30 @@ class _Retries:
 def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, ResponseHead]]:
     """Sends until a response with a good status is open."""
     retries: _Retries | None = None
-    began = clock.now()
+    record = clock.record = CallRecord()
     root = target.base.root if call.outside_v1 else target.base.prefix
     attempt = 0
     while True:
         send = _send(target, call, root + call.path, attempt)
         clock.start_attempt()
+        record.attempts += 1
         pause: float | None
         try:
             head: ResponseHead = yield send
         except TransportFailure as failure:
             # A stale connection says nothing about the server, so the next attempt opens a new one at once.
             clock.force_new = True
-            retries = retries or _Retries(target, call, clock, began)
+            retries = retries or _Retries(target, call, clock, record.began)
             stale = failure.kind == "stale"
             pause = 0.0 if stale else backoff(retries.count)
             if not failure.retriable or not retries.allow(pause, stale=stale):
                 raise failure.error(send.safe_url, send.request_id) from failure.cause
         else:
+            record.note_response(head, send.headers, clock)
             if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
             head, raw = yield from _read_error(send, head, clock)
-            retries = retries or _Retries(target, call, clock, began)
+            retries = retries or _Retries(target, call, clock, record.began)
             pause = _pause_after(head, retries.count) if _is_retried(head.status, call.method) else None
             if pause is None or not retries.allow(pause):
                 raise error_from_reply(

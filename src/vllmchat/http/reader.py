@@ -44,11 +44,11 @@ class ReplyAccumulator(Protocol[T_contra, R_co]):
         """What the items so far lack, although the server has marked the end; None if they are a complete reply."""
         ...
 
-    def reply(self, *, request_id: str | None, ended: bool) -> R_co:
+    def reply(self, *, head: ResponseHead | None, ended: bool) -> R_co:
         """Returns the reply so far, even if it is empty. Later items do not change it.
 
         Args:
-            request_id: The `X-Request-Id`; None before the stream is open.
+            head: The head of the response; None before the stream is open.
             ended: Whether the last item has arrived.
         """
         ...
@@ -126,7 +126,7 @@ class EventReader(ABC, Generic[T, R]):
 
     def reply(self) -> R:
         """The reply so far; it may be empty."""
-        return self._accumulator.reply(request_id=self.request_id, ended=self.done)
+        return self._accumulator.reply(head=self.head, ended=self.done)
 
     def attach_partial(self, error: VLLMChatError) -> None:
         """Attaches the reply so far to an error as its `partial`, if anything arrived."""

@@ -14,6 +14,7 @@ import anyio
 
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
 from vllmchat.http.api_errors import error_from_event, error_in_stream, no_stream, unreadable
+from vllmchat.http.clock import monotonic
 from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.http.flow import is_event_stream, masked_head
 from vllmchat.http.reader import ErrorEvent, runs_together
@@ -22,7 +23,7 @@ from vllmchat.http.transport_errors import TransportFailure
 from vllmchat.http.wrong_use import AwaitedOnly, SyncOnly
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Send
     from vllmchat.http.reader import EventReader
+    from vllmchat.http.record import Timings
     from vllmchat.http.sse import ServerSentEvent
 
 T = TypeVar("T")
@@ -148,6 +150,8 @@ class _Core(Generic[T, R]):
                     if not self.begun:
                         self.begun = True
                         clock.begin_idle()
+                        if clock.record is not None:
+                            clock.record.first = monotonic()
                     # A chunk without a choice may only keep the connection alive.
                     if getattr(item, "choices", True):
                         clock.idle_end = None
@@ -183,6 +187,9 @@ class _Core(Generic[T, R]):
     def close(self) -> None:
         self.closed = True
         self.events.clear()
+        head = self.reader.head
+        if head is not None and head.record is not None:
+            head.record.note_end()
 
     def failed(self) -> bool:
         """Whether an error must be raised after all items."""
@@ -274,6 +281,21 @@ class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
         return self._reader.request_id
+
+    @property
+    def timings(self) -> Timings:
+        """How long the call has taken so far; `total` is known at the end."""
+        return self._reader.reply().timings
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were sent; more than 1 after retries, and 0 before the stream is open."""
+        return self._reader.reply().attempts
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the response, names in lower case; empty before the stream is open."""
+        return self._reader.reply().headers
 
     def until_done(self) -> R:
         """Reads the rest and returns the whole reply; works after the last item too."""
@@ -422,6 +444,21 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
         return self._reader.request_id
+
+    @property
+    def timings(self) -> Timings:
+        """How long the call has taken so far; `total` is known at the end."""
+        return self._reader.reply().timings
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were sent; more than 1 after retries, and 0 before the stream is open."""
+        return self._reader.reply().attempts
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the response, names in lower case; empty before the stream is open."""
+        return self._reader.reply().headers
 
     async def until_done(self) -> R:
         """Reads the rest and returns the whole reply; works after the last item too."""

@@ -18,7 +18,7 @@ from vllmchat.wire.decode import (
     ensure_built,
     read_answer,
     sort_by_index,
-    with_request_id,
+    with_record,
 )
 from vllmchat.wire.usage import Usage
 
@@ -89,6 +89,6 @@ def read_numbers(
     chunks, fields = read_packed(reply, packing, expected, what)
     ensure_built(model)
     data = [{"index": each.index, key: each.data} for each in chunks]
-    answer = with_request_id(model.model_validate({**fields, "data": data}), reply)
+    answer = with_record(model.model_validate({**fields, "data": data}), reply.head)
     sort_by_index(answer.data, expected, what, reply)
     return answer

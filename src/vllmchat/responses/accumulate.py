@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from vllmchat.responses.events import (
     LAST,
@@ -15,7 +16,10 @@ from vllmchat.responses.events import (
     ResponseTextDelta,
 )
 from vllmchat.responses.response import ModelResponse, ResponseItem, ResponsePart
-from vllmchat.wire.decode import drop_empty_usage, ensure_built, set_request_id
+from vllmchat.wire.decode import drop_empty_usage, ensure_built, with_record
+
+if TYPE_CHECKING:
+    from vllmchat.http.call import ResponseHead
 
 _WHOLE_TEXTS = {
     "response.output_text.done": ("message", "output_text"),
@@ -101,7 +105,7 @@ class ResponseAccumulator:
         """What the response lacks although the server has marked its end: nothing, since the last event does that."""
         return None
 
-    def reply(self, *, request_id: str | None = None, ended: bool = True) -> ModelResponse:
+    def reply(self, *, head: ResponseHead | None = None, ended: bool = True) -> ModelResponse:
         """Returns the response so far, even if it is empty. Later events do not change it."""
         ensure_built(ModelResponse)
         response = ModelResponse() if self._state is None else self._state.model_copy(deep=True)
@@ -109,8 +113,7 @@ class ResponseAccumulator:
         if self._items and not (self.last is not None and response.output):
             response.output = [self._items[index].build() for index in sorted(self._items)]
         drop_empty_usage(response)
-        set_request_id(response, request_id)
-        return response
+        return with_record(response, head)
 
     def _item(self, index: int, kind: str) -> _ItemAccumulator:
         item = self._items.get(index)

@@ -109,7 +109,7 @@ def _item_problems(item: Mapping[object, object], path: str) -> list[Problem]:
 
 
 def _read(reply: Response) -> ModelResponse:
-    response = decode_response(reply.body, request_id=reply.head.request_id)
+    response = decode_response(reply.body, head=reply.head)
     if response.status in ("failed", "in_progress", "queued") or response.error is not None:
         text = start_of(reply.body)
         status = f"the response is not complete: its status is {response.status!r}; {beginning(text)}"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from vllmchat.chat.completion import FunctionCall, ToolCall, mark_truncated
+from vllmchat.http.call import ResponseHead
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -23,8 +24,8 @@ from vllmchat.wire.decode import (
     decode,
     default_for_null,
     drop_empty_usage,
-    set_request_id,
     unexpected_body,
+    with_record,
 )
 from vllmchat.wire.usage import LINE_BREAKS, RequestMetrics, ResponseUsage, TokenLogprob
 
@@ -221,7 +222,7 @@ class ModelResponse(Answer):
         return calls
 
 
-def decode_response(body: bytes, *, request_id: str | None = None) -> ModelResponse:
+def decode_response(body: bytes, *, head: ResponseHead | None = None) -> ModelResponse:
     """Parses the body of a response without streaming.
 
     Raises:
@@ -231,5 +232,4 @@ def decode_response(body: bytes, *, request_id: str | None = None) -> ModelRespo
     if "output" not in response.model_fields_set:
         raise unexpected_body("a response", body, "it has no output")
     drop_empty_usage(response)
-    set_request_id(response, request_id)
-    return response
+    return with_record(response, head)

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from vllmchat.sampling.whole import shortfall
-from vllmchat.wire.decode import Answer, build, set_request_id
+from vllmchat.wire.decode import build, with_record
 from vllmchat.wire.usage import CompletionTokensDetails, Usage, truncates
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from vllmchat.wire.decode import JsonObject, WireModel
+    from vllmchat.http.call import ResponseHead
+    from vllmchat.wire.decode import JsonObject, Received
 
-M = TypeVar("M", bound="WireModel")
+M = TypeVar("M", bound="Received")
 
 
 class Chunk(Protocol):
@@ -114,7 +115,7 @@ class ChoiceAccumulator(Generic[M]):
             ((index, bool(choice.get("finish_reason"))) for index, choice in choices), self._expected
         )
 
-    def reply(self, *, request_id: str | None, ended: bool) -> M:
+    def reply(self, *, head: ResponseHead | None, ended: bool) -> M:
         """Returns the response so far, even if it is empty. Later chunks do not change it."""
         choices: list[JsonObject] = [
             {name: _value(value) for name, value in self._choices[index].items()}
@@ -124,9 +125,7 @@ class ChoiceAccumulator(Generic[M]):
             self._model,
             {"usage": summed_usage(self._usages, self._share), **self._fields, "choices": choices},
         )
-        if isinstance(reply, Answer):
-            set_request_id(reply, request_id)
-        return reply
+        return with_record(reply, head)
 
 
 def summed_usage(usages: Mapping[int, Usage], share: int) -> Usage | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vllmchat.checking.call_params import checked_seconds
 from vllmchat.client.base import ProviderBase
+from vllmchat.client.options import checked_model
 from vllmchat.http.clock import Clock
 from vllmchat.lazy import LazyModule
 
@@ -62,6 +63,35 @@ class ServerMethods(ModelMethods):
     async def aversion(self, *, timeout: float | Timeout | None = None) -> str:
         """Async version of `version`."""
         return await self._arun(discovery.version_request(timeout))
+
+    def max_model_len(self, model: str | None = None, *, timeout: float | Timeout | None = None) -> int:
+        """Returns the maximum context length of a model, prompt plus reply, in tokens.
+
+        The server is asked once for each model. A LoRA adapter has the length of its base model.
+
+        Args:
+            model: The model instead of the provider's own. Without either, the only one that the server serves.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
+
+        Raises:
+            InvalidRequestError: The server does not serve the model, or serves several and none is named.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response has no such length.
+        """
+        name = checked_model(model) or self.model
+        known = self._found.lengths.get(name or "")
+        return known if known is not None else self._run(discovery.length_request(self._found, name, timeout))
+
+    async def amax_model_len(
+        self, model: str | None = None, *, timeout: float | Timeout | None = None
+    ) -> int:
+        """Async version of `max_model_len`."""
+        name = checked_model(model) or self.model
+        known = self._found.lengths.get(name or "")
+        if known is not None:
+            return known
+        return await self._arun(discovery.length_request(self._found, name, timeout))
 
     def health(self, *, timeout: float | Timeout | None = None) -> bool:
         """Checks whether the server's engine is running. No key is needed, and nothing is generated.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -113,15 +113,8 @@ class ToolRun:
     @property
     def usage(self) -> Usage | None:
         """The token usage of all replies together; None if a reply has no usage."""
-        usages = [turn.usage for turn in self.turns]
-        if not all(usages):
-            return None
-        known = cast("list[Usage]", usages)
-        return Usage(
-            prompt_tokens=sum(usage.prompt_tokens for usage in known),
-            completion_tokens=sum(usage.completion_tokens for usage in known),
-            total_tokens=sum(usage.total_tokens for usage in known),
-        )
+        usages = [turn.usage for turn in self.turns if turn.usage is not None]
+        return sum(usages, Usage()) if len(usages) == len(self.turns) else None
 
 
 # Steps

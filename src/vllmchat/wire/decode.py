@@ -8,7 +8,7 @@ no key is required here: null counts as absent, missing fields get their default
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import (
@@ -24,8 +24,9 @@ from pydantic_core import CoreSchema, PydanticSerializationError, core_schema, t
 
 from vllmchat.errors import ResponseError
 from vllmchat.http.api_errors import reports_error
-from vllmchat.http.call import Response
+from vllmchat.http.call import Response, ResponseHead
 from vllmchat.http.excerpt import beginning, start_of
+from vllmchat.http.record import CallRecord, Timings
 from vllmchat.wire.lenient import TornCharacters, drop, parse
 
 T = TypeVar("T")
@@ -421,13 +422,48 @@ def find_error(data: bytes, kind: str = "") -> JsonObject | None:
 
 
 A = TypeVar("A", bound="Answer")
+V = TypeVar("V", bound="Received")
 P = TypeVar("P", bound="Indexed")
 
 
-class Answer(WireModel):
+class Received(WireModel):
+    """Base of responses that know how they came about. That counts neither in comparisons nor in `model_dump`."""
+
+    _record: CallRecord | None = PrivateAttr(default=None)
+
+    @property
+    def timings(self) -> Timings:
+        """How long the call took, in seconds. All of it is None if the response did not come over HTTP."""
+        record = self._record
+        if record is None:
+            return Timings()
+        fields = vars(self)
+        usage, metrics = fields.get("usage"), fields.get("metrics")
+        queued: float | None = getattr(metrics, "queue_time_ms", None)
+        return record.timings(
+            tokens=getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None),
+            queued=None if queued is None else queued / 1000,
+            rate=getattr(metrics, "tokens_per_second", None),
+        )
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were sent; more than 1 after retries, and 0 if it did not come over HTTP."""
+        return 0 if self._record is None else self._record.attempts
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the response, names in lower case. Cookies and keys are masked."""
+        return {} if self._record is None else self._record.headers
+
+
+class Answer(Received):
     """Base of responses that know their request ID."""
 
-    _request_id: str | None = PrivateAttr(default=None)
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and (
+            not isinstance(other, Answer) or self.request_id == other.request_id
+        )
 
     @property
     def request_id(self) -> str | None:
@@ -435,7 +471,23 @@ class Answer(WireModel):
 
         The server logs it; quote it to whoever runs the server.
         """
-        return self._request_id
+        return None if self._record is None else self._record.request_id
+
+
+def requested(value: T | None, what: str, parameter: str) -> T:
+    """Returns a part of a response that is only sent on request.
+
+    Args:
+        value: The part.
+        what: What it is.
+        parameter: What requests it.
+
+    Raises:
+        ResponseError: It was not sent.
+    """
+    if value is None:
+        raise ResponseError(f"the response has no {what}. Pass {parameter} to the call")
+    return value
 
 
 class Indexed(Protocol):
@@ -472,12 +524,19 @@ def read_answer(
     if (answer.__pydantic_extra__ or {}).get("error") is not None:
         raise unexpected_body(what, reply.body, "it reports an error")
     drop_empty_usage(answer)
-    return with_request_id(answer, reply)
+    return with_record(answer, reply.head)
 
 
-def with_request_id(answer: A, reply: Response) -> A:
-    """Returns the result with the response's request ID."""
-    set_request_id(answer, reply.head.request_id)
+def with_record(answer: V, head: ResponseHead | None) -> V:
+    """Returns the result with what is known of its call.
+
+    Args:
+        answer: The result.
+        head: The head of the response, if there was one.
+    """
+    if head is not None:
+        record = head.record.settled() if head.record is not None else CallRecord.of(head)
+        answer._record = record  # pyright: ignore[reportPrivateUsage] - this module alone sets it
     return answer
 
 
@@ -487,11 +546,6 @@ def drop_empty_usage(answer: BaseModel) -> None:
     usage = fields.get("usage")
     if isinstance(usage, BaseModel) and not usage.model_fields_set:
         fields["usage"] = None
-
-
-def set_request_id(answer: Answer, request_id: str | None) -> None:
-    """Sets a result's `request_id`."""
-    answer._request_id = request_id  # pyright: ignore[reportPrivateUsage] - this module alone sets it
 
 
 def sort_by_index(parts: list[P], expected: int | None, what: str, reply: Response) -> None:

@@ -4,9 +4,9 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from vllmchat.wire.decode import (
     Fallback,
@@ -15,6 +15,7 @@ from vllmchat.wire.decode import (
     LenientList,
     LenientStr,
     WireModel,
+    as_object,
     default_for_null,
 )
 
@@ -139,6 +140,45 @@ class WeightVersion(WireModel):
     """Index after the last token."""
 
 
+class _Summable(WireModel):
+    """Counts that can be added up."""
+
+    def __add__(self, other: Self) -> Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        return cast("Self", _added(self, other))
+
+    def __radd__(self, other: int) -> Self:
+        if other != 0:  # where `sum` starts
+            return NotImplemented
+        return self
+
+
+def _added(first: object, second: object) -> object:
+    """The sum of two counts, or of two objects of them. None counts as nothing."""
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, BaseModel):
+        kind, fields = type(first), _fields_of(first)
+        added: dict[str, Any] = _added_fields(fields, _fields_of(second))
+        return kind.model_construct(**added)
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return first + second
+    counts, others = as_object(first), as_object(second)
+    if counts is not None and others is not None:
+        return _added_fields(counts, others)
+    # Not a count, such as a text: of both only if it is the same.
+    return first if first == second else None
+
+
+def _fields_of(model: object) -> JsonObject:
+    return dict(cast("BaseModel", model))
+
+
+def _added_fields(first: JsonObject, second: JsonObject) -> JsonObject:
+    return {name: _added(first.get(name), second.get(name)) for name in {**first, **second}}
+
+
 class PromptTokensDetails(WireModel):
     """Details of the prompt tokens. Only from servers started with `--enable-prompt-tokens-details`."""
 
@@ -159,8 +199,8 @@ class CompletionTokensDetails(WireModel):
     """Tokens of reasoning."""
 
 
-class Usage(WireModel):
-    """The token usage of a request."""
+class Usage(_Summable):
+    """The token usage of a request. `usage + usage` is the usage of both, and `sum` adds up many."""
 
     prompt_tokens: LenientInt = 0
     """Tokens in the prompt."""
@@ -198,8 +238,8 @@ class OutputTokensDetails(WireModel):
     """Tokens from the server's own tools."""
 
 
-class ResponseUsage(WireModel):
-    """The token usage of a response of the Responses API, or of a decision."""
+class ResponseUsage(_Summable):
+    """The token usage of a response of the Responses API, or of a decision. Add them up as those of `Usage`."""
 
     input_tokens: LenientInt = 0
     """Tokens in the prompt."""

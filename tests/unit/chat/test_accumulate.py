@@ -12,6 +12,7 @@ from support.replies import Streamed, streamed_replies
 from vllmchat.chat.accumulate import Accumulator
 from vllmchat.chat.chunk import ChatCompletionChunk, decode_chunk
 from vllmchat.chat.completion import ChatCompletion, ToolCall, decode_completion
+from vllmchat.http.call import ResponseHead
 
 STREAMS = recordings.names("stream*")
 
@@ -460,7 +461,7 @@ class TestOtherFields:
         assert (message.reasoning, message.model_extra) == ("r", {})
 
     def test_the_request_id(self) -> None:
-        assert Accumulator().reply(request_id="r").request_id == "r"
+        assert Accumulator().reply(head=ResponseHead(200, {}, "r")).request_id == "r"
 
 
 def test_chunks_are_not_kept_alive() -> None:

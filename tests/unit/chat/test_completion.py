@@ -20,7 +20,8 @@ from vllmchat.chat.completion import (
     decode_completion,
 )
 from vllmchat.errors import ResponseError
-from vllmchat.wire.decode import set_request_id
+from vllmchat.http.call import ResponseHead
+from vllmchat.wire.decode import with_record
 from vllmchat.wire.usage import Usage
 
 REPLIES = recordings.names("chat*")
@@ -482,9 +483,9 @@ class TestModels:
     def test_request_id(self) -> None:
         body = recordings.load("chat").body
         assert decode_completion(body).request_id is None
-        completion = decode_completion(body, request_id="r1")
+        completion = decode_completion(body, head=ResponseHead(200, {}, "r1"))
         assert completion.request_id == "r1"
-        set_request_id(completion, "r2")
+        with_record(completion, ResponseHead(200, {}, "r2"))
         assert completion.request_id == "r2"
         assert "r2" not in completion.model_dump_json()
         assert pickle.loads(pickle.dumps(completion)).request_id == "r2"

@@ -130,7 +130,7 @@ def test_the_requests_own_id_is_used_for_its_attempts() -> None:
 def test_the_response_is_read_with_its_id() -> None:
     body = json.dumps(completion("hello")).encode()
     reply = call().read(Response(ResponseHead(200, {}, "id-1"), body))
-    assert reply == decode_completion(body, request_id="id-1")
+    assert reply == decode_completion(body, head=ResponseHead(200, {}, "id-1"))
     assert reply.request_id == "id-1"
 
 

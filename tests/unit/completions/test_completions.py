@@ -27,6 +27,7 @@ from vllmchat.completions.params import CompletionParams, VLLMCompletionParams
 from vllmchat.completions.prompt import encode_prompt
 from vllmchat.completions.request import choices_wanted, complete_request
 from vllmchat.completions.stream import text_reader
+from vllmchat.http.call import ResponseHead
 from vllmchat.http.sse import ServerSentEvent
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 
@@ -326,7 +327,7 @@ def test_number_of_expected_choices(prompt: Any, params: Object, count: int) -> 
 @pytest.mark.parametrize("name", WHOLE)
 def test_recorded_responses_have_no_unknown_fields(name: str) -> None:
     recorded = recordings.load(name)
-    completion = decode_completion(recorded.body, request_id="r")
+    completion = decode_completion(recorded.body, head=ResponseHead(200, {}, "r"))
     sent = json.loads(recorded.body)
     for choice in sent["choices"]:
         choice["weight_versions"] = None  # since 0.33

@@ -29,6 +29,7 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.checking.rules import fields_of
+from vllmchat.http.call import ResponseHead
 from vllmchat.http.sse import ServerSentEvent, SSEDecoder
 from vllmchat.http.timeout import DEFAULT_TIMEOUT
 from vllmchat.responses.check import check_respond
@@ -274,7 +275,7 @@ def test_the_request() -> None:
 
 def test_a_recorded_response_keeps_every_field() -> None:
     body = recordings.load("responses").body
-    response = decode_response(body, request_id="r")
+    response = decode_response(body, head=ResponseHead(200, {}, "r"))
     sent = json.loads(body)
     for name, value in sent.items():
         if name in (

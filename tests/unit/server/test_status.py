@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
 
-MODELS = {"object": "list", "data": [{"id": "m", "max_model_len": 2048}, {"id": "a", "parent": "m"}]}
+MODELS: dict[str, Any] = {
+    "object": "list",
+    "data": [{"id": "m", "max_model_len": 2048}, {"id": "a", "parent": "m"}],
+}
 
 # Server methods
 
@@ -49,6 +52,46 @@ def test_models(cls: type[VLLMProvider | OpenAIProvider], scripted: ScriptedServ
     assert (request.method, request.path, request.body) == ("GET", "/v1/models", b"")
     [card] = models.data
     assert (card.id, card.max_model_len, card.owned_by) == ("tiny-qwen3", 2048, "vllm")
+
+
+def test_the_length_of_a_model_is_asked_once(scripted: ScriptedServer, runner: Runner) -> None:
+    for _ in range(3):
+        scripted.reply(MODELS)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    assert runner.do(llm, "max_model_len") == 2048
+    assert runner.do(llm.with_options(max_retries=0), "max_model_len", "m") == 2048
+    assert len(scripted.requests) == 1
+    assert runner.do(llm, "max_model_len", "a") == 2048, "an adapter has that of its base model"
+    assert runner.do(llm, "max_model_len", "a") == 2048
+    assert len(scripted.requests) == 2
+    with pytest.raises(
+        InvalidRequestError, match=r"^model='b': the server does not serve it\. It serves m, a\.$"
+    ):
+        runner.do(llm, "max_model_len", "b")
+    runner.close(llm)
+
+
+def test_the_length_of_the_only_model(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.reply({"data": MODELS["data"][:1]})
+    scripted.reply(MODELS)
+    llm = VLLMProvider(base_url=scripted.base_url)
+    assert (runner.do(llm, "max_model_len"), runner.do(llm, "max_model_len")) == (2048, 2048)
+    assert len(scripted.requests) == 1
+    assert llm.model == "m", "it has been asked"
+    other = VLLMProvider(base_url=scripted.base_url)
+    with pytest.raises(InvalidRequestError, match="serves m, a"):
+        runner.do(other, "max_model_len")
+    runner.close(llm)
+    runner.close(other)
+
+
+def test_a_server_that_reports_no_length(scripted: ScriptedServer, runner: Runner) -> None:
+    scripted.reply({"data": [{"id": "m"}]})
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    with pytest.raises(ResponseError, match="does not report the max_model_len of m") as caught:
+        runner.do(llm, "max_model_len")
+    runner.close(llm)
+    assert caught.value.request_id == scripted.requests[0].headers["x-request-id"]
 
 
 @pytest.mark.parametrize(

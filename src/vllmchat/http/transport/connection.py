@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpcore
 
+from vllmchat.http.clock import monotonic
 from vllmchat.http.transport.async_backend import AsyncNetworkBackend
 from vllmchat.http.transport.backend import Connect, NetworkStep, NetworkSteps, StartTLS, Write
 from vllmchat.http.transport.http1 import ResponseParser, encode_request
@@ -96,10 +97,12 @@ class _Connection:
 
     def _opening(self, clock: Clock, backend: SyncNetworkBackend | AsyncNetworkBackend) -> NetworkSteps:
         """Opens the connection."""
+        began = monotonic()
         backend.begin_opening(clock.connect_seconds())
         yield from self._route.opening_steps(clock)
         backend.end_opening()
         self._open = True
+        clock.connect_time = monotonic() - began
 
     def _writes(self, step: Send) -> list[Write]:
         """The bytes of a request: one piece, unless its body is large."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import anyio
 
+from vllmchat.http.clock import monotonic
 from vllmchat.http.timeout import Timeout
 from vllmchat.lazy import LazyModule
 from vllmchat.version import __version__
@@ -168,7 +169,7 @@ class UserSyncClient:
         try:
             response = self._client.send(request, stream=True)
         finally:
-            clock.reused = sending.reused
+            clock.reused, clock.connect_time = sending.reused, sending.connect_time
         # All reads of the body share one timeout, which httpcore takes from here when the body begins.
         sending.limits["read"] = clock.body_seconds()
         return UserSyncResponse(response, clock)
@@ -201,7 +202,7 @@ class UserAsyncClient:
                 "async_http_client="
             ) from error
         finally:
-            clock.reused = sending.reused
+            clock.reused, clock.connect_time = sending.reused, sending.connect_time
         # Each read of the body has its own scope below; the client's timeout must not fire first.
         sending.limits["read"] = None
         return UserAsyncResponse(response, clock, self._event_loop)
@@ -344,8 +345,8 @@ class _Sending:
         }
         self._client = client
         self._step = step
-        self._opened = False
-        self._sent = False
+        self._opened: float | None = None
+        self._sent: float | None = None
 
     def request(self, extensions: dict[str, object]) -> Any:
         """The client's own request."""
@@ -365,14 +366,20 @@ class _Sending:
     @property
     def reused(self) -> bool:
         """Whether the request used a connection that had been used before, according to httpcore's trace."""
-        return self._sent and not self._opened
+        return self._sent is not None and self._opened is None
+
+    @property
+    def connect_time(self) -> float | None:
+        """How long opening the connection took, in seconds; None if it was open."""
+        return None if self._sent is None or self._opened is None else self._sent - self._opened
 
     def trace(self, name: str, _info: object) -> None:
         """Receives httpcore's trace events."""
-        if name.startswith("connection.connect"):
-            self._opened = True
+        if name.startswith("connection.connect") and self._opened is None:
+            self._opened = monotonic()
         elif "send_request_headers.started" in name:
-            self._sent = True
+            # The last one: the first may be that of a proxy's tunnel.
+            self._sent = monotonic()
 
     async def atrace(self, name: str, info: object) -> None:
         """The same for an async client."""

@@ -1,0 +1,166 @@
+"""What happened during one call: the flow and the transports write it, replies and everything that observes read it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllmchat.http.clock import monotonic
+from vllmchat.http.secrets import Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from vllmchat.http.call import ResponseHead
+    from vllmchat.http.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long a call took, in seconds. What is unknown is None.
+
+    Attributes:
+        queued: In the server's queue. Reported by vLLM 0.25 and newer with `--enable-per-request-metrics`.
+        connect: To open the connection, including DNS, TLS and a proxy's tunnel; None if an open one was reused.
+        first_token: From the start of the call to the first chunk of a stream; None without streaming.
+        total: From the start of the call to its end, including retries and the pauses before them. For a stream, the
+            end is when it was closed, and it includes the time that the reading program took. None while a stream runs.
+        tokens_per_second: Generated tokens per second, as reported by the server; otherwise, those of a stream after
+            its first chunk, or those of a whole reply since its request was sent.
+    """
+
+    queued: float | None = None
+    connect: float | None = None
+    first_token: float | None = None
+    total: float | None = None
+    tokens_per_second: float | None = None
+
+
+class CallRecord:
+    """What happened during one call. All times are monotonic seconds.
+
+    It never makes two replies differ: it compares equal to any other, and to None.
+
+    Attributes:
+        began: When the call began.
+        sent: When the last attempt began.
+        first: When the first chunk of a stream arrived; None before and without streaming.
+        ended: When the call ended; None before.
+        connect: How long opening the connection of the last attempt took; None if an open one was reused.
+        attempts: How many requests were sent.
+        status: HTTP status of the last response; None before.
+        request_id: The `X-Request-Id` of the last response, else the one that was sent; None before.
+    """
+
+    __slots__ = (
+        "_headers",
+        "_secrets",
+        "attempts",
+        "began",
+        "connect",
+        "ended",
+        "first",
+        "request_id",
+        "sent",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.began = self.sent = monotonic()
+        self.first: float | None = None
+        self.ended: float | None = None
+        self.connect: float | None = None
+        self.attempts = 0
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self._headers: Mapping[str, str] = {}
+        self._secrets: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def of(cls, head: ResponseHead) -> Self:
+        """A record of a response that is all that is known of its call."""
+        record = cls()
+        record.ended = record.began
+        record.status, record.request_id, record._headers = head.status, head.request_id, head.headers
+        return record
+
+    def note_response(self, head: ResponseHead, headers: Sequence[tuple[str, str]], clock: Clock) -> None:
+        """Notes that the head of a response has arrived.
+
+        Args:
+            head: The head.
+            headers: The headers of the request.
+            clock: The clock of the call.
+        """
+        self.status, self.request_id, self._headers = head.status, head.request_id, head.headers
+        self._secrets = headers
+        self.sent, self.connect = clock.attempt_began, clock.connect_time
+
+    def note_end(self) -> None:
+        """Notes that the call has ended."""
+        if self.ended is None:
+            self.ended = monotonic()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the last response, names in lower case. Cookies and what repeats a key are masked."""
+        headers = dict(self._headers)
+        masked = Mask(self._secrets).headers(headers) if self._secrets else headers
+        return {name: "***" if _HIDDEN.search(name) else value for name, value in masked.items()}
+
+    def timings(
+        self, *, tokens: int | None = None, queued: float | None = None, rate: float | None = None
+    ) -> Timings:
+        """The timings of the call.
+
+        Args:
+            tokens: How many tokens were generated.
+            queued: How long the server says that the request was in its queue.
+            rate: The tokens per second that the server reports.
+        """
+        if not self.attempts:
+            return Timings()
+        if rate is None and tokens and self.ended is not None:
+            # The first chunk brings the first token.
+            tokens, start = (tokens, self.sent) if self.first is None else (tokens - 1, self.first)
+            rate = tokens / (self.ended - start) if tokens and self.ended > start else None
+        return Timings(
+            queued=queued,
+            connect=self.connect,
+            first_token=None if self.first is None else self.first - self.began,
+            total=None if self.ended is None else self.ended - self.began,
+            tokens_per_second=rate,
+        )
+
+    def settled(self) -> CallRecord:
+        """This record if the call has ended, else a copy that does not change any more."""
+        if self.ended is not None:
+            return self
+        copy = CallRecord.__new__(CallRecord)
+        for name in self.__slots__:
+            setattr(copy, name, getattr(self, name))
+        return copy
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, CallRecord)
+
+    def __copy__(self) -> CallRecord:
+        return self.settled()
+
+    def __deepcopy__(self, memo: object) -> CallRecord:
+        return self.settled()
+
+    def __getstate__(self) -> dict[str, object]:
+        # A pickle must not hold the key.
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return {**state, "_headers": self.headers, "_secrets": ()}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+_HIDDEN = re.compile("cookie|authoriz|authentication|api-?key")
+"""Headers that are not shown, whatever their value."""
