@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,6 +17,7 @@ from vllmchat.wire import decode, lenient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from support.runners import Runner
     from support.scripted import ScriptedServer
@@ -108,6 +110,28 @@ def test_a_request_is_one_write(
     # A large body is not copied behind its head.
     assert len(writes) == (3 if size == 1 else 6)
     assert scripted.connections == 1
+
+
+@pytest.mark.parametrize("count", [2, 200])
+def test_observing_costs_nothing_when_nobody_does(count: int, scripted: ScriptedServer) -> None:
+    """One question for each call, and nothing for each chunk."""
+    scripted.stream(chunks("first"))
+    scripted.stream(chunks(*"x" * count))
+    calls: list[str] = []
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        home = str(frame.f_globals.get("__name__"))
+        if event == "call" and home in ("logging", "vllmchat.http.observe", "vllmchat.http.logs"):
+            calls.append(frame.f_code.co_name)
+
+    with VLLMProvider("m", base_url=scripted.base_url) as llm:
+        llm.stream("Hi").until_done()  # opens the connection, and imports what is needed
+        sys.setprofile(profile)
+        try:
+            llm.stream("Hi").until_done()
+        finally:
+            sys.setprofile(None)
+    assert calls == ["is_on", "isEnabledFor", "isEnabledFor"]
 
 
 def test_all_chunks_of_a_read_are_decoded_together() -> None:

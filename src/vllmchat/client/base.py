@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from vllmchat.client import discovery, wrong_arguments
     from vllmchat.client.request import Request
+    from vllmchat.http import logs
     from vllmchat.http.call import Call
     from vllmchat.http.connections import Verify
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 else:
     discovery = LazyModule("vllmchat.client.discovery")
     wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for names that do not exist
+    logs = LazyModule("vllmchat.http.logs")
 
 T = TypeVar("T")
 
@@ -73,6 +75,8 @@ class ProviderBase:
         verify: Verify = True,
         max_connections: int | None = None,
     ) -> None:
+        if os.environ.get("VLLMCHAT_LOG"):
+            logs.set_up()
         url = base_url or os.environ.get(self._base_url_variable) or self._base_url_default
         key = hide(api_key or os.environ.get(self._api_key_variable) or self._api_key_default)
         base = BaseURL.parse(url, add_v1=self._routes_below_v1)
@@ -176,7 +180,9 @@ class ProviderBase:
         kept = target.max_retry_seconds if max_retries is None else None
         seconds = kept if max_retry_seconds is None else checked_retry_seconds(max_retry_seconds)
         default_key = target.default_key and "authorization" not in overrides
-        copy._target = Target(target.base, {**target.headers, **overrides}, retries, default_key, seconds)
+        copy._target = Target(
+            target.base, {**target.headers, **overrides}, retries, default_key, seconds, target.observers
+        )
         return copy
 
     # The building blocks of methods: send a request and read the response, or leave it open to stream, or run a flow

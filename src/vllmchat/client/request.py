@@ -167,6 +167,7 @@ class ModelRequest(Generic[T]):
             outside_v1=self.outside_v1,
             route_hint=self.route_hint,
             whole_too=self.whole_too,
+            fields=body,
         )
 
 

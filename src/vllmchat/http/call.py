@@ -63,6 +63,7 @@ class Call(Generic[T]):
             without it.
         accepted_statuses: Statuses from 300 on that are valid results, not errors.
         whole_too: Whether a stream may also arrive as one whole JSON response.
+        fields: The fields of the body of a call to a model, for those who observe it.
     """
 
     path: str
@@ -80,3 +81,4 @@ class Call(Generic[T]):
     route_hint: str | None = None
     accepted_statuses: frozenset[int] = frozenset()
     whole_too: bool = False
+    fields: Mapping[str, object] | None = field(default=None, repr=False)

@@ -10,7 +10,7 @@ import anyio
 from vllmchat.errors import StreamError
 from vllmchat.http.call import ResponseHead
 from vllmchat.http.flow import Close, Read, Send
-from vllmchat.http.transport_errors import TransportFailure, classify
+from vllmchat.http.transport_errors import classify
 
 if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
@@ -123,8 +123,9 @@ class SyncExchange(_Exchange["SyncTransport", "SyncOpenResponse"]):
                         self.close()
                     else:
                         time.sleep(step.seconds)
-                except TransportFailure as failure:
-                    step = flow.throw(failure)
+                except BaseException as error:
+                    # Also what ends the call, so that the flow can note why.
+                    step = flow.throw(error)
                 else:
                     step = flow.send(outcome)
         except StopIteration as stop:
@@ -205,8 +206,9 @@ class AsyncExchange(_Exchange["AsyncTransport", "AsyncOpenResponse"]):
                         await self.aclose()
                     else:
                         await anyio.sleep(step.seconds)
-                except TransportFailure as failure:
-                    step = flow.throw(failure)
+                except BaseException as error:
+                    # Also what ends the call, so that the flow can note why.
+                    step = flow.throw(error)
                 else:
                     step = flow.send(outcome)
         except StopIteration as stop:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from vllmchat.errors import ResponseError, VLLMChatError
@@ -25,16 +26,22 @@ from vllmchat.http.api_errors import (
 )
 from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
 from vllmchat.http.density import check_density
+from vllmchat.http.observe import ObservedCall
 from vllmchat.http.record import CallRecord
 from vllmchat.http.secrets import Mask
 from vllmchat.http.transport_errors import TransportFailure
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from vllmchat.errors import Partial
+    from vllmchat.http import logs
     from vllmchat.http.clock import Clock
+    from vllmchat.http.observe import Observer
     from vllmchat.http.url import BaseURL
+else:
+    logs = LazyModule("vllmchat.http.logs")
 
 T = TypeVar("T")
 
@@ -142,6 +149,7 @@ class Target:
         headers: Sent with each request: authorization, user agent and the caller's own. Names in lower case.
         max_retries: Number of retries.
         max_retry_seconds: For how long to retry instead, in seconds, or None.
+        observers: Who observes the calls, in addition to the log.
         default_key: Whether the key was not passed in, but comes from the environment or is the default.
     """
 
@@ -150,6 +158,7 @@ class Target:
     max_retries: int
     default_key: bool = False
     max_retry_seconds: float | None = None
+    observers: tuple[Observer, ...] = ()
 
     def __repr__(self) -> str:
         # The headers hold the key.
@@ -172,6 +181,38 @@ class Opened:
 
 
 def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
+    """Sends until a stream is open; its body is not read. See `_open`."""
+    record = clock.record = CallRecord(clock.now())
+    if target.observers or logs.is_on():
+        observed = ObservedCall((*target.observers, logs.LOG), call, record)
+        return _until_failure(_open(target, call, clock, record), observed)
+    return _open(target, call, clock, record)
+
+
+def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
+    """Sends, reads the whole response and returns the result. See `_reply`."""
+    record = clock.record = CallRecord(clock.now())
+    if target.observers or logs.is_on():
+        observed = ObservedCall((*target.observers, logs.LOG), call, record)
+        return _to_end(_until_failure(_reply(target, call, clock, record), observed), observed)
+    return _reply(target, call, clock, record)
+
+
+def _until_failure(flow: Flow[T], observed: ObservedCall) -> Flow[T]:
+    try:
+        return (yield from flow)
+    except BaseException as error:
+        observed.end(error)
+        raise
+
+
+def _to_end(flow: Flow[T], observed: ObservedCall) -> Flow[T]:
+    reply = yield from flow
+    observed.end(reply=reply, complete=True)
+    return reply
+
+
+def _open(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> Flow[Opened]:
     """Sends until a stream is open; its body is not read.
 
     Raises:
@@ -179,7 +220,7 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
         APIConnectionError: No response arrived.
         ResponseError: The response is not a stream.
     """
-    send, head = yield from _good_answer(target, call, clock)
+    send, head = yield from _good_answer(target, call, clock, record)
     # Not the other way round: streams come with all sorts of media types, and with none.
     kind = content_type(head)
     if not kind.endswith(("json", "html", "xml")):
@@ -200,7 +241,7 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
     raise error_despite_status(head, raw) or no_stream(head, raw)
 
 
-def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
+def _reply(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> Flow[T]:
     """Sends, reads the whole response and returns the result.
 
     Raises:
@@ -208,7 +249,7 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         APIConnectionError: No response arrived, or not all of it.
         ResponseError: The response is not what the call expects.
     """
-    send, head = yield from _good_answer(target, call, clock)
+    send, head = yield from _good_answer(target, call, clock, record)
     # Without streaming, the head arrives when the whole reply has been generated.
     clock.begin_idle()
     pieces: list[bytes] = []
@@ -229,18 +270,17 @@ def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
     body = b"".join(pieces)
     pieces.clear()
-    if head.record is not None:
-        head.record.note_end()
-    partial: Partial | None = None
+    record.note_end()
+    arrived: Partial | None = None
     try:
         check_density(body)
         return call.read(Response(head, body))
     except _UNREADABLE as error:
-        partial = error.partial if isinstance(error, VLLMChatError) else None
+        arrived = error.partial if isinstance(error, VLLMChatError) else None
     # Read again with the secrets masked: an error quotes the body, and an excerpt could cut a secret.
     head, body = masked_head(send, head), send.mask.data(body)
     if (reported := error_despite_status(head, body)) is not None:
-        reported.partial = partial
+        reported.partial = arrived
         raise reported
     try:
         check_density(body)
@@ -294,16 +334,20 @@ class _Retries:
         return True
 
 
-def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send, ResponseHead]]:
+def _good_answer(
+    target: Target, call: Call[T], clock: Clock, record: CallRecord
+) -> Flow[tuple[Send, ResponseHead]]:
     """Sends until a response with a good status is open."""
     retries: _Retries | None = None
-    record = clock.record = CallRecord()
+    observed = record.observed
     root = target.base.root if call.outside_v1 else target.base.prefix
     attempt = 0
     while True:
         send = _send(target, call, root + call.path, attempt)
         clock.start_attempt()
         record.attempts += 1
+        if observed is not None:
+            send = observed.sending(send)
         pause: float | None
         try:
             head: ResponseHead = yield send
@@ -315,24 +359,47 @@ def _good_answer(target: Target, call: Call[T], clock: Clock) -> Flow[tuple[Send
             pause = 0.0 if stale else backoff(retries.count)
             if not failure.retriable or not retries.allow(pause, stale=stale):
                 raise failure.error(send.safe_url, send.request_id) from failure.cause
+            _report_retry(record, call, send, pause, partial(failure.error, send.safe_url, send.request_id))
         else:
             record.note_response(head, send.headers, clock)
+            if observed is not None:
+                observed.connected(reused=clock.reused)
             if head.status < 300 or head.status in call.accepted_statuses:
                 return send, head
             head, raw = yield from _read_error(send, head, clock)
             retries = retries or _Retries(target, call, clock, record.began)
             pause = _pause_after(head, retries.count) if _is_retried(head.status, call.method) else None
+            error = partial(
+                error_from_reply,
+                head,
+                raw,
+                route=send.target.partition("?")[0],
+                missing_v1=None if call.outside_v1 or "/v1" in root else f"{target.base}/v1",
+                route_hint=call.route_hint,
+            )
             if pause is None or not retries.allow(pause):
-                raise error_from_reply(
-                    head,
-                    raw,
-                    route=send.target.partition("?")[0],
-                    missing_v1=None if call.outside_v1 or "/v1" in root else f"{target.base}/v1",
-                    route_hint=call.route_hint,
-                )
+                raise error()
+            _report_retry(record, call, send, pause, error)
         attempt += 1
         if pause > 0:
             yield Sleep(pause)
+
+
+def _report_retry(
+    record: CallRecord, call: Call[T], send: Send, pause: float, error: Callable[[], Exception]
+) -> None:
+    """Reports that an attempt has failed, and that another one follows."""
+    observed = record.observed
+    if observed is None and logs.RETRIES.isEnabledFor(_WARNING):
+        # Retries are logged where calls are not.
+        observed = ObservedCall((logs.LOG,), call, record)
+        observed.request, record.observed = send, None
+    if observed is not None:
+        observed.retrying(error(), pause)
+
+
+_WARNING = 30
+"""The level of that name in `logging`, which is not imported before the first request."""
 
 
 def _is_retried(status: int, method: str) -> bool:

@@ -10,11 +10,12 @@ from vllmchat.http.clock import monotonic
 from vllmchat.http.secrets import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Self
 
     from vllmchat.http.call import ResponseHead
     from vllmchat.http.clock import Clock
+    from vllmchat.http.observe import ObservedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class CallRecord:
         attempts: How many requests were sent.
         status: HTTP status of the last response; None before.
         request_id: The `X-Request-Id` of the last response, else the one that was sent; None before.
+        observed: The call while it is being observed; None if nobody does, and after its end.
     """
 
     __slots__ = (
@@ -62,31 +64,33 @@ class CallRecord:
         "connect",
         "ended",
         "first",
+        "observed",
         "request_id",
         "sent",
         "status",
     )
 
-    def __init__(self) -> None:
-        self.began = self.sent = monotonic()
+    def __init__(self, began: float) -> None:
+        self.began = self.sent = began
         self.first: float | None = None
         self.ended: float | None = None
         self.connect: float | None = None
         self.attempts = 0
         self.status: int | None = None
         self.request_id: str | None = None
+        self.observed: ObservedCall | None = None
         self._headers: Mapping[str, str] = {}
-        self._secrets: Sequence[tuple[str, str]] = ()
+        self._secrets: Mapping[str, str] = {}
 
     @classmethod
     def of(cls, head: ResponseHead) -> Self:
         """A record of a response that is all that is known of its call."""
-        record = cls()
-        record.ended = record.began
+        record = cls(0.0)
+        record.ended = 0.0
         record.status, record.request_id, record._headers = head.status, head.request_id, head.headers
         return record
 
-    def note_response(self, head: ResponseHead, headers: Sequence[tuple[str, str]], clock: Clock) -> None:
+    def note_response(self, head: ResponseHead, headers: Mapping[str, str], clock: Clock) -> None:
         """Notes that the head of a response has arrived.
 
         Args:
@@ -107,7 +111,7 @@ class CallRecord:
     def headers(self) -> Mapping[str, str]:
         """The headers of the last response, names in lower case. Cookies and what repeats a key are masked."""
         headers = dict(self._headers)
-        masked = Mask(self._secrets).headers(headers) if self._secrets else headers
+        masked = Mask(self._secrets.items()).headers(headers) if self._secrets else headers
         return {name: "***" if _HIDDEN.search(name) else value for name, value in masked.items()}
 
     def timings(
@@ -141,6 +145,7 @@ class CallRecord:
         copy = CallRecord.__new__(CallRecord)
         for name in self.__slots__:
             setattr(copy, name, getattr(self, name))
+        copy.observed = None
         return copy
 
     def __eq__(self, other: object) -> bool:
@@ -155,7 +160,7 @@ class CallRecord:
     def __getstate__(self) -> dict[str, object]:
         # A pickle must not hold the key.
         state = {name: getattr(self, name) for name in self.__slots__}
-        return {**state, "_headers": self.headers, "_secrets": ()}
+        return {**state, "_headers": self.headers, "_secrets": {}, "observed": None}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         for name, value in state.items():

@@ -185,11 +185,16 @@ class _Core(Generic[T, R]):
             reader.failure = error if isinstance(error, VLLMChatError) else unreadable(error, reader.head)
 
     def close(self) -> None:
+        if self.closed:
+            return
         self.closed = True
         self.events.clear()
-        head = self.reader.head
-        if head is not None and head.record is not None:
-            head.record.note_end()
+        record = self.clock.record if self.clock is not None else None
+        if record is not None:
+            record.note_end()
+            if record.observed is not None:
+                complete = self.error is None and self.reader.done
+                record.observed.end(self.error, self.reader.reply(), complete=complete)
 
     def failed(self) -> bool:
         """Whether an error must be raised after all items."""
@@ -573,4 +578,5 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
     def __del__(self) -> None:
         exchange = getattr(self, "_exchange", None)
         if exchange is not None:
+            self._core.close()
             exchange.abort()

@@ -76,17 +76,18 @@ class _Connection:
     """What sync and async connections share.
 
     Attributes:
+        host: The server's host and port.
         status: HTTP status of the last response.
         headers: Headers of the last response, names in lower case.
         expires: Until when it may stay idle, in monotonic seconds.
         used: Whether it has served a request.
     """
 
-    __slots__ = ("_early", "_host", "_open", "_response", "_route", "expires", "headers", "status", "used")
+    __slots__ = ("_early", "_open", "_response", "_route", "expires", "headers", "host", "status", "used")
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        self._host = route.base.origin.partition("://")[2]
+        self.host = route.base.origin.partition("://")[2]
         self._open = False
         self._response = ResponseParser()
         self._early = b""
@@ -109,7 +110,7 @@ class _Connection:
         target, headers, body = step.target, step.headers, step.body
         if self._route.proxy is not None and (proxy := self._route.forwarding_proxy) is not None:
             target, headers = self._route.base.origin + target, {**headers, **proxy_headers(proxy)}
-        head = encode_request(step.method, target, self._host, headers, body)
+        head = encode_request(step.method, target, self.host, headers, body)
         if not body:
             return [Write(head)]
         if len(body) <= _SENT_AT_ONCE:
@@ -126,6 +127,11 @@ class _Connection:
         """What arrived together with the head."""
         data, self._early = self._early, b""
         return data
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it was opened."""
+        return self._open
 
     def is_idle(self) -> bool:
         """Whether it can take another request."""

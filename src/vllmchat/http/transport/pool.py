@@ -17,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import httpcore
 
+from vllmchat.http import logs
 from vllmchat.http.clock import monotonic
 from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.http.transport.connection import AsyncConnection, Route, SyncConnection
@@ -64,7 +65,7 @@ class IdleStack(Generic[ConnectionT]):
     def prune(self, now: float) -> float | None:
         """Drops the expired ones at the bottom. Returns in how many seconds the next one expires; None without any."""
         while self._connections and self._connections[0].expires <= now:
-            self._connections.popleft().backend.abort()
+            _close(self._connections.popleft(), "it was idle for too long")
         return self._connections[0].expires - now if self._connections else None
 
     def pop(self) -> ConnectionT | None:
@@ -74,13 +75,23 @@ class IdleStack(Generic[ConnectionT]):
             connection = self._connections.pop()
             if connection.expires > now and connection.is_open():
                 return connection
-            connection.backend.abort()
+            expired = connection.expires <= now
+            _close(
+                connection,
+                "it was idle for too long" if expired else "the server closed it while it was idle",
+            )
         return None
 
     def clear(self) -> None:
         """Closes all of them."""
         while self._connections:
-            self._connections.pop().backend.abort()
+            _close(self._connections.pop(), "the provider was closed")
+
+
+def _close(connection: SyncConnection | AsyncConnection, reason: str) -> None:
+    if logs.CONNECTIONS.isEnabledFor(logs.DEBUG) and connection.is_connected:
+        logs.closed(connection.host, reason)
+    connection.backend.abort()
 
 
 class _Lease(Generic[ConnectionT]):
@@ -167,8 +178,11 @@ class _Pool(Generic[ConnectionT]):
         """Takes the connection and the permission back; the latter passes on to whoever has waited longest."""
         connection, lease.connection = lease.connection, None
         if connection is not None:
-            if broken or self._closed or not connection.is_idle():
-                connection.backend.abort()
+            if broken:
+                _close(connection, "the call ended before its response")
+            elif self._closed or not connection.is_idle():
+                reason = "the provider was closed" if self._closed else "the server does not keep it open"
+                _close(connection, reason)
             else:
                 self._idle.push(connection)
         lease.granted = False
