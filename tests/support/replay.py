@@ -104,6 +104,9 @@ NO_METHOD: Final[dict[str, str]] = {
 
 NOT_RECORDED: Final[dict[str, str]] = {
     "abort_all": "it would have ended what other recordings ran",
+    "get": "it has no route of its own",
+    "max_model_len": "it reads what `models` reads",
+    "post": "it has no route of its own",
     "sleep": "no recording needs a server that sleeps",
     "stream_parse": "it reads what `stream` reads",
     "stream_transcribe": "no model that transcribes",

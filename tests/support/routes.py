@@ -40,6 +40,8 @@ ASKED: tuple[Asked, ...] = (
     Asked("GET /metrics", "metrics"),
     Asked("GET /v1/models", "max_model_len"),
     Asked("GET /v1/models", "models"),
+    Asked("GET /v2/any", "get", ("/v2/any",)),
+    Asked("POST /v2/any", "post", ("/v2/any", {"a": 1})),
     Asked("GET /version", "version"),
     Asked("POST /abort_requests", "abort", ("chatcmpl-1",)),
     Asked("POST /abort_requests", "abort_all"),

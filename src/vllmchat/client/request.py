@@ -41,6 +41,7 @@ class ServerRequest(Generic[T]):
         outside_v1: Whether the route is outside `/v1`, as most of these are.
         route_hint: See `Call`.
         accepted_statuses: See `Call`.
+        headers: Headers of this request, in addition to the provider's.
     """
 
     path: str
@@ -51,6 +52,7 @@ class ServerRequest(Generic[T]):
     outside_v1: bool = True
     route_hint: str | None = None
     accepted_statuses: frozenset[int] = frozenset()
+    headers: Mapping[str, str] | None = None
 
     def limits(self, default: Timeout) -> Timeout:
         """The timeouts of the call: its own in place of the provider's."""
@@ -68,6 +70,7 @@ class ServerRequest(Generic[T]):
             Timeout.of(self.timeout, timeout),
             method=self.method,
             body=self.body,
+            headers=self.headers or {},
             outside_v1=self.outside_v1,
             route_hint=self.route_hint,
             accepted_statuses=self.accepted_statuses,

@@ -76,9 +76,9 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         """Whatever stderr is now."""
         return sys.stderr
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a record."""
-        return not logging.getLogger().handlers and super().filter(record)
+        return not logging.getLogger().handlers and bool(super().filter(record))
 
 
 class Log:

@@ -102,7 +102,7 @@ def observe(notify: Callable[..., None], *arguments: object, **options: object) 
         notify(*arguments, **options)
     except Exception as error:
         sys.unraisablehook(
-            SimpleNamespace(  # type: ignore[arg-type] # it has the same attributes, and can be made
+            SimpleNamespace(
                 exc_type=type(error),
                 exc_value=error,
                 exc_traceback=error.__traceback__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from vllmchat.checking.call_params import checked_seconds
 from vllmchat.client.base import ProviderBase
@@ -11,7 +11,11 @@ from vllmchat.http.clock import Clock
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from vllmchat.client import discovery
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+    from vllmchat.client import discovery, routes
     from vllmchat.client.discovery import ModelList
     from vllmchat.http.timeout import Timeout
     from vllmchat.server import metrics, status
@@ -19,7 +23,11 @@ if TYPE_CHECKING:
 else:
     discovery = LazyModule("vllmchat.client.discovery")
     metrics = LazyModule("vllmchat.server.metrics")
+    routes = LazyModule("vllmchat.client.routes")
     status = LazyModule("vllmchat.server.status")
+
+
+T = TypeVar("T")
 
 
 class ModelMethods(ProviderBase):
@@ -42,6 +50,159 @@ class ModelMethods(ProviderBase):
     async def amodels(self, *, timeout: float | Timeout | None = None) -> ModelList:
         """Async version of `models`."""
         return await self._arun(discovery.models_request(timeout))
+
+    @overload
+    def get(
+        self,
+        path: str,
+        *,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> JsonValue: ...
+    @overload
+    def get(
+        self,
+        path: str,
+        *,
+        cast_to: type[T],
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T: ...
+    def get(
+        self,
+        path: str,
+        *,
+        cast_to: type[T] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T | JsonValue:
+        """Sends a GET request to any route and returns the response, for routes that have no method here.
+
+        It goes the way of all calls: key, headers, timeouts, retries and errors are the same.
+
+        Args:
+            path: The route below the root of the server, such as `"/v1/models"` or `"/tokenize"`. If `base_url` has a
+                path before `/v1`, that path is added in front.
+            cast_to: What to make of the response: a pydantic model, or any type that pydantic knows. Without it, the
+                result is plain JSON; None for an empty response.
+            extra_headers: Headers for this request. They override the provider's.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
+
+        Raises:
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not JSON, or does not match `cast_to`.
+        """
+        return self._run(routes.route_request("GET", path, None, cast_to, extra_headers, timeout))
+
+    @overload
+    async def aget(
+        self,
+        path: str,
+        *,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> JsonValue: ...
+    @overload
+    async def aget(
+        self,
+        path: str,
+        *,
+        cast_to: type[T],
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T: ...
+    async def aget(
+        self,
+        path: str,
+        *,
+        cast_to: type[T] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T | JsonValue:
+        """Async version of `get`."""
+        return await self._arun(routes.route_request("GET", path, None, cast_to, extra_headers, timeout))
+
+    @overload
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> JsonValue: ...
+    @overload
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        cast_to: type[T],
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T: ...
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        cast_to: type[T] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T | JsonValue:
+        """Sends a request to any route and returns the response, for routes that have no method here.
+
+        It goes the way of all calls: key, headers, timeouts, retries and errors are the same.
+
+        Args:
+            path: The route below the root of the server, such as `"/v1/models"` or `"/tokenize"`. If `base_url` has a
+                path before `/v1`, that path is added in front.
+            body: The body: any JSON value, or a pydantic model without its None. Nothing is added, not even `model`.
+            cast_to: What to make of the response: a pydantic model, or any type that pydantic knows. Without it, the
+                result is plain JSON; None for an empty response.
+            extra_headers: Headers for this request. They override the provider's.
+            timeout: The timeouts of this call; a number of seconds sets `Timeout.total`.
+
+        Raises:
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            APIStatusError: The server returned an error.
+            APIConnectionError: No response arrived.
+            ResponseError: The response is not JSON, or does not match `cast_to`.
+        """
+        return self._run(routes.route_request("POST", path, body, cast_to, extra_headers, timeout))
+
+    @overload
+    async def apost(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> JsonValue: ...
+    @overload
+    async def apost(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        cast_to: type[T],
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T: ...
+    async def apost(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        cast_to: type[T] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+    ) -> T | JsonValue:
+        """Async version of `post`."""
+        return await self._arun(routes.route_request("POST", path, body, cast_to, extra_headers, timeout))
 
 
 class ServerMethods(ModelMethods):

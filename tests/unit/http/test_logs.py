@@ -53,7 +53,7 @@ def test_one_line_a_call(
     llm: VLLMProvider, runner: Runner, scripted: ScriptedServer, lines: pytest.LogCaptureFixture
 ) -> None:
     scripted.reply(completion(usage=USAGE), headers={"x-request-id": "r-1"})
-    runner.chat(llm, request_id="r-1")
+    runner.do(llm, "chat", "Hi", request_id="r-1")
     [record] = [each for each in lines.records if each.name == "vllmchat.requests"]
     assert record.levelno == logging.INFO
     assert re.fullmatch(
