@@ -65,7 +65,7 @@ def route_request(
         checked.timeout,
         method=method,
         body=None if body is None else encode_json(cast("Mapping[str, object]", body)),
-        headers=checked.extra_headers,
+        headers={name.lower(): value for name, value in (checked.extra_headers or {}).items()},
     )
 
 
