@@ -78,6 +78,14 @@ if TYPE_CHECKING:
         Model as Model,
         ModelList as ModelList,
     )
+    from vllmchat.client.hooks import (
+        OnRequest as OnRequest,
+        OnResponse as OnResponse,
+        OnRetry as OnRetry,
+        RequestInfo as RequestInfo,
+        ResponseInfo as ResponseInfo,
+        RetryInfo as RetryInfo,
+    )
     from vllmchat.completions.completion import (
         TextCompletion as TextCompletion,
         TextCompletionChunk as TextCompletionChunk,
@@ -249,6 +257,7 @@ else:
         "chat.protocols": "AsyncProvider Provider SyncProvider",
         "chat.stream": "AsyncChatStream ChatStream",
         "client.discovery": "Model ModelList",
+        "client.hooks": "OnRequest OnResponse OnRetry RequestInfo ResponseInfo RetryInfo",
         "completions.completion": "TextCompletion TextCompletionChunk",
         "completions.params": "CompletionParams VLLMCompletionParams",
         "completions.stream": "AsyncTextStream TextStream",

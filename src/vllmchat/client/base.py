@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -32,17 +33,20 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.client import discovery, wrong_arguments
+    from vllmchat.client import discovery, hooks, wrong_arguments
+    from vllmchat.client.hooks import OnRequest, OnResponse, OnRetry
     from vllmchat.client.request import Request
     from vllmchat.http import logs
     from vllmchat.http.call import Call
     from vllmchat.http.connections import Verify
     from vllmchat.http.exchange import AsyncExchange, SyncExchange
     from vllmchat.http.flow import Flow
+    from vllmchat.http.observe import Observer
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
 else:
     discovery = LazyModule("vllmchat.client.discovery")
     wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for names that do not exist
+    hooks = LazyModule("vllmchat.client.hooks")
     logs = LazyModule("vllmchat.http.logs")
 
 T = TypeVar("T")
@@ -74,6 +78,9 @@ class ProviderBase:
         async_http_client: AsyncHTTPClient | None = None,
         verify: Verify = True,
         max_connections: int | None = None,
+        on_request: OnRequest | None = None,
+        on_retry: OnRetry | None = None,
+        on_response: OnResponse | None = None,
     ) -> None:
         if os.environ.get("VLLMCHAT_LOG"):
             logs.set_up()
@@ -91,6 +98,7 @@ class ProviderBase:
             checked_retries(max_retries),
             default_key,
             checked_retry_seconds(max_retry_seconds),
+            self._observers((), on_request, on_retry, on_response),
         )
         warn_of_plain_key(base, all_headers, self._api_key_default)
         check_cap(max_connections)
@@ -141,6 +149,21 @@ class ProviderBase:
             "need it, or call with_options()."
         )
 
+    @staticmethod
+    def _observers(
+        observers: tuple[Observer, ...],
+        on_request: OnRequest | None,
+        on_retry: OnRetry | None,
+        on_response: OnResponse | None,
+    ) -> tuple[Observer, ...]:
+        if on_request is None and on_retry is None and on_response is None:
+            return observers
+        return hooks.with_hooks(observers, on_request, on_retry, on_response)
+
+    def _observe(self, observer: Observer) -> None:
+        """Adds an observer of all calls of this provider, and of copies that are made later."""
+        self._target = replace(self._target, observers=(*self._target.observers, observer))
+
     def with_options(
         self,
         *,
@@ -150,6 +173,9 @@ class ProviderBase:
         max_retries: int | None = None,
         max_retry_seconds: float | None = None,
         headers: Mapping[str, str] | None = None,
+        on_request: OnRequest | None = None,
+        on_retry: OnRetry | None = None,
+        on_response: OnResponse | None = None,
     ) -> Self:
         """Returns a copy with other settings that shares the connections. It is cheap.
 
@@ -162,6 +188,9 @@ class ProviderBase:
             max_retries: How many times to retry.
             max_retry_seconds: For how many seconds to retry instead.
             headers: Headers for each request, in addition to those of the original.
+            on_request: Called before each request. See `OnRequest`.
+            on_retry: Called before each retry. See `OnRetry`.
+            on_response: Called at the end of each call. See `OnResponse`.
         """
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
@@ -180,8 +209,9 @@ class ProviderBase:
         kept = target.max_retry_seconds if max_retries is None else None
         seconds = kept if max_retry_seconds is None else checked_retry_seconds(max_retry_seconds)
         default_key = target.default_key and "authorization" not in overrides
+        observers = self._observers(target.observers, on_request, on_retry, on_response)
         copy._target = Target(
-            target.base, {**target.headers, **overrides}, retries, default_key, seconds, target.observers
+            target.base, {**target.headers, **overrides}, retries, default_key, seconds, observers
         )
         return copy
 

@@ -30,6 +30,9 @@ _SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "http_client": ("client", "session", "httpx_client"),
     "async_http_client": ("async_client", "http_async_client"),
     "verify": ("ssl", "ssl_verify", "verify_ssl", "ssl_context", "cert"),
+    "on_request": ("request_hook", "before_request"),
+    "on_retry": ("retry_hook",),
+    "on_response": ("response_hook", "after_response", "callback", "callbacks"),
     "max_connections": ("limits", "pool_size", "connections", "max_concurrency"),
 }
 """The arguments of a provider, and their names in other libraries."""

@@ -110,9 +110,7 @@ class CallRecord:
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the last response, names in lower case. Cookies and what repeats a key are masked."""
-        headers = dict(self._headers)
-        masked = Mask(self._secrets.items()).headers(headers) if self._secrets else headers
-        return {name: "***" if _HIDDEN.search(name) else value for name, value in masked.items()}
+        return masked_headers(self._headers, self._secrets)
 
     def timings(
         self, *, tokens: int | None = None, queued: float | None = None, rate: float | None = None
@@ -165,6 +163,17 @@ class CallRecord:
     def __setstate__(self, state: Mapping[str, object]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def masked_headers(headers: Mapping[str, str], sent: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers as they may be shown: without cookies and keys, and without what repeats a key.
+
+    Args:
+        headers: The headers.
+        sent: The headers of the request.
+    """
+    masked = Mask(sent.items()).headers(dict(headers))
+    return {name: "***" if _HIDDEN.search(name) else value for name, value in masked.items()}
 
 
 _HIDDEN = re.compile("cookie|authoriz|authentication|api-?key")

@@ -47,6 +47,9 @@ class OpenAIProvider(
             certificates, an `ssl.SSLContext` (also for a client certificate), or False to accept any certificate.
         max_connections: The maximum number of open connections, separately for sync calls and for each event loop;
             further calls wait. None for no limit.
+        on_request: Called before each request, such as to add headers to it. See `OnRequest`.
+        on_retry: Called before each retry, with its reason. See `OnRetry`.
+        on_response: Called at the end of each call, with what came of it. See `OnResponse`.
 
     Raises:
         ValueError: The URL, the key or a header is invalid.
