@@ -256,7 +256,7 @@ def test_adapters_do_not_import_each_other() -> None:
                 assert module.split(".")[2] == own, f"{path}:{line}"
 
 
-FRAMEWORKS = {"massgen": "massgen"}
+FRAMEWORKS = {"massgen": "massgen", "opentelemetry": "otel"}
 """By framework, its adapter."""
 
 
