@@ -185,7 +185,14 @@ class SyncStream:
         """Whether bytes, or the end of the connection, have arrived."""
         if self._readable is None:
             self._readable = readable_check(self.sock)
-        return bool(self._readable(0))
+        return bool(self._readable(0)) or (self._tls_layers > 1 and self._holds_bytes())
+
+    def _holds_bytes(self) -> bool:
+        """Whether the inner of two TLS layers has received something that is not in the socket any more."""
+        try:
+            return bool(self._stream.read(1, 0))
+        except (httpcore.ReadError, httpcore.ReadTimeout):
+            return False
 
     def close(self) -> None:
         """Closes it at once."""

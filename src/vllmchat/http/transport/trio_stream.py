@@ -43,6 +43,7 @@ class TrioStream:
     def __init__(self, backend: NetworkBackend, stream: trio.SocketStream) -> None:
         self._backend = backend
         self._stream: trio.abc.Stream = stream
+        self._encrypted: list[_Records] = []
         self._readable: Callable[[int], object] | None = None
         self.sock = stream.socket
 
@@ -94,7 +95,8 @@ class TrioStream:
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Goes on under TLS."""
-        encrypted = trio.SSLStream(self._stream, context, server_hostname=host, https_compatible=True)
+        records = _Records(self._stream)
+        encrypted = trio.SSLStream(records, context, server_hostname=host, https_compatible=True)
         try:
             with trio.fail_after(_or_infinite(self._backend.opening_seconds())):
                 await encrypted.do_handshake()
@@ -104,9 +106,12 @@ class TrioStream:
             # trio's own exception has no text.
             raise httpcore.ConnectError(reason(error.__cause__ or error)) from error
         self._stream = encrypted
+        self._encrypted.append(records)
 
     def is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, have arrived."""
+        if any(records.held for records in self._encrypted):
+            return True
         if self._readable is None:
             self._readable = readable_check(self.sock)
         return bool(self._readable(0))
@@ -120,6 +125,56 @@ class TrioStream:
         # RuntimeError: the loop has ended, and has closed the socket.
         with contextlib.suppress(OSError, RuntimeError):
             self.sock.close()
+
+
+class _Records(trio.abc.Stream):
+    """What is below TLS, read by TLS one record at a time.
+
+    TLS would take all that has arrived, and nobody could see what it holds: a response to no request would be taken for
+    the next one.
+
+    Attributes:
+        held: What has arrived for later reads.
+    """
+
+    def __init__(self, below: trio.abc.Stream) -> None:
+        self._below = below
+        self._left = 0
+        self.held = bytearray()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The rest of a record, as far as it has arrived; empty at the end."""
+        if self.held:
+            await trio.lowlevel.checkpoint()
+        while len(self.held) < (1 if self._left else _RECORD_HEAD):
+            data = await self._below.receive_some(READ_BYTES)
+            if not data:
+                # TLS itself says what is wrong with half a record.
+                self._left = _RECORD_HEAD
+                break
+            self.held += data
+        if not self._left:
+            self._left = _RECORD_HEAD + int.from_bytes(self.held[3:_RECORD_HEAD])
+        data = bytes(self.held[: self._left])
+        del self.held[: len(data)]
+        self._left -= len(data)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends bytes."""
+        await self._below.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Waits until bytes can be sent."""
+        await self._below.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Closes what is below."""
+        await self._below.aclose()
+
+
+_RECORD_HEAD = 5
+"""The bytes that precede a record: its type, its version, and its length in two."""
 
 
 def _or_infinite(seconds: float | None) -> float:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from support.chats import answer_any, completion
+from support.proxy import ForwardProxy
 from support.scripted import Gate, ScriptedServer, close, head, never, stream
+from support.sockets import Listener
 from support.tls import Authority, Files
 from vllmchat import APIConnectionError, APITimeoutError, InvalidRequestError, Timeout, VLLMProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.runners import Runner
+    from support.sockets import Connection
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +185,62 @@ def test_a_server_that_closes_without_close_notify(
             assert runner.chat(llm).text == text
         runner.close(llm)
         served.result(10)
+
+
+@pytest.mark.parametrize("through_proxy", [False, True])
+def test_an_unrequested_response_is_not_the_next_answer(
+    through_proxy: bool, authority: Authority, files: Files, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both arrive at once, so that whoever decrypts the first has received the second.
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+    with (
+        _TwoAtOnce(authority.server_context("vllm.example")) as server,
+        ForwardProxy(server, tls=authority.server_context()) as proxy,
+    ):
+        base_url = f"https://127.0.0.1:{server.port}"
+        if through_proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+            base_url = "https://vllm.example"
+        llm = VLLMProvider("m", base_url=base_url)
+        texts = [runner.chat(llm).text for _ in range(3)]
+        assert texts == ["0.0", "1.0", "1.1"], "the connection and the number of the request on it"
+        runner.close(llm)
+
+
+class _TwoAtOnce(Listener):
+    """Answers the first request on its first connection with two responses: two TLS records, sent in one piece."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def serve(self, connection: Connection) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self._context.wrap_bio(incoming, outgoing, server_side=True)
+
+        def wait_for(step: Callable[[], T]) -> T:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    connection.send(outgoing.read())
+                    connection.receive(patient=True)
+                    incoming.write(bytes(connection.buffer))
+                    connection.buffer.clear()
+
+        wait_for(tls.do_handshake)
+        for number in itertools.count():
+            while not wait_for(lambda: tls.read(65536)).endswith(b"}"):
+                pass
+            tls.write(_response(f"{connection.number}.{number}"))
+            if connection.number == number == 0:
+                tls.write(_response("not requested"))
+            connection.send(outgoing.read())
+
+
+def _response(text: str) -> bytes:
+    body = json.dumps(completion(text)).encode()
+    return head(200, {"content-length": str(len(body))}) + body
 
 
 def test_timeouts_apply(server: ScriptedServer, files: Files, runner: Runner) -> None:
