@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 API_KEY = "key-of-the-tests"
 """What the server of the fixture `keyed_server` asks for."""
 
-SERVER_FIXTURES = frozenset({"vllm_server", "keyed_server", "admin_server", "pooling_server"})
+SERVER_FIXTURES = frozenset(
+    {"vllm_server", "keyed_server", "admin_server", "pooling_server", "traced_server"}
+)
 """A test that uses one of these is marked `server`, wherever it stands."""
 
 
