@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,4 +72,4 @@ async def test_the_server_continues_the_trace(traced_server: LiveServer, collect
             # Both ids are in the exported span as they are.
             return any(trace in each.body and parent in each.body for each in collector.requests)
 
-        assert await in_thread(lambda arrived=arrived: collector.wait_for(arrived, EXPORT_SECONDS))
+        assert await in_thread(partial(collector.wait_for, arrived, EXPORT_SECONDS))

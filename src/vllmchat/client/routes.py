@@ -94,10 +94,13 @@ def _read_json(reply: Response) -> JsonValue:
 def _read_as(cast_to: type[T], reply: Response) -> T:
     what = f"of type {cast_to.__name__ if type(cast_to) is type else cast_to}"
     try:
-        value = _adapter(cast("Hashable", cast_to)).validate_json(reply.body)
+        value: T = _adapter(cast("Hashable", cast_to)).validate_json(reply.body)
     except ValidationError as error:
         raise unexpected_body(what, reply.body, first_problem(error)) from error
-    return cast("T", with_record(value, reply.head)) if isinstance(value, Received) else value
+    answer: object = value
+    if isinstance(answer, Received):
+        with_record(answer, reply.head)
+    return value
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,8 +68,8 @@ class ObservedCall:
             added = observer.sending(self)
             if added:
                 lower = {name.lower(): value for name, value in added.items()}
-                self.request = replace(self.request, headers={**self.request.headers, **lower})
-        return self.request
+                send = self.request = replace(send, headers={**send.headers, **lower})
+        return send
 
     def connected(self, *, reused: bool) -> None:
         """The head of a response has arrived."""
@@ -101,15 +101,15 @@ def observe(notify: Callable[..., None], *arguments: object, **options: object) 
     try:
         notify(*arguments, **options)
     except Exception as error:
-        sys.unraisablehook(
-            SimpleNamespace(
-                exc_type=type(error),
-                exc_value=error,
-                exc_traceback=error.__traceback__,
-                err_msg="Exception ignored in a hook of vllmchat",
-                object=notify,
-            )
+        report = SimpleNamespace(
+            exc_type=type(error),
+            exc_value=error,
+            exc_traceback=error.__traceback__,
+            err_msg="Exception ignored in a hook of vllmchat",
+            object=notify,
         )
+        # It has the attributes of Python's own arguments, which cannot be made.
+        sys.unraisablehook(cast("sys.UnraisableHookArgs", report))
 
 
 def token_counts(reply: object) -> tuple[int | None, int | None]:

@@ -33,6 +33,11 @@ KEY = "the-key-of-hooks-1"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 
 
+def short_pause(_: int) -> float:
+    """In place of `backoff`."""
+    return 0.001
+
+
 class Seen:
     """Everything that hooks were called with."""
 
@@ -183,10 +188,12 @@ def test_what_the_others_raise_does_not(
         raise ZeroDivisionError(type(event).__name__)
 
     reported: list[str] = []
-    monkeypatch.setattr(
-        sys, "unraisablehook", lambda args: reported.append(f"{args.err_msg}: {args.exc_value}")
-    )
-    monkeypatch.setattr(flows, "backoff", lambda _: 0.001)
+
+    def report(args: Any) -> None:
+        reported.append(f"{args.err_msg}: {args.exc_value}")
+
+    monkeypatch.setattr(sys, "unraisablehook", report)
+    monkeypatch.setattr(flows, "backoff", short_pause)
     scripted.busy(1)
     scripted.reply(completion("hi"))
     llm = VLLMProvider("m", base_url=scripted.base_url, on_retry=fail, on_response=fail)

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 
 
+def short_pause(_: int) -> float:
+    """In place of `backoff`."""
+    return 0.001
+
+
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What is logged, from DEBUG on."""
@@ -180,7 +185,7 @@ def test_retries_are_logged_where_calls_are_not(
 def test_a_refused_connection_is_a_reason_too(
     runner: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(flows, "backoff", lambda _: 0.001)
+    monkeypatch.setattr(flows, "backoff", short_pause)
     llm = VLLMProvider("m", base_url="http://127.0.0.1:1", max_retries=1)
     with pytest.raises(APIConnectionError):
         runner.chat(llm)
@@ -281,7 +286,7 @@ def test_no_key_is_logged(
     secret: str,
 ) -> None:
     monkeypatch.setenv("VLLMCHAT_LOG_BODIES", "1")
-    monkeypatch.setattr(flows, "backoff", lambda _: 0.001)
+    monkeypatch.setattr(flows, "backoff", short_pause)
     scripted.reply({"error": {"message": f"bad key {secret}", "code": 503}}, 503, headers={"x-echo": secret})
     scripted.reply(completion(f"your key is {secret}", echo=secret), headers={"x-request-id": secret})
     runner.chat(llm, f"my key is {secret}")

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 
 
+def short_pause(_: int) -> float:
+    """In place of `backoff`."""
+    return 0.001
+
+
 class Telemetry:
     """What is exported."""
 
@@ -272,7 +277,7 @@ def test_content_only_on_request(runner: Runner, scripted: ScriptedServer, telem
 def test_hooks_and_copies_work_with_it(
     runner: Runner, scripted: ScriptedServer, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows, "backoff", lambda _: 0.001)
+    monkeypatch.setattr(flows, "backoff", short_pause)
     ended: list[object] = []
     llm = VLLMProvider("m", base_url=scripted.base_url, on_request=lambda _: {"x-a": "b"})
     instrument(llm, tracer_provider=telemetry.traces, meter_provider=telemetry.meters)
