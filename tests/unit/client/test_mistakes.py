@@ -46,6 +46,9 @@ async def async_with_it(stream: Any) -> None:
 TYPE = "kind: must be a type, such as a pydantic model or list[int], not"
 JSON = 'write response_format={"type": "json_object"}'
 
+UNCHECKED: Any = VLLMProvider
+"""For arguments that type checkers reject."""
+
 MISTAKES: list[tuple[Callable[[Any], object], str]] = [
     # Another library's constructor
     (
@@ -63,11 +66,11 @@ MISTAKES: list[tuple[Callable[[Any], object], str]] = [
     ),
     (lambda llm: llm.with_options(model="http://h"), "Write base_url='http://h'."),
     (lambda llm: llm.chat("x", model="http://h"), "Write base_url='http://h'."),
-    (lambda _: VLLMProvider(model_name="m"), "Write `model='m'`."),
-    (lambda _: VLLMProvider(url="http://h"), "Write `base_url='http://h'`."),
-    (lambda _: VLLMProvider("m", "http://h"), "VLLMProvider: accepts only `model` by position"),
-    (lambda _: VLLMProvider(retries=3), "Write `max_retries=3`."),
-    (lambda _: VLLMProvider(stream=True), "is a parameter of calls, not of the provider."),
+    (lambda _: UNCHECKED(model_name="m"), "Write `model='m'`."),
+    (lambda _: UNCHECKED(url="http://h"), "Write `base_url='http://h'`."),
+    (lambda _: UNCHECKED("m", "http://h"), "VLLMProvider: accepts only `model` by position"),
+    (lambda _: UNCHECKED(retries=3), "Write `max_retries=3`."),
+    (lambda _: UNCHECKED(stream=True), "is a parameter of calls, not of the provider."),
     # Another library's methods
     (lambda llm: llm.completions.create(), "no attribute 'completions'. Write llm.complete(...)"),
     (lambda llm: llm.embeddings, "no attribute 'embeddings'. Write llm.embed(...)"),
