@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from vllmchat.checking.describe import format_value, type_name
+from vllmchat.checking.describe import format_value, is_list, type_name
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
 from vllmchat.http.excerpt import excerpt
 from vllmchat.schemas.types import (
@@ -58,7 +58,7 @@ def _check_is_type(kind: object) -> None:
         hint = f"Pass the class itself: {type(kind).__name__}."
     elif isinstance(kind, str) or kind is None:
         hint = "Write parse(messages, TYPE)."
-    elif not isinstance(kind, (list, tuple, set)):
+    elif not is_list(kind):
         return
     rule = f"must be a type, such as a pydantic model or list[int], not {type_name(kind)}."
     raise InvalidRequestError([Problem("kind", "", rule, hint)])

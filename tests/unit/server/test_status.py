@@ -256,7 +256,7 @@ def test_never_ready(scripted: ScriptedServer, runner: Runner) -> None:
     assert (caught.value.limit, caught.value.seconds, caught.value.url) == ("total", 0.6, scripted.base_url)
 
 
-NO_MODELS = {"object": "list", "data": []}
+NO_MODELS: dict[str, object] = {"object": "list", "data": []}
 
 
 def _served(path: str, models: object = MODELS) -> Any:

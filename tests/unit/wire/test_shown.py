@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
 
+# The names of notebooks begin with an underscore.
+# pyright: reportPrivateUsage=false
+
 EVIL = "<script>alert(1)</script>"
 
 
