@@ -16,7 +16,7 @@ from vllmchat.chat.tool_calls import PartialToolCalls
 from vllmchat.sampling.accumulate import summed_usage
 from vllmchat.sampling.whole import shortfall
 from vllmchat.wire.decode import as_object, build, with_record
-from vllmchat.wire.usage import truncates
+from vllmchat.wire.usage import final_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,12 +89,9 @@ class Accumulator:
                 choice.stop_reason = piece.stop_reason
             if piece.finish_reason:
                 self._finished += choice.finish_reason is None
-                if not truncates(
-                    choice.finish_reason
-                ):  # some servers send `stop` after what truncated the reply
-                    choice.finish_reason = piece.finish_reason
+                choice.finish_reason = final_reason(choice.finish_reason, piece.finish_reason)
                 if len(choice.calls):
-                    choice.calls.end(piece.finish_reason, self._limits)
+                    choice.calls.end(choice.finish_reason, self._limits)
                 if piece.weight_versions is not None:
                     choice.extra["weight_versions"] = piece.weight_versions
             if piece.__pydantic_extra__:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vllmchat.chat.tool_calls import PartialToolCalls
+from vllmchat.wire.usage import final_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,24 +167,25 @@ class EventBuilder:
 
     def _feed_calls(self, piece: ChunkChoice, events: list[Event]) -> None:
         calls = self._calls.get(piece.index)
+        if calls is None:
+            calls = self._calls[piece.index] = _ChoiceCalls(piece.index)
         if piece.delta.tool_calls:
-            if calls is None:
-                calls = self._calls[piece.index] = _ChoiceCalls(piece.index)
             calls.feed(piece, events)
-        if calls is not None and piece.finish_reason:
+        if piece.finish_reason:
             calls.end(events, piece.finish_reason, self._limits)
 
 
 class _ChoiceCalls:
     """The tool calls of one choice, and the events sent for them."""
 
-    __slots__ = ("_calls", "_choice", "_done", "_started")
+    __slots__ = ("_calls", "_choice", "_done", "_reason", "_started")
 
     def __init__(self, choice: int) -> None:
         self._choice = choice
         self._calls = PartialToolCalls()
         self._started: set[int] = set()
         self._done: set[int] = set()
+        self._reason: str | None = None
 
     def feed(self, piece: ChunkChoice, events: list[Event]) -> None:
         for delta in piece.delta.tool_calls or ():
@@ -209,7 +211,8 @@ class _ChoiceCalls:
             finish_reason: Why the choice ended.
             limits: What the request says about tool calls; None if unknown.
         """
-        self._calls.end(finish_reason, limits)
+        self._reason = final_reason(self._reason, finish_reason)
+        self._calls.end(self._reason, limits)
         self._end_closed(events)
 
     def finish(self, events: list[Event], final_calls: Sequence[ToolCall]) -> None:

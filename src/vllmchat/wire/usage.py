@@ -79,6 +79,11 @@ def truncates(reason: str | None) -> bool:
     return bool(reason) and reason not in _ENDS
 
 
+def final_reason(before: str | None, reason: str) -> str:
+    """The finish reason of a choice that gets another one: some servers send `stop` after what truncated the reply."""
+    return before if before is not None and truncates(before) else reason
+
+
 def is_unknown(reason: str | None) -> bool:
     """Whether a finish reason is unknown, such as the `error` or `network_error` of some gateways."""
     return truncates(reason) and reason not in _TRUNCATIONS

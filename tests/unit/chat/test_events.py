@@ -224,6 +224,16 @@ class TestOrder:
         assert isinstance(second, ToolCallDone)
         assert [first.tool_call.arguments, second.tool_call.arguments] == ['{"a":1}', '{"b":2}']
 
+    @pytest.mark.parametrize("call_first", [True, False])
+    def test_a_stop_after_what_truncated_the_call(self, call_first: bool) -> None:
+        call = calls(piece(0, '{"a":1}', name="f"))
+        truncated = delta({}, finish_reason="length")
+        begin = [call, truncated] if call_first else [truncated, call]
+        events = events_of([*begin, delta({}, finish_reason="stop")])
+        (event,) = only(events, ToolCallDone)
+        assert not event.tool_call.complete
+        assert [event.tool_call] == only(events, Finished)[0].completion.tool_calls
+
     def test_calls_that_interleave_are_done_at_the_end(self) -> None:
         maker = EventBuilder()
         assert maker.feed(calls(piece(0, None, name="f"), piece(1, None, name="g"))) == []
