@@ -91,6 +91,12 @@ class _Exchange(Generic[TransportT, AnswerT]):
     def _failure(self, error: Exception, *, answering: bool) -> Exception:
         """What to raise for an exception of the transport."""
         failure = classify(error, self.clock, answering=answering)
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            # From a caller's client, such as a mock without more responses. It would look like the end of the flow, or
+            # of the stream that a caller iterates over.
+            ended = RuntimeError(f"the HTTP client raised {type(error).__name__}")
+            ended.__cause__ = error
+            return ended
         if failure is None:
             return error
         if self.sent is not None:

@@ -553,6 +553,35 @@ def test_a_client_with_unknown_errors(family: Family) -> None:
         family.runner.chat(family.provider("http://x", client))
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_client_that_has_no_more_responses(name: Name, streamed: bool) -> None:
+    """As mocks raise it. It must not end the call or the loop over its stream as if all were well."""
+
+    class Exhausted(MinimalClient):
+        def send(self, request: dict[str, Any], *, stream: bool = False) -> MinimalResponse:
+            raise StopIteration
+
+    class AsyncExhausted(MinimalAsyncClient):
+        async def send(self, request: dict[str, Any], *, stream: bool = False) -> MinimalResponse:
+            raise StopAsyncIteration
+
+    def unused() -> MinimalResponse:
+        raise AssertionError
+
+    option: dict[str, Any] = (
+        {"http_client": Exhausted(unused)}
+        if name == "sync"
+        else {"async_http_client": AsyncExhausted(unused)}
+    )
+    llm = VLLMProvider("m", base_url="http://x", **option)
+    with (
+        runner_of(name) as runner,
+        pytest.raises(RuntimeError, match=r"the HTTP client raised Stop\w*Iteration"),
+    ):
+        runner.stream(llm).texts() if streamed else runner.chat(llm)
+
+
 def test_timeouts_of_a_client_that_has_none() -> None:
     class Odd(MinimalClient):
         timeout = 30
