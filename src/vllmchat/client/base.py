@@ -219,8 +219,8 @@ class ProviderBase:
     # that decides which requests to send.
 
     def _run(self, request: Request[T], model: str | None = None) -> T:
-        clock, call = self._prepare(request, model)
-        return self._clients.sync_client.run(self._target, call, clock)
+        clock, flow = self._begin(request, model, self._sync_timeout)
+        return self._clients.sync_client.run(self._target, self._look_up(flow, clock), clock)
 
     def _arun(self, request: Request[T], model: str | None = None) -> Awaitable[T]:
         # Usually not a coroutine of its own: each call in flight keeps each one on the way.
@@ -238,9 +238,9 @@ class ProviderBase:
         return await self._clients.async_client.run(self._target, call, clock)
 
     def _open(self, request: Request[T], model: str | None, begin: Callable[[Clock], None]) -> SyncExchange:
-        clock, call = self._prepare(request, model)
+        clock, flow = self._begin(request, model, self._sync_timeout)
         begin(clock)
-        return self._clients.sync_client.open(self._target, call, clock)
+        return self._clients.sync_client.open(self._target, self._look_up(flow, clock), clock)
 
     async def _aopen(self, request: Request[T], model: str | None = None) -> AsyncExchange:
         clock, flow = self._begin(request, model, self._async_timeout)
@@ -287,9 +287,8 @@ class ProviderBase:
         timeout = request.limits(default)
         return Clock(timeout), self._call(request, model, timeout)
 
-    def _prepare(self, request: Request[T], model: str | None) -> tuple[Clock, Call[T]]:
+    def _look_up(self, flow: Generator[Lookup[Any], Any, Call[T]], clock: Clock) -> Call[T]:
         client = self._clients.sync_client
-        clock, flow = self._begin(request, model, self._sync_timeout)
         try:
             step = next(flow)
             while True:
@@ -298,7 +297,7 @@ class ProviderBase:
                 )
         except StopIteration as stop:
             call: Call[T] = stop.value
-            return clock, call
+            return call
 
     async def _alook_up(
         self, flow: Generator[Lookup[Any], Any, Call[T]], step: Lookup[Any], clock: Clock

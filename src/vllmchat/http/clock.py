@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -35,8 +36,8 @@ class Clock:
         connect_time: How long opening the connection of the current attempt took, in seconds; None if it was open.
         record: What happened during the current request of the call.
         proxy: The proxy that is being asked for a connection, for messages; None when a failure is not the proxy's.
-        interrupted: Whether another thread has ended the call while it waits for its response.
-        waiting: What ends the wait for the response, from another thread; None if nothing waits.
+        interrupted: Whether another thread has ended the call before its response began.
+        waiting: What ends the current wait, from another thread; None if nothing waits.
     """
 
     __slots__ = (
@@ -75,11 +76,21 @@ class Clock:
         self.idle_end: float | None = None
 
     def interrupt(self) -> None:
-        """Ends the call, from another thread, as soon as it waits for its response."""
+        """Ends the call, from another thread, whatever it waits for before its response begins."""
         self.interrupted = True
         end_wait = self.waiting
         if end_wait is not None:
             end_wait()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits in a sync call, unless another thread ends the call."""
+        woken = threading.Event()
+        self.waiting = woken.set
+        try:
+            if not self.interrupted:
+                woken.wait(seconds)
+        finally:
+            self.waiting = None
 
     def start_attempt(self) -> None:
         """An attempt begins, or has got its connection: the wait for the first token starts over."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
@@ -128,7 +127,7 @@ class SyncExchange(_Exchange["SyncTransport", "SyncOpenResponse"]):
                     elif isinstance(step, Close):
                         self.close()
                     else:
-                        time.sleep(step.seconds)
+                        self.clock.sleep(step.seconds)
                 except BaseException as error:
                     # Also what ends the call, so that the flow can note why.
                     step = flow.throw(error)

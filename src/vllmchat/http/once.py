@@ -73,7 +73,8 @@ class SyncOnce(Once):
             try:
                 return ask()
             except Exception as error:
-                self._failed(error)
+                if not clock.interrupted:
+                    self._failed(error)
                 raise
         finally:
             self.lock.release()

@@ -531,8 +531,11 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
             self._opening = scope
             try:
                 exchange = self._exchange = await self._open_exchange()
-                self._core.opened(exchange)
-                return exchange
+                if not self._core.closed:
+                    self._core.opened(exchange)
+                    return exchange
+                # The response began at the same time, so that nothing was left to cancel.
+                await exchange.aclose()
             finally:
                 self._opening = None
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,6 +26,7 @@ from support.scripted import (
 from support.tls import Authority
 from vllmchat import VLLMProvider
 from vllmchat.http import exchange
+from vllmchat.http.clock import Clock
 from vllmchat.http.transport import sync_backend
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ def test_keyboard_interrupt_at_every_step(
         (sync_backend.SyncStream, "write"),
     ):
         monkeypatch.setattr(owner, name, interrupting(getattr(owner, name)))
-    monkeypatch.setattr(exchange, "time", SimpleNamespace(sleep=interrupting(_no_sleep)))
+    monkeypatch.setattr(Clock, "sleep", interrupting(_no_sleep))
     with VLLMProvider("m", base_url=scripted.base_url, max_connections=1) as llm:
         for step in range(1, STEPS):
             drop_connections(llm)
@@ -381,7 +381,7 @@ def test_keyboard_interrupt_at_every_step(
     raise AssertionError("the call never ended")
 
 
-def _no_sleep(_: float) -> None: ...
+def _no_sleep(_clock: Clock, _seconds: float) -> None: ...
 
 
 def _empty(server: ScriptedServer) -> None:

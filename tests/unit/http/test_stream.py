@@ -7,13 +7,15 @@ import gc
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
 import pytest
 
-from support.chats import chunk, chunks, completion
+from support.chats import answer_any, chunk, chunks, completion, models
+from support.pools import async_pool, held, sync_pool, wait_until
 from support.scripted import (
     DONE,
     KEEP_ALIVE,
@@ -46,11 +48,12 @@ from vllmchat import (
     VLLMProvider,
 )
 from vllmchat.http import reader as reader_module, stream as stream_module
-from vllmchat.http.exchange import SyncExchange
+from vllmchat.http.exchange import AsyncExchange, SyncExchange
+from vllmchat.http.once import SyncOnce
 from vllmchat.http.sse import SSEDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from support.runners import Runner, Stream
     from vllmchat import AsyncChatStream
@@ -103,6 +106,74 @@ def test_close_ends_a_stream_that_is_opening(
             assert reading.result(timeout=5) == []
     # It is not sent again.
     assert len(scripted.requests) == 1
+
+
+@pytest.mark.parametrize("waits_for", ["a connection", "the next attempt", "the model's name"])
+def test_close_ends_a_stream_that_waits_for_anything_else(scripted: ScriptedServer, waits_for: str) -> None:
+    model = None if waits_for == "the model's name" else "m"
+    llm = VLLMProvider(model, base_url=scripted.base_url, max_connections=1)
+    made = llm.stream("Hi", timeout=60)
+    with ExitStack() as before, ThreadPoolExecutor(2) as threads:
+        if waits_for == "a connection":
+            scripted.stream([chunk("a"), never])
+            holder = before.enter_context(llm.stream("Ho", timeout=60))
+            reading = threads.submit(list, made)
+            wait_until(lambda: held(sync_pool(llm)).waiting == 1)
+        elif waits_for == "the next attempt":
+            scripted.busy(retry_after="50")
+            reading = threads.submit(list, made)
+            wait_until(lambda: held(sync_pool(llm)) == (1, 0, 0))
+        else:
+            scripted.script(never)
+            scripted.reply(models("m"))
+            reading = threads.submit(list, made)
+            assert scripted.wait_requests(1)
+        made.close()
+        assert reading.result(timeout=5) == []
+        assert len(scripted.requests) == 1
+        if waits_for == "a connection":
+            assert held(sync_pool(llm)) == (0, 1, 0)
+            holder.close()
+        # Others are not affected.
+        scripted.always(answer_any)
+        assert llm.chat("Hu").text == "Hu"
+    llm.close()
+
+
+def test_a_closed_stream_does_not_fail_others_that_wait_for_the_same_name(scripted: ScriptedServer) -> None:
+    scripted.script(never)
+    scripted.reply(models("m"))
+    scripted.always(answer_any)
+    llm = VLLMProvider(base_url=scripted.base_url)
+    made = llm.stream("Hi", timeout=60)
+    lookup = llm._clients.sync_client.state().lookups.setdefault("model", SyncOnce())  # pyright: ignore[reportPrivateUsage] # nothing public shows who waits
+    lock = _Noted(lookup.lock)
+    lookup.lock = cast("threading.Lock", lock)
+    with ThreadPoolExecutor(2) as threads:
+        reading = threads.submit(list, made)
+        assert scripted.wait_requests(1)
+        lock.asked.clear()
+        other = threads.submit(llm.chat, "Hu")
+        assert lock.asked.wait(5)
+        made.close()
+        assert reading.result(timeout=5) == []
+        assert other.result(timeout=5).text == "Hu"
+    llm.close()
+
+
+class _Noted:
+    """A lock that notes that somebody wants it."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self.asked = threading.Event()
+
+    def acquire(self, timeout: float) -> bool:
+        self.asked.set()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 def part(index: int, content: str = "", finish: str | None = None) -> dict[str, Any]:
@@ -842,6 +913,31 @@ async def test_a_stream_that_is_closed_while_it_opens(scripted: ScriptedServer, 
         assert await in_thread(lambda: scripted.wait_requests(2))
         await other.aclose()
     assert await in_thread(scripted.wait_client_closed)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("enter", [True, False])
+async def test_a_stream_that_is_closed_as_its_response_begins(
+    scripted: ScriptedServer, llm: VLLMProvider, enter: bool
+) -> None:
+    scripted.script(head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}), never)
+    talk = llm.astream("Hi")
+    open_exchange: Callable[[], Awaitable[AsyncExchange]] = talk._open_exchange  # pyright: ignore[reportPrivateUsage] # the moment is inside
+
+    async def open_and_close() -> AsyncExchange:
+        exchange = await open_exchange()
+        await talk.aclose()
+        return exchange
+
+    talk._open_exchange = open_and_close  # pyright: ignore[reportPrivateUsage] # as above
+    with anyio.fail_after(5):
+        if enter:
+            await _enter_closed(talk)
+        else:
+            assert [each async for each in talk] == []
+    assert await in_thread(scripted.wait_client_closed)
+    assert held(await async_pool(llm)) == (0, 0, 0)
+    await llm.aclose()
 
 
 async def _enter_closed(talk: AsyncChatStream) -> None:

@@ -156,7 +156,7 @@ class SyncConnection(_Connection):
         """Sends a request and waits for the head of its response: `status` and `headers`."""
         response = self._response = ResponseParser()
         writes = self._writes(step)
-        if not self._open:
+        if not self._open and not clock.interrupted:
             self._run(self._opening(clock, self.backend))
         if clock.interrupted:
             raise httpcore.ReadError("interrupted")

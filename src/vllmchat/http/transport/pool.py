@@ -6,6 +6,7 @@ burst the surplus ages at the bottom and is dropped from there. Nothing ever sca
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -276,11 +277,14 @@ class SyncPool(_Pool[SyncConnection]):
             turn = threading.Lock()
             turn.acquire()
             lease.turn = turn
+        clock.waiting = lease.wake
         # Without the lock. In the meantime, the garbage collector may have found an abandoned response.
-        if not lease.granted:
+        if not lease.granted and not clock.interrupted:
             turn.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX))
         if not lease.granted:
-            raise httpcore.PoolTimeout("timed out")
+            raise (
+                httpcore.ReadError("interrupted") if clock.interrupted else httpcore.PoolTimeout("timed out")
+            )
 
 
 def _prune(pool: weakref.ref[SyncPool]) -> None:
@@ -372,8 +376,14 @@ class _SyncLease(_Lease[SyncConnection]):
 
     def grant(self) -> None:
         super().grant()
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends the wait for its turn, if there is one."""
         if self.turn is not None:
-            self.turn.release()
+            # RuntimeError: it has been woken already.
+            with contextlib.suppress(RuntimeError):
+                self.turn.release()
 
     def read(self) -> bytes:
         connection = self.connection
