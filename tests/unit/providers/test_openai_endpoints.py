@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 METHODS = {
     "chat", "stream", "parse", "stream_parse", "choose", "run_tools", "stream_run_tools", "complete",
     "stream_complete", "respond", "stream_respond", "embed", "transcribe", "translate", "models",
+    "get", "post",
 }  # fmt: skip
 MESSAGE: dict[str, Any] = {
     "type": "message",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import h11
 import httpcore
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 
 from vllmchat.http.transport.http1 import MAX_HEAD_BYTES, ResponseParser, encode_request
 
@@ -187,6 +187,8 @@ REST = st.sampled_from(
 def test_the_same_as_h11(status: bytes, lines: list[bytes], rest: bytes, end: bytes, at: list[int]) -> None:
     """It accepts what the most common library accepts, with the same meaning, and rejects what that rejects."""
     data = end.join([status.replace(b"\r\n", end), *lines, b"", b""]) + rest
+    # It takes a repeated encoding for one, as some proxies mean it; h11 rejects that.
+    assume([line.lower() for line in lines].count(b"transfer-encoding: chunked") < 2)
     expected = read_by_h11(data)
     if expected is None:
         with pytest.raises(httpcore.RemoteProtocolError):
