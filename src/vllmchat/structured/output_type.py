@@ -60,7 +60,8 @@ def _check_is_type(kind: object) -> None:
         hint = "Write parse(messages, TYPE)."
     elif not is_list(kind):
         return
-    rule = f"must be a type, such as a pydantic model or list[int], not {type_name(kind)}."
+    found: object = kind
+    rule = f"must be a type, such as a pydantic model or list[int], not {type_name(found)}."
     raise InvalidRequestError([Problem("kind", "", rule, hint)])
 
 

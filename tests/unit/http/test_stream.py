@@ -116,7 +116,7 @@ def test_close_ends_a_stream_that_waits_for_anything_else(scripted: ScriptedServ
     with ExitStack() as before, ThreadPoolExecutor(2) as threads:
         if waits_for == "a connection":
             scripted.stream([chunk("a"), never])
-            holder = before.enter_context(llm.stream("Ho", timeout=60))
+            before.enter_context(llm.stream("Ho", timeout=60))
             reading = threads.submit(list, made)
             wait_until(lambda: held(sync_pool(llm)).waiting == 1)
         elif waits_for == "the next attempt":
@@ -133,7 +133,7 @@ def test_close_ends_a_stream_that_waits_for_anything_else(scripted: ScriptedServ
         assert len(scripted.requests) == 1
         if waits_for == "a connection":
             assert held(sync_pool(llm)) == (0, 1, 0)
-            holder.close()
+            before.close()
         # Others are not affected.
         scripted.always(answer_any)
         assert llm.chat("Hu").text == "Hu"

@@ -563,7 +563,7 @@ def test_a_client_that_has_no_more_responses(name: Name, streamed: bool) -> None
             raise StopIteration
 
     class AsyncExhausted(MinimalAsyncClient):
-        async def send(self, request: dict[str, Any], *, stream: bool = False) -> MinimalResponse:
+        async def send(self, request: dict[str, Any], *, stream: bool = False) -> MinimalResponse:  # type: ignore[override] # sync elsewhere
             raise StopAsyncIteration
 
     def unused() -> MinimalResponse:
