@@ -48,6 +48,7 @@ class Parsed(Generic[T]):
 
 def _check_is_type(kind: object) -> None:
     """Raises for what is often given in place of a type."""
+    found = type_name(kind)
     hint: str | None = "For the answer as one of several texts, call choose(messages, [...])."
     if isinstance(kind, Mapping):
         schema = '{"type": "json_schema", "json_schema": {"name": "reply", "schema": ...}}'
@@ -60,8 +61,7 @@ def _check_is_type(kind: object) -> None:
         hint = "Write parse(messages, TYPE)."
     elif not is_list(kind):
         return
-    found: object = kind
-    rule = f"must be a type, such as a pydantic model or list[int], not {type_name(found)}."
+    rule = f"must be a type, such as a pydantic model or list[int], not {found}."
     raise InvalidRequestError([Problem("kind", "", rule, hint)])
 
 
