@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from vllmchat.checking.describe import format_value, is_list, type_name
+from vllmchat.checking.describe import as_mapping, format_value, is_list, type_name
 from vllmchat.errors import InvalidRequestError, Problem, StructuredOutputError
 from vllmchat.http.excerpt import excerpt
 from vllmchat.schemas.types import (
@@ -25,6 +24,8 @@ from vllmchat.wire.decode import as_object, first_problem
 from vllmchat.wire.usage import truncates
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import TypeAdapter
     from typing_extensions import TypeForm
 
@@ -50,7 +51,7 @@ def _check_is_type(kind: object) -> None:
     """Raises for what is often given in place of a type."""
     found = type_name(kind)
     hint: str | None = "For the answer as one of several texts, call choose(messages, [...])."
-    if isinstance(kind, Mapping):
+    if as_mapping(kind) is not None:
         schema = '{"type": "json_schema", "json_schema": {"name": "reply", "schema": ...}}'
         hint = (
             f"Write chat(messages, response_format={schema}) for a JSON schema, then json.loads(reply.text)."
