@@ -119,6 +119,7 @@ if TYPE_CHECKING:
         ContextWindowExceededError as ContextWindowExceededError,
         InternalServerError as InternalServerError,
         InvalidRequestError as InvalidRequestError,
+        JobStoppedError as JobStoppedError,
         MaxTurnsError as MaxTurnsError,
         NotFoundError as NotFoundError,
         PermissionDeniedError as PermissionDeniedError,
@@ -144,6 +145,16 @@ if TYPE_CHECKING:
     )
     from vllmchat.http.record import Timings as Timings
     from vllmchat.http.timeout import Timeout as Timeout
+    from vllmchat.jobs.map import (
+        AsyncMapResults as AsyncMapResults,
+        MapResults as MapResults,
+        amap_chat as amap_chat,
+        map_chat as map_chat,
+    )
+    from vllmchat.jobs.result import (
+        JobProgress as JobProgress,
+        Result as Result,
+    )
     from vllmchat.pooling.embeddings import (
         Embedding as Embedding,
         Embeddings as Embeddings,
@@ -265,7 +276,8 @@ else:
         "decisions.params": "DecideParams DecisionQuestion",
         "errors": (
             "APIConnectionError APIStatusError APITimeoutError AuthenticationError BadRequestError ConflictError "
-            "ContextWindowExceededError InternalServerError InvalidRequestError MaxTurnsError NotFoundError "
+            "ContextWindowExceededError InternalServerError InvalidRequestError JobStoppedError "
+            "MaxTurnsError NotFoundError "
             "PermissionDeniedError Problem RateLimitError ResponseError ServiceUnavailableError StreamError "
             "StreamInterruptedError StructuredOutputError UnprocessableEntityError VLLMChatError"
         ),
@@ -275,6 +287,8 @@ else:
         "generate.stream": "AsyncGenerationStream GenerationStream",
         "http.record": "Timings",
         "http.timeout": "Timeout",
+        "jobs.map": "AsyncMapResults MapResults amap_chat map_chat",
+        "jobs.result": "JobProgress Result",
         "pooling.embeddings": "Embedding Embeddings",
         "pooling.outputs": "Classification Classifications PoolingOutput PoolingOutputs",
         "pooling.params": (

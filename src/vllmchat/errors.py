@@ -19,8 +19,9 @@
     │   └── StreamInterruptedError               the bytes stopped before the end
     ├── ResponseError                            the response does not follow the protocol
     ├── StructuredOutputError                    the reply does not match the requested type; `.completion` holds it
-    └── MaxTurnsError                            `max_turns` was reached and the model still calls tools; `.messages`
-    holds the history
+    ├── MaxTurnsError                            `max_turns` was reached and the model still calls tools; `.messages`
+    │                                            holds the history
+    └── JobStoppedError                          a job over many inputs stopped before its end; holds what is done
 
 Every error pickles, keeps its cause and never holds an API key.
 """
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vllmchat.chat.messages import Message
     from vllmchat.completions.completion import TextCompletion
     from vllmchat.generate.generation import Generation
+    from vllmchat.jobs.result import Result
     from vllmchat.responses.response import ModelResponse
 
     Partial: TypeAlias = ChatCompletion | TextCompletion | Generation | ModelResponse | Transcription
@@ -169,6 +171,9 @@ class APIConnectionError(VLLMChatError):
     Attributes:
         url: The URL of the request, without credentials and query.
         request_id: The `X-Request-Id` that was sent, if any.
+        kind: What failed: `"refused"`, `"unreachable"`, `"connect_timeout"` and `"stale"` if the request cannot have
+            been read; `"broken"` or `"timeout"` if it may have been; `"tls"`, `"proxy"` or `"unusable"` if a setting
+            is wrong. None if it is not known.
     """
 
     def __init__(
@@ -182,6 +187,7 @@ class APIConnectionError(VLLMChatError):
         super().__init__(message, partial=partial)
         self.url = url
         self.request_id = request_id
+        self.kind: str | None = None
 
 
 class APITimeoutError(APIConnectionError):
@@ -389,3 +395,32 @@ class MaxTurnsError(VLLMChatError):
         self.max_turns = max_turns
         self.messages = list(messages)
         self.completions = tuple(completions)
+
+
+class JobStoppedError(VLLMChatError):
+    """A job stopped before its end: the server did not come back in time, or an error concerns all inputs.
+
+    The error of the last input or of the server is its `__cause__`. Whether an input is done or not, it is in exactly
+    one place: its result was handed out, is in `results`, or the input is in `pending` or has not been read.
+
+    Attributes:
+        done: How many inputs have a result, errors included.
+        failed: How many of them have an error.
+        results: Results that were not handed out, because an earlier input was not done.
+        pending: The inputs that were read and have no result, with their positions.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        done: int = 0,
+        failed: int = 0,
+        results: Sequence[Result[object, object]] = (),
+        pending: Sequence[tuple[int, object]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.done = done
+        self.failed = failed
+        self.results = tuple(results)
+        self.pending = tuple(pending)

@@ -25,6 +25,7 @@ from vllmchat import (
     ContextWindowExceededError,
     InternalServerError,
     InvalidRequestError,
+    JobStoppedError,
     MaxTurnsError,
     Problem,
     ResponseError,
@@ -49,7 +50,7 @@ KEY = "sk-0123456789-secret"
 
 def every_class() -> list[type[VLLMChatError]]:
     found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, VLLMChatError)]
-    assert len(found) == 20
+    assert len(found) == 21
     return found
 
 
@@ -100,6 +101,8 @@ def example(cls: type[VLLMChatError]) -> VLLMChatError:
     if issubclass(cls, MaxTurnsError):
         history: list[Message | ChatMessage] = [{"role": "user", "content": "Hello"}, partial().message]
         return cls("m", max_turns=1, messages=history, completions=[partial()])
+    if issubclass(cls, JobStoppedError):
+        return cls("m", done=3, failed=1, pending=[(3, "an input")])
     return cls("m", partial=partial())
 
 

@@ -27,8 +27,9 @@ TIERS: dict[str, set[str]] = {
     "schemas of Python types": {"schemas"},
     "what generating endpoints share": {"sampling"},
     "chat": {"chat"},
-    "endpoints": {path.parent.name for path in PACKAGE.glob("*/methods.py")} - {"chat", "generate"},
+    "endpoints": {path.parent.name for path in PACKAGE.glob("*/methods.py")} - {"chat", "generate", "jobs"},
     "endpoints made of others": {"generate"},
+    "many inputs": {"jobs"},
     "what a user imports": {"providers"},
     "public types": {"types"},
     "adapters and doubles": {"adapters", "testing"},
@@ -42,7 +43,7 @@ LEVEL = {part: level for level, parts in enumerate(TIERS.values()) for part in s
 TYPES_ONLY = {
     (low, high)
     for low in ("errors", "http")
-    for high in ("audio", "chat", "completions", "generate", "responses")
+    for high in ("audio", "chat", "completions", "generate", "jobs", "responses")
 }
 """What may be named upward for type checkers: what an error has in its `partial`."""
 
@@ -294,7 +295,7 @@ def test_nothing_but_the_dependencies_is_imported() -> None:
         "anyio",
         "vllmchat",
     }
-    optional = {"sniffio", "trio", "httpx2", "certifi", "prometheus_client", "numpy", "pytest", *FRAMEWORKS}
+    optional = {"sniffio", "trio", "httpx2", "certifi", "prometheus_client", "numpy", "pyarrow", "pytest", *FRAMEWORKS}
     for path, part in files():
         for module, _, line in imports(path):
             name = module.partition(".")[0]

@@ -35,6 +35,7 @@ class ClientPair:
         sync_client: Runs sync calls.
         async_client: Runs async calls.
         closed: Whether the provider has been closed.
+        only_sync: Whether the caller's own client is for sync calls only.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ClientPair:
     ) -> None:
         self.closed = False
         check_clients(http_client, async_http_client)
+        self.only_sync = http_client is not None and async_http_client is None
         has_own = http_client is not None or async_http_client is not None
         for name, is_set in (
             ("verify", verify is not True),

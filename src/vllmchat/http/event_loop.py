@@ -46,8 +46,12 @@ class EventLoopHandle:
         if self._is_here():
             job()
         else:
-            with contextlib.suppress(RuntimeError):
-                self._post(job)
+            self.post(job)
+
+    def post(self, job: Callable[[], object]) -> None:
+        """Runs a job on the loop soon; never if the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._post(job)
 
     def start(self, job: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Starts a task on the loop; must be called there."""

@@ -475,7 +475,7 @@ def _pause_after(head: ResponseHead, attempt: int) -> float | None:
     """Seconds to wait as the server asks, else by backoff; None if the server asks for too much."""
     if head.headers.get("x-should-retry", "").lower() == "false":
         return None
-    wish = _retry_after(head.headers)
+    wish = retry_after(head.headers)
     if wish is None:
         return backoff(attempt)
     if wish > MAX_RETRY_AFTER:
@@ -490,7 +490,8 @@ def _chance() -> float:
     return random.random()
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The pause that a response asks for, in seconds, or None."""
     text = headers.get("retry-after", "").strip()
     with contextlib.suppress(ValueError):
         return max(float(headers.get("retry-after-ms", "")) / 1000, 0.0)

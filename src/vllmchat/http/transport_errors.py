@@ -68,6 +68,11 @@ class TransportFailure(Exception):  # noqa: N818 - it never leaves this package
 
     def error(self, url: str, request_id: str) -> APIConnectionError:
         """The public error, with what to check."""
+        error = self._error(url, request_id)
+        error.kind = self.kind
+        return error
+
+    def _error(self, url: str, request_id: str) -> APIConnectionError:
         if self.limit is not None:
             limit, seconds = self.limit
             return APITimeoutError(

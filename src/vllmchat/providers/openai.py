@@ -6,6 +6,7 @@ from vllmchat.audio.methods import OpenAIAudioMethods
 from vllmchat.chat.methods import OpenAIChatMethods
 from vllmchat.client.arguments import explain_arguments
 from vllmchat.completions.methods import OpenAICompletionMethods
+from vllmchat.jobs.methods import OpenAIMapMethods
 from vllmchat.pooling.methods import OpenAIEmbeddingMethods
 from vllmchat.responses.methods import OpenAIResponsesMethods
 from vllmchat.server.methods import ModelMethods
@@ -15,6 +16,7 @@ from vllmchat.tools.methods import OpenAIToolMethods
 
 @explain_arguments
 class OpenAIProvider(
+    OpenAIMapMethods,
     OpenAIChatMethods,
     OpenAIStructuredMethods,
     OpenAIToolMethods,

@@ -8,6 +8,7 @@ from vllmchat.client.arguments import explain_arguments
 from vllmchat.completions.methods import CompletionMethods
 from vllmchat.decisions.methods import DecisionMethods
 from vllmchat.generate.methods import GenerateMethods
+from vllmchat.jobs.methods import MapMethods
 from vllmchat.pooling.methods import PoolingMethods
 from vllmchat.responses.methods import ResponsesMethods
 from vllmchat.server.admin_methods import AdminMethods
@@ -19,6 +20,7 @@ from vllmchat.tools.methods import ToolMethods
 
 @explain_arguments
 class VLLMProvider(
+    MapMethods,
     ChatMethods,
     StructuredMethods,
     ToolMethods,

@@ -1,0 +1,1 @@
+"""Jobs: many inputs, their results as they come, and files of them."""
