@@ -145,6 +145,10 @@ if TYPE_CHECKING:
     )
     from vllmchat.http.record import Timings as Timings
     from vllmchat.http.timeout import Timeout as Timeout
+    from vllmchat.jobs.files import (
+        JobSummary as JobSummary,
+        run_job as run_job,
+    )
     from vllmchat.jobs.map import (
         AsyncMapResults as AsyncMapResults,
         MapResults as MapResults,
@@ -287,6 +291,7 @@ else:
         "generate.stream": "AsyncGenerationStream GenerationStream",
         "http.record": "Timings",
         "http.timeout": "Timeout",
+        "jobs.files": "JobSummary run_job",
         "jobs.map": "AsyncMapResults MapResults amap_chat map_chat",
         "jobs.result": "JobProgress Result",
         "pooling.embeddings": "Embedding Embeddings",

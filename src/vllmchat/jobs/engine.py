@@ -268,7 +268,10 @@ class Engine(Generic[I, T]):
                 if settled is not None:
                     settled.set()
                 work = self._next() if self._active <= self._width.limit else None
-        except Exception as error:  # a mistake in this module, or the consumer's report raised
+        except BaseException as error:
+            if _is_cancellation(error):
+                raise
+            # A call that raises KeyboardInterrupt or SystemExit, which would end the event loop at once.
             self._end(error)
         finally:
             self._active -= 1
@@ -378,7 +381,7 @@ class Engine(Generic[I, T]):
         if error is not None:
             self._failures[type(error).__name__] += 1
             self._errors_in_a_row += 1
-        elif self._plan.report is not None:
+        else:
             self._count_tokens(value)
         if not self._plan.ordered:
             self.ready.append(result)

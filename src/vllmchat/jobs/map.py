@@ -192,14 +192,22 @@ class Job(Generic[I, T]):
         inputs: The inputs.
         options: How to run it.
         server: What can be asked of the server.
+        total: How many inputs there are, if they have no length.
 
     Raises:
         InvalidRequestError: An option is invalid.
     """
 
-    def __init__(self, call: Call[I, T], inputs: Inputs[I], options: Options, server: Server) -> None:
+    def __init__(
+        self,
+        call: Call[I, T],
+        inputs: Inputs[I],
+        options: Options,
+        server: Server,
+        total: int | None = None,
+    ) -> None:
         _check(inputs, options)
-        total = len(inputs) if isinstance(inputs, Sized) else None
+        total = len(inputs) if isinstance(inputs, Sized) else total
         indexes: list[int] | None = None
         if options.order == "prefix":
             given = list(cast("Iterable[I]", inputs))

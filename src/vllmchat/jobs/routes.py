@@ -1,0 +1,97 @@
+"""The routes of a batch: which method sends a body, and how a reply is written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from vllmchat.checking.describe import format_value
+from vllmchat.errors import APIStatusError, InvalidRequestError, VLLMChatError
+from vllmchat.jobs.map import in_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+CHAT: Final = "/v1/chat/completions"
+
+_ROUTES: Final[Mapping[str, tuple[str, tuple[tuple[str, ...], ...]]]] = {
+    CHAT: ("achat", (("messages",),)),
+    "/v1/completions": ("acomplete", (("prompt",),)),
+    "/v1/responses": ("arespond", (("input",),)),
+    "/v1/embeddings": ("aembed", (("input", "messages"),)),
+    "/score": ("ascore", (("data_1", "text_1", "queries"), ("data_2", "text_2", "documents"))),
+    "/rerank": ("arerank", (("query",), ("documents",))),
+}
+"""By route, the method and its arguments, each with the names that it has in bodies of different versions."""
+
+_ALIASES: Final = {"/v1/score": "/score", "/v1/rerank": "/rerank", "/v2/rerank": "/rerank"}
+
+
+def call_of(
+    provider: object, url: str, body: Mapping[str, object], defaults: Mapping[str, object]
+) -> Callable[[], Awaitable[object]]:
+    """Returns the call that sends a body.
+
+    Args:
+        provider: The provider.
+        url: The route.
+        body: The body.
+        defaults: The model and the parameters that the body need not have.
+
+    Raises:
+        InvalidRequestError: The route is unknown, or the body lacks something.
+    """
+    route = _ROUTES.get(_ALIASES.get(url, url))
+    if route is None:
+        raise InvalidRequestError(
+            f"url={format_value(url)}: must be one of {', '.join((*_ROUTES, *_ALIASES))}."
+        )
+    name, arguments = route
+    method = cast("Callable[..., Awaitable[object]] | None", getattr(provider, name, None))
+    if method is None and (sync := getattr(provider, name[1:], None)) is not None:
+        method = in_threads(cast("Callable[..., object]", sync))
+    if method is None:
+        raise InvalidRequestError(f"url={format_value(url)}: a {type(provider).__name__} has no {name}.")
+    params = {**defaults, **body}
+    if params.pop("stream", None):
+        raise InvalidRequestError("stream=True: a batch has no streams. Leave it out.")
+    subjects: list[object] = []
+    for names in arguments:
+        given = next((each for each in names if each in params), None)
+        if given is None:
+            raise InvalidRequestError(f"{names[0]}: is required for {url}.")
+        subjects.append(params.pop(given))
+    return lambda: method(*subjects, **params)
+
+
+# What is written. The format is that of `vllm run-batch`.
+
+
+def line_of(custom_id: str, value: object) -> bytes:
+    """Returns the line for a reply."""
+    reply: Any = value
+    body: str = reply.model_dump_json(exclude_unset=True)
+    request_id = json.dumps(str(getattr(reply, "id", "") or ""))
+    key = json.dumps(custom_id)
+    return (
+        f'{{"id":{request_id},"custom_id":{key},"response":{{"status_code":200,"request_id":{request_id},'
+        f'"body":{body}}},"error":null}}\n'
+    ).encode()
+
+
+def error_line_of(custom_id: str, error: Exception) -> bytes:
+    """Returns the line for an error."""
+    response: dict[str, object] | None = None
+    code: object = 400 if isinstance(error, InvalidRequestError) else None
+    request_id = str(getattr(error, "request_id", None) or "")
+    if isinstance(error, APIStatusError):
+        code = error.status_code
+        response = {"status_code": code, "request_id": request_id, "body": None}
+    message = error.message if isinstance(error, VLLMChatError) else str(error)
+    entry = {
+        "id": request_id,
+        "custom_id": custom_id,
+        "response": response,
+        "error": {"error": {"message": message, "type": type(error).__name__, "code": code}},
+    }
+    return (json.dumps(entry, separators=(",", ":")) + "\n").encode("utf-8", "backslashreplace")
