@@ -150,6 +150,7 @@ class Engine(Generic[I, T]):
         self._trouble_since: float | None = None
         self._busy_in_a_row = 0
         self._busy_until = 0.0
+        self._rejected: set[int] = set()
         self._started = time.monotonic()
 
     # For the consumer, in any thread
@@ -294,6 +295,8 @@ class Engine(Generic[I, T]):
         """Sends an input until it has a result, or is put back because the server is down."""
         while True:
             work.attempts += 1
+            if self._rejected:
+                self._rejected.discard(work.place)
             try:
                 value, completion = await self._call(work.input)
             except Exception as error:
@@ -340,7 +343,7 @@ class Engine(Generic[I, T]):
             return None
         if fault is Fault.BUSY:
             work.attempts -= 1
-            return self._pause_when_busy(error)
+            return self._pause_when_busy(work, error)
         is_down = fault is Fault.DOWN
         if is_down:
             work.attempts -= 1
@@ -493,7 +496,7 @@ class Engine(Generic[I, T]):
         except VLLMChatError:
             return False
 
-    def _pause_when_busy(self, error: Exception) -> float | None:
+    def _pause_when_busy(self, work: _Work[I], error: Exception) -> float | None:
         now = time.monotonic()
         if self._trouble_since is None:
             self._trouble_since = now
@@ -501,10 +504,11 @@ class Engine(Generic[I, T]):
         if left <= 0:
             self._stop(f"the server was busy for {self._plan.wait:g} s: {error}", error)
             return None
+        self._rejected.add(work.place)
         if now >= self._busy_until:
             # Once for all that were rejected together.
             self._busy_in_a_row += 1
-            self._width.saw_busy()
+            self._width.saw_busy(self._active - len(self._rejected))
         pause = pause_before(self._busy_in_a_row, error)
         self._busy_until = max(self._busy_until, now + pause)
         return min(pause, left)
@@ -582,7 +586,7 @@ class Engine(Generic[I, T]):
                     if not isinstance(error, VLLMChatError) or isinstance(error, NotFoundError):
                         metrics = None  # there will be none later either
             if load is not None:
-                width.saw_load(load, full=full)
+                width.saw_load(load, in_flight=self._active, full=full)
                 self._full = False
             elif metrics is None:
                 now = time.monotonic()

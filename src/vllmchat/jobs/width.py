@@ -4,13 +4,14 @@ A server generates for many requests together, so more in flight means more toke
 further requests wait in its queue. `AutoWidth` looks for that point, by one of two signals:
 
 - Where the server reports its queue (`saw_load`), the width is what makes the queue short but not empty. While it is
-  empty the width doubles, later it grows by an eighth. When more than an eighth waits, the width is cut by what is too
-  much, which the report itself says. A queue counts only if two reports in a row have it: replies end in bursts, and
-  the requests that follow them wait for a moment. Preemptions cut the width below what was running.
+  empty the width doubles, later it grows by a sixteenth. When more than an eighth waits, the width is cut by what is
+  too much, which the report itself says. A queue counts only if two reports in a row have it: replies end in bursts,
+  and the requests that follow them wait for a moment. A preemption cuts the width by a tenth, and from then on it grows
+  by one at a time when it comes near to where that was.
 - Elsewhere (`saw_rate`), the width is the smallest that gives the most results per second. It doubles as long as that
   brings 10 % more, then it tries a little more and a little less in turn, and keeps what is as fast with less.
 
-Either way a 429 cuts the width by three tenths.
+Either way a 429 cuts the width to nine tenths of what the server had accepted.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ START: Final = 32
 MOST: Final = 1024
 """What vLLM runs at most by default, on the largest accelerators. More only wait."""
 
-_BUSY_CUT: Final = 0.7
-_PREEMPTED_CUT: Final = 0.75
+_BUSY_CUT: Final = 0.9
+_PREEMPTED_CUT: Final = 0.9
 _FULL_CACHE: Final = 0.95
 _GAIN: Final = 1.1
 _NEARLY: Final = 0.97
@@ -39,8 +40,8 @@ class FixedWidth:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def saw_busy(self) -> None:
-        """Nothing: the width is the caller's wish. The inputs that were rejected wait."""
+    def saw_busy(self, accepted: int) -> None:
+        """Does nothing: the width is the caller's wish. The inputs that were rejected wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class AutoWidth:
         self._steady = False
         self._queued = 0
         self._preemptions: int | None = None
+        self._ceiling: int | None = None
         # For `saw_rate`
         self._best = 0.0
         self._step: Literal["hold", "up", "down"] = "hold"
@@ -84,11 +86,12 @@ class AutoWidth:
         self._before = self.limit
         self._skip = 0
 
-    def saw_load(self, load: ServerLoad, *, full: bool) -> None:
+    def saw_load(self, load: ServerLoad, *, in_flight: int, full: bool) -> None:
         """Follows a report of the server.
 
         Args:
             load: The report.
+            in_flight: How many inputs are in flight.
             full: Whether the width was used since the last report.
         """
         queued, self._queued = min(self._queued, load.waiting), load.waiting
@@ -96,14 +99,16 @@ class AutoWidth:
         self._preemptions = load.preemptions
         slack = max(2, self.limit // 8)
         if preempted:
-            self._set(min(self.limit, load.running) * _PREEMPTED_CUT)
+            self._ceiling = in_flight
+            self._set(min(self.limit, in_flight * _PREEMPTED_CUT))
             self._steady = True
         elif queued > slack:
-            self._set(self.limit - (queued - slack // 2))
+            # From what is in flight, not from the width: what was sent under an older width goes on waiting.
+            self._set(min(self.limit, in_flight - (queued - slack // 2)))
             self._steady = True
-            self._queued = 0  # what waits now was sent under the old width
         elif load.waiting == 0 and full and load.cache_usage < _FULL_CACHE:
-            self._set(self.limit + max(1, slack // 2) if self._steady else self.limit * 2)
+            near = self._ceiling is not None and self.limit >= self._ceiling * _PREEMPTED_CUT
+            self._set(self.limit + (1 if near else max(1, slack // 2)) if self._steady else self.limit * 2)
 
     def saw_rate(self, done: int, seconds: float, *, full: bool) -> bool:
         """Follows the number of results, where the server does not report its queue.
@@ -133,12 +138,15 @@ class AutoWidth:
             self._try(rate)
         return True
 
-    def saw_busy(self) -> None:
-        """The server rejected a request because it has too many. Call it once for a burst of these."""
+    def saw_busy(self, accepted: int) -> None:
+        """The server rejected a request because it has too many.
+
+        Args:
+            accepted: How many it has of this job.
+        """
         self._steady = True
         self._step = "hold"
-        self._best = 0.0
-        self._set(self.limit * _BUSY_CUT)
+        self._set(min(self.limit, accepted * _BUSY_CUT))
 
     def _climb(self, rate: float) -> None:
         if rate > self._best * _GAIN:
