@@ -622,6 +622,10 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def _single(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
+    """The one error in groups of one."""
+    whole: BaseException = error
+    if isinstance(error, BaseExceptionGroup):
+        inner: Sequence[BaseException] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if len(inner) == 1:
+            return _single(inner[0])
+    return whole

@@ -120,7 +120,7 @@ def chat_of(
             [
                 Problem(
                     "inputs",
-                    format_value(item),
+                    format_value(cast("object", item)),
                     "a mapping needs the key messages" + (f"; {what}" if what else "."),
                     "Write {'messages': ..., 'id': ..., 'temperature': ...}.",
                 )
@@ -239,21 +239,22 @@ def _check(inputs: object, options: Options) -> None:
     def wrong(name: str, value: object, rule: str, suggestion: str | None = None) -> None:
         problems.append(Problem(name, format_value(value), rule, suggestion))
 
+    given: object = inputs
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable | AsyncIterable):
         wrong(
             "inputs",
-            inputs,
+            given,
             "must be a list or another iterable of inputs.",
             "Write [input] for a single one.",
         )
-    width: object = options.in_flight
+    width = cast("object", options.in_flight)
     if width != "auto" and not _is_count(width, 1):
         wrong("in_flight", width, 'must be "auto" or a positive integer.')
     if not _is_count(options.retries, 0):
         wrong("retries", options.retries, "must be an integer of 0 or more.")
     if options.stop_after_errors is not None and not _is_count(options.stop_after_errors, 1):
         wrong("stop_after_errors", options.stop_after_errors, "must be None or a positive integer.")
-    wait: object = options.wait
+    wait = cast("object", options.wait)
     if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < math.inf:
         wrong("wait", wait, "must be a number of seconds, 0 or more.")
     if options.order not in ("given", "prefix"):

@@ -47,7 +47,8 @@ def beginning_of(item: object) -> str:
     if isinstance(item, Mapping):
         fields = cast("Mapping[str, object]", item)
         tools = fields.get("tools")
-        item = fields.get("messages", fields.get("prompt", fields.get("input", fields.get("body", item))))
+        names = ("messages", "prompt", "input", "body")
+        item = next((fields[name] for name in names if name in fields), str(fields))
         if isinstance(item, Mapping):
             return beginning_of(cast("Mapping[str, object]", item))
     if isinstance(item, str):

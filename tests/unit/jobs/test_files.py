@@ -91,7 +91,8 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 
 
 def go(provider: Any, source: Path | str, out: Path | str, **options: Any) -> Any:
-    return run_job(provider, source, out, **{"in_flight": 4, **options})
+    options.setdefault("in_flight", 4)
+    return run_job(provider, source, out, **options)
 
 
 # Formats

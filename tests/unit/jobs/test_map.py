@@ -219,7 +219,8 @@ def test_a_sync_client_of_the_callers_own_is_used(scripted: ScriptedServer) -> N
 )
 def test_wrong_arguments_are_found_first(options: dict[str, Any], message: str) -> None:
     llm = VLLMProvider("m", base_url="http://localhost:9")
-    for method in (llm.map, llm.amap):
+    methods: tuple[Any, ...] = (llm.map, llm.amap)
+    for method in methods:
         with pytest.raises(InvalidRequestError, match=message):
             method(**{"inputs": ["a"], **options})
 
