@@ -17,7 +17,7 @@ from typing import Literal
 from vllmchat import VLLMProvider
 
 ROOT = Path(__file__).resolve().parent.parent
-PROMPTS = 1500
+PROMPTS = 1000
 TOKENS = 16
 WIDTHS: tuple[int | Literal["auto"], ...] = (1, 4, 16, 32, 64, 128, 256, 512, "auto")
 
@@ -105,7 +105,7 @@ def main() -> None:
 
     # A cache that holds a fraction of the documents, as that of a real model does.
     small = Options(
-        name="bench-jobs-small", extra_args=("--block-size", "16", "--num-gpu-blocks-override", "2500")
+        name="bench-jobs-small", extra_args=("--block-size", "32", "--num-gpu-blocks-override", "1250")
     )
     for part, options in ((prefixes, small), (sweep, Options(name="bench-jobs"))):
         with running(options) as server, VLLMProvider(server.model, base_url=f"{server.url}/v1") as llm:

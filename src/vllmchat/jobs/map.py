@@ -416,6 +416,10 @@ class MapResults(Generic[I, T]):
         engine = self._engine
         if self._thread is None:
             self._start()
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                "these results belong to the process that began the job. Start a job of its own here."
+            )
         try:
             result = engine.pop()
             while result is None:

@@ -6,7 +6,12 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import os
 import queue
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +38,7 @@ from vllmchat.jobs.map import AsyncMapResults, Job, MapResults
 from vllmchat.jobs.source import AHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from support.runners import Runner
     from support.scripted import Answer, Request, ScriptedServer
@@ -675,3 +680,87 @@ def test_progress_in_words() -> None:
     waiting = JobProgress(500, seconds=10.0, waiting_for="refused")
     assert str(waiting) == "500 done, 50.0/s, waiting for the server: refused"
     assert JobProgress().seconds_left is None
+
+
+# Ends of processes
+
+
+def ran(
+    code: str, *arguments: str, interrupt: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh interpreter; sends it a Ctrl-C when `interrupt` returns."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if interrupt is not None:
+            interrupt()
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def assert_requests(scripted: ScriptedServer) -> None:
+    assert scripted.wait_requests(20, 20)
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_results_left_open(scripted: ScriptedServer) -> None:
+    scripted.always(hanging)
+    code = """
+        import itertools, sys
+        from vllmchat import VLLMProvider
+        results = VLLMProvider("m", base_url=sys.argv[1]).map(map(str, itertools.count()), in_flight=4)
+        print(next(results).text)
+    """
+    process = ran(code, scripted.base_url)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "0\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["for result in llm.map(texts): pass", "asyncio.run(main())"])
+def test_a_real_ctrl_c_ends_a_job(scripted: ScriptedServer, how: str) -> None:
+    scripted.always(hanging)
+    code = f"""
+        import asyncio, itertools, sys
+        from vllmchat import VLLMProvider
+        llm = VLLMProvider("m", base_url=sys.argv[1])
+        texts = map(str, itertools.count())
+        async def main():
+            async for result in llm.amap(texts): pass
+        try:
+            {how}
+        except KeyboardInterrupt:
+            print("stopped")
+    """
+    process = ran(code, scripted.base_url, interrupt=lambda: assert_requests(scripted))
+    assert (process.returncode, process.stdout, process.stderr) == (0, "stopped\n", "")
+    assert scripted.wait_for(lambda: scripted.open_connections == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_does_not_wait_for_results(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    code = """
+        import os, sys, warnings
+        from vllmchat import VLLMProvider
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+        results = VLLMProvider("m", base_url=sys.argv[1]).map(map(str, range(10_000)), in_flight=2)
+        next(results)
+        if (child := os.fork()) == 0:
+            try:
+                list(results)
+            except RuntimeError as error:
+                print(error, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        results.close()
+    """
+    process = ran(code, scripted.base_url)
+    assert (
+        process.stdout
+        == "these results belong to the process that began the job. Start a job of its own here.\n"
+    )
