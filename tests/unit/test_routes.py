@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
 
-SENDS_NOTHING = {"base_url", "close", "model", "name", "timeout", "with_options"}
-"""Attributes of a provider other than its methods."""
+SENDS_NOTHING = {"base_url", "close", "map", "model", "name", "timeout", "with_options"}
+"""Attributes of a provider other than its methods, and `map`, which calls these."""
 
 
 def do(runner: Runner, llm: VLLMProvider, asked: Asked) -> None:

@@ -40,6 +40,7 @@ CALLS: dict[str, tuple[tuple[object, ...], dict[str, object], type]] = {
     "parse": (("Hi", int), {}, VLLMChatParams),
     "stream_parse": (("Hi", int), {}, VLLMChatParams),
     "choose": (("Hi", ["yes", "no"]), {}, VLLMChatParams),
+    "map": ((["Hi"],), {}, VLLMChatParams),
     "run_tools": (("Hi",), {"tools": [weather]}, VLLMChatParams),
     "stream_run_tools": (("Hi",), {"tools": [weather]}, VLLMChatParams),
     "render": (("Hi",), {}, VLLMChatParams),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from support.scripted import ScriptedServer
 
 METHODS = {
-    "chat", "stream", "parse", "stream_parse", "choose", "run_tools", "stream_run_tools", "complete",
+    "chat", "stream", "parse", "stream_parse", "choose", "map", "run_tools", "stream_run_tools", "complete",
     "stream_complete", "respond", "stream_respond", "embed", "transcribe", "translate", "models",
     "get", "post",
 }  # fmt: skip
