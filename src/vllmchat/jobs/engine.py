@@ -7,6 +7,7 @@ workers again. So what is decided is decided in one place, `_next`, and a job in
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import Counter, deque
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
 import anyio
 
 from vllmchat.errors import (
+    APIConnectionError,
     APIStatusError,
     JobStoppedError,
     NotFoundError,
@@ -308,11 +310,7 @@ class Engine(Generic[I, T]):
                     self._put_back.append(work)
                     return
             except BaseException as error:
-                if (
-                    self._group is None
-                    or self._group.cancel_scope.cancel_called
-                    or not _is_cancellation(error)
-                ):
+                if not _is_from_inside(error):
                     raise
                 # The call was cancelled, but not by this job: on asyncio, a task inside it.
                 failure = RuntimeError("the call was cancelled")
@@ -578,20 +576,22 @@ class Engine(Generic[I, T]):
             if self._down is not None:
                 done, since = self._done, time.monotonic()
                 continue
-            full, load = self._full, None
+            full = self._full
             if metrics is not None:
                 try:
                     load = load_of(await metrics())
-                except (VLLMChatError, ImportError) as error:
-                    if not isinstance(error, VLLMChatError) or isinstance(error, NotFoundError):
-                        metrics = None  # there will be none later either
-            if load is not None:
-                width.saw_load(load, in_flight=self._active, full=full)
-                self._full = False
-            elif metrics is None:
-                now = time.monotonic()
-                if width.saw_rate(self._done - done, now - since, full=full):
-                    done, since, self._full = self._done, now, False
+                except APIConnectionError:
+                    continue  # the server is slow, or gone
+                except (VLLMChatError, ImportError):
+                    load = None
+                if load is not None:
+                    width.saw_load(load, in_flight=self._active, full=full)
+                    self._full = False
+                else:
+                    metrics = None  # there will be none later either
+                    done, since = self._done, time.monotonic()
+            elif width.saw_rate(self._done - done, time.monotonic() - since, full=full):
+                done, since, self._full = self._done, time.monotonic(), False
             self._pump()
 
 
@@ -619,6 +619,14 @@ def id_of(item: object) -> str | None:
 
 def _is_cancellation(error: BaseException) -> bool:
     return type(error).__name__ in ("CancelledError", "Cancelled")
+
+
+def _is_from_inside(error: BaseException) -> bool:
+    """Whether a cancellation is one that a call raised on its own, while nothing cancels this task."""
+    if type(error).__name__ != "CancelledError":
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 def _single(error: BaseException) -> BaseException:

@@ -183,6 +183,9 @@ class Journal:
             )
 
     def _write_about(self, about: Mapping[str, str]) -> None:
+        with contextlib.suppress(OSError, ValueError), open(self._about, encoding="utf-8") as file:
+            if json.load(file) == about:
+                return
         temporary = f"{self._about}.{os.getpid()}"
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(dict(about), file)

@@ -190,8 +190,8 @@ class MapMethods(_Jobs, ChatMethods, StructuredMethods):
             in_flight: How many inputs may be in flight at once. `"auto"` follows the server: its queue, if it reports
                 one (needs `pip install 'vllmchat[metrics]'`), else the number of results per second.
             ordered: Whether results come in the order of the inputs. At most 16 times the width is held back for that.
-            retries: How often an input is sent again after a timeout, a broken connection or a 5xx. This takes the
-                place of the provider's `max_retries`.
+            retries: How often an input is sent again after a timeout, a broken connection or a 5xx. For chats, this
+                takes the place of the provider's `max_retries`.
             progress: True for a line on stderr each ten seconds, or a function that is called with a `JobProgress`
                 twice a second and at the end, on the event loop of the job.
             stop_after_errors: After how many errors in a row to stop; None for never.
@@ -412,8 +412,8 @@ class OpenAIMapMethods(_Jobs, OpenAIChatMethods, OpenAIStructuredMethods):
             in_flight: How many inputs may be in flight at once. `"auto"` follows the server: its queue, if it reports
                 one (needs `pip install 'vllmchat[metrics]'`), else the number of results per second.
             ordered: Whether results come in the order of the inputs. At most 16 times the width is held back for that.
-            retries: How often an input is sent again after a timeout, a broken connection or a 5xx. This takes the
-                place of the provider's `max_retries`.
+            retries: How often an input is sent again after a timeout, a broken connection or a 5xx. For chats, this
+                takes the place of the provider's `max_retries`.
             progress: True for a line on stderr each ten seconds, or a function that is called with a `JobProgress`
                 twice a second and at the end, on the event loop of the job.
             stop_after_errors: After how many errors in a row to stop; None for never.

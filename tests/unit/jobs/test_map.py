@@ -518,6 +518,8 @@ def test_an_event_loop_that_ends_takes_the_job_with_it() -> None:
 
     asyncio.run(main())
     assert calls.running == 0
+    # Those that were cancelled did not go on to other inputs.
+    assert len(calls.begun) == 6
 
 
 def test_a_sync_job_works_inside_a_running_event_loop(scripted: ScriptedServer) -> None:

@@ -271,13 +271,15 @@ def test_a_job_widens_while_nothing_waits(runner: Runner) -> None:
 
     results = run(runner, job(calls, range(2000), server=Server(metrics=report)))
     assert len(results) == 2000
-    assert 100 <= calls.most <= 256
+    assert calls.most >= 100
 
 
 @pytest.mark.usefixtures("fast_looks")
-@pytest.mark.parametrize("error", [ImportError("no parser"), NotFoundError("no such route", status_code=404)])
+@pytest.mark.parametrize(
+    "error", [ImportError("no parser"), NotFoundError("no such route", status_code=404), None], ids=str
+)
 def test_a_job_without_metrics_goes_by_its_results(
-    runner: Runner, error: Exception, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, error: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     rates: list[int] = []
@@ -291,6 +293,8 @@ def test_a_job_without_metrics_goes_by_its_results(
 
     async def report() -> Metrics:
         asked.append(1)
+        if error is None:
+            return Metrics([])
         raise error
 
     async def slow(item: int) -> int:
