@@ -295,7 +295,17 @@ def test_nothing_but_the_dependencies_is_imported() -> None:
         "anyio",
         "vllmchat",
     }
-    optional = {"sniffio", "trio", "httpx2", "certifi", "prometheus_client", "numpy", "pyarrow", "pytest", *FRAMEWORKS}
+    optional = {
+        "sniffio",
+        "trio",
+        "httpx2",
+        "certifi",
+        "prometheus_client",
+        "numpy",
+        "pyarrow",
+        "pytest",
+        *FRAMEWORKS,
+    }
     for path, part in files():
         for module, _, line in imports(path):
             name = module.partition(".")[0]

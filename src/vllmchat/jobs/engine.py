@@ -25,7 +25,7 @@ from vllmchat.errors import (
     StructuredOutputError,
     VLLMChatError,
 )
-from vllmchat.http.transport.event_loop import EventLoopHandle
+from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.jobs.failures import FIRST_PAUSE, LONGEST_PAUSE, Fault, fault_of, pause_before
 from vllmchat.jobs.result import JobProgress, Result
 from vllmchat.jobs.source import Mark

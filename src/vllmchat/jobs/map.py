@@ -20,7 +20,7 @@ import anyio.to_thread
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.secrets import hide_secrets
 from vllmchat.errors import InvalidRequestError, Problem
-from vllmchat.http.transport.event_loop import EventLoopHandle
+from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.jobs.engine import Call, Engine, Plan, Server
 from vllmchat.jobs.prefix import prefix_order
 from vllmchat.jobs.source import source_of
