@@ -17,9 +17,9 @@ from typing import Literal
 from vllmchat import VLLMProvider
 
 ROOT = Path(__file__).resolve().parent.parent
-PROMPTS = 1000
+PROMPTS = 2000
 TOKENS = 16
-WIDTHS: tuple[int | Literal["auto"], ...] = (1, 4, 16, 32, 64, 128, 256, 512, "auto")
+WIDTHS: tuple[int | Literal["auto"], ...] = (1, 8, 32, 64, 128, 256, 512, "auto")
 
 
 class Watch(threading.Thread):
@@ -47,7 +47,7 @@ def sweep(llm: VLLMProvider) -> None:
     print("|---|---|---|---|---|")
     list(llm.map(["warm up"] * 64, max_tokens=TOKENS, ignore_eos=True, in_flight=64))
     for width in WIDTHS:
-        count = PROMPTS if width == "auto" or width > 4 else PROMPTS // 10
+        count = PROMPTS if width == "auto" or width >= 64 else PROMPTS // 8
         before = llm.metrics().preemptions or 0
         watch = Watch(llm)
         watch.start()

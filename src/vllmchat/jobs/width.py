@@ -4,10 +4,10 @@ A server generates for many requests together, so more in flight means more toke
 further requests wait in its queue. `AutoWidth` looks for that point, by one of two signals:
 
 - Where the server reports its queue (`saw_load`), the width is what makes the queue short but not empty. While it is
-  empty the width doubles, later it grows by a sixteenth. When more than an eighth waits, the width is cut by what is
-  too much, which the report itself says. A queue counts only if two reports in a row have it: replies end in bursts,
-  and the requests that follow them wait for a moment. A preemption cuts the width by a tenth, and from then on it grows
-  by one at a time when it comes near to where that was.
+  empty, and what was sent has arrived, the width doubles, later it grows by a sixteenth. When more than an eighth
+  waits, the width is cut by what is too much, which the report itself says. A queue counts only if two reports in a
+  row have it: replies end in bursts, and the requests that follow them wait for a moment. A preemption cuts the width
+  by a tenth, and from then on it grows by one at a time when it comes near to where that was.
 - Elsewhere (`saw_rate`), the width is the smallest that gives the most results per second. It doubles as long as that
   brings 10 % more, then it tries a little more and a little less in turn, and keeps what is as fast with less.
 
@@ -26,6 +26,10 @@ MOST: Final = 1024
 _BUSY_CUT: Final = 0.9
 _PREEMPTED_CUT: Final = 0.9
 _FULL_CACHE: Final = 0.95
+_ARRIVED: Final = 0.9
+_LATE_LOOKS: Final = 3
+"""How many looks to wait for what has not arrived. A report may be of one server of several."""
+
 _GAIN: Final = 1.1
 _NEARLY: Final = 0.97
 
@@ -77,6 +81,7 @@ class AutoWidth:
         self._most = most
         self._steady = False
         self._queued = 0
+        self._late = 0
         self._preemptions: int | None = None
         self._ceiling: int | None = None
         # For `saw_rate`
@@ -107,6 +112,11 @@ class AutoWidth:
             self._set(min(self.limit, in_flight - (queued - slack // 2)))
             self._steady = True
         elif load.waiting == 0 and full and load.cache_usage < _FULL_CACHE:
+            arrived = load.running + load.waiting >= in_flight * _ARRIVED
+            if not arrived and self._late < _LATE_LOOKS:
+                self._late += 1
+                return
+            self._late = 0
             near = self._ceiling is not None and self.limit >= self._ceiling * _PREEMPTED_CUT
             self._set(self.limit + (1 if near else max(1, slack // 2)) if self._steady else self.limit * 2)
 

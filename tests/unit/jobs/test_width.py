@@ -222,6 +222,18 @@ def test_a_burst_is_not_a_queue() -> None:
     assert width.limit == 100
 
 
+def test_what_is_on_its_way_is_waited_for() -> None:
+    width = AutoWidth(100)
+    for _ in range(3):
+        width.saw_load(ServerLoad(40, 0), in_flight=100, full=True)
+        assert width.limit == 100
+    # Unless it never comes: the report is of one server of several.
+    width.saw_load(ServerLoad(40, 0), in_flight=100, full=True)
+    assert width.limit == 200
+    width.saw_load(ServerLoad(195, 0), in_flight=200, full=True)
+    assert width.limit == 400
+
+
 def test_the_load_of_others_is_made_room_for() -> None:
     """The queue is that of all clients of the server."""
     width = AutoWidth(100)
