@@ -84,6 +84,7 @@ USES: Final = {
     "Chat": "Chats",
     "Structured": "Replies as Python values",
     "Tool": "Tool runs",
+    "Map": "Many prompts",
     "Completion": "Completions",
     "Generate": "Tokens in, tokens out",
     "Responses": "Responses",

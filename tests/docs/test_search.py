@@ -38,6 +38,7 @@ FIRST: Final = {
     "langchain": "frameworks.html#langchain",
     "trim history": "recipes.html#trim-a-history-to-the-context",
     "rollouts": "rollouts.html",
+    "run_job": "many-prompts.html#from-file-to-file",
     "troubleshooting": "troubleshooting.html",
     "VLLMProvider": "reference/vllmprovider.html",
     "ContextWindowExceededError": "reference/errors.html",
