@@ -407,7 +407,8 @@ class JobStoppedError(VLLMChatError):
         done: How many inputs have a result, errors included.
         failed: How many of them have an error.
         results: Results that were not handed out, because an earlier input was not done.
-        pending: The inputs that were read and have no result, with their positions.
+        pending: The inputs that were read and have no result, with their positions. A pickle of the error has neither
+            these nor `results` if one of them does not pickle.
     """
 
     def __init__(
@@ -424,3 +425,15 @@ class JobStoppedError(VLLMChatError):
         self.failed = failed
         self.results = tuple(results)
         self.pending = tuple(pending)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        import pickle
+
+        try:
+            pickle.dumps((self.results, self.pending))
+        except Exception:
+            # Inputs may be anything. The error itself must always pickle.
+            bare = JobStoppedError(self.message, done=self.done, failed=self.failed)
+            bare.__cause__ = self.__cause__
+            return VLLMChatError.__reduce__(bare)
+        return super().__reduce__()

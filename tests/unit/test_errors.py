@@ -202,6 +202,12 @@ def test_a_partial_reply_is_copied_with_its_unknown_fields() -> None:
     assert copied.partial.model_extra == {"of_a_newer_server": {"x": [1]}}
 
 
+def test_a_job_over_anything_stops_with_an_error_that_pickles() -> None:
+    error = JobStoppedError("m", done=3, failed=1, pending=[(3, threading.Lock())])
+    copied: JobStoppedError = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.done, copied.failed, copied.pending) == ("m", 3, 1, ())
+
+
 class Locked(Exception):  # noqa: N818 - the name is enough here
     """Does not pickle."""
 
