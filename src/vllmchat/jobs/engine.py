@@ -29,7 +29,7 @@ from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.jobs.failures import FIRST_PAUSE, LONGEST_PAUSE, Fault, fault_of, pause_before
 from vllmchat.jobs.result import JobProgress, Result
 from vllmchat.jobs.source import Mark
-from vllmchat.jobs.width import AutoWidth, ServerLoad
+from vllmchat.jobs.width import LOOK_SECONDS, AutoWidth, ServerLoad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,6 @@ WINDOW: Final = 16
 _CANARY_SECONDS: Final = 1.0
 """A server that does not work rejects a request at once. One that is still generating after this works."""
 
-_STEER_SECONDS: Final = 0.5
 _REPORT_SECONDS: Final = 0.5
 
 
@@ -572,7 +571,7 @@ class Engine(Generic[I, T]):
         metrics = self._plan.server.metrics
         done, since = self._done, time.monotonic()
         while True:
-            await anyio.sleep(_STEER_SECONDS)
+            await anyio.sleep(width.pause if metrics is not None else LOOK_SECONDS)
             if self._down is not None:
                 done, since = self._done, time.monotonic()
                 continue

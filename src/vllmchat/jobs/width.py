@@ -4,7 +4,7 @@ A server generates for many requests together, so more in flight means more toke
 further requests wait in its queue. `AutoWidth` looks for that point, by one of two signals:
 
 - Where the server reports its queue (`saw_load`), the width is what makes the queue short but not empty. While it is
-  empty, and what was sent has arrived, the width doubles, later it grows by a sixteenth. When more than an eighth
+  empty, and what was sent has arrived, the width doubles, later it grows by an eighth. When more than an eighth
   waits, the width is cut by what is too much, which the report itself says. A queue counts only if two reports in a
   row have it: replies end in bursts, and the requests that follow them wait for a moment. A preemption cuts the width
   by a tenth, and from then on it grows by one at a time when it comes near to where that was.
@@ -23,6 +23,10 @@ START: Final = 32
 MOST: Final = 1024
 """What vLLM runs at most by default, on the largest accelerators. More only wait."""
 
+LOOK_SECONDS: Final = 0.5
+"""Seconds between two looks at the results, or at the server while the width still climbs."""
+
+_STEADY_SECONDS: Final = 2.0
 _BUSY_CUT: Final = 0.9
 _PREEMPTED_CUT: Final = 0.9
 _FULL_CACHE: Final = 0.95
@@ -91,6 +95,11 @@ class AutoWidth:
         self._before = self.limit
         self._skip = 0
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the server is asked again. Its report costs it some milliseconds, so they become rare."""
+        return _STEADY_SECONDS if self._steady else LOOK_SECONDS
+
     def saw_load(self, load: ServerLoad, *, in_flight: int, full: bool) -> None:
         """Follows a report of the server.
 
@@ -118,7 +127,9 @@ class AutoWidth:
                 return
             self._late = 0
             near = self._ceiling is not None and self.limit >= self._ceiling * _PREEMPTED_CUT
-            self._set(self.limit + (1 if near else max(1, slack // 2)) if self._steady else self.limit * 2)
+            self._set(
+                self.limit + (1 if near else max(1, self.limit // 8)) if self._steady else self.limit * 2
+            )
 
     def saw_rate(self, done: int, seconds: float, *, full: bool) -> bool:
         """Follows the number of results, where the server does not report its queue.

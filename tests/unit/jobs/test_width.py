@@ -12,16 +12,13 @@ import pytest
 from support.jobs import Recorder, job, run
 from vllmchat import MetricFamily, Metrics, MetricSample, NotFoundError
 from vllmchat.jobs.engine import Server, load_of
-from vllmchat.jobs.width import MOST, AutoWidth, FixedWidth, ServerLoad
+from vllmchat.jobs.width import LOOK_SECONDS, MOST, AutoWidth, FixedWidth, ServerLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.runners import Runner
     from vllmchat.jobs.width import Width
-
-TICK = 0.5
-"""Seconds between two looks at the server."""
 
 
 @dataclass
@@ -106,7 +103,7 @@ class Outcome:
 
 def drive(server: Simulated, width: Width, begin: float, end: float, *, metrics: bool = True) -> Outcome:
     """Keeps a server as busy as the width allows; counts from `begin` to `end`."""
-    next_look = server.now + TICK
+    next_look = server.now
     done = preempted = most_waiting = 0
     counted: int | None = None
     seen, since, full, hold = server.done, server.now, False, 0.0
@@ -121,7 +118,7 @@ def drive(server: Simulated, width: Width, begin: float, end: float, *, metrics:
         server.step()
         most_waiting = max(most_waiting, len(server.waiting))
         if server.now >= next_look and isinstance(width, AutoWidth):
-            next_look = server.now + TICK
+            next_look = server.now + (width.pause if metrics else LOOK_SECONDS)
             if metrics:
                 width.saw_load(server.load(), in_flight=server.in_flight, full=full)
                 full = False
@@ -271,7 +268,8 @@ def metrics(running: int, waiting: int) -> Metrics:
 
 @pytest.fixture
 def fast_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vllmchat.jobs.engine._STEER_SECONDS", 0.001)
+    monkeypatch.setattr(AutoWidth, "pause", 0.001)
+    monkeypatch.setattr("vllmchat.jobs.engine.LOOK_SECONDS", 0.001)
 
 
 @pytest.mark.usefixtures("fast_looks")
