@@ -17,9 +17,9 @@ MAX_BODY_BYTES = 512 * 1024 * 1024
 """Size limit of a whole response. Prompt logprobs of a long prompt are the largest legitimate ones, far below this."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each response has one, and it would take three times as long to make
 class ResponseHead:
-    """What precedes the body of a response.
+    """What precedes the body of a response. Nobody changes it.
 
     Attributes:
         status: HTTP status.

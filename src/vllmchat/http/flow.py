@@ -183,7 +183,7 @@ class Opened:
 def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
     """Sends until a stream is open; its body is not read. See `_open`."""
     record = clock.record = CallRecord(clock.now())
-    if target.observers or logs.is_on():
+    if target.observers or _is_logged():
         observed = ObservedCall((*target.observers, logs.LOG), call, record)
         return _until_failure(_open(target, call, clock, record), observed)
     return _open(target, call, clock, record)
@@ -192,10 +192,21 @@ def open_flow(target: Target, call: Call[T], clock: Clock) -> Flow[Opened]:
 def reply_flow(target: Target, call: Call[T], clock: Clock) -> Flow[T]:
     """Sends, reads the whole response and returns the result. See `_reply`."""
     record = clock.record = CallRecord(clock.now())
-    if target.observers or logs.is_on():
+    if target.observers or _is_logged():
         observed = ObservedCall((*target.observers, logs.LOG), call, record)
         return _to_end(_until_failure(_reply(target, call, clock, record), observed), observed)
     return _reply(target, call, clock, record)
+
+
+def _is_logged() -> bool:
+    """Whether calls are logged. Asked for each call, so the function is looked up only once."""
+    global _log_is_on
+    if _log_is_on is None:
+        _log_is_on = logs.is_on
+    return _log_is_on()
+
+
+_log_is_on: Callable[[], bool] | None = None
 
 
 def _until_failure(flow: Flow[T], observed: ObservedCall) -> Flow[T]:

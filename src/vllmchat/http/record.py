@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vllmchat.http.clock import monotonic
 from vllmchat.http.secrets import Mask
@@ -46,48 +47,29 @@ class CallRecord:
 
     Attributes:
         began: When the call began.
-        sent: When the last attempt began.
         first: When the first chunk of a stream arrived; None before and without streaming.
         ended: When the call ended; None before.
-        connect: How long opening the connection of the last attempt took; None if an open one was reused.
         attempts: How many requests were sent.
-        status: HTTP status of the last response; None before.
-        request_id: The `X-Request-Id` of the last response, else the one that was sent; None before.
         observed: The call while it is being observed; None if nobody does, and after its end.
     """
 
-    __slots__ = (
-        "_headers",
-        "_secrets",
-        "attempts",
-        "began",
-        "connect",
-        "ended",
-        "first",
-        "observed",
-        "request_id",
-        "sent",
-        "status",
-    )
+    # Each call makes one, so it has few attributes.
+    __slots__ = ("_response", "attempts", "began", "ended", "first", "observed")
 
     def __init__(self, began: float) -> None:
-        self.began = self.sent = began
+        self.began = began
         self.first: float | None = None
         self.ended: float | None = None
-        self.connect: float | None = None
         self.attempts = 0
-        self.status: int | None = None
-        self.request_id: str | None = None
         self.observed: ObservedCall | None = None
-        self._headers: Mapping[str, str] = {}
-        self._secrets: Mapping[str, str] = {}
+        self._response: _Response = _NO_RESPONSE
 
     @classmethod
     def of(cls, head: ResponseHead) -> Self:
         """A record of a response that is all that is known of its call."""
         record = cls(0.0)
         record.ended = 0.0
-        record.status, record.request_id, record._headers = head.status, head.request_id, head.headers
+        record._response = (head.status, head.request_id, head.headers, {}, 0.0, None)
         return record
 
     def note_response(self, head: ResponseHead, headers: Mapping[str, str], clock: Clock) -> None:
@@ -98,9 +80,9 @@ class CallRecord:
             headers: The headers of the request.
             clock: The clock of the call.
         """
-        self.status, self.request_id, self._headers = head.status, head.request_id, head.headers
-        self._secrets = headers
-        self.sent, self.connect = clock.attempt_began, clock.connect_time
+        self._response = (
+            head.status, head.request_id, head.headers, headers, clock.attempt_began, clock.connect_time
+        )  # fmt: skip
 
     def note_end(self) -> None:
         """Notes that the call has ended."""
@@ -108,9 +90,24 @@ class CallRecord:
             self.ended = monotonic()
 
     @property
+    def status(self) -> int | None:
+        """HTTP status of the last response; None before."""
+        return self._response[0]
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the last response, else the one that was sent with its request; None before."""
+        return self._response[1]
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the last response, names in lower case. Cookies and what repeats a key are masked."""
-        return masked_headers(self._headers, self._secrets)
+        return masked_headers(self._response[2], self._response[3])
+
+    @property
+    def connect(self) -> float | None:
+        """How long opening the connection of the last response took; None if an open one was reused."""
+        return self._response[5]
 
     def timings(
         self, *, tokens: int | None = None, queued: float | None = None, rate: float | None = None
@@ -126,7 +123,7 @@ class CallRecord:
             return Timings()
         if rate is None and tokens and self.ended is not None:
             # The first chunk brings the first token.
-            tokens, start = (tokens, self.sent) if self.first is None else (tokens - 1, self.first)
+            tokens, start = (tokens, self._response[4]) if self.first is None else (tokens - 1, self.first)
             rate = tokens / (self.ended - start) if tokens and self.ended > start else None
         return Timings(
             queued=queued,
@@ -157,12 +154,23 @@ class CallRecord:
 
     def __getstate__(self) -> dict[str, object]:
         # A pickle must not hold the key.
+        status, request_id, _, _, sent, connect = self._response
         state = {name: getattr(self, name) for name in self.__slots__}
-        return {**state, "_headers": self.headers, "_secrets": {}, "observed": None}
+        return {**state, "_response": (status, request_id, self.headers, {}, sent, connect), "observed": None}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+_Response: TypeAlias = (
+    "tuple[int | None, str | None, Mapping[str, str], Mapping[str, str], float, float | None]"
+)
+"""The status, request id and headers of a response, the headers of its request, when that was sent, and the time to
+connect.
+"""
+
+_NO_RESPONSE: Final[_Response] = (None, None, {}, {}, math.inf, None)
 
 
 def masked_headers(headers: Mapping[str, str], sent: Mapping[str, str]) -> Mapping[str, str]:

@@ -316,7 +316,7 @@ def test_it_is_off_by_default_and_costs_one_question_a_call(
         return was_on()
 
     was_on = logs.is_on
-    monkeypatch.setattr(logs, "is_on", is_on)
+    monkeypatch.setattr(flows, "_log_is_on", is_on)
     monkeypatch.setattr(flows, "ObservedCall", None)  # none is made
     scripted.reply(completion())
     scripted.stream(chunks(*"abcdefgh"))
