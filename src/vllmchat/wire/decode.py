@@ -9,7 +9,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    PrivateAttr,
     ValidationError,
 )
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema, to_json
@@ -429,12 +428,26 @@ P = TypeVar("P", bound="Indexed")
 class Received(WireModel):
     """Base of responses that know how they came about. That counts neither in comparisons nor in `model_dump`."""
 
-    _record: CallRecord | None = PrivateAttr(default=None)
+    # A slot, not a private attribute of pydantic's: those cost each reply 3 µs, and count in comparisons.
+    __slots__ = ("_record",)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), _RECORD: record_of(self)}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__({name: value for name, value in state.items() if name != _RECORD})
+        _set_record(self, state.get(_RECORD))
+
+    def __copy__(self) -> Self:
+        return _set_record(super().__copy__(), record_of(self))
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return _set_record(super().__deepcopy__(memo), record_of(self))
 
     @property
     def timings(self) -> Timings:
         """How long the call took, in seconds. All of it is None if the response did not come over HTTP."""
-        record = self._record
+        record = record_of(self)
         if record is None:
             return Timings()
         fields = vars(self)
@@ -449,12 +462,28 @@ class Received(WireModel):
     @property
     def attempts(self) -> int:
         """How many requests were sent; more than 1 after retries, and 0 if it did not come over HTTP."""
-        return 0 if self._record is None else self._record.attempts
+        record = record_of(self)
+        return 0 if record is None else record.attempts
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the response, names in lower case. Cookies and keys are masked."""
-        return {} if self._record is None else self._record.headers
+        record = record_of(self)
+        return {} if record is None else record.headers
+
+
+_RECORD: Final = "vllmchat_record"
+
+
+def record_of(answer: "Received") -> CallRecord | None:
+    """What is known of the call that brought a response; None if it did not come over HTTP."""
+    return getattr(answer, "_record", None)
+
+
+def _set_record(answer: V, record: CallRecord | None) -> V:
+    if record is not None:
+        object.__setattr__(answer, "_record", record)
+    return answer
 
 
 class Answer(Received):
@@ -471,7 +500,8 @@ class Answer(Received):
 
         The server logs it; quote it to whoever runs the server.
         """
-        return None if self._record is None else self._record.request_id
+        record = record_of(self)
+        return None if record is None else record.request_id
 
 
 def requested(value: T | None, what: str, parameter: str) -> T:
@@ -536,7 +566,7 @@ def with_record(answer: V, head: ResponseHead | None) -> V:
     """
     if head is not None:
         record = head.record.settled() if head.record is not None else CallRecord.of(head)
-        answer._record = record  # pyright: ignore[reportPrivateUsage] - this module alone sets it
+        object.__setattr__(answer, "_record", record)
     return answer
 
 

@@ -18,6 +18,7 @@ from vllmchat.chat.completion import decode_completion
 from vllmchat.http import record as records
 from vllmchat.http.call import ResponseHead
 from vllmchat.http.record import CallRecord
+from vllmchat.wire.decode import record_of
 
 if TYPE_CHECKING:
     from support.runners import Runner
@@ -155,7 +156,7 @@ def test_it_keeps_neither_the_request_nor_the_response(
     scripted.reply(completion())
     reply = runner.chat(llm, "x" * 1_000_000)
     seen: set[int] = set()
-    waiting: list[object] = [reply._record]  # pyright: ignore[reportPrivateUsage] - what it keeps alive is the point
+    waiting: list[object] = [record_of(reply)]
     while waiting:
         each = waiting.pop()
         if id(each) not in seen and not isinstance(each, type):
