@@ -83,6 +83,11 @@ class IdleStack(Generic[ConnectionT]):
             )
         return None
 
+    def limit(self, most: int) -> None:
+        """Closes the oldest until at most so many are left."""
+        while self._connections and len(self._connections) > most:
+            _close(self._connections.popleft(), "max_connections leaves no room for it and a new one")
+
     def clear(self) -> None:
         """Closes all of them."""
         while self._connections:
@@ -169,6 +174,9 @@ class _Pool(Generic[ConnectionT]):
         """Takes a connection for a lease."""
         self._closed = False
         connection = None if clock.force_new else self._idle.pop()
+        if connection is None and self._max is not None:
+            # A new one in place of idle ones, which may all be stale.
+            self._idle.limit(self._max - len(self._held))
         connection = lease.connection = connection or make(self._route)
         connection.backend.clock = clock
         clock.reused = connection.used

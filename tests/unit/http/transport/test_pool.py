@@ -254,6 +254,36 @@ async def test_max_connections_is_enforced(scripted: ScriptedServer) -> None:
         assert held(pool) == (2, 0, 0)
 
 
+def test_a_new_connection_takes_the_place_of_an_idle_one(scripted: ScriptedServer, runner: Runner) -> None:
+    """An attempt that must not reuse a connection follows a pause, in which others have returned theirs."""
+    scripted.always(answer_any)
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_connections=2)
+    pool = pool_of(runner, llm)
+    with runner.stream(llm) as stream:
+        runner.chat(llm)
+        stream.until_done()
+    assert held(pool) == (2, 0, 0)
+    clock = Clock(Timeout())
+    clock.force_new = True
+    step = Send("GET", BaseURL.parse(scripted.base_url, add_v1=True), "/v1/x", {}, None, "r")
+    scripted.reply(completion())
+    if isinstance(pool, SyncPool):
+        answer = pool.send(step, clock)
+        assert held(pool) == (1, 1, 0)
+        answer.close()
+    else:
+
+        async def send() -> None:
+            answer = await pool.send(step, clock)
+            assert held(pool) == (1, 1, 0)
+            await answer.aclose()
+
+        assert runner.portal is not None
+        runner.portal.call(send)
+    assert scripted.wait_open(1)
+    runner.close(llm)
+
+
 @pytest.mark.anyio
 async def test_the_queue_is_fair(scripted: ScriptedServer) -> None:
     scripted.always(answer_any)
