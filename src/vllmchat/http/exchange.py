@@ -24,6 +24,8 @@ AnswerT = TypeVar("AnswerT", "SyncOpenResponse", "AsyncOpenResponse")
 _DRAIN_SECONDS = 0.25
 """How long a finished response may take to end formally; a slower connection is not worth keeping."""
 
+_CLOSED = "the stream was closed before its response began"
+
 
 class SyncTransport(Protocol):
     """Sends requests, sync."""
@@ -121,7 +123,7 @@ class SyncExchange(_Exchange["SyncTransport", "SyncOpenResponse"]):
                     if isinstance(step, Read):
                         outcome = self.read()
                     elif self.clock.interrupted:
-                        raise StreamError("the stream was closed before its response began")
+                        raise StreamError(_CLOSED)
                     elif isinstance(step, Send):
                         outcome = self._send(step)
                     elif isinstance(step, Close):
@@ -145,6 +147,8 @@ class SyncExchange(_Exchange["SyncTransport", "SyncOpenResponse"]):
         try:
             return self._begin(self._transport.send(step, self.clock), step)
         except Exception as error:
+            if self.clock.interrupted:
+                raise StreamError(_CLOSED) from None
             raise self._failure(error, answering=False)  # noqa: B904 - it has its cause
 
     def read(self) -> bytes:

@@ -189,7 +189,12 @@ class _Core(Generic[T, R]):
             return
         self.closed = True
         self.events.clear()
-        record = self.clock.record if self.clock is not None else None
+        if self.clock is not None:
+            self.note_end(self.clock)
+
+    def note_end(self, clock: Clock) -> None:
+        """Notes that the call has ended, for those who observe it."""
+        record = clock.record
         if record is not None:
             record.note_end()
             if record.observed is not None:
@@ -374,6 +379,7 @@ class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
             self._opening = None
         if self._core.closed:
             exchange.close()
+            self._core.note_end(exchange.clock)
             return None
         self._core.opened(exchange)
         return exchange
@@ -536,6 +542,7 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
                     return exchange
                 # The response began at the same time, so that nothing was left to cancel.
                 await exchange.aclose()
+                self._core.note_end(exchange.clock)
             finally:
                 self._opening = None
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from vllmchat import (
     ResponseInfo,
     RetryInfo,
     ServiceUnavailableError,
+    StreamError,
     StreamInterruptedError,
     Timeout,
     Usage,
@@ -129,6 +131,54 @@ def test_a_stream_that_is_left(
         next(stream)
     assert (seen.end.error, seen.end.complete) == (None, False)
     assert getattr(seen.end.reply, "text", None) == "a"
+
+
+def test_a_stream_that_another_thread_closes_while_it_waits(scripted: ScriptedServer, seen: Seen) -> None:
+    scripted.script(never)
+    llm = VLLMProvider("m", base_url=scripted.base_url, on_retry=seen.on_retry, on_response=seen.on_response)
+    stream = llm.stream("Hi")
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(list, stream)
+        assert scripted.wait_requests(1)
+        stream.close()
+        assert reading.result(timeout=5) == []
+    assert len(seen.events) == 1
+    assert isinstance(seen.end.error, StreamError)
+    assert "closed before its response began" in str(seen.end.error)
+    llm.close()
+
+
+def test_a_stream_that_is_closed_as_its_response_begins(
+    llm: VLLMProvider, runner: Runner, scripted: ScriptedServer, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.stream([*chunks("a")[:1], never])
+    # The moment is inside the stream, where nothing public reaches.
+    if runner.portal is None:
+        sync = llm.stream("Hi")
+        open_sync: Any = getattr(sync, "_open_exchange")  # noqa: B009 - it is private
+
+        def opened_and_closed(begin: Any) -> Any:
+            exchange = open_sync(begin)
+            sync.close()
+            return exchange
+
+        monkeypatch.setattr(sync, "_open_exchange", opened_and_closed)
+        assert list(sync) == []
+    else:
+        talk = llm.astream("Hi")
+        open_async: Any = getattr(talk, "_open_exchange")  # noqa: B009 - it is private
+
+        async def aopened_and_closed() -> Any:
+            exchange = await open_async()
+            await talk.aclose()
+            return exchange
+
+        async def read() -> list[object]:
+            return [each async for each in talk]
+
+        monkeypatch.setattr(talk, "_open_exchange", aopened_and_closed)
+        assert runner.portal.call(read) == []
+    assert (seen.end.status, seen.end.error, seen.end.complete) == (200, None, False)
 
 
 def test_failures(llm: VLLMProvider, runner: Runner, scripted: ScriptedServer, seen: Seen) -> None:
