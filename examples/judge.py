@@ -21,13 +21,10 @@ def probability_of_yes(llm: VLLMProvider, question: str, answer: str) -> float:
         max_tokens=1,
         temperature=0,
     )
-    logprobs = reply.choices[0].logprobs
-    assert logprobs is not None
-    assert logprobs.content is not None
     # The words differ in their first letter, so the first token decides. A tokenizer
     # may have several tokens that begin with it: "y", "yes".
     weights = {"y": 0.0, "n": 0.0}
-    for token in logprobs.content[0].top_logprobs:
+    for token in reply.logprobs[0].top_logprobs:
         if (letter := token.token.strip()[:1].lower()) in weights:
             weights[letter] += math.exp(token.logprob)
     return weights["y"] / (weights["y"] + weights["n"])

@@ -39,7 +39,7 @@ def trimmed(
 
 if __name__ == "__main__":
     llm = VLLMProvider()
-    context = llm.models().data[0].max_model_len or 4096
+    context = llm.max_model_len()
     history: list[Message | ChatMessage] = [{"role": "system", "content": "Be terse."}]
     for number in range(60):
         question = f"Question {number}: what is the capital of France?"
