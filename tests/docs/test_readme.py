@@ -15,13 +15,7 @@ PROJECT = cast("dict[str, Any]", PYPROJECT["project"])
 DOCUMENTATION = str(PROJECT["urls"]["Documentation"])
 REPOSITORY = str(PROJECT["urls"]["Repository"])
 
-ELSEWHERE = {
-    "https://docs.vllm.ai",
-    "https://github.com/massgen/MassGen",
-    "https://keepachangelog.com/en/1.1.0/",
-    "https://lundberg.github.io/respx/",
-    "https://semver.org/spec/v2.0.0.html",
-}
+ELSEWHERE = {"https://docs.vllm.ai"}
 """Addresses that are not ours."""
 
 
@@ -94,10 +88,6 @@ def slug(heading: str) -> str:
 
 def test_no_other_file_has_an_address_of_ours() -> None:
     """So whoever changes the addresses in pyproject.toml has only the README to change too."""
-    pages = [ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
-    links = {
-        link
-        for path in pages
-        for link in re.findall(r"\]\((https?://[^)]+)\)", path.read_text(encoding="utf-8"))
-    }
-    assert links <= ELSEWHERE
+    for path in [ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]:
+        links = re.findall(r"\]\((https?://[^)]+)\)", path.read_text(encoding="utf-8"))
+        assert not [link for link in links if "vllmchat" in link], path.name
