@@ -41,7 +41,7 @@ FIRST: Final = {
     "langchain": "frameworks.html#langchain",
     "trim history": "recipes.html#trim-a-history-to-the-context",
     "rollouts": "rollouts.html",
-    "run_job": "many-prompts.html#from-file-to-file",
+    "run_job": "reference/many-prompts.html",
     "troubleshooting": "troubleshooting.html",
     "VLLMProvider": "reference/vllmprovider.html",
     "ContextWindowExceededError": "reference/errors.html",
