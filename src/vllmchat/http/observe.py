@@ -68,7 +68,12 @@ class ObservedCall:
             added = observer.sending(self)
             if added:
                 lower = {name.lower(): value for name, value in added.items()}
-                send = self.request = replace(send, headers={**send.headers, **lower})
+                send = self.request = replace(
+                    send,
+                    headers={**send.headers, **lower},
+                    request_id=lower.get("x-request-id", send.request_id),
+                    default_key=send.default_key and "authorization" not in lower,
+                )
         return send
 
     def connected(self, *, reused: bool) -> None:

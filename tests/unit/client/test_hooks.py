@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from support.chats import chunks, completion
@@ -207,6 +208,22 @@ def test_headers_can_be_added(
     [request] = scripted.requests
     assert request.headers["traceparent"] == "00-a-b-01"
     assert request.headers["user-agent"] == "mine"
+
+
+def test_added_headers_take_precedence(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also over the credentials of a caller's client, which only a key from the environment gives way to."""
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    seen = Seen({"Authorization": "Bearer fresh-1", "X-Request-ID": "mine"})
+    with httpx.Client(headers={"Authorization": "Bearer client"}) as client:
+        llm = VLLMProvider(
+            "m", base_url=scripted.base_url, http_client=client,
+            on_request=seen.on_request, on_response=seen.on_response,
+        )  # fmt: skip
+        scripted.reply(completion())
+        assert llm.chat("Hi").request_id == "mine"
+    [request] = scripted.requests
+    assert request.headers["authorization"] == "Bearer fresh-1"
+    assert request.headers["x-request-id"] == seen.end.request.request_id == "mine"
 
 
 @pytest.mark.parametrize("headers", [{"a b": "c"}, {"a": "b\r\nc: d"}, {"content-length": "1"}])
