@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from typing import TYPE_CHECKING, Final, TextIO
 
 from vllmchat.http.observe import ObservedCall, token_counts
+from vllmchat.http.secrets import is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +90,8 @@ class Log:
         """Logs what is sent."""
         send = call.request
         if send is not None and send.body and _logs_bodies():
-            BODIES.debug("%s sends %s", _route(send), _shortened(send, send.body))
+            body = _SECRET_FIELD.sub(_hidden, send.body[: 4 * _LONGEST_BODY])
+            BODIES.debug("%s sends %s", _route(send), _shortened(send, body, len(send.body)))
         return None
 
     def connected(self, call: ObservedCall, *, reused: bool) -> None:
@@ -136,7 +139,8 @@ class Log:
         if call.reply is not None and _logs_bodies():
             dump = getattr(call.reply, "model_dump_json", None)
             text: str = repr(call.reply) if dump is None else dump(exclude_unset=True)
-            BODIES.debug("%s received %s", _route(send), _shortened(send, text.encode()))
+            body = text.encode()
+            BODIES.debug("%s received %s", _route(send), _shortened(send, body, len(body)))
 
 
 LOG: Final = Log()
@@ -183,8 +187,17 @@ def _reason(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-def _shortened(send: Send, body: bytes) -> str:
-    is_long = len(body) > _LONGEST_BODY
-    masked = send.mask.data(body[: 4 * _LONGEST_BODY], cut=len(body) > 4 * _LONGEST_BODY)
+def _shortened(send: Send, body: bytes, size: int) -> str:
+    masked = send.mask.data(body[: 4 * _LONGEST_BODY], cut=size > 4 * _LONGEST_BODY)
     text = masked.decode("utf-8", "replace")[:_LONGEST_BODY]
-    return f"{text}… ({len(body):,} bytes)" if is_long else text
+    return f"{text}… ({size:,} bytes)" if size > _LONGEST_BODY else text
+
+
+_SECRET_FIELD: Final = re.compile(rb'"([^"\\]{1,80})"\s*:\s*"(?:[^"\\]|\\.)*\\?(?:"|$)', re.DOTALL)
+"""A field of a JSON body whose value is text, which may be cut."""
+
+
+def _hidden(field: re.Match[bytes]) -> bytes:
+    """A field of a request, such as a cache salt, without its value if that is secret."""
+    name = field[1]
+    return b'"%b":"***"' % name if is_secret_name(name.decode("latin-1")) else field[0]

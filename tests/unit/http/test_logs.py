@@ -303,6 +303,29 @@ def test_no_key_is_logged(
     assert "bad key ***" in lines.text
 
 
+def test_secret_parameters_are_hidden_in_logged_bodies(
+    llm: VLLMProvider,
+    runner: Runner,
+    scripted: ScriptedServer,
+    lines: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLMCHAT_LOG_BODIES", "1")
+    scripted.reply(completion())
+    scripted.version = "0.32.0"
+    salt = 'pep"per' * 15
+    nested = {"mode": "a", "api_key": "pep\\per"}
+    quoted = 'the "cache_salt": "is quoted"'
+    runner.do(llm, "chat", quoted, cache_salt=salt, extra_body={"gateway": nested})
+    scripted.reply(completion())
+    runner.do(llm, "chat", "x" * 7_880, cache_salt=salt)
+    short, long = (line for line in of(lines, "bodies") if " sends " in line)
+    assert "per" not in short + long
+    assert short.count(':"***"') == 2
+    assert 'the \\"cache_salt\\": \\"is quoted\\"' in short
+    assert '"mode":"a"' in short
+
+
 # Off
 
 
