@@ -136,6 +136,12 @@ class AsyncClient:
             self._recent = running, state
         return state
 
+    def forget(self, state: AsyncState) -> None:
+        """Forgets a state whose event loop has ended, and with it the loop."""
+        recent = self._recent
+        if recent is not None and recent[1] is state:
+            self._recent = None
+
     def _known_state(self) -> AsyncState | None:
         """The state on the running event loop if that is known without waiting."""
         recent = self._recent
@@ -197,8 +203,9 @@ class _Loop:
         try:
             yield
         finally:
-            for state in list(self.states.values()):
+            for client, state in list(self.states.items()):
                 state.end()
+                client.forget(state)
             # This object is kept for the loop as long as the loop lives, and the states refer to the loop.
             self.states.clear()
             self.guard = None

@@ -91,8 +91,21 @@ def test_a_loop_that_has_ended_is_freed(server: ScriptedServer) -> None:
     for _ in range(3):
         asyncio.run(main())
     gc.collect()
-    # The provider remembers the loop it was last used on.
-    assert [loop() for loop in loops[:-1]] == [None, None]
+    assert [loop() for loop in loops] == [None, None, None]
+
+
+def test_a_loop_that_goes_on_after_its_generators_were_closed(server: ScriptedServer) -> None:
+    llm = VLLMProvider("m", base_url=server.base_url)
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(llm.achat("Hi")).text == "Hi"
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        assert server.wait_open(0)
+        assert loop.run_until_complete(llm.achat("Ho")).text == "Ho"
+        loop.run_until_complete(llm.aclose())
+        assert server.wait_open(0)
+    finally:
+        loop.close()
 
 
 def test_asyncio_run_in_debug_mode(server: ScriptedServer) -> None:
