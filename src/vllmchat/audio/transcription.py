@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vllmchat.http.call import Response
+from vllmchat.wire import markdown
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -116,6 +117,10 @@ class Transcription(Answer):
     usage: AudioUsage | None = None
     """What it consumed: a duration, or in a stream tokens. None for translations, with `verbose_json`, and before vLLM
     0.10.2."""
+
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the text."""
+        return markdown.reply(self.text)
 
 
 class TranscriptionDelta(WireModel):

@@ -26,7 +26,7 @@ from vllmchat.errors import ResponseError
 from vllmchat.http.call import ResponseHead
 from vllmchat.http.excerpt import excerpt
 from vllmchat.sampling.whole import check_whole, has_ended, incomplete
-from vllmchat.wire import html
+from vllmchat.wire import markdown
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -428,17 +428,12 @@ class ChatCompletion(Answer):
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the reasoning, folded, the text, and the tool calls of each choice."""
-        blocks: list[str] = []
-        for choice in self.choices:
-            message = choice.message
-            reasoning = (message.reasoning or "").strip(LINE_BREAKS)
-            text = (message.content or "").strip(LINE_BREAKS)
-            blocks += [html.folded("Reasoning", reasoning)] if reasoning else []
-            blocks += [html.text_block(text)] if text else []
-            blocks += [html.code_line(f"{call.name}({call.arguments})") for call in message.tool_calls]
-        return "".join(blocks)
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the reasoning, the text and the tool calls of each choice."""
+        messages = (choice.message for choice in self.choices)
+        return markdown.joined(
+            markdown.reply(message.content, message.reasoning, message.tool_calls) for message in messages
+        )
 
     @property
     def token_ids(self) -> list[int]:

@@ -65,10 +65,6 @@ class ChatStream(EventStream["ChatCompletionChunk", "ChatCompletion"]):
         """The reply so far, from the chunks already yielded; at the end, the same as without streaming."""
         return self._reader.reply()
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the reply so far."""
-        return self.completion._repr_html_()  # pyright: ignore[reportPrivateUsage] - the name is that of notebooks
-
     def events(self) -> Iterator[Event]:
         """Yields the stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""
         maker = EventBuilder(self._limits)
@@ -112,10 +108,6 @@ class AsyncChatStream(AsyncEventStream["ChatCompletionChunk", "ChatCompletion"])
     def completion(self) -> ChatCompletion:
         """The reply so far, from the chunks already yielded; at the end, the same as without streaming."""
         return self._reader.reply()
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the reply so far."""
-        return self.completion._repr_html_()  # pyright: ignore[reportPrivateUsage] - the name is that of notebooks
 
     def events(self) -> AsyncChatEvents:
         """Yields the stream as events: text, reasoning and tool calls in order, and `Finished` at the end."""

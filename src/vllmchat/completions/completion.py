@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vllmchat.http.call import ResponseHead
+from vllmchat.wire import markdown
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -160,6 +161,10 @@ class TextCompletion(Answer):
     def finish_reason(self) -> FinishReason | str | None:
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
+
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the texts."""
+        return markdown.joined(markdown.reply(text) for text in self.texts)
 
     @property
     def token_ids(self) -> list[int]:

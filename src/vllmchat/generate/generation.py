@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vllmchat.chat.completion import ChatMessage, mark_truncated
+from vllmchat.wire import markdown
 from vllmchat.wire.decode import (
     NEEDED,
     ChoiceIndex,
@@ -163,6 +164,15 @@ class Generation(Received):
     def finish_reason(self) -> FinishReason | str | None:
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
+
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the texts or messages, if they were requested."""
+        return markdown.joined(
+            markdown.reply(choice.text)
+            if (message := choice.message) is None
+            else markdown.reply(message.content, message.reasoning, message.tool_calls)
+            for choice in self.choices
+        )
 
     @property
     def logprobs(self) -> list[GeneratedToken]:

@@ -82,6 +82,13 @@ class _Core(Generic[T, R]):
             return "closed before its end"
         return "open" if opened else "not started"
 
+    def markdown(self, name: str, *, opened: bool) -> str:
+        """What has arrived, and the state, as Markdown."""
+        reply = self.reader.reply()
+        shown = reply._repr_markdown_()  # pyright: ignore[reportPrivateUsage] - the name is that of notebooks
+        state = f"*{name}: {self.state(opened=opened)}*"
+        return f"{shown}\n\n{state}" if shown else state
+
     def opened(self, exchange: SyncExchange | AsyncExchange) -> None:
         """Notes that the response has begun."""
         self.sent = exchange.sent
@@ -287,6 +294,10 @@ class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._core.state(opened=self._exchange is not None)}>"
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the reply so far, and the state."""
+        return self._core.markdown(type(self).__name__, opened=self._exchange is not None)
+
     @property
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the response, else the one that was sent; None before the stream is open."""
@@ -450,6 +461,10 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._core.state(opened=self._exchange is not None)}>"
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the reply so far, and the state."""
+        return self._core.markdown(type(self).__name__, opened=self._exchange is not None)
 
     @property
     def request_id(self) -> str | None:

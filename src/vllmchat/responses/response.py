@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vllmchat.chat.completion import FunctionCall, ToolCall, mark_truncated
 from vllmchat.http.call import ResponseHead
+from vllmchat.wire import markdown
 from vllmchat.wire.decode import (
     NEEDED,
     Answer,
@@ -201,6 +202,10 @@ class ModelResponse(Answer):
         """The reasoning before the reply, without the line breaks around it, or None. It is never part of `text`."""
         thoughts = [item.text for item in self.output if item.type == "reasoning" and item.content]
         return "".join(thoughts).strip(LINE_BREAKS) or None
+
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the reasoning, the text and the tool calls."""
+        return markdown.reply(self.text, self.reasoning, self.tool_calls)
 
     @property
     def tool_calls(self) -> list[ToolCall]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from vllmchat.http.wrong_use import AwaitedOnly, SyncOnly
+from vllmchat.wire import markdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,10 @@ class ParseStream(SyncOnly, Iterator[PartialValue[T]]):
         """The reply so far, from the chunks already read."""
         return self._stream.completion
 
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the reply so far, and the state."""
+        return markdown.shown(self._stream)
+
     def __iter__(self) -> Self:
         iter(self._stream)  # raises if it was read or closed
         return self
@@ -191,6 +196,10 @@ class AsyncParseStream(AwaitedOnly, AsyncIterator[PartialValue[T]]):
     def completion(self) -> ChatCompletion:
         """The reply so far, from the chunks already read."""
         return self._stream.completion
+
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the reply so far, and the state."""
+        return markdown.shown(self._stream)
 
     def __aiter__(self) -> Self:
         aiter(self._stream)  # raises if it was read or closed

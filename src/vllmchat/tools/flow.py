@@ -20,6 +20,7 @@ from vllmchat.chat.messages import encode_messages, tool_message
 from vllmchat.checking.describe import as_list, as_mapping, format_value, type_name
 from vllmchat.errors import InvalidRequestError, MaxTurnsError, Problem, ResponseError
 from vllmchat.schemas.functions import Tool, as_tool, text_of
+from vllmchat.wire import markdown
 from vllmchat.wire.decode import ensure_built
 from vllmchat.wire.lenient import mend_json, without_halves
 from vllmchat.wire.usage import Usage, calls_tools, is_unknown
@@ -109,6 +110,17 @@ class ToolRun:
     def text(self) -> str:
         """The text of the final reply, without the line breaks around it."""
         return self.completion.text
+
+    def _repr_markdown_(self) -> str | None:
+        """What a notebook shows: the replies, and the results of their tool calls."""
+        return markdown.joined(
+            block
+            for turn in self.turns
+            for block in (
+                markdown.shown(turn.completion),
+                *(markdown.code(each.content) for each in turn.results),
+            )
+        )
 
     @property
     def usage(self) -> Usage | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import anyio.to_thread
 
+from vllmchat.chat.completion import ChatMessage
 from vllmchat.checking.secrets import hide_secrets
 from vllmchat.errors import StreamError, VLLMChatError
 from vllmchat.tools.flow import (
@@ -25,13 +26,15 @@ from vllmchat.tools.flow import (
     later_turn_params,
     run_flow,
 )
+from vllmchat.wire import markdown
+from vllmchat.wire.decode import text_of_parts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Mapping, Sequence
 
     from typing_extensions import Unpack
 
-    from vllmchat.chat.completion import ChatMessage
+    from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Message, Messages
     from vllmchat.chat.params import CommonChatParams
     from vllmchat.chat.protocols import AsyncProvider, SyncProvider
@@ -123,6 +126,7 @@ class Run:
         self._tools = Toolbox(params.get("tools"))
         self._on_tool_error = on_tool_error
         self.history: list[Message | ChatMessage] = history_of(messages)
+        self._given = len(self.history)
         sent = {**params, "tools": self._tools.definitions}
         self._first = cast("CommonChatParams", first_turn_params(sent))
         self._later = cast("CommonChatParams", later_turn_params(sent))
@@ -172,6 +176,25 @@ class Run:
         """Ends the flow."""
         self._flow.close()
         self.reported.clear()
+
+    def markdown(self, name: str, growing: ChatCompletion | None, *, closed: bool) -> str:
+        """Returns what a notebook shows of a stream: the replies and results so far, and the state.
+
+        Args:
+            name: The stream's name.
+            growing: The reply that is arriving.
+            closed: Whether the stream was closed.
+        """
+        blocks: list[str | None] = []
+        for message in self.history[self._given :]:
+            if isinstance(message, ChatMessage):
+                blocks.append(markdown.reply(message.content, message.reasoning, message.tool_calls))
+            elif message["role"] == "tool":
+                blocks.append(markdown.code(text_of_parts(message["content"])))
+        if growing is not None:
+            blocks.append(markdown.shown(growing))
+        state = "complete" if self._result is not None else "closed before its end" if closed else "open"
+        return markdown.joined([*blocks, f"*{name}: {state}*"]) or ""
 
     @property
     def result(self) -> ToolRun:

@@ -88,6 +88,11 @@ class ToolRunStream(SyncOnly, Iterator[RunEvent]):
         """The history so far."""
         return list(self._run.history)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the replies and results so far, and the state."""
+        growing = self._stream.completion if self._stream is not None else None
+        return self._run.markdown(type(self).__name__, growing, closed=self._closed)
+
     def __iter__(self) -> Self:
         return self
 
@@ -184,6 +189,11 @@ class AsyncToolRunStream(AwaitedOnly, AsyncIterator[RunEvent]):
     def messages(self) -> list[Message | ChatMessage]:
         """The history so far."""
         return list(self._run.history)
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the replies and results so far, and the state."""
+        growing = self._stream.completion if self._stream is not None else None
+        return self._run.markdown(type(self).__name__, growing, closed=self._closed)
 
     def __aiter__(self) -> Self:
         return self

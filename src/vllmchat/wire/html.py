@@ -1,8 +1,4 @@
-"""What notebooks show of replies and results: HTML in which every text is escaped.
-
-Texts of models are not rendered as Markdown: notebooks run the scripts of what they trust, and they trust what a cell
-returned.
-"""
+"""The tables that notebooks show of results. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -13,21 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _MOST_ROWS = 60
-
-
-def text_block(text: str) -> str:
-    """A text, with its line breaks."""
-    return f'<div style="white-space: pre-wrap">{escape(text)}</div>'
-
-
-def folded(title: str, text: str) -> str:
-    """A text that is shown on a click."""
-    return f"<details><summary>{escape(title)}</summary>{text_block(text)}</details>"
-
-
-def code_line(text: str) -> str:
-    """A line of code."""
-    return f"<div><code>{escape(text)}</code></div>"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -49,17 +49,6 @@ def test_nothing_that_is_set_is_lost() -> None:
     assert len(shown) < 1000
 
 
-def test_a_notebook_shows_reasoning_text_and_calls() -> None:
-    call = {"id": "c", "function": {"name": "f", "arguments": '{"a": "<b>"}'}}
-    shown = reply(content=f"\n\n**Hi** {EVIL}\n", reasoning=f"Hm. {EVIL}", tool_calls=[call])._repr_html_()
-    assert shown == (
-        '<details><summary>Reasoning</summary><div style="white-space: pre-wrap">'
-        "Hm. &lt;script&gt;alert(1)&lt;/script&gt;</div></details>"
-        '<div style="white-space: pre-wrap">**Hi** &lt;script&gt;alert(1)&lt;/script&gt;</div>'
-        "<div><code>f({&quot;a&quot;: &quot;&lt;b&gt;&quot;})</code></div>"
-    )
-
-
 @pytest.mark.parametrize(
     ("result", "rows"),
     [
@@ -105,7 +94,6 @@ def test_a_stream_shows_its_state(scripted: ScriptedServer, runner: Runner) -> N
         assert repr(stream.inner) == f"<{name}: open>"
         list(stream)
         assert repr(stream.inner) == f"<{name}: complete>"
-    assert "Hi" in stream.inner._repr_html_()
     with runner.stream(llm) as left:
         pass
     assert repr(left.inner) == f"<{name}: closed before its end>"
