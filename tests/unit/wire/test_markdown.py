@@ -16,6 +16,7 @@ from vllmchat.wire import markdown
 if TYPE_CHECKING:
     from support.runners import Runner
     from support.scripted import ScriptedServer
+    from vllmchat import ToolCall
 
 # The names of notebooks begin with an underscore.
 # pyright: reportPrivateUsage=false
@@ -169,7 +170,7 @@ def weather(city: str) -> str:
 
 
 def test_a_tool_run_shows_replies_and_results() -> None:
-    answers = [tool_call("weather", {"city": "Paris"}), "**Sunny**"]
+    answers: list[ToolCall | str] = [tool_call("weather", {"city": "Paris"}), "**Sunny**"]
     call = '```\nweather({"city":"Paris"})\n```'
     run = ScriptedProvider(answers).run_tools("Weather?", tools=[weather])
     assert run._repr_markdown_() == f"{call}\n\n```\n<sunny> in Paris\n```\n\n**Sunny**"
