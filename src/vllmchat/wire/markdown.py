@@ -13,9 +13,7 @@ from string import punctuation
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from vllmchat.chat.completion import ToolCall
+    from collections.abc import Iterable
 
 # Compiled on first use, by `re`: compiling them would be a part of the time of an import.
 _FENCE: Final = (
@@ -32,7 +30,7 @@ _SPECIAL: Final = (
     r"|(?<!\\)\\\((?P<parentheses>(?:(?!\n[ \t]*\n|\\\().){1,4000}?)(?<!\\)\\\)"
 )
 _ENTITY: Final = r"&(?=[#\w])"
-_RISKY: Final = r"\\[^<&]|\\?(?:<|&(?=[#\w]))"
+_TO_ESCAPE: Final = r"\\[^<&]|\\?(?:<|&(?=[#\w]))"
 _SCRIPT: Final = r"(?i)\b(javascript|vbscript)(\\?:)(?![ \t\n]|$)"
 _MARKS: Final = str.maketrans({mark: f"&#{ord(mark)};" for mark in punctuation})
 
@@ -41,6 +39,20 @@ class Shown(Protocol):
     """What a notebook shows as Markdown."""
 
     def _repr_markdown_(self) -> str | None: ...
+
+
+class Called(Protocol):
+    """A tool call."""
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        ...
+
+    @property
+    def arguments(self) -> str:
+        """The arguments, as JSON text."""
+        ...
 
 
 def shown(value: Shown) -> str | None:
@@ -53,7 +65,7 @@ def joined(blocks: Iterable[str | None]) -> str | None:
     return "\n\n".join(block for block in blocks if block) or None
 
 
-def reply(text: str | None, reasoning: str | None = None, calls: Sequence[ToolCall] = ()) -> str | None:
+def reply(text: str | None, reasoning: str | None = None, calls: Iterable[Called] = ()) -> str | None:
     """Returns a reply: the reasoning as a block quote, the text, and the tool calls as code."""
     lines = [f"{call.name}({call.arguments})" for call in calls]
     return joined(
@@ -143,7 +155,7 @@ def _inline(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(_RISKY, _escaped, text)
+    return re.sub(_TO_ESCAPE, _escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
