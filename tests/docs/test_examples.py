@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
@@ -198,6 +199,9 @@ def transcribed(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, text=text, headers={"content-type": "application/json"})
 
 
+LOGGERS = ("vllmchat", *(f"vllmchat.{name}" for name in ("requests", "retries", "connections", "bodies")))
+
+
 def run(
     example: Example,
     source: str,
@@ -211,12 +215,18 @@ def run(
     monkeypatch.chdir(folder)
     code = compile(source, str(example.path), "exec", dont_inherit=True)
     namespace: dict[str, object] = {"__name__": "__main__"}
+    before = [(each, each.level, each.handlers[:]) for each in map(logging.getLogger, LOGGERS)]
     try:
         exec(code, namespace)
     except VLLMChatError as error:
         if example.directive != "type-error":
             raise
         sys.stdout.writelines(traceback.format_exception_only(error))
+    finally:
+        # One about the log sets it up, which would hold for all tests that follow.
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
     for name, value in list(namespace.items()):
         if name.startswith("test_") and callable(value):
             fixtures = list(inspect.signature(value).parameters)

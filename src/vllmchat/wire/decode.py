@@ -42,7 +42,11 @@ class WireModel(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
         # Null and absent are the same: what a reply does not have is not shown.
-        return [(name, value) for name, value in super().__repr_args__() if value is not None and value != []]
+        return [
+            (name, value)
+            for name, value in super().__repr_args__()
+            if value is not None and not (isinstance(value, list) and not value)
+        ]
 
     def __str__(self) -> str:
         return repr(self)
