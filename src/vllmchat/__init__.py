@@ -63,7 +63,9 @@ if TYPE_CHECKING:
     from vllmchat.chat.params import (
         ChatParams as ChatParams,
         CommonChatParams as CommonChatParams,
+        DefaultParams as DefaultParams,
         VLLMChatParams as VLLMChatParams,
+        VLLMDefaultParams as VLLMDefaultParams,
     )
     from vllmchat.chat.protocols import (
         AsyncProvider as AsyncProvider,
@@ -268,7 +270,7 @@ else:
             "History Message Messages audio_part custom_message image_part text_part tool_message user_message "
             "video_part"
         ),
-        "chat.params": "ChatParams CommonChatParams VLLMChatParams",
+        "chat.params": "ChatParams CommonChatParams DefaultParams VLLMChatParams VLLMDefaultParams",
         "chat.protocols": "AsyncProvider Provider SyncProvider",
         "chat.stream": "AsyncChatStream ChatStream",
         "client.discovery": "Model ModelList",

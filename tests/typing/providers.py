@@ -216,9 +216,12 @@ def names(vllm: VLLMProvider, openai: OpenAIProvider, any_provider: Provider) ->
     any_provider.chat("Hello", temperature=0.5, timeout=5)
 
     vllm.chat("Hello", temprature=0.5)  # type: ignore[call-arg]
-    vllm.with_options(temperature=0)  # type: ignore[call-arg]
+    vllm.with_options(temprature=0)  # type: ignore[call-arg]
     VLLMProvider("m", retries=3)  # type: ignore[call-arg]
+    VLLMProvider("m", temprature=0)  # type: ignore[call-arg]
     OpenAIProvider("m", retries=3)  # type: ignore[call-arg]
+    OpenAIProvider("m", top_k=20)  # type: ignore[call-arg]
+    OpenAIProvider("m", n=2)  # type: ignore[call-arg]
     openai.chat("Hello", temprature=0.5)  # type: ignore[call-arg]
     any_provider.chat("Hello", temprature=0.5)  # type: ignore[call-arg]
     vllm.stream("Hello", top_kk=5)  # type: ignore[call-arg]
@@ -322,6 +325,13 @@ def makes() -> None:
         assert_type(vllm, VLLMProvider)
     assert_type(VLLMProvider("m").with_options(timeout=5), VLLMProvider)
     assert_type(OpenAIProvider("m").with_options(model="n"), OpenAIProvider)
+    VLLMProvider("m", temperature=0, max_tokens=200, top_k=20, enable_thinking=False)
+    OpenAIProvider("m", temperature=0, verbosity="low", reasoning_effort="other")
+    assert_type(VLLMProvider("m").with_options(temperature=0, top_k=None), VLLMProvider)
+    assert_type(OpenAIProvider("m").with_options(temperature=None), OpenAIProvider)
+    VLLMProvider("m", temperature="x")  # type: ignore[arg-type]
+    VLLMProvider("m").with_options(top_k="x")  # type: ignore[arg-type]
+    OpenAIProvider("m", verbosity="x")  # type: ignore[arg-type]
     VLLMProvider(http_client=httpx.Client(), async_http_client=httpx.AsyncClient())
     VLLMProvider(http_client=httpx2.Client(), async_http_client=httpx2.AsyncClient())
     VLLMProvider(async_http_client=httpx.Client())  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from vllmchat.client.base import ProviderBase
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from typing_extensions import Unpack
 
-    from vllmchat.chat import batch, limits, request as requests, stream as streams
+    from vllmchat.chat import batch, check, limits, request as requests, stream as streams
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
     from vllmchat.chat.params import ChatParams, VLLMChatParams
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vllmchat.client.request import ModelRequest
 else:
     batch = LazyModule("vllmchat.chat.batch")
+    check = LazyModule("vllmchat.chat.check")
     limits = LazyModule("vllmchat.chat.limits")
     requests = LazyModule("vllmchat.chat.request")
     streams = LazyModule("vllmchat.chat.stream")
@@ -38,6 +39,9 @@ class ChatStreams(ProviderBase):
 
 class ChatMethods(ChatStreams):
     """Chats with a vLLM server."""
+
+    def _check_defaults(self, defaults: Mapping[str, object]) -> None:
+        check.VLLM_CHAT.check(defaults)
 
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[VLLMChatParams]
@@ -121,6 +125,9 @@ class ChatMethods(ChatStreams):
 
 class OpenAIChatMethods(ChatStreams):
     """Chats with any OpenAI-compatible server."""
+
+    def _check_defaults(self, defaults: Mapping[str, object]) -> None:
+        check.OPENAI_CHAT.check(defaults)
 
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Unpack[ChatParams]

@@ -15,6 +15,7 @@ The class hierarchy is determined by what type checkers accept::
         └── PlainChatParams                 open: the common fields in their narrower form
             ├── CommonChatParams    closed  the Provider protocol: what every provider accepts
             └── VLLMChatParams      closed  VLLMProvider; also has the bases named VLLM...Base
+    DefaultParams, VLLMDefaultParams closed  the defaults of a provider, from the bases that hold nothing else
 
 A method that accepts `Unpack[ChatParams]` or `Unpack[VLLMChatParams]` satisfies a protocol whose method accepts
 `Unpack[CommonChatParams]`, in mypy and in pyright, because all three are closed (PEP 728): a closed TypedDict
@@ -43,9 +44,11 @@ from vllmchat.sampling.params import (
     SeveralBase,
     TopPBase,
     VLLMDecodingBase,
+    VLLMLimitsBase,
     VLLMPromptingBase,
     VLLMRenderingBase,
     VLLMSamplingBase,
+    VLLMTokensBase,
 )
 from vllmchat.schemas.tool_params import (
     AllowedToolsChoice,
@@ -64,16 +67,22 @@ __all__ = [
     "ChatParamsBase",
     "CommonChatParams",
     "CustomVoice",
+    "DefaultParams",
     "Moderation",
     "ModerationMode",
     "ModerationPolicy",
+    "OpenAISamplingBase",
     "PlainChatParams",
     "Prediction",
     "PromptCacheOptions",
+    "ReasoningEffortBase",
+    "ReplyLengthBase",
     "ServiceTier",
     "TextPiece",
+    "ThinkingBase",
     "UserLocation",
     "VLLMChatParams",
+    "VLLMDefaultParams",
     "WebSearchOptions",
 ]
 
@@ -186,21 +195,9 @@ class WebSearchOptions(TypedDict, total=False, closed=True):
 # The parameters
 
 
-class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
-    """Parameters that all chats accept in the same form. A base class; use one of the closed classes below."""
+class ReplyLengthBase(TypedDict, total=False):
+    """How long a reply may be. A base class."""
 
-    logprobs: Annotated[bool | None, Default("False")]
-    """Return the log probability of each generated token. For alternatives, set `top_logprobs`.
-
-    Default: False.
-    """
-    top_logprobs: Annotated[int | None, Bounds(ge=-1), Default("0")]
-    """How many of the most likely tokens to return at each position. Requires `logprobs=True`.
-
-    The server limits it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, in vLLM 0.11 or newer.
-
-    Range: at least -1. Default: 0.
-    """
     max_tokens: Annotated[
         int | None,
         Bounds(ge=1),
@@ -222,6 +219,23 @@ class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
 
     Range: at least 1. Default: the remaining context, or `max_new_tokens` of the generation config.
     """
+
+
+class ChatParamsBase(SamplingBase, ReplyLengthBase, SeveralBase, CallBase, total=False):
+    """Parameters that all chats accept in the same form. A base class; use one of the closed classes below."""
+
+    logprobs: Annotated[bool | None, Default("False")]
+    """Return the log probability of each generated token. For alternatives, set `top_logprobs`.
+
+    Default: False.
+    """
+    top_logprobs: Annotated[int | None, Bounds(ge=-1), Default("0")]
+    """How many of the most likely tokens to return at each position. Requires `logprobs=True`.
+
+    The server limits it (vLLM: `--max-logprobs`, 20). -1 means the whole vocabulary, in vLLM 0.11 or newer.
+
+    Range: at least -1. Default: 0.
+    """
     response_format: ResponseFormat | TypeForm[Any] | None
     """Constrain the reply to JSON, a JSON schema or a structural tag.
 
@@ -241,8 +255,8 @@ class ChatParamsBase(SamplingBase, SeveralBase, CallBase, total=False):
     """An identifier for the end user. vLLM ignores it."""
 
 
-class PlainChatParams(ChatParamsBase, TopPBase, total=False):
-    """The other common parameters, in the form that vLLM accepts. A base class; use one of the closed classes below."""
+class ReasoningEffortBase(TypedDict, total=False):
+    """`reasoning_effort` as vLLM accepts it. A base class."""
 
     reasoning_effort: Annotated[ReasoningEffort | None, Since("0.10.1")]
     """How much to reason before the reply, for models whose chat template supports it.
@@ -253,6 +267,11 @@ class PlainChatParams(ChatParamsBase, TopPBase, total=False):
 
     Since: vLLM 0.10.1.
     """
+
+
+class PlainChatParams(ChatParamsBase, TopPBase, ReasoningEffortBase, total=False):
+    """The other common parameters, in the form that vLLM accepts. A base class; use one of the closed classes below."""
+
     tools: Annotated[Sequence[FunctionTool | Callable[..., object]] | None, Length(1)]
     """The functions the model may call: Python functions, `Tool` objects, or mappings that describe a function.
 
@@ -280,8 +299,8 @@ class CommonChatParams(PlainChatParams, total=False, closed=True):
     """What every provider accepts: the parameters that OpenAI's API and vLLM share."""
 
 
-class ChatParams(ChatParamsBase, total=False, closed=True):
-    """What `OpenAIProvider` accepts: OpenAI's chat completions request."""
+class OpenAISamplingBase(TypedDict, total=False):
+    """How OpenAI's API samples, as far as it differs from vLLM. A base class."""
 
     top_p: Annotated[float | None, Bounds(ge=0, le=1), Default("1.0")]
     """Sample only from the most likely tokens whose probabilities add up to this. 1 keeps all tokens.
@@ -290,6 +309,13 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     """
     reasoning_effort: ReasoningEffort | str | None
     """How much to reason before the reply. Servers may accept other values."""
+    verbosity: Literal["low", "medium", "high"] | None
+    """How verbose the reply is."""
+
+
+class ChatParams(ChatParamsBase, OpenAISamplingBase, total=False, closed=True):
+    """What `OpenAIProvider` accepts: OpenAI's chat completions request."""
+
     tools: Annotated[Sequence[FunctionTool | CustomTool | Callable[..., object]] | None, Length(1)]
     """The tools the model may call: functions, and custom tools if the server supports them.
 
@@ -336,8 +362,6 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     """The class of service. Servers may accept other values."""
     store: bool | None
     """Keep the reply on the server."""
-    verbosity: Literal["low", "medium", "high"] | None
-    """How verbose the reply is."""
     web_search_options: WebSearchOptions | None
     """A web search by the server, for models that have one."""
     functions: Annotated[Sequence[FunctionDefinition] | None, Length(1)]
@@ -349,16 +373,8 @@ class ChatParams(ChatParamsBase, total=False, closed=True):
     """Whether a function must be called: the old form of `tool_choice`."""
 
 
-class VLLMChatParams(
-    PlainChatParams,
-    VLLMSamplingBase,
-    VLLMDecodingBase,
-    VLLMRenderingBase,
-    VLLMPromptingBase,
-    total=False,
-    closed=True,
-):
-    """What `VLLMProvider` accepts: every field of vLLM's chat completions request."""
+class ThinkingBase(TypedDict, total=False):
+    """Whether and how the model reasons, in chats with a vLLM server. A base class."""
 
     # Reasoning
 
@@ -379,18 +395,34 @@ class VLLMChatParams(
 
     # Prompt and template
 
+    chat_template_kwargs: Mapping[str, object] | None
+    """Variables for the chat template, such as `{"enable_thinking": False}`.
+
+    The server drops variables that the template does not know. The keys `chat_template`, `add_generation_prompt` and
+    `continue_final_message` raise: use the parameters of the same names. The key `tokenize` raises too.
+    """
+
+
+class VLLMChatParams(
+    PlainChatParams,
+    VLLMSamplingBase,
+    VLLMDecodingBase,
+    VLLMRenderingBase,
+    VLLMPromptingBase,
+    ThinkingBase,
+    total=False,
+    closed=True,
+):
+    """What `VLLMProvider` accepts: every field of vLLM's chat completions request."""
+
+    # Prompt and template
+
     chat_template: Annotated[
         str | None, Default("the model's own"), Needs("--trust-request-chat-template (0.11 or newer)")
     ]
     """A Jinja chat template to use instead of the model's own.
 
     Default: the model's own. Needs: --trust-request-chat-template (0.11 or newer).
-    """
-    chat_template_kwargs: Mapping[str, object] | None
-    """Variables for the chat template, such as `{"enable_thinking": False}`.
-
-    The server drops variables that the template does not know. The keys `chat_template`, `add_generation_prompt` and
-    `continue_final_message` raise: use the parameters of the same names. The key `tokenize` raises too.
     """
     documents: Sequence[Mapping[str, str]] | None
     """Documents for templates that support retrieval, each with a `title` and a `text`."""
@@ -447,3 +479,24 @@ class VLLMChatParams(
 
     Default: False. Since: vLLM 0.33.
     """
+
+
+# The defaults of a provider
+
+
+class DefaultParams(SamplingBase, ReplyLengthBase, OpenAISamplingBase, total=False, closed=True):
+    """The parameters that an `OpenAIProvider` can have defaults for. A call's own parameters override them."""
+
+
+class VLLMDefaultParams(
+    SamplingBase,
+    TopPBase,
+    ReplyLengthBase,
+    ReasoningEffortBase,
+    VLLMTokensBase,
+    VLLMLimitsBase,
+    ThinkingBase,
+    total=False,
+    closed=True,
+):
+    """The parameters that a `VLLMProvider` can have defaults for. A call's own parameters override them."""

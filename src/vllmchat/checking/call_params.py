@@ -74,3 +74,7 @@ class CallBase(TypedDict, total=False):
 
     Range: greater than 0.
     """
+
+
+class AnyDefaultParams(TypedDict, total=False, closed=True):
+    """The defaults of a provider, for type checkers: each class of providers names its own."""

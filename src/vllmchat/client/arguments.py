@@ -1,12 +1,16 @@
-"""Lets a class explain calls that do not fit the signature of the called method.
+"""Lets a provider explain calls that do not fit the signature of the called method, and apply its defaults to others.
 
 Python's own error for such a call names a private class and suggests nothing. A valid call costs one more function
-call; type checkers see the methods as they are written.
+call; type checkers see the methods as they are written. What is applied to every method is applied here, because this
+is where every call passes with its parameters by name.
 """
+
+# The wrapped methods are those of `ProviderBase`.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import partial, wraps
 from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,18 +20,20 @@ from vllmchat.client.signatures import MethodSignature
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from vllmchat.client import wrong_arguments
+    from vllmchat.client import defaults, wrong_arguments
+    from vllmchat.client.base import ProviderBase
     from vllmchat.errors import InvalidRequestError
 else:
+    defaults = LazyModule("vllmchat.client.defaults")
     wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for invalid calls
 
-C = TypeVar("C")
+C = TypeVar("C", bound="ProviderBase")
 
 
 def explain_arguments(cls: type[C]) -> type[C]:
     """Makes the constructor and the public methods of a class raise `InvalidRequestError` for a call that does not fit.
 
-    No key among the arguments is in a local of a traceback.
+    Methods that sample get the defaults of the provider. No key among the arguments is in a local of a traceback.
 
     Args:
         cls: The class, which is changed in place.
@@ -37,18 +43,24 @@ def explain_arguments(cls: type[C]) -> type[C]:
         methods.update({name: each for name, each in vars(base).items() if isinstance(each, FunctionType)})
     for name, method in methods.items():
         if name in ("__init__", "with_options"):
-            setattr(cls, name, _explained_settings(cls.__name__, method))
+            signature = MethodSignature(method, cls._default_params)
+            wrap = _explained_settings
         elif not name.startswith("_"):
+            signature = MethodSignature(method)
             wrap = _explained_async if method.__code__.co_flags & CO_COROUTINE else _explained
-            call: Any = wrap(cls.__name__, method)
-            call.__signature__ = MethodSignature(method)
-            setattr(cls, name, call)
+        else:
+            continue
+        call: Any = wrap(cls.__name__, method, signature)
+        call.__signature__ = signature
+        setattr(cls, name, call)
     return cls
 
 
-def _explained(owner: str, method: FunctionType) -> FunctionType:
+def _explained(owner: str, method: FunctionType, signature: MethodSignature) -> FunctionType:
     @wraps(method)
-    def call(self: object, /, *args: object, **kwargs: object) -> Any:
+    def call(self: ProviderBase, /, *args: object, **kwargs: object) -> Any:
+        if self._defaults:
+            kwargs = defaults.for_call(self._defaults, kwargs, signature.parameters)
         kwargs = hide_secrets(kwargs)
         try:
             return method(self, *args, **kwargs)
@@ -62,9 +74,11 @@ def _explained(owner: str, method: FunctionType) -> FunctionType:
     return call  # type: ignore[return-value] # a function is one
 
 
-def _explained_async(owner: str, method: FunctionType) -> FunctionType:
+def _explained_async(owner: str, method: FunctionType, signature: MethodSignature) -> FunctionType:
     @wraps(method)
-    async def call(self: object, /, *args: object, **kwargs: object) -> Any:
+    async def call(self: ProviderBase, /, *args: object, **kwargs: object) -> Any:
+        if self._defaults:
+            kwargs = defaults.for_call(self._defaults, kwargs, signature.parameters)
         kwargs = hide_secrets(kwargs)
         try:
             result = method(self, *args, **kwargs)
@@ -80,18 +94,33 @@ def _explained_async(owner: str, method: FunctionType) -> FunctionType:
     return call  # type: ignore[return-value]
 
 
-def _explained_settings(owner: str, method: FunctionType) -> FunctionType:
+def _explained_settings(owner: str, method: FunctionType, signature: MethodSignature) -> FunctionType:
+    code = method.__code__
+    settings = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+
+    def explain(
+        self: ProviderBase, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> InvalidRequestError:
+        accepted = signature.parameters
+        given = {name: value for name, value in kwargs.items() if name in accepted and name not in settings}
+        return wrong_arguments.explain_settings(
+            owner, method, args, kwargs, accepted, partial(self._check_defaults, given)
+        )
+
     @wraps(method)
-    def call(self: object, /, *args: object, **kwargs: object) -> Any:
+    def call(self: ProviderBase, /, *args: object, **kwargs: object) -> Any:
         kwargs = hide_secrets(kwargs)
         failure: Exception
         try:
-            return method(self, *args, **kwargs)
+            if settings.issuperset(kwargs) or signature.parameters.keys() >= kwargs.keys():
+                return method(self, *args, **kwargs)
+            failure = explain(self, args, kwargs)
         except ValueError as error:
             failure = error
         except TypeError as error:
-            inside = _is_raised_inside(error)
-            failure = error if inside else _explanation(owner, method, args, kwargs)
+            failure = error
+            if not _is_raised_inside(error):
+                failure = explain(self, args, kwargs)
         # Without the frames inside: what is wrong may be a key, or a URL with a password.
         del args, kwargs
         raise failure.with_traceback(None)

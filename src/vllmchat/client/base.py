@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from vllmchat.client import discovery, hooks, wrong_arguments
+    from typing_extensions import Unpack
+
+    from vllmchat.checking.call_params import AnyDefaultParams
+    from vllmchat.client import defaults as default_params, discovery, hooks, wrong_arguments
     from vllmchat.client.hooks import OnRequest, OnResponse, OnRetry
     from vllmchat.client.request import Request
     from vllmchat.http import logs
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from vllmchat.http.observe import Observer
     from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
 else:
+    default_params = LazyModule("vllmchat.client.defaults")
     discovery = LazyModule("vllmchat.client.discovery")
     wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for names that do not exist
     hooks = LazyModule("vllmchat.client.hooks")
@@ -63,6 +67,7 @@ class ProviderBase:
     _routes_below_v1 = False
     _asks_for_model = False
     _has_version = False
+    _default_params = "DefaultParams"
 
     def __init__(
         self,
@@ -81,6 +86,7 @@ class ProviderBase:
         on_request: OnRequest | None = None,
         on_retry: OnRetry | None = None,
         on_response: OnResponse | None = None,
+        **defaults: Unpack[AnyDefaultParams],
     ) -> None:
         if os.environ.get("VLLMCHAT_LOG"):
             logs.set_up()
@@ -88,6 +94,7 @@ class ProviderBase:
         key = hide(api_key or os.environ.get(self._api_key_variable) or self._api_key_default)
         base = BaseURL.parse(url, add_v1=self._routes_below_v1)
         self._model = checked_model(model)
+        self._defaults = self._with_defaults({}, defaults)
         self._timeout = None if timeout is None else Timeout.of(timeout, DEFAULT_TIMEOUT)
         own_headers = {} if headers is None else checked_headers(headers)
         all_headers = {"user-agent": USER_AGENT, **(authorization(key) if key else {}), **own_headers}
@@ -141,7 +148,8 @@ class ProviderBase:
             raise wrong_arguments.explain_attribute(self, name)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
+        defaults = default_params.describe(self._defaults) if self._defaults else ""
+        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r}{defaults})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -160,6 +168,19 @@ class ProviderBase:
             return observers
         return hooks.with_hooks(observers, on_request, on_retry, on_response)
 
+    def _with_defaults(self, kept: Mapping[str, object], given: Mapping[str, object]) -> Mapping[str, object]:
+        """Returns the checked defaults of this provider: those that it keeps, and those that are given."""
+        if not given:
+            return kept
+        merged = default_params.merge(kept, given)
+        checked = {name: value for name, value in merged.items() if value is not None}
+        self._check_defaults(checked)
+        return checked
+
+    def _check_defaults(self, defaults: Mapping[str, object]) -> None:
+        """Raises `InvalidRequestError` for invalid defaults, as a chat does for its parameters."""
+        raise NotImplementedError
+
     def _observe(self, observer: Observer) -> None:
         """Adds an observer of all calls of this provider, and of copies that are made later."""
         self._target = replace(self._target, observers=(*self._target.observers, observer))
@@ -176,6 +197,7 @@ class ProviderBase:
         on_request: OnRequest | None = None,
         on_retry: OnRetry | None = None,
         on_response: OnResponse | None = None,
+        **defaults: Unpack[AnyDefaultParams],
     ) -> Self:
         """Returns a copy with other settings that shares the connections. It is cheap.
 
@@ -191,12 +213,18 @@ class ProviderBase:
             on_request: Called before each request. See `OnRequest`.
             on_retry: Called before each retry. See `OnRetry`.
             on_response: Called at the end of each call. See `OnResponse`.
+            **defaults: Defaults of parameters of calls, such as `temperature=0`, in addition to those of the
+                original. None removes one.
+
+        Raises:
+            InvalidRequestError: An argument is unknown, or a default is invalid.
         """
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy._owner = False
         if model is not None:
             copy._model = checked_model(model)
+        copy._defaults = self._with_defaults(self._defaults, defaults)
         if timeout is not None:
             copy._timeout = copy._sync_timeout = Timeout.of(timeout, self._sync_timeout)
             copy._async_timeout = Timeout.of(timeout, self._async_timeout)

@@ -25,19 +25,27 @@ _UNPACKED: Final = re.compile(r"Unpack\[(\w+)\]")
 
 
 class MethodSignature(Signature):
-    """The signature of a method. It is made when it is first used."""
+    """The signature of a method. It is made when it is first used.
 
-    __slots__ = ("_method", "_whole")
+    Args:
+        method: The method.
+        params: The name of the TypedDict of its keywords, if the class decides that and not the method.
+    """
 
-    def __init__(self, method: Callable[..., object]) -> None:  # pyright: ignore[reportMissingSuperCall]
+    __slots__ = ("_method", "_params", "_whole")
+
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self, method: Callable[..., object], params: str | None = None
+    ) -> None:
         self._method = method
+        self._params = params
         self._whole: Signature | None = None
 
     @property
     def whole(self) -> Signature:
         """The signature itself."""
         if self._whole is None:
-            self._whole = _expanded(signature(self._method))
+            self._whole = _expanded(signature(self._method), self._params)
         return self._whole
 
     @property
@@ -58,16 +66,17 @@ class MethodSignature(Signature):
         return cast("tuple[object, ...]", self.whole.__reduce__())
 
 
-def _expanded(written: Signature) -> Signature:
+def _expanded(written: Signature, params: str | None) -> Signature:
     """Returns a signature with a keyword for each key of the TypedDict that its `**params` are."""
     parameters = list(written.parameters.values())
     last = parameters[-1] if parameters else None
-    match = (
-        _UNPACKED.search(str(last.annotation)) if last is not None and last.kind is last.VAR_KEYWORD else None
-    )
+    if last is None or last.kind is not last.VAR_KEYWORD:
+        return written
+    match = _UNPACKED.search(str(last.annotation))
+    name = params or (match[1] if match is not None else "")
     # All of them are public, and the package is loaded. Their own modules need not be: the methods name them for types.
     public = sys.modules[__name__.partition(".")[0]]
-    typed_dict = getattr(public, match[1], None) if match is not None else None
+    typed_dict = getattr(public, name, None)
     if not isinstance(typed_dict, type):
         return written
     fields: Mapping[str, rules.Field] = rules.fields_of(typed_dict)

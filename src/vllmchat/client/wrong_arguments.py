@@ -14,7 +14,7 @@ from vllmchat.checking.unknown_names import METHODS, Names, explain_unknown
 from vllmchat.errors import InvalidRequestError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _OTHER_NAME: Final = "has a different name here."
 _PLACES: Final = ("first", "second")
@@ -79,7 +79,11 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def explain_call(
-    owner: str, method: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+    owner: str,
+    method: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    accepted: Collection[str] | None = None,
 ) -> InvalidRequestError:
     """Returns the error for a call that does not fit.
 
@@ -88,10 +92,11 @@ def explain_call(
         method: The method, or the constructor.
         args: The positional arguments, without `self`.
         kwargs: The keyword arguments.
+        accepted: The names of all arguments of a constructor or of `with_options`.
     """
     parameters = list(inspect.signature(method).parameters.values())[1:]
     by_place = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-    by_name = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+    by_name = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}.union(accepted or ())
     name = owner if method.__name__ == "__init__" else method.__name__
     problems: list[Problem] = []
     if len(args) > len(by_place):
@@ -107,14 +112,42 @@ def explain_call(
     for place, each in enumerate(by_place):
         if place >= len(args) and each.default is each.empty and each.name not in kwargs:
             problems.append(_missing(name, by_place, place, args, kwargs, used))
-    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-        explain = _setting if name in (owner, "with_options") else _argument
+    if accepted is not None or not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        explain = _argument if accepted is None else _setting
         problems += [
             explain(owner, name, by_name, written, value)
             for written, value in kwargs.items()
             if written not in by_name and written not in used
         ]
     return InvalidRequestError(problems)
+
+
+def explain_settings(
+    owner: str,
+    method: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    accepted: Collection[str],
+    check_defaults: Callable[[], object],
+) -> InvalidRequestError:
+    """Returns the error for a call of a constructor or of `with_options` that does not fit.
+
+    Args:
+        owner: See `explain_call`.
+        method: See `explain_call`.
+        args: See `explain_call`.
+        kwargs: See `explain_call`.
+        accepted: See `explain_call`.
+        check_defaults: Raises `InvalidRequestError` if the defaults among the arguments are invalid.
+    """
+    failure = explain_call(owner, method, args, kwargs, accepted)
+    try:
+        check_defaults()
+    except InvalidRequestError as error:
+        invalid = error.problems
+    else:
+        return failure
+    return InvalidRequestError([*failure.problems, *invalid])
 
 
 _METHODS: Final = {

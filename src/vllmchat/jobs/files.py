@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Final, cast
 
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.secrets import hide_secrets
+from vllmchat.client.base import ProviderBase
+from vllmchat.client.defaults import merge
 from vllmchat.errors import InvalidRequestError
 from vllmchat.jobs.journal import IdSet, Journal, digest_of_file, digest_of_params
 from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, server_of
@@ -126,7 +128,7 @@ def run_job(
     reader = _Reader(source, format or format_of(source), Template(prompt, system), max_line_bytes)
     defaults = {**({} if model is None else {"model": model}), **params}
     with reader, _open_output(target) as writer:
-        about = {"prompt": prompt, "system": system, **defaults}
+        about = {"prompt": prompt, "system": system, **merge(_defaults_of(provider), defaults)}
         if isinstance(writer, Journal):
             writer.open(
                 {"input": reader.scan(), "params": digest_of_params(about)},
@@ -134,6 +136,11 @@ def run_job(
                 retry_failed=retry_failed,
             )
         return _Run(provider, reader, writer, defaults).run(options)
+
+
+def _defaults_of(provider: object) -> Mapping[str, object]:
+    """The defaults of a provider for the parameters of its calls. Other results are to be expected with others."""
+    return provider._defaults if isinstance(provider, ProviderBase) else {}  # pyright: ignore[reportPrivateUsage]
 
 
 def _check_params(provider: object, model: str | None, params: Mapping[str, object]) -> None:

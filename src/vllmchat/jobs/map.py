@@ -19,6 +19,7 @@ import anyio.to_thread
 
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.secrets import hide_secrets
+from vllmchat.client.defaults import merge
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.jobs.engine import Call, Engine, Plan, Server
@@ -112,7 +113,7 @@ def chat_of(
     """
     if not isinstance(item, Mapping):
         return cast("Messages", item), {"model": model, **params}
-    own: dict[str, object] = {"model": model, **params, **cast("Mapping[str, object]", item)}
+    own: dict[str, object] = {"model": model, **merge(params, cast("Mapping[str, object]", item))}
     own.pop("id", None)
     if "messages" not in own:
         what = "it looks like a message: a conversation is a list of them." if "role" in own else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vllmchat.audio.methods import AudioMethods
 from vllmchat.chat.methods import ChatMethods
 from vllmchat.client.arguments import explain_arguments
@@ -16,6 +18,18 @@ from vllmchat.server.methods import ServerMethods
 from vllmchat.structured.methods import StructuredMethods
 from vllmchat.tokens.methods import TokenMethods
 from vllmchat.tools.methods import ToolMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from vllmchat.chat.params import VLLMDefaultParams
+    from vllmchat.client.hooks import OnRequest, OnResponse, OnRetry
+    from vllmchat.http.connections import Verify
+    from vllmchat.http.timeout import Timeout
+    from vllmchat.http.transport.httpx_client import AsyncHTTPClient, SyncHTTPClient
 
 
 @explain_arguments
@@ -64,8 +78,11 @@ class VLLMProvider(
         on_request: Called before each request, such as to add headers to it. See `OnRequest`.
         on_retry: Called before each retry, with its reason. See `OnRetry`.
         on_response: Called at the end of each call, with what came of it. See `OnResponse`.
+        **defaults: Defaults of parameters of calls, such as `temperature=0`; see `VLLMDefaultParams`. Each method that
+            samples uses those that it has. A parameter of a call overrides its default, and None leaves it out.
 
     Raises:
+        InvalidRequestError: An argument is unknown, or a default is invalid.
         ValueError: The URL, the key or a header is invalid.
         TypeError: An argument has the wrong type, such as an async client for `http_client`.
     """
@@ -78,3 +95,62 @@ class VLLMProvider(
     _routes_below_v1 = True
     _asks_for_model = True
     _has_version = True
+    _default_params = "VLLMDefaultParams"
+
+    if TYPE_CHECKING:  # the same at run time, in `ProviderBase`
+
+        def __init__(
+            self,
+            model: str | None = None,
+            *,
+            base_url: str | None = None,
+            api_key: str | None = None,
+            timeout: float | Timeout | None = None,
+            max_retries: int = 2,
+            max_retry_seconds: float | None = None,
+            headers: Mapping[str, str] | None = None,
+            http_client: SyncHTTPClient | None = None,
+            async_http_client: AsyncHTTPClient | None = None,
+            verify: Verify = True,
+            max_connections: int | None = None,
+            on_request: OnRequest | None = None,
+            on_retry: OnRetry | None = None,
+            on_response: OnResponse | None = None,
+            **defaults: Unpack[VLLMDefaultParams],
+        ) -> None: ...
+
+        def with_options(
+            self,
+            *,
+            model: str | None = None,
+            api_key: str | None = None,
+            timeout: float | Timeout | None = None,
+            max_retries: int | None = None,
+            max_retry_seconds: float | None = None,
+            headers: Mapping[str, str] | None = None,
+            on_request: OnRequest | None = None,
+            on_retry: OnRetry | None = None,
+            on_response: OnResponse | None = None,
+            **defaults: Unpack[VLLMDefaultParams],
+        ) -> Self:
+            """Returns a copy with other settings that shares the connections. It is cheap.
+
+            The original owns the connections: closing the copy does nothing.
+
+            Args:
+                model: The default model.
+                api_key: The API key.
+                timeout: The default timeout. A number sets `Timeout.total`, in seconds, and keeps the other limits.
+                max_retries: How many times to retry.
+                max_retry_seconds: For how many seconds to retry instead.
+                headers: Headers for each request, in addition to those of the original.
+                on_request: Called before each request. See `OnRequest`.
+                on_retry: Called before each retry. See `OnRetry`.
+                on_response: Called at the end of each call. See `OnResponse`.
+                **defaults: Defaults of parameters of calls, such as `temperature=0`, in addition to those of the
+                    original. None removes one.
+
+            Raises:
+                InvalidRequestError: An argument is unknown, or a default is invalid.
+            """
+            ...

@@ -18,9 +18,11 @@ __all__ = [
     "StreamOptions",
     "TopPBase",
     "VLLMDecodingBase",
+    "VLLMLimitsBase",
     "VLLMPromptingBase",
     "VLLMRenderingBase",
     "VLLMSamplingBase",
+    "VLLMTokensBase",
 ]
 
 
@@ -142,8 +144,8 @@ class SeveralBase(TypedDict, total=False):
     """What a stream contains in addition to the text. Requires streaming."""
 
 
-class VLLMSamplingBase(TypedDict, total=False):
-    """Parameters of all vLLM endpoints that generate: chats, completions, responses and `generate`. A base class."""
+class VLLMTokensBase(TypedDict, total=False):
+    """How all vLLM endpoints choose tokens, which a provider can have defaults for. A base class."""
 
     # Sampling
 
@@ -182,19 +184,6 @@ class VLLMSamplingBase(TypedDict, total=False):
 
     Default: False.
     """
-    structured_outputs: Annotated[
-        StructuredOutputs | None,
-        ExactlyOne("json", "regex", "choice", "grammar", "json_object", "structural_tag"),
-        Since("0.11"),
-    ]
-    """Constrain the reply to a JSON schema, a regular expression, one of several choices, or a grammar.
-
-    Exactly one constraint. It cannot be combined with a constraining `response_format`, a `tool_choice` that forces a
-    call, or beam search. A constraint that the server cannot compile raises a `BadRequestError`; in a stream, at the
-    first event.
-
-    Since: vLLM 0.11.
-    """
     watermarking: Annotated[
         bool | None, Default("the server's setting; True in 0.30 and 0.31"), Since("0.30")
     ]
@@ -218,6 +207,26 @@ class VLLMSamplingBase(TypedDict, total=False):
     Lists are supported since vLLM 0.11.1, in completions since 0.26.
 
     Range: each at least `-2**63` and less than `2**64`. Since: vLLM 0.9.2.
+    """
+
+
+class VLLMSamplingBase(VLLMTokensBase, total=False):
+    """Parameters of all vLLM endpoints that generate: chats, completions, responses and `generate`. A base class."""
+
+    # Sampling
+
+    structured_outputs: Annotated[
+        StructuredOutputs | None,
+        ExactlyOne("json", "regex", "choice", "grammar", "json_object", "structural_tag"),
+        Since("0.11"),
+    ]
+    """Constrain the reply to a JSON schema, a regular expression, one of several choices, or a grammar.
+
+    Exactly one constraint. It cannot be combined with a constraining `response_format`, a `tool_choice` that forces a
+    call, or beam search. A constraint that the server cannot compile raises a `BadRequestError`; in a stream, at the
+    first event.
+
+    Since: vLLM 0.11.
     """
 
     # Prompt and template
@@ -264,8 +273,8 @@ class VLLMSamplingBase(TypedDict, total=False):
     """
 
 
-class VLLMDecodingBase(TypedDict, total=False):
-    """Further parameters of chats, completions and `generate`. A base class."""
+class VLLMLimitsBase(TypedDict, total=False):
+    """Limits of chats, completions and `generate`, which a provider can have defaults for. A base class."""
 
     # Sampling
 
@@ -300,6 +309,10 @@ class VLLMDecodingBase(TypedDict, total=False):
 
     Range: at least -1. Default: unlimited. Since: vLLM 0.19.
     """
+
+
+class VLLMDecodingBase(VLLMLimitsBase, total=False):
+    """Further parameters of chats, completions and `generate`. A base class."""
 
     # Output
 

@@ -124,7 +124,7 @@ def test_every_key_has_a_text() -> None:
         assert written == set(getattr(one.module, name).__annotations__) & written
         bases = {
             text.name
-            for base in (*parameters_page.COMMON, *parameters_page.VLLM)
+            for base in (*parameters_page.COMMON, *parameters_page.VLLM, *parameters_page.OPENAI)
             for text in DESCRIBED[base].texts
         }
         inherited = bases if name in parameters_page.TOP else set[str]()

@@ -73,10 +73,13 @@ def _wait(method: Callable[..., Any], *args: object, **kwargs: object) -> None:
         ({"proxy": "http://p"}, "Set HTTPS_PROXY, or write http_client=httpx.Client(proxy=...)."),
         ({"proxy": "http://user:secret@p"}, "proxy: is not an argument: proxies are set in the environment."),
         (
-            {"temperature": 0},
-            "temperature=0: is a parameter of calls, not of the provider. Write llm.chat(..., temperature=0).",
+            {"n": 2},
+            "n=2: is a parameter of calls, not of the provider. Write llm.chat(..., n=2).",
         ),
-        ({"temperatur": 0}, "temperatur=0: is probably `temperature`, which is a parameter of calls"),
+        ({"logprob": 1}, "logprob=1: is probably `logprobs`, which is a parameter of calls"),
+        ({"temprature": 0}, "temprature=0: is not an argument of {provider}. Did you mean `temperature`?"),
+        ({"temperature": "x"}, "temperature='x': must be a number, not a str."),
+        ({"extra_headers": {"a": KEY}}, "extra_headers: has a different name here. Write `headers=...`."),
         ({"dimensions": 3}, "Write llm.embed(..., dimensions=3)."),
         ({"max_retires": 3}, "is not an argument of {provider}. Did you mean `max_retries`?"),
         ({"api_kye": KEY}, "api_kye: is not an argument of {provider}. Did you mean `api_key`?"),
@@ -96,9 +99,9 @@ def test_unknown_arguments_of_a_constructor(
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_all_problems_of_a_constructor_are_reported(provider: type[Any]) -> None:
-    found = refused(provider, "m", "http://x", "secret", retries=3, model="n", temperature=0)
+    found = refused(provider, "m", "http://x", "secret", retries=3, model="n", n=2, temperature=3)
     assert [problem.partition(":")[0] for problem in found] == [
-        provider.__name__, "model='n'", "retries=3", "temperature=0"
+        provider.__name__, "model='n'", "retries=3", "n=2", "temperature=3"
     ]  # fmt: skip
     assert found[0] == (
         f"{provider.__name__}: accepts only `model` by position, but 3 were given. "
@@ -109,8 +112,11 @@ def test_all_problems_of_a_constructor_are_reported(provider: type[Any]) -> None
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_unknown_arguments_of_a_copy(provider: type[Any]) -> None:
     copy = provider("m", base_url="http://x").with_options
-    assert refused(copy, temperature=0) == [
-        "temperature=0: is a parameter of calls, not of the provider. Write llm.chat(..., temperature=0)."
+    allowed = "greater than 0 and at most 1" if provider is VLLMProvider else "between 0 and 1"
+    assert refused(copy, n=2, temprature=0, top_p=2) == [
+        "n=2: is a parameter of calls, not of the provider. Write llm.chat(..., n=2).",
+        f"temprature=0: is not an argument of {provider.__name__}.with_options. Did you mean `temperature`?",
+        f"top_p=2: must be {allowed}.",
     ]
     assert refused(copy, retries=3) == ["retries=3: has a different name here. Write `max_retries=3`."]
     assert refused(copy, base_url="http://y") == [
@@ -186,7 +192,10 @@ def test_type_errors_of_the_method_itself_are_untouched() -> None:
 
 def test_methods_look_as_they_are_written() -> None:
     assert inspect.signature(inspect.unwrap(VLLMProvider.chat)) == inspect.signature(ChatMethods.chat)
-    assert inspect.signature(VLLMProvider) == inspect.signature(ProviderBase)
+    for provider in (VLLMProvider, OpenAIProvider):
+        for method in ("__init__", "with_options"):
+            written = inspect.signature(inspect.unwrap(getattr(provider, method)))
+            assert written == inspect.signature(getattr(ProviderBase, method))
     assert inspect.getdoc(VLLMProvider.chat) == inspect.getdoc(ChatMethods.chat)
     assert inspect.iscoroutinefunction(VLLMProvider.achat)
     assert not inspect.iscoroutinefunction(VLLMProvider.astream)
@@ -198,7 +207,7 @@ def test_signatures_name_every_parameter(provider: type[Any]) -> None:
     """For `help()`, Shift-Tab in a notebook and the completion of keywords in IPython."""
     llm = provider("m", base_url="http://x")
     for name, method in inspect.getmembers(llm, inspect.ismethod):
-        if name.startswith("_") or name == "with_options":
+        if name.startswith("_"):
             continue
         found = inspect.signature(method)
         written = inspect.signature(inspect.unwrap(method.__func__))
@@ -207,7 +216,7 @@ def test_signatures_name_every_parameter(provider: type[Any]) -> None:
         assert inspect.Parameter.VAR_KEYWORD not in kinds, name
         copied = pickle.loads(pickle.dumps(inspect.signature(method.__func__).replace(return_annotation=int)))
         assert list(copied.parameters)[1:] == list(found.parameters)
-        known = [each for each in written.parameters if each not in ("self", "params")]
+        known = [each for each in written.parameters if each not in ("self", "params", "defaults")]
         assert list(found.parameters)[: len(known)] == known
     found = inspect.signature(llm.chat)
     assert str(found.parameters["temperature"]) == "temperature: float | None = None"
@@ -219,7 +228,7 @@ def test_signatures_name_every_parameter(provider: type[Any]) -> None:
 
 def test_the_lists_name_real_arguments() -> None:
     tables = vars(wrong_arguments)
-    assert set(tables["_SETTINGS"]) == set(inspect.signature(VLLMProvider).parameters)
+    assert set(tables["_SETTINGS"]) == set(inspect.signature(ProviderBase).parameters) - {"defaults"}
     required = {
         each.name
         for _, method in inspect.getmembers(VLLMProvider, inspect.isfunction)
