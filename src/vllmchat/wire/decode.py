@@ -42,11 +42,7 @@ class WireModel(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
         # Null and absent are the same: what a reply does not have is not shown.
-        return [
-            (name, value)
-            for name, value in super().__repr_args__()
-            if value is not None and not (isinstance(value, list) and not value)
-        ]
+        return [(name, value) for name, value in super().__repr_args__() if value is not None and value != []]
 
     def __str__(self) -> str:
         return repr(self)
@@ -494,9 +490,9 @@ class Answer(Received):
     """Base of responses that know their request ID."""
 
     def __eq__(self, other: object) -> bool:
-        return super().__eq__(other) and (
-            not isinstance(other, Answer) or self.request_id == other.request_id
-        )
+        if not isinstance(other, Answer):
+            return NotImplemented
+        return super().__eq__(other) and self.request_id == other.request_id
 
     @property
     def request_id(self) -> str | None:

@@ -98,3 +98,9 @@ def test_a_stream_shows_its_state(scripted: ScriptedServer, runner: Runner) -> N
         pass
     assert repr(left.inner) == f"<{name}: closed before its end>"
     runner.close(llm)
+
+
+def test_a_reply_is_compared_with_anything() -> None:
+    reply = ChatCompletion()
+    assert reply == ChatCompletion()
+    assert reply not in ([], "reply", None)
