@@ -61,15 +61,15 @@ class Question:
         ], where
         assert all(call.complete and call.id for call in reply.tool_calls), where
         thoughts = dialogue.thoughts(thinking=self.thinking)
-        assert (reply.reasoning is None) is (thoughts is None), where
-        assert self.trimmed(reply.reasoning or "") == self.trimmed(thoughts or ""), where
+        assert (reply.message.reasoning is None) is (thoughts is None), where
+        assert self.trimmed(reply.message.reasoning or "") == self.trimmed(thoughts or ""), where
+        assert reply.reasoning == (dialogue.reasoning if self.thinking else None), where
         if dialogue.tool_calls:
             assert reply.text == "", where
         else:
-            assert (reply.message.content or "").strip("\n") == reply.text, where
-            assert self.trimmed(reply.text) == self.trimmed(dialogue.content(thinking=self.thinking) or ""), (
-                where
-            )
+            content = dialogue.content(thinking=self.thinking)
+            assert self.trimmed(reply.message.content or "") == self.trimmed(content or ""), where
+            assert reply.text == dialogue.answer, where
         assert reply.finish_reason == ("tool_calls" if dialogue.tool_calls else "stop"), where
         assert reply.usage is not None, where
         assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens, where
