@@ -47,16 +47,16 @@ def by_events(llm: VLLMProvider, messages: str | list[Message], params: VLLMChat
 
 
 def by_achat(llm: VLLMProvider, messages: str | list[Message], params: VLLMChatParams) -> ChatCompletion:
+    # Not closed: a closed provider cannot be asked again.
     async def ask() -> ChatCompletion:
-        async with llm:
-            return await llm.achat(messages, **params)
+        return await llm.achat(messages, **params)
 
     return anyio.run(ask)
 
 
 def by_astream(llm: VLLMProvider, messages: str | list[Message], params: VLLMChatParams) -> ChatCompletion:
     async def ask() -> ChatCompletion:
-        async with llm, llm.astream(messages, **params) as stream:
+        async with llm.astream(messages, **params) as stream:
             return await stream.until_done()
 
     return anyio.run(ask, backend="trio")
