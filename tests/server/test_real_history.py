@@ -52,7 +52,7 @@ def test_a_tool_is_called_and_its_result_told(
 
     reply = ask(llm, history, params)
     kept = vllm_server.kept
-    assert kept(reply.reasoning) == kept(script[which].thoughts(thinking=thinking))
+    assert kept(reply.message.reasoning) == kept(script[which].thoughts(thinking=thinking))
     history.append(reply.message)
     for call in reply.tool_calls:
         history.append(tool_message(call, WEATHER[str(call.parse()["city"])]))
@@ -60,8 +60,9 @@ def test_a_tool_is_called_and_its_result_told(
 
     told = script[f"{which}_told"]
     assert answer.tool_calls == []
-    assert kept(answer.text) == kept(told.content(thinking=thinking))
-    assert kept(answer.reasoning) == kept(told.thoughts(thinking=thinking))
+    assert kept(answer.message.content) == kept(told.content(thinking=thinking))
+    assert kept(answer.message.reasoning) == kept(told.thoughts(thinking=thinking))
+    assert answer.text == told.answer
     # What was sent has not been touched.
     assert history[1] is reply.message
     assert reply.message.to_request()["role"] == "assistant"
@@ -79,10 +80,11 @@ def test_a_second_question_knows_the_first(llm: VLLMProvider, script: Script, as
 def test_reasoning_goes_back_with_the_message(llm: VLLMProvider) -> None:
     reply = llm.chat("What is the capital of France?", temperature=0)
     assert reply.reasoning
+    # With the line breaks around both, which the model wrote.
     assert reply.message.to_request() == {
         "role": "assistant",
-        "content": reply.text,
-        "reasoning": reply.reasoning,
+        "content": f"\n\n{reply.text}",
+        "reasoning": f"\n{reply.reasoning}\n",
     }
     # The server takes it, and its template decides whether the model sees it.
     history: History = [
