@@ -259,7 +259,10 @@ def test_each_conversation_of_a_batch_gets_the_reply_it_gets_alone(llm: VLLMProv
     answer = llm.chat_batch(questions, temperature=0)
     alone = [llm.chat(question, temperature=0) for question in questions]
     assert [choice.message.content for choice in answer.choices] == [reply.message.content for reply in alone]
-    assert [choice.message.reasoning for choice in answer.choices] == [reply.reasoning for reply in alone]
+    assert [choice.message.reasoning for choice in answer.choices] == [
+        reply.message.reasoning for reply in alone
+    ]
+    assert all(reply.reasoning for reply in alone)
     assert answer.usage is not None
     assert answer.usage.total_tokens == sum(reply.usage.total_tokens for reply in alone if reply.usage)
 
@@ -443,6 +446,11 @@ def test_a_response_is_what_a_chat_answers(llm: VLLMProvider) -> None:
     assert response.usage.input_tokens == reply.usage.prompt_tokens
 
 
+def written(response: ModelResponse, kind: str) -> str:
+    """The text of all items of a type, as the model wrote it."""
+    return "".join(item.text for item in response.output if item.type == kind)
+
+
 def test_a_response_streamed_is_the_same(llm: VLLMProvider, vllm_server: LiveServer) -> None:
     whole = llm.respond(FRANCE, temperature=0)
     text = reasoning = ""
@@ -457,9 +465,13 @@ def test_a_response_streamed_is_the_same(llm: VLLMProvider, vllm_server: LiveSer
                     assert state.id
                 case _:
                     pass
-    assert (stream.response.text, stream.response.reasoning) == (text, reasoning)
-    assert vllm_server.kept(text) == vllm_server.kept(whole.text)
-    assert vllm_server.kept(reasoning) == vllm_server.kept(whole.reasoning)
+    # The pieces and the items keep the line breaks, and the response leaves out those around its texts.
+    assert (written(stream.response, "message"), written(stream.response, "reasoning")) == (text, reasoning)
+    assert vllm_server.kept(text) == vllm_server.kept(written(whole, "message"))
+    assert vllm_server.kept(reasoning) == vllm_server.kept(written(whole, "reasoning"))
+    for response in (stream.response, whole):
+        assert response.text == "The capital of France is Paris."
+        assert response.reasoning == reasoning.strip("\n")
     assert stream.response.usage is not None
     assert whole.usage is not None
     assert stream.response.usage.output_tokens == whole.usage.output_tokens
