@@ -216,7 +216,11 @@ TABLE: dict[str, Try] = {
     "chat_template": Try(
         {"chat_template": "{{ messages[0].content }}"}, refused="--trust-request-chat-template"
     ),
-    "chat_template_kwargs": Try({"chat_template_kwargs": {"enable_thinking": False}}, says(ANSWER), THINKING),
+    "chat_template_kwargs": Try(
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        lambda reply: (reply.text, reply.reasoning) == (ANSWER, None),
+        THINKING,
+    ),
     "documents": Try({"documents": [{"title": "Towers", "text": "It stands in Paris."}]}),
     "add_generation_prompt": Try(
         {"add_generation_prompt": False, "return_token_ids": True, "max_tokens": 1},
