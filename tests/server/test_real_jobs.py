@@ -58,7 +58,7 @@ def test_leaving_the_loop_stops_the_server(llm: VLLMProvider) -> None:
 
 
 def test_other_calls(llm: VLLMProvider) -> None:
-    results = list(llm.map(["Once upon a time"] * 3, call=llm.acomplete))
+    results = list(llm.map(["Once upon a time"] * 3, call=llm.acomplete, ignore_eos=True))
     assert {each.value.finish_reason for each in results} == {"length"}
     parsed = list(llm.map(["Hello"], kind=bool, temperature=0))
     assert isinstance(parsed[0].value, bool)
@@ -74,9 +74,9 @@ def test_a_file_of_all_routes(llm: VLLMProvider, tmp_path: Path) -> None:
     bodies = {
         "chat": (
             "/v1/chat/completions",
-            {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4},
+            {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "ignore_eos": True},
         ),
-        "completion": ("/v1/completions", {"prompt": "Hello", "max_tokens": 4}),
+        "completion": ("/v1/completions", {"prompt": "Hello", "max_tokens": 4, "ignore_eos": True}),
         "response": ("/v1/responses", {"input": "Hello", "max_output_tokens": 16}),
         "embedding": ("/v1/embeddings", {"input": "Hello"}),
     }
