@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,7 +59,7 @@ def test_leaving_the_loop_stops_the_server(llm: VLLMProvider) -> None:
 
 
 def test_other_calls(llm: VLLMProvider) -> None:
-    results = list(llm.map(["Once upon a time"] * 3, call=llm.acomplete, ignore_eos=True))
+    results = list(llm.map(["Once upon a time"] * 3, call=partial(llm.acomplete, ignore_eos=True)))
     assert {each.value.finish_reason for each in results} == {"length"}
     parsed = list(llm.map(["Hello"], kind=bool, temperature=0))
     assert isinstance(parsed[0].value, bool)
