@@ -545,14 +545,8 @@ def map_chat(
     Raises:
         InvalidRequestError: An argument is invalid. Other errors are raised by the results.
     """
-    chat = getattr(provider, "achat", None) or in_threads(cast("SyncProvider", provider).chat)
-    job: Job[C, ChatCompletion] = Job(
-        chat_call(chat, model, hide_secrets(params)),
-        inputs,
-        Options(in_flight, ordered, retries, progress, stop_after_errors, wait, order),
-        server_of(provider),
-    )
-    return MapResults(job)
+    options = Options(in_flight, ordered, retries, progress, stop_after_errors, wait, order)
+    return MapResults(_chat_job(provider, inputs, options, model, hide_secrets(params)))
 
 
 def amap_chat(
@@ -570,11 +564,16 @@ def amap_chat(
     **params: Unpack[CommonChatParams],
 ) -> AsyncMapResults[C, ChatCompletion]:
     """Async version of `map_chat`."""
+    options = Options(in_flight, ordered, retries, progress, stop_after_errors, wait, order)
+    return AsyncMapResults(_chat_job(provider, inputs, options, model, hide_secrets(params)))
+
+
+def _chat_job(
+    provider: SyncProvider | AsyncProvider,
+    inputs: Inputs[C],
+    options: Options,
+    model: str | None,
+    params: Mapping[str, object],
+) -> Job[C, ChatCompletion]:
     chat = getattr(provider, "achat", None) or in_threads(cast("SyncProvider", provider).chat)
-    job: Job[C, ChatCompletion] = Job(
-        chat_call(chat, model, hide_secrets(params)),
-        inputs,
-        Options(in_flight, ordered, retries, progress, stop_after_errors, wait, order),
-        server_of(provider),
-    )
-    return AsyncMapResults(job)
+    return Job(chat_call(chat, model, params), inputs, options, server_of(provider))
