@@ -223,7 +223,7 @@ def run(
             raise
         sys.stdout.writelines(traceback.format_exception_only(error))
     finally:
-        # One about the log sets it up, which would hold for all tests that follow.
+        # An example may configure the log, which must not leak into later tests.
         for logger, level, handlers in before:
             logger.setLevel(level)
             logger.handlers[:] = handlers

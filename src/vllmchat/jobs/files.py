@@ -197,7 +197,7 @@ def twice(record: Record, where: str) -> InvalidRequestError:
     """The error for an id that is there twice."""
     return InvalidRequestError(
         f"the id {format_value(record.id)} in line {record.line} of {where} is there twice. "
-        "Results are told apart by their ids: each must be there once."
+        "Results are matched to inputs by id, so each id must be unique."
     )
 
 
