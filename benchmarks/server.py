@@ -6,6 +6,7 @@ The first part of the path selects the response; every client gets it as part of
     /logprobs/N/v1       the same, each with five logprobs and a token id
     /paced/N/MS/v1       N chunks, one each MS milliseconds
     /reply/MS/v1         one whole reply after MS milliseconds
+    /closing/MS/v1       the same, and a connection that was idle for 5 seconds is closed, as uvicorn does
 
 `python -m benchmarks.server` prints the port and serves until its input ends.
 """
@@ -16,6 +17,8 @@ import asyncio
 import functools
 import json
 import sys
+
+IDLE_SECONDS = 5.0
 
 ID = '"id":"chatcmpl-8a4e3ae35d7eba52","object":"chat.completion.chunk","created":1795447419,"model":"bench"'
 HEAD = (
@@ -97,16 +100,21 @@ class Session(asyncio.Protocol):
         self.buffer = bytearray()
         self.transport: asyncio.Transport | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        self.closing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.closing is not None:
+            self.closing.cancel()
         for task in self.tasks:
             task.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self.closing is not None:
+            self.closing.cancel()
         self.buffer += data
         while True:
             end = self.buffer.find(b"\r\n\r\n")
@@ -134,12 +142,19 @@ class Session(asyncio.Protocol):
                 asyncio.get_running_loop().call_later(delay, self.transport.write, REPLY)
             else:
                 self.transport.write(REPLY)
+        elif kind == "closing":
+            asyncio.get_running_loop().call_later(int(rest[0]) / 1000, self.reply_and_close)
         elif kind == "paced":
             task = asyncio.create_task(self.paced(int(rest[0]), int(rest[1]) / 1000))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         else:
             self.transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+
+    def reply_and_close(self) -> None:
+        assert self.transport is not None
+        self.transport.write(REPLY)
+        self.closing = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.transport.close)
 
     async def paced(self, count: int, pause: float) -> None:
         assert self.transport is not None

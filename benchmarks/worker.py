@@ -84,6 +84,14 @@ def main() -> None:
             return await timed_async(lambda: module.replies(f"{base}/reply/500/v1", count, concurrency))
 
         measured = asyncio.run(run())
+    elif work == "wave":
+
+        async def run() -> Measured:
+            url = f"{base}/closing/500/v1"
+            await module.agents(url, 4, 1, 0.0)
+            return await timed_async(lambda: module.agents(url, concurrency, count // concurrency, 6.0))
+
+        measured = asyncio.run(run())
     elif work == "reply":
         module.replies_sync(f"{base}/reply/0/v1", 50)
         measured = timed(lambda: module.replies_sync(f"{base}/reply/0/v1", count))

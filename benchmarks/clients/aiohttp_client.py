@@ -48,3 +48,18 @@ async def replies(url: str, count: int, concurrency: int) -> int:
 
         await asyncio.gather(*[one() for _ in range(count)])
     return count
+
+async def agents(url: str, count: int, turns: int, pause: float) -> int:
+    """So many agents, each of which asks, works for a while, and asks again."""
+    async with session(count) as client:
+
+        async def one() -> None:
+            for turn in range(turns):
+                if turn:
+                    await asyncio.sleep(pause)
+                body = {"model": "bench", "messages": MESSAGES}
+                async with client.post(f"{url}/chat/completions", json=body) as response:
+                    assert json.loads(await response.read())["choices"][0]["message"]["content"]
+
+        await asyncio.gather(*[one() for _ in range(count)])
+    return count * turns

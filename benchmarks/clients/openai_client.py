@@ -68,6 +68,20 @@ async def replies(url: str, count: int, concurrency: int) -> int:
         await asyncio.gather(*[one() for _ in range(count)])
     return count
 
+async def agents(url: str, count: int, turns: int, pause: float) -> int:
+    """So many agents, each of which asks, works for a while, and asks again."""
+    async with make_async(url) as client:
+
+        async def one() -> None:
+            for turn in range(turns):
+                if turn:
+                    await asyncio.sleep(pause)
+                reply = await client.chat.completions.create(model="bench", messages=MESSAGES)
+                assert reply.choices[0].message.content
+
+        await asyncio.gather(*[one() for _ in range(count)])
+    return count * turns
+
 
 def replies_threads(url: str, count: int, threads: int) -> int:
     with OpenAI(base_url=url, api_key="EMPTY") as client, ThreadPoolExecutor(threads) as pool:

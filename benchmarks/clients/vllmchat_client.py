@@ -55,6 +55,19 @@ async def replies(url: str, count: int, concurrency: int) -> int:
         await asyncio.gather(*[one() for _ in range(count)])
     return count
 
+async def agents(url: str, count: int, turns: int, pause: float) -> int:
+    """So many agents, each of which asks, works for a while, and asks again."""
+    async with VLLMProvider("bench", base_url=url) as llm:
+
+        async def one() -> None:
+            for turn in range(turns):
+                if turn:
+                    await asyncio.sleep(pause)
+                assert (await llm.achat(MESSAGES)).text
+
+        await asyncio.gather(*[one() for _ in range(count)])
+    return count * turns
+
 
 def replies_threads(url: str, count: int, threads: int) -> int:
     with VLLMProvider("bench", base_url=url) as llm, ThreadPoolExecutor(threads) as pool:
