@@ -43,7 +43,7 @@ COLORS = {
     "aiohttp": "#cbd5e1",
 }
 CHUNKS = ("burst", "aburst", "burst_events", "aburst_events", "logprobs", "paced")
-REPLIES = ("reply", "areply", "fanout_512", "fanout_2000", "threads")
+REPLIES = ("reply", "areply", "fanout_512", "fanout_2000", "wave", "threads")
 BY_KEY = {work.key: work for work in WORK}
 
 

@@ -96,6 +96,16 @@ WORK = [
         ("vllmchat", "openai", "openai_aiohttp", "aiohttp"),
         1.5,
     ),
+    Work(
+        "wave",
+        "wave",
+        "1,024 agents, 2 turns of 0.5 s, 6 s apart, so that all reconnect",
+        2_048,
+        1_024,
+        "turn",
+        ("vllmchat", "openai", "aiohttp"),
+        7.0,
+    ),
     Work("reply", "reply", "Whole replies, one after another", 1_000, 1, "reply", SYNC),
     Work("areply", "areply", "The same, async", 1_000, 1, "reply", ASYNC),
     Work(

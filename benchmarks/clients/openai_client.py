@@ -68,6 +68,7 @@ async def replies(url: str, count: int, concurrency: int) -> int:
         await asyncio.gather(*[one() for _ in range(count)])
     return count
 
+
 async def agents(url: str, count: int, turns: int, pause: float) -> int:
     """So many agents, each of which asks, works for a while, and asks again."""
     async with make_async(url) as client:

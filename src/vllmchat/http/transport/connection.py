@@ -79,11 +79,11 @@ class _Connection:
         host: The server's host and port.
         status: HTTP status of the last response.
         headers: Headers of the last response, names in lower case.
-        expires: Until when it may stay idle, in monotonic seconds.
+        idle_since: When it became idle, in monotonic seconds.
         used: Whether it has served a request.
     """
 
-    __slots__ = ("_early", "_open", "_response", "_route", "expires", "headers", "host", "status", "used")
+    __slots__ = ("_early", "_open", "_response", "_route", "headers", "host", "idle_since", "status", "used")
 
     def __init__(self, route: Route) -> None:
         self._route = route
@@ -93,7 +93,7 @@ class _Connection:
         self._early = b""
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.expires = 0.0
+        self.idle_since = 0.0
         self.used = False
 
     def _opening(self, clock: Clock, backend: SyncNetworkBackend | AsyncNetworkBackend) -> NetworkSteps:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.http.transport.connection import AsyncConnection, Route, SyncConnection
 from vllmchat.http.transport.decompress import decompressor
 from vllmchat.http.transport.mock import is_mocked, mocked_async_client, mocked_sync_client
+from vllmchat.http.transport.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +36,13 @@ if TYPE_CHECKING:
     from vllmchat.http.transport.decompress import Decompressor
 
 KEEP_ALIVE_SECONDS = 4.0
-"""How long an idle connection is reused. vLLM's server closes it after 5 s, and being late would lose a request."""
+"""How long an idle connection is reused at first. vLLM's server closes it after 5 s, and being late costs a request."""
 
+LONGEST_KEEP_ALIVE = 60.0
+"""How long it is reused at most, unless the server names a time of its own. Networks forget silent connections."""
+
+_LONGEST_NAMED = 300.0
+_NAMED = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
 
 _KEPT = 1
 """So many idle connections may stay until the next call, even if their server has closed them."""
@@ -44,12 +51,21 @@ ConnectionT = TypeVar("ConnectionT", SyncConnection, AsyncConnection)
 
 
 class IdleStack(Generic[ConnectionT]):
-    """The stack of idle connections."""
+    """The stack of idle connections.
 
-    __slots__ = ("_connections",)
+    It learns how long the server keeps them: from its `Keep-Alive` header, else from a connection that is still open
+    when its time is over. Then the time is doubled, until the server closes one before. Routers and gateways keep
+    connections for minutes, and a new one costs round trips.
+    """
+
+    __slots__ = ("_connections", "_most", "_reason", "_seconds")
 
     def __init__(self) -> None:
         self._connections: deque[ConnectionT] = deque()
+        self._seconds = KEEP_ALIVE_SECONDS
+        self._most = LONGEST_KEEP_ALIVE
+        # Why the last one that was looked at cannot be used.
+        self._reason = ""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -57,31 +73,57 @@ class IdleStack(Generic[ConnectionT]):
     def push(self, connection: ConnectionT) -> None:
         """Puts a connection that has just become idle on top, and drops the expired ones at the bottom."""
         now = monotonic()
-        connection.expires = now + KEEP_ALIVE_SECONDS
+        connection.idle_since = now
         connection.used = True
         connection.backend.clock = None
+        if "keep-alive" in connection.headers:
+            self._read_header(connection.headers["keep-alive"])
         self._connections.append(connection)
         self.prune(now)
 
     def prune(self, now: float) -> float | None:
         """Drops the expired ones at the bottom. Returns in how many seconds the next one expires; None without any."""
-        while self._connections and self._connections[0].expires <= now:
-            _close(self._connections.popleft(), "it was idle for too long")
-        return self._connections[0].expires - now if self._connections else None
+        connections = self._connections
+        while connections:
+            left = connections[0].idle_since + self._seconds - now
+            if left > 0:
+                return left
+            if self._is_usable(connections[0], now):
+                continue
+            _close(connections.popleft(), self._reason)
+        return None
 
     def pop(self) -> ConnectionT | None:
         """The newest idle connection that is still open, or None."""
         now = monotonic()
         while self._connections:
             connection = self._connections.pop()
-            if connection.expires > now and connection.is_open():
+            if self._is_usable(connection, now):
                 return connection
-            expired = connection.expires <= now
-            _close(
-                connection,
-                "it was idle for too long" if expired else "the server closed it while it was idle",
-            )
+            _close(connection, self._reason)
         return None
+
+    def _is_usable(self, connection: ConnectionT, now: float) -> bool:
+        """Whether a connection can be used; learns from it how long that is so."""
+        idle = now - connection.idle_since
+        if not connection.is_open():
+            self._reason = "the server closed it while it was idle"
+            shorter = self._seconds / 2
+            # One that was closed earlier than others says nothing: the server was restarted, for example.
+            if shorter >= KEEP_ALIVE_SECONDS and shorter < idle <= self._seconds:
+                self._seconds = self._most = shorter
+            return False
+        while self._seconds <= idle and self._seconds < self._most:
+            self._seconds = min(self._seconds * 2, self._most)
+        self._reason = "it was idle for too long"
+        return idle < self._seconds
+
+    def _read_header(self, value: str) -> None:
+        named = _NAMED.search(value)
+        if named is not None:
+            seconds = float(named[1])
+            # A second earlier than the server, to be sure.
+            self._seconds = self._most = min(max(seconds - 1, seconds / 2), _LONGEST_NAMED)
 
     def limit(self, most: int) -> None:
         """Closes the oldest until at most so many are left."""
@@ -310,6 +352,7 @@ class AsyncPool(_Pool[AsyncConnection]):
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
         super().__init__(route, max_connections)
         self.event_loop = EventLoopHandle()
+        self._pace = Pace(self.event_loop)
 
     async def send(self, step: Send, clock: Clock) -> AsyncOpenResponse:
         """Sends a request and waits for the head of its response.
@@ -325,6 +368,8 @@ class AsyncPool(_Pool[AsyncConnection]):
             if not lease.granted:
                 await self._wait_for_turn(lease, clock)
             connection = self._begin(lease, AsyncConnection, clock)
+            if not connection.is_connected:
+                await self._pace.turn()
             await connection.send(step, clock)
             lease.note_head(connection)
             return lease

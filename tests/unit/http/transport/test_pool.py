@@ -22,7 +22,7 @@ from vllmchat.http.clock import Clock, monotonic
 from vllmchat.http.flow import Send
 from vllmchat.http.transport import pool
 from vllmchat.http.transport.connection import AsyncConnection, SyncConnection
-from vllmchat.http.transport.pool import KEEP_ALIVE_SECONDS, SyncPool
+from vllmchat.http.transport.pool import KEEP_ALIVE_SECONDS, LONGEST_KEEP_ALIVE, SyncPool
 from vllmchat.http.url import BaseURL
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ def test_the_newest_connection_is_reused_and_old_ones_are_dropped(
             assert scripted.wait_requests(3)
             gate.release()
             assert all(call.result() for call in calls)
-        time.ahead = KEEP_ALIVE_SECONDS - 1
+        time.ahead = LONGEST_KEEP_ALIVE - 1
         llm.chat("Hi")
         taken = scripted.requests[-1].connection
         llm.chat("Hi")
         assert scripted.requests[-1].connection == taken
         assert held(sync_pool(llm))[0] == 3
         # The other two have expired in the meantime; the one that was used has not.
-        time.ahead = KEEP_ALIVE_SECONDS + 0.5
+        time.ahead = LONGEST_KEEP_ALIVE + 0.5
         llm.chat("Hi")
         assert scripted.requests[-1].connection == taken
         assert scripted.connections == 3
@@ -132,18 +132,95 @@ def test_the_newest_connection_is_reused_and_old_ones_are_dropped(
         assert scripted.wait_open(1)
 
 
-def test_an_old_connection_is_not_used(scripted: ScriptedServer, runner: Runner, time: Time) -> None:
+def test_a_server_that_keeps_connections_is_asked_on_the_same_one(
+    scripted: ScriptedServer, runner: Runner, time: Time
+) -> None:
     scripted.always(answer_any)
     llm = VLLMProvider("m", base_url=scripted.base_url)
     runner.chat(llm)
-    time.ahead = KEEP_ALIVE_SECONDS - 0.1
-    runner.chat(llm)
-    assert scripted.connections == 1
-    time.ahead += KEEP_ALIVE_SECONDS + 0.01
+    for pause in (3.0, 7.0, 50.0, LONGEST_KEEP_ALIVE - 1):
+        time.ahead += pause
+        runner.chat(llm)
+        assert scripted.connections == 1
+    time.ahead += LONGEST_KEEP_ALIVE + 0.01
     runner.chat(llm)
     assert scripted.connections == 2
     assert scripted.wait_open(1)
+    runner.close(llm)
+
+
+def test_how_long_a_server_keeps_connections_is_learned(
+    scripted: ScriptedServer, runner: Runner, time: Time
+) -> None:
+    """It closes them after five seconds, as vLLM's does. The margin comes back once that was seen."""
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    gate = Gate()
+    scripted.reply(completion())
+    scripted.reply(completion(), then=[gate, close])
+    runner.chat(llm)
+    time.ahead += 4.5
+    runner.chat(llm)
+    assert scripted.connections == 1
+    gate.release()
+    assert scripted.wait_open(0)
+    time.ahead += 6.0
+    scripted.always(answer_any)
+    runner.chat(llm)
+    assert scripted.connections == 2
+    time.ahead += 4.5
+    runner.chat(llm)
+    assert scripted.connections == 3
+    time.ahead += 3.5
+    runner.chat(llm)
+    assert scripted.connections == 3
     assert KEEP_ALIVE_SECONDS < 5.0
+    runner.close(llm)
+
+
+def test_a_server_that_restarts_says_nothing_about_how_long_it_keeps_connections(
+    scripted: ScriptedServer, runner: Runner, time: Time
+) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url, max_retries=0)
+    gate = Gate()
+    scripted.reply(completion())
+    scripted.reply(completion(), then=[gate, close])
+    runner.chat(llm)
+    time.ahead += 30.0
+    runner.chat(llm)
+    gate.release()
+    assert scripted.wait_open(0)
+    time.ahead += 1.0
+    scripted.always(answer_any)
+    runner.chat(llm)
+    time.ahead += 30.0
+    runner.chat(llm)
+    assert scripted.connections == 2
+    runner.close(llm)
+
+
+@pytest.mark.parametrize(
+    ("header", "longest"),
+    [
+        ("timeout=20", 19.0),
+        ("max=100, Timeout = 75", 74.0),
+        ("timeout=1", 0.5),
+        ("timeout=99999", 300.0),
+        ("timeout=soon", LONGEST_KEEP_ALIVE),
+    ],
+)
+def test_the_keep_alive_header_says_how_long(
+    header: str, longest: float, scripted: ScriptedServer, runner: Runner, time: Time
+) -> None:
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    for _ in range(3):
+        scripted.reply(completion(), headers={"keep-alive": header})
+    runner.chat(llm)
+    time.ahead += longest - 0.1
+    runner.chat(llm)
+    assert scripted.connections == 1
+    time.ahead += longest + 0.1
+    runner.chat(llm)
+    assert scripted.connections == 2
     runner.close(llm)
 
 
@@ -201,7 +278,7 @@ def test_a_call_costs_the_same_however_many_connections_are_idle(
 class _Idle:
     """Stands in for an idle connection deep in the stack."""
 
-    expires = float("inf")
+    idle_since = float("inf")
 
     def __init__(self) -> None:
         self.asked = 0
@@ -694,6 +771,7 @@ def test_idle_connections_are_let_go_of_without_another_call(
     scripted: ScriptedServer, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "LONGEST_KEEP_ALIVE", 0.1)
     gate = Gate()
     scripted.always(_held(gate))
     llm = VLLMProvider("m", base_url=scripted.base_url)
