@@ -36,6 +36,11 @@ def is_secret(name: str, value: object = None) -> bool:
     return is_secret_name(name) or (isinstance(value, str) and bool(re.match(_KEY, value, re.IGNORECASE)))
 
 
+def holds_secret(name: str, value: object) -> bool:
+    """Whether a value is a secret, or has one among its fields."""
+    return is_secret(name, value) or _hidden_inside(value) is not value
+
+
 def hide(value: T) -> T:
     """Returns a value that is equal, and whose `repr` does not show its texts."""
     hidden: object = value

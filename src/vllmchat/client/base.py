@@ -16,6 +16,7 @@ from vllmchat.client.options import (
     checked_model,
     checked_retries,
     checked_retry_seconds,
+    checked_switch,
 )
 from vllmchat.client.request import ServerRequest
 from vllmchat.errors import InvalidRequestError, Problem
@@ -29,14 +30,14 @@ from vllmchat.http.url import BaseURL
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Unpack
 
     from vllmchat.checking.call_params import AnyDefaultParams
-    from vllmchat.client import defaults as default_params, discovery, hooks, wrong_arguments
+    from vllmchat.client import defaults as default_params, discovery, hooks, pickling, wrong_arguments
     from vllmchat.client.hooks import OnRequest, OnResponse, OnRetry
     from vllmchat.client.request import Request
     from vllmchat.http import logs
@@ -51,6 +52,7 @@ else:
     discovery = LazyModule("vllmchat.client.discovery")
     wrong_arguments = LazyModule("vllmchat.client.wrong_arguments")  # needed only for names that do not exist
     hooks = LazyModule("vllmchat.client.hooks")
+    pickling = LazyModule("vllmchat.client.pickling")
     logs = LazyModule("vllmchat.http.logs")
 
 T = TypeVar("T")
@@ -69,6 +71,9 @@ class ProviderBase:
     _has_version = False
     _default_params = "DefaultParams"
 
+    _lacks: frozenset[str] = frozenset()
+    """The headers and other settings that did not travel in a pickle."""
+
     def __init__(
         self,
         model: str | None = None,
@@ -86,6 +91,7 @@ class ProviderBase:
         on_request: OnRequest | None = None,
         on_retry: OnRetry | None = None,
         on_response: OnResponse | None = None,
+        pickle_secrets: bool = False,
         **defaults: Unpack[AnyDefaultParams],
     ) -> None:
         if os.environ.get("VLLMCHAT_LOG"):
@@ -121,6 +127,7 @@ class ProviderBase:
         self._sync_timeout = self._timeout or timeout_of(http_client) or DEFAULT_TIMEOUT
         self._async_timeout = self._timeout or timeout_of(async_http_client) or DEFAULT_TIMEOUT
         self._owner = True
+        self._pickle_secrets = checked_switch("pickle_secrets", pickle_secrets)
 
     @property
     def name(self) -> str:
@@ -151,11 +158,26 @@ class ProviderBase:
         defaults = default_params.describe(self._defaults) if self._defaults else ""
         return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r}{defaults})"
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} holds connections and a key and cannot be pickled or copied. Create one where you "
-            "need it, or call with_options()."
-        )
+    def __reduce__(self) -> tuple[object, ...]:
+        return pickling.reduce(self)
+
+    @classmethod
+    def _restored(cls, settings: Mapping[str, Any], lacks: Iterable[str]) -> Self:
+        """Returns the provider of a pickle. A subclass gets its own attributes back, not a call of its `__init__`."""
+        llm = object.__new__(cls)
+        ProviderBase.__init__(llm, **settings)
+        missing = set(lacks)
+        if os.environ.get(cls._api_key_variable):
+            missing.discard("authorization")
+        if missing:
+            llm._lacks = frozenset(missing)
+        return llm
+
+    def __copy__(self) -> Self:
+        return self.with_options()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.with_options()
 
     @staticmethod
     def _observers(
@@ -197,6 +219,7 @@ class ProviderBase:
         on_request: OnRequest | None = None,
         on_retry: OnRetry | None = None,
         on_response: OnResponse | None = None,
+        pickle_secrets: bool | None = None,
         **defaults: Unpack[AnyDefaultParams],
     ) -> Self:
         """Returns a copy with other settings that shares the connections. It is cheap.
@@ -213,6 +236,7 @@ class ProviderBase:
             on_request: Called before each request. See `OnRequest`.
             on_retry: Called before each retry. See `OnRetry`.
             on_response: Called at the end of each call. See `OnResponse`.
+            pickle_secrets: Whether pickles hold the key and what else is secret.
             **defaults: Defaults of parameters of calls, such as `temperature=0`, in addition to those of the
                 original. None removes one.
 
@@ -231,6 +255,10 @@ class ProviderBase:
         overrides = {} if api_key is None else authorization(api_key)
         if headers is not None:
             overrides.update(checked_headers(headers))
+        if self._lacks:
+            copy._lacks = self._lacks - overrides.keys() - defaults.keys()
+        if pickle_secrets is not None:
+            copy._pickle_secrets = checked_switch("pickle_secrets", pickle_secrets)
         target = self._target
         retries = target.max_retries if max_retries is None else checked_retries(max_retries)
         # A new count takes the place of the seconds too.
@@ -381,6 +409,8 @@ class ProviderBase:
             raise InvalidRequestError(
                 f"this {type(self).__name__} is closed. Create a new one, or close it after its last call"
             )
+        if self._lacks:
+            raise pickling.lacking(self)
 
     def __enter__(self) -> Self:
         self._check_open()

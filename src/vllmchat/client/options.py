@@ -52,6 +52,13 @@ def checked_retry_seconds(seconds: object) -> float | None:
     return seconds
 
 
+def checked_switch(name: str, value: object) -> bool:
+    """A setting that is on or off."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False")
+    return value
+
+
 def authorization(key: object) -> dict[str, str]:
     """The header that carries a key."""
     if not isinstance(key, str):

@@ -33,6 +33,7 @@ _SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "on_request": ("request_hook", "before_request"),
     "on_retry": ("retry_hook",),
     "on_response": ("response_hook", "after_response", "callback", "callbacks"),
+    "pickle_secrets": ("pickle_key", "with_key", "include_secrets"),
     "max_connections": ("limits", "pool_size", "connections", "max_concurrency"),
 }
 """The arguments of a provider, and their names in other libraries."""

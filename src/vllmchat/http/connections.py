@@ -36,6 +36,9 @@ class ClientPair:
         async_client: Runs async calls.
         closed: Whether the provider has been closed.
         only_sync: Whether the caller's own client is for sync calls only.
+        has_own: Whether the caller has passed a client.
+        verify: As given.
+        max_connections: As given.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class ClientPair:
         self.closed = False
         check_clients(http_client, async_http_client)
         self.only_sync = http_client is not None and async_http_client is None
-        has_own = http_client is not None or async_http_client is not None
+        self.has_own = has_own = http_client is not None or async_http_client is not None
+        self.verify = verify
+        self.max_connections = max_connections
         for name, is_set in (
             ("verify", verify is not True),
             ("max_connections", max_connections is not None),

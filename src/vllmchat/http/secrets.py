@@ -42,6 +42,17 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name.lower()) is not None
 
 
+def is_secret_header(name: str, value: str) -> bool:
+    """Whether a header is a secret: by its name, in lower case, or because its value looks random."""
+    if name in _HARMLESS_NAMES:
+        return False
+    return _is_secret_header_name(name) or _RANDOM.fullmatch(value) is not None
+
+
+def _is_secret_header_name(name: str) -> bool:
+    return is_secret_name(name) or _SECRET_HEADER.search(name) is not None
+
+
 class Mask:
     """Replaces the secrets among the headers of a request by `***`, in whatever form they come back.
 
@@ -73,11 +84,11 @@ class Mask:
 
 def _secrets(name: str, value: str) -> set[str]:
     """What is secret in a header."""
-    if name in _HARMLESS_NAMES:
+    if not is_secret_header(name, value):
         return set()
-    if not (is_secret_name(name) or _SECRET_HEADER.search(name)):
+    if not _is_secret_header_name(name):
         # Whatever a gateway may call it: a value that looks random.
-        return {value} if _RANDOM.fullmatch(value) else set()
+        return {value}
     scheme, _, rest = value.partition(" ")
     whole = rest.strip() if rest and scheme.isalpha() else value
     found = {whole, *re.findall(r"[^\s;,=]{8,}", whole)}

@@ -66,6 +66,8 @@ class OpenAIProvider(
         on_request: Called before each request, such as to add headers to it. See `OnRequest`.
         on_retry: Called before each retry, with its reason. See `OnRetry`.
         on_response: Called at the end of each call, with what came of it. See `OnResponse`.
+        pickle_secrets: Whether a pickle of the provider holds `api_key`, and headers and defaults that are secret.
+            Without them, the other process takes the key from its environment.
         **defaults: Defaults of parameters of calls, such as `temperature=0`; see `DefaultParams`. Each method that
             samples uses those that it has. A parameter of a call overrides its default, and None leaves it out.
 
@@ -94,6 +96,7 @@ class OpenAIProvider(
             on_request: OnRequest | None = None,
             on_retry: OnRetry | None = None,
             on_response: OnResponse | None = None,
+            pickle_secrets: bool = False,
             **defaults: Unpack[DefaultParams],
         ) -> None: ...
 
@@ -109,6 +112,7 @@ class OpenAIProvider(
             on_request: OnRequest | None = None,
             on_retry: OnRetry | None = None,
             on_response: OnResponse | None = None,
+            pickle_secrets: bool | None = None,
             **defaults: Unpack[DefaultParams],
         ) -> Self:
             """Returns a copy with other settings that shares the connections. It is cheap.
@@ -125,6 +129,7 @@ class OpenAIProvider(
                 on_request: Called before each request. See `OnRequest`.
                 on_retry: Called before each retry. See `OnRetry`.
                 on_response: Called at the end of each call. See `OnResponse`.
+                pickle_secrets: Whether pickles hold the key and what else is secret.
                 **defaults: Defaults of parameters of calls, such as `temperature=0`, in addition to those of the
                     original. None removes one.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vllmchat.http.client import AsyncClient, SyncClient
 from vllmchat.providers.vllm import VLLMProvider
@@ -64,6 +64,12 @@ class ScriptedProvider(VLLMProvider):
         self._served = FakeModel(self._script, model=[model], any_model=True, version=version, chunk=chunk)
         self._clients.sync_client = SyncClient(partial(SyncMemoryTransport, self._served))
         self._clients.async_client = AsyncClient(partial(AsyncMemoryTransport, self._served))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} answers in this process and cannot be pickled. For tests with several processes, "
+            "use a FakeServer"
+        )
 
     @property
     def calls(self) -> list[Call]:

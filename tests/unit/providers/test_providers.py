@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -239,7 +237,7 @@ def test_base_url_shown() -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# What a provider shows, and that it is not copied by accident
+# What a provider shows
 # ------------------------------------------------------------------------------------------------
 
 
@@ -255,14 +253,6 @@ def test_name_and_protocol(cls: Either) -> None:
     llm = cls("m")
     assert llm.name == {"VLLMProvider": "vllm", "OpenAIProvider": "openai"}[cls.__name__]
     assert isinstance(llm, Provider)
-
-
-@EITHER
-def test_not_pickled_or_copied(cls: Either) -> None:
-    llm = cls("m")
-    for copying in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=r"cannot be pickled or copied\. .* call with_options\(\)"):
-            copying(llm)
 
 
 # ------------------------------------------------------------------------------------------------
