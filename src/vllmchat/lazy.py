@@ -13,21 +13,20 @@ and uses a stand-in at run time:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from typing import Any
 
 
 class LazyModule:
-    """A module that is imported on first access."""
+    """A module that is imported on first access. From then on it has the attributes of that module."""
+
+    __slots__ = ("__dict__", "_home")
 
     def __init__(self, home: str) -> None:
         self._home = home
-        self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if self._module is None:
-            self._module = import_module(self._home)
-        # Not cached: a test may have replaced the attribute temporarily.
-        return getattr(self._module, name)
+        module = import_module(self._home)
+        # The same dictionary, not a copy: later accesses find what is in it now, such as the double of a test, and do
+        # not come here. Only what the module itself makes on access still does.
+        self.__dict__ = module.__dict__
+        return getattr(module, name)

@@ -11,7 +11,6 @@ import sys
 import typing
 from dataclasses import is_dataclass
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 from typing_extensions import get_type_hints, is_typeddict
 
 import vllmchat
+from support.chats import completion
 from vllmchat import (
     AsyncChatStream,
     AsyncGenerationStream,
@@ -43,6 +43,8 @@ from vllmchat.types import AsyncChunks, SyncChunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from support.scripted import ScriptedServer
 
 WITHOUT_TWIN = {"base_url", "model", "name", "timeout", "with_options"}
 """What a provider has once: it does no input or output."""
@@ -274,9 +276,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 # Imports, each in a fresh interpreter
 
-ANYIO_IMPORTS_ASYNCIO = [int(part) for part in version("anyio").split(".")[:3]] < [4, 14, 1]
-"""Older versions of anyio do so themselves, and with it ssl, as soon as they are imported."""
-
 
 def loaded_by(statement: str) -> set[str]:
     """The modules that a fresh interpreter has after a statement, in addition to those that it has anyway."""
@@ -306,8 +305,7 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
 def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> None:
     loaded = loaded_by(f"from vllmchat import {name}")
     assert not among(loaded, {"httpx", "httpx2", "httpcore", "h11", "massgen", "openai"})
-    if not ANYIO_IMPORTS_ASYNCIO:
-        assert not among(loaded, {"asyncio", "ssl"})
+    assert not among(loaded, {"anyio", "asyncio", "logging", "ssl"})
     # Nor what reads answers: the first answer takes longer than that.
     assert not among(loaded, {"pydantic", "pydantic_core"})
     # Nor what only some methods need.
@@ -341,6 +339,32 @@ def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> No
     assert not {
         name for name in loaded - needed if name.startswith(tuple(f"vllmchat.{room}" for room in rooms))
     }
+
+
+ONE_REPLY = """
+from vllmchat import VLLMProvider
+with VLLMProvider("m", base_url={url!r}) as llm:
+    assert llm.chat("Hello").text == "Hi"
+"""
+
+
+def test_a_sync_reply_loads_nothing_that_only_others_need(scripted: ScriptedServer) -> None:
+    """No event loop, no TLS, no log, and no HTTP client: the connection is our own."""
+    scripted.reply(completion("Hi"))
+    loaded = loaded_by(ONE_REPLY.format(url=scripted.base_url))
+    assert "vllmchat.http.transport.pool" in loaded
+    for_async = {"anyio", "asyncio", "sniffio", "trio"}
+    assert not among(loaded, for_async | {"httpx", "httpcore", "h11", "ssl", "logging"})
+
+
+def test_a_sync_call_is_logged_if_logging_is_set_up(scripted: ScriptedServer) -> None:
+    scripted.reply(completion("Hi"))
+    code = (
+        f"import logging; logging.basicConfig(level=logging.DEBUG)\n{ONE_REPLY.format(url=scripted.base_url)}"
+    )
+    ran = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert "opened a connection" in ran.stderr
+    assert "the provider was closed" in ran.stderr
 
 
 @pytest.mark.parametrize("statement", ["from vllmchat import Timeout", "from vllmchat import VLLMChatError"])

@@ -8,9 +8,6 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-import anyio.lowlevel
-
 from vllmchat.http.exchange import AsyncExchange, AsyncTransport, SyncExchange, SyncTransport
 from vllmchat.http.flow import open_flow, reply_flow
 from vllmchat.http.once import AsyncOnce, SyncOnce
@@ -18,14 +15,16 @@ from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
-    from vllmchat.http import event_loop
+    from vllmchat.http import event_loop, loop_states
     from vllmchat.http.call import Call
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Target
 else:
-    event_loop = LazyModule("vllmchat.http.event_loop")  # sync programs do not need it
+    # Sync programs do not need them.
+    event_loop = LazyModule("vllmchat.http.event_loop")
+    loop_states = LazyModule("vllmchat.http.loop_states")
 
 T = TypeVar("T")
 
@@ -113,19 +112,19 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop. The next call opens new ones."""
-        loop = await _running_loop()
+        loop = await loop_states.of_running_loop()
         state = loop.states.get(self)
         if state is not None:
             state.transport.close()
-            # The event loop releases the sockets in its next iteration; if it ended before that, it would warn.
-            await anyio.lowlevel.checkpoint()
+            # If the event loop ended before that, it would warn.
+            await loop_states.release_sockets()
 
     async def state(self) -> AsyncState:
         """The state of this client on the running event loop."""
         state = self._known_state()
         if state is not None:
             return state
-        loop = await _running_loop()
+        loop = await loop_states.of_running_loop()
         state = loop.states.get(self)
         if state is None:
             state = loop.states[self] = AsyncState(self._make_transport())
@@ -185,49 +184,7 @@ class AsyncState:
             self.at_end.detach()
 
 
-class _Loop:
-    """The states of all clients on one event loop. It is closed when the loop ends."""
-
-    def __init__(self) -> None:
-        self.states: weakref.WeakKeyDictionary[AsyncClient, AsyncState] = weakref.WeakKeyDictionary()
-        self.guard: AsyncGenerator[None, None] | None = None
-
-    async def begin(self) -> None:
-        """Makes sure that the end of the loop will be noticed."""
-        self.guard = self._until_the_loop_ends()
-        await anext(self.guard)
-
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        # Event loops close the async generators that are still open when they end. This one waits for just that:
-        # nothing else signals a loop's end.
-        try:
-            yield
-        finally:
-            for client, state in list(self.states.items()):
-                state.end()
-                client.forget(state)
-            # This object is kept for the loop as long as the loop lives, and the states refer to the loop.
-            self.states.clear()
-            self.guard = None
-            with anyio.CancelScope(shield=True):
-                # The event loop releases the sockets in its next iteration.
-                await anyio.lowlevel.checkpoint()
-
-
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The running event loop if it is asyncio's. One may run inside another: then the inner one counts."""
     asyncio_module = sys.modules.get("asyncio")
     return None if asyncio_module is None or event_loop.on_trio() else asyncio_module.get_running_loop()
-
-
-_LOOP: anyio.lowlevel.RunVar[_Loop] = anyio.lowlevel.RunVar("vllmchat")
-
-
-async def _running_loop() -> _Loop:
-    try:
-        return _LOOP.get()
-    except LookupError:
-        loop = _Loop()
-        _LOOP.set(loop)
-        await loop.begin()
-        return loop

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-import anyio
-
 from vllmchat.errors import StreamError
 from vllmchat.http.call import ResponseHead
 from vllmchat.http.flow import Close, Read, Send
 from vllmchat.http.transport_errors import classify
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import anyio
+
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Flow, Opened, Outcome
+else:
+    anyio = LazyModule("anyio")  # sync programs do not need it
 
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -202,6 +203,8 @@ def _is_logged() -> bool:
     """Whether calls are logged. Asked for each call, so the function is looked up only once."""
     global _log_is_on
     if _log_is_on is None:
+        if "logging" not in sys.modules:
+            return False  # nobody has set it up, and its import takes a while
         _log_is_on = logs.is_on
     return _log_is_on()
 

@@ -6,14 +6,17 @@ import copy
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-
 from vllmchat.errors import VLLMChatError
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import anyio
+
     from vllmchat.http.clock import Clock
+else:
+    anyio = LazyModule("anyio")  # sync programs do not need it
 
 
 T = TypeVar("T")

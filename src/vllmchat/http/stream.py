@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import anyio
-
 from vllmchat.errors import ResponseError, StreamError, StreamInterruptedError, VLLMChatError
 from vllmchat.http.api_errors import error_from_event, error_in_stream, no_stream, unreadable
 from vllmchat.http.clock import monotonic
@@ -21,11 +19,14 @@ from vllmchat.http.reader import ErrorEvent, runs_together
 from vllmchat.http.sse import MAX_STRAY_BYTES
 from vllmchat.http.transport_errors import TransportFailure
 from vllmchat.http.wrong_use import AwaitedOnly, SyncOnly
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
     from typing import Self
+
+    import anyio
 
     from vllmchat.errors import Partial
     from vllmchat.http.clock import Clock
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from vllmchat.http.reader import EventReader
     from vllmchat.http.record import Timings
     from vllmchat.http.sse import ServerSentEvent
+else:
+    anyio = LazyModule("anyio")  # sync programs do not need it
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Partial")

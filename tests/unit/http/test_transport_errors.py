@@ -14,6 +14,7 @@ import pytest
 from vllmchat import APIConnectionError, APITimeoutError, Timeout
 from vllmchat.http import clock as clock_module
 from vllmchat.http.clock import Clock
+from vllmchat.http.transport import network_errors
 from vllmchat.http.transport_errors import Kind, TransportFailure, classify
 
 URL = "http://localhost:8000/v1/chat/completions"
@@ -99,6 +100,14 @@ def test_why_connecting_failed(error: Exception, kind: Kind) -> None:
     failure = sorted_out(error)
     assert failure.kind == kind
     assert failure.retriable == (kind in ("refused", "unreachable"))
+
+
+def test_errors_of_our_own_connections_have_the_same_names() -> None:
+    own = [each for each in vars(network_errors).values() if isinstance(each, type)]
+    assert len(own) > 10
+    for error in own:
+        theirs = getattr(httpcore, error.__name__)
+        assert [cls.__name__ for cls in error.__mro__] == [cls.__name__ for cls in theirs.__mro__]
 
 
 def test_circular_causes() -> None:

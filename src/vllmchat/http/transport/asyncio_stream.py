@@ -11,8 +11,6 @@ import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-import httpcore
-
 from vllmchat.http.clock import monotonic
 from vllmchat.http.transport.backend import (
     TCP_OPTIONS,
@@ -20,6 +18,13 @@ from vllmchat.http.transport.backend import (
     is_address,
     readable_check,
     reason,
+)
+from vllmchat.http.transport.network_errors import (
+    ConnectError,
+    ConnectTimeout,
+    ReadError,
+    ReadTimeout,
+    WriteTimeout,
 )
 
 if TYPE_CHECKING:
@@ -54,9 +59,9 @@ async def connect_asyncio(backend: NetworkBackend, host: str, port: int) -> Asyn
             addresses = await _addresses(loop, host, port)
             return await (connect(host) if len(addresses) < 2 else _first(connect, addresses))
     except TimeoutError as error:
-        raise httpcore.ConnectTimeout("timed out") from error
+        raise ConnectTimeout("timed out") from error
     except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
+        raise ConnectError(str(error)) from error
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:
@@ -191,7 +196,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
         deadline = self._backend.deadline()
         if deadline != math.inf and deadline <= monotonic():
             # Not left to the timer: bytes that arrive endlessly would always forestall it.
-            raise self._backend.timed_out(httpcore.ReadTimeout)
+            raise self._backend.timed_out(ReadTimeout)
         if not self._received:
             if not self._ended:
                 self._reader = self._loop.create_future()
@@ -202,7 +207,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
                     self._reader = None
             if not self._received:
                 if self._error is not None:
-                    raise httpcore.ReadError(reason(self._error)) from self._error
+                    raise ReadError(reason(self._error)) from self._error
                 return b""
         data = self._received.popleft()
         self._buffered -= len(data)
@@ -239,15 +244,15 @@ class AsyncioStream(asyncio.BufferedProtocol):
                 )
         except TimeoutError as error:
             self.abort()
-            raise httpcore.ConnectTimeout("timed out") from error
+            raise ConnectTimeout("timed out") from error
         except (OSError, ssl.SSLError) as error:
             self.abort()
-            raise httpcore.ConnectError(reason(error)) from error
+            raise ConnectError(reason(error)) from error
         except BaseException:
             self.abort()
             raise
         if transport is None:
-            raise httpcore.ConnectError("the server closed the connection during the TLS handshake")
+            raise ConnectError("the server closed the connection during the TLS handshake")
         self._transport = transport
 
     @property
@@ -323,7 +328,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
         if self._deadline > monotonic():
             self._set_timer()
             return
-        error = httpcore.ReadTimeout if waiter is self._reader else httpcore.WriteTimeout
+        error = ReadTimeout if waiter is self._reader else WriteTimeout
         waiter.set_exception(self._backend.timed_out(error))
 
     def _stop_timer(self) -> None:

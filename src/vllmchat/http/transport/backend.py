@@ -15,9 +15,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import httpcore
-
 from vllmchat.http.clock import monotonic
+from vllmchat.http.transport.network_errors import ConnectTimeout, TimeoutException
 
 if TYPE_CHECKING:
     import ssl
@@ -137,9 +136,9 @@ class NetworkBackend:
             self.clock.response_started = True
         return data
 
-    def timed_out(self, error: type[httpcore.TimeoutException]) -> httpcore.TimeoutException:
+    def timed_out(self, error: type[TimeoutException]) -> TimeoutException:
         """The exception for a wait that took too long."""
-        return httpcore.ConnectTimeout("timed out") if self._opening else error("timed out")
+        return ConnectTimeout("timed out") if self._opening else error("timed out")
 
 
 def readable_check(sock: HasFileno) -> Callable[[int], object]:

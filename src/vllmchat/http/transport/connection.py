@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpcore
-
 from vllmchat.http.clock import monotonic
-from vllmchat.http.transport.async_backend import AsyncNetworkBackend
 from vllmchat.http.transport.backend import Connect, NetworkStep, NetworkSteps, StartTLS, Write
 from vllmchat.http.transport.http1 import ResponseParser, encode_request
+from vllmchat.http.transport.network_errors import ReadError
 from vllmchat.http.transport.sync_backend import SyncNetworkBackend
 from vllmchat.http.transport.tunnel import proxy_headers, tunnel_steps
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     import ssl
@@ -24,10 +23,13 @@ if TYPE_CHECKING:
 
     from vllmchat.http.clock import Clock
     from vllmchat.http.flow import Send
-    from vllmchat.http.transport.async_backend import AsyncStream
+    from vllmchat.http.transport import async_backend
+    from vllmchat.http.transport.async_backend import AsyncNetworkBackend, AsyncStream
     from vllmchat.http.transport.proxy import Proxy
     from vllmchat.http.transport.sync_backend import SyncStream
     from vllmchat.http.url import BaseURL
+else:
+    async_backend = LazyModule("vllmchat.http.transport.async_backend")  # sync programs do not need it
 
 _SENT_AT_ONCE = 64 * 1024
 """Bodies up to this size are sent together with their head: copying is cheaper than a second write."""
@@ -159,7 +161,7 @@ class SyncConnection(_Connection):
         if not self._open and not clock.interrupted:
             self._run(self._opening(clock, self.backend))
         if clock.interrupted:
-            raise httpcore.ReadError("interrupted")
+            raise ReadError("interrupted")
         while writes:  # not kept while the server computes
             self._do(writes.pop(0))
         stream = self._stream
@@ -217,7 +219,7 @@ class AsyncConnection(_Connection):
 
     def __init__(self, route: Route) -> None:
         super().__init__(route)
-        self.backend = AsyncNetworkBackend()
+        self.backend: AsyncNetworkBackend = async_backend.AsyncNetworkBackend()
         self._stream: AsyncStream | None = None
 
     async def send(self, step: Send, clock: Clock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-import httpcore
+from vllmchat.http.transport.network_errors import RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,15 +54,15 @@ class Decompressor:
                 self._ended = True
                 self._after += len(source)
                 if self._after > self._STEP:
-                    raise httpcore.RemoteProtocolError("the compressed body goes on after its end")
+                    raise RemoteProtocolError("the compressed body goes on after its end")
                 return b""
             self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
         try:
             data = self._inflate.decompress(source, self._STEP)
         except zlib.error as error:
-            raise httpcore.RemoteProtocolError(f"the compressed body is corrupt: {error}") from error
+            raise RemoteProtocolError(f"the compressed body is corrupt: {error}") from error
         if not source and not data and self._begun and not self._inflate.eof:
-            raise httpcore.RemoteProtocolError("the compressed body ends too early")
+            raise RemoteProtocolError("the compressed body ends too early")
         return data
 
 
@@ -77,6 +77,4 @@ def decompressor(headers: dict[str, str]) -> Decompressor | None:
         return None
     if coding in ("gzip", "x-gzip", "deflate"):
         return Decompressor()
-    raise httpcore.RemoteProtocolError(
-        f"the server sent content-encoding {coding!r}, which was not requested"
-    )
+    raise RemoteProtocolError(f"the server sent content-encoding {coding!r}, which was not requested")

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import httpcore
+from vllmchat.http.transport.network_errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,16 +45,16 @@ def encode_request(
         body: The body that follows, or None.
 
     Raises:
-        httpcore.LocalProtocolError: The result would not be exactly one request.
+        LocalProtocolError: The result would not be exactly one request.
     """
     if not _TARGET.fullmatch(target):
-        raise httpcore.LocalProtocolError(f"the path {target!r} contains characters that are not allowed")
+        raise LocalProtocolError(f"the path {target!r} contains characters that are not allowed")
     # A value must not end its line, nor a name contain the separator.
     if _CONTROL.search("".join(headers.values())):
         wrong = next(name for name, value in headers.items() if _CONTROL.search(value))
         # Frames are shown by some tools, with what their variables hold.
         del headers
-        raise httpcore.LocalProtocolError(f"the value of the header {wrong!r} contains control characters")
+        raise LocalProtocolError(f"the value of the header {wrong!r} contains control characters")
     host = headers.get("host", host)
     lines = [f"{_usual_name(name)}: {value}\r\n" for name, value in headers.items() if name != "host"]
     if body is not None:
@@ -65,11 +65,11 @@ def encode_request(
 @lru_cache(maxsize=512)
 def _usual_name(name: str) -> str:
     """The name of a header as it is usually written. Case has no meaning, but some proxies and firewalls disagree."""
-    return "-".join(part.capitalize() for part in _lower_name(name, httpcore.LocalProtocolError).split("-"))
+    return "-".join(part.capitalize() for part in _lower_name(name, LocalProtocolError).split("-"))
 
 
 @lru_cache(maxsize=512)
-def _lower_name(name: str, error: type[httpcore.ProtocolError]) -> str:
+def _lower_name(name: str, error: type[ProtocolError]) -> str:
     """The name of a header in lower case. Few different names occur, and the same ones in each response."""
     if not _NAME.fullmatch(name):
         raise error(f"{name[:80]!r} is not a header name")
@@ -126,7 +126,7 @@ class ResponseParser:
         self.headers: dict[str, str] = {}
         self.ended = False
         self.reusable = False
-        self.failure: httpcore.RemoteProtocolError | None = None
+        self.failure: RemoteProtocolError | None = None
         self._keeps = True
         self._form = _HEAD
         # A head, or the start of a line between chunks. Content is never buffered.
@@ -138,7 +138,7 @@ class ResponseParser:
         """Takes bytes as they arrive, empty at the end of the connection, and returns the content in them.
 
         Raises:
-            httpcore.RemoteProtocolError: This is not a response, or only part of one.
+            RemoteProtocolError: This is not a response, or only part of one.
         """
         if self.failure is not None:
             raise self.failure
@@ -163,14 +163,14 @@ class ResponseParser:
         if self._form == _ALL:
             self._end(clean=False)
         elif self._form == _HEAD:
-            raise httpcore.RemoteProtocolError("the server closed the connection without responding")
+            raise RemoteProtocolError("the server closed the connection without responding")
         elif not self.ended:
             detail = (
                 f": {self._length - self._left} of {self._length} bytes arrived"
                 if self._form == _SIZED
                 else ""
             )
-            raise httpcore.RemoteProtocolError(
+            raise RemoteProtocolError(
                 f"the server closed the connection in the middle of its response{detail}"
             )
         self.reusable = False
@@ -191,7 +191,7 @@ class ResponseParser:
         while True:
             found = _BLANK_LINE.search(held, begin)
             if (found.end() if found else len(held)) > MAX_HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the response headers are too large")
+                raise RemoteProtocolError("the response headers are too large")
             if found is None:
                 return b""
             head = held[: found.start()].decode("latin-1")
@@ -212,7 +212,7 @@ class ResponseParser:
         first, _, rest = head.partition("\n")
         status = _STATUS.fullmatch(first)
         if status is None or _CONTROL.search(head.replace("\n", "")):
-            raise httpcore.RemoteProtocolError(f"the response is not HTTP/1.1; it starts with {first[:80]!r}")
+            raise RemoteProtocolError(f"the response is not HTTP/1.1; it starts with {first[:80]!r}")
         headers: dict[str, str] = {}
         lengths: set[str] = set()
         codings: list[str] = []
@@ -223,8 +223,8 @@ class ResponseParser:
         for line in rest.split("\n") if rest else ():
             name, colon, value = line.partition(":")
             if not colon:
-                raise httpcore.RemoteProtocolError(f"{line[:80]!r} is not a header line")
-            name = _lower_name(name, httpcore.RemoteProtocolError)
+                raise RemoteProtocolError(f"{line[:80]!r} is not a header line")
+            name = _lower_name(name, RemoteProtocolError)
             value = value.strip(" \t")
             headers[name] = value
             if name == "content-length":
@@ -235,16 +235,12 @@ class ResponseParser:
                 keeps = False
         # Some proxies name it twice, and encode once.
         if set(codings) - {"chunked"}:
-            raise httpcore.RemoteProtocolError(
-                f"the transfer-encoding {', '.join(codings)!r:.80} is not supported"
-            )
+            raise RemoteProtocolError(f"the transfer-encoding {', '.join(codings)!r:.80} is not supported")
         if len(lengths) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
-            raise httpcore.RemoteProtocolError("the content-length is invalid")
+            raise RemoteProtocolError("the content-length is invalid")
         code = int(status[2])
         if code == 101:
-            raise httpcore.RemoteProtocolError(
-                "the server switched to another protocol, which was not requested"
-            )
+            raise RemoteProtocolError("the server switched to another protocol, which was not requested")
         if code < 200:
             return  # an interim response
         self.status, self.headers = code, headers
@@ -326,4 +322,4 @@ class ResponseParser:
             self._fail("a line between chunks is too long")
 
     def _fail(self, reason: str) -> None:
-        self.failure = httpcore.RemoteProtocolError(f"the response is malformed: {reason}")
+        self.failure = RemoteProtocolError(f"the response is malformed: {reason}")

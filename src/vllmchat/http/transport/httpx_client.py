@@ -12,8 +12,6 @@ import inspect
 import math
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-import anyio
-
 from vllmchat.http.clock import monotonic
 from vllmchat.http.timeout import Timeout
 from vllmchat.lazy import LazyModule
@@ -22,11 +20,14 @@ from vllmchat.version import __version__
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    import anyio
+
     from vllmchat.http import event_loop
     from vllmchat.http.clock import Clock
     from vllmchat.http.event_loop import EventLoopHandle
     from vllmchat.http.flow import Send
 else:
+    anyio = LazyModule("anyio")  # sync programs need neither
     event_loop = LazyModule("vllmchat.http.event_loop")
 
 USER_AGENT = f"vllmchat/{__version__}"

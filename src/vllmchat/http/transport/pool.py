@@ -9,31 +9,39 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
-import anyio.lowlevel
-import httpcore
-
-from vllmchat.http import logs
 from vllmchat.http.clock import monotonic
-from vllmchat.http.event_loop import EventLoopHandle
 from vllmchat.http.transport.connection import AsyncConnection, Route, SyncConnection
 from vllmchat.http.transport.decompress import decompressor
 from vllmchat.http.transport.mock import is_mocked, mocked_async_client, mocked_sync_client
-from vllmchat.http.transport.pace import Pace
+from vllmchat.http.transport.network_errors import PoolTimeout, ReadError
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import anyio
+    from anyio import lowlevel
+
+    from vllmchat.http import event_loop, logs
     from vllmchat.http.clock import Clock
     from vllmchat.http.exchange import AsyncOpenResponse, SyncOpenResponse
     from vllmchat.http.flow import Send
+    from vllmchat.http.transport import pace
     from vllmchat.http.transport.decompress import Decompressor
+else:
+    # Sync programs do not need these, and few need the log.
+    anyio = LazyModule("anyio")
+    lowlevel = LazyModule("anyio.lowlevel")
+    event_loop = LazyModule("vllmchat.http.event_loop")
+    logs = LazyModule("vllmchat.http.logs")
+    pace = LazyModule("vllmchat.http.transport.pace")
 
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is reused at first. vLLM's server closes it after 5 s, and being late costs a request."""
@@ -137,9 +145,15 @@ class IdleStack(Generic[ConnectionT]):
 
 
 def _close(connection: SyncConnection | AsyncConnection, reason: str) -> None:
-    if logs.CONNECTIONS.isEnabledFor(logs.DEBUG) and connection.is_connected:
+    if _is_logged() and connection.is_connected:
         logs.closed(connection.host, reason)
     connection.backend.abort()
+
+
+def _is_logged() -> bool:
+    # Nothing can be imported when the interpreter ends.
+    has_log = "logging" in sys.modules and not sys.is_finalizing()
+    return has_log and logs.CONNECTIONS.isEnabledFor(logs.DEBUG)
 
 
 class _Lease(Generic[ConnectionT]):
@@ -271,7 +285,7 @@ class SyncPool(_Pool[SyncConnection]):
         """Sends a request and waits for the head of its response.
 
         Raises:
-            httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
+            NetworkError, TimeoutException, ProtocolError: It failed.
         """
         if is_mocked():
             return mocked_sync_client(self._route).send(step, clock)
@@ -332,9 +346,7 @@ class SyncPool(_Pool[SyncConnection]):
         if not lease.granted and not clock.interrupted:
             turn.acquire(timeout=min(clock.total_seconds(), threading.TIMEOUT_MAX))
         if not lease.granted:
-            raise (
-                httpcore.ReadError("interrupted") if clock.interrupted else httpcore.PoolTimeout("timed out")
-            )
+            raise (ReadError("interrupted") if clock.interrupted else PoolTimeout("timed out"))
 
 
 def _prune(pool: weakref.ref[SyncPool]) -> None:
@@ -351,14 +363,14 @@ class AsyncPool(_Pool[AsyncConnection]):
 
     def __init__(self, route: Route, max_connections: int | None = None) -> None:
         super().__init__(route, max_connections)
-        self.event_loop = EventLoopHandle()
-        self._pace = Pace(self.event_loop)
+        self.event_loop = event_loop.EventLoopHandle()
+        self._pace = pace.Pace(self.event_loop)
 
     async def send(self, step: Send, clock: Clock) -> AsyncOpenResponse:
         """Sends a request and waits for the head of its response.
 
         Raises:
-            httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: It failed.
+            NetworkError, TimeoutException, ProtocolError: It failed.
         """
         if is_mocked():
             return await mocked_async_client(self._route).send(step, clock)
@@ -407,7 +419,7 @@ class AsyncPool(_Pool[AsyncConnection]):
             with anyio.move_on_after(clock.total_seconds()):
                 await lease.turn.wait()
         if not lease.granted:
-            raise httpcore.PoolTimeout("timed out")
+            raise PoolTimeout("timed out")
 
 
 async def _aprune(pool: weakref.ref[AsyncPool]) -> None:
@@ -500,7 +512,7 @@ class _AsyncLease(_Lease[AsyncConnection]):
             self._break_off()
             with anyio.CancelScope(shield=True):
                 # The event loop closes the socket in its next iteration: after this, the server can notice.
-                await anyio.lowlevel.checkpoint()
+                await lowlevel.checkpoint()
 
     def abort(self) -> None:
         self._pool.event_loop.run(self._break_off)

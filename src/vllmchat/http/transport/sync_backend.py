@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import ssl
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-import httpcore
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllmchat.http.transport.backend import (
     READ_BYTES,
@@ -20,11 +17,26 @@ from vllmchat.http.transport.backend import (
     readable_check,
     reason,
 )
+from vllmchat.http.transport.network_errors import (
+    ConnectError,
+    ConnectTimeout,
+    NetworkError,
+    ReadError,
+    ReadTimeout,
+    WriteError,
+    WriteTimeout,
+)
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import ssl
+    from collections.abc import Callable
 
-    SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+    from vllmchat.http.transport import tls_in_tls
+    from vllmchat.http.transport.tls_in_tls import TLSInTLS
+else:
+    ssl = LazyModule("ssl")
+    tls_in_tls = LazyModule("vllmchat.http.transport.tls_in_tls")
 
 
 T = TypeVar("T")
@@ -47,20 +59,18 @@ class SyncNetworkBackend(NetworkBackend):
         try:
             found = _resolve(host, port, self.opening_seconds())
         except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
+            raise ConnectError(str(error)) from error
         addresses = [str(info[4][0]) for info in found] if len(found) > 1 else [host]
         failure: Exception | None = None
         for place, address in enumerate(addresses):
             left = self.opening_seconds()
             share = None if left is None else max(left / (len(addresses) - place), 0.001)
             try:
-                stream = httpcore.SyncBackend().connect_tcp(
-                    address, port, share, None, cast("Iterable[SocketOption]", TCP_OPTIONS)
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                sock = _connect(address, port, share)
+            except (ConnectError, ConnectTimeout) as error:
                 failure = error
             else:
-                self._stream = SyncStream(self, stream)
+                self._stream = SyncStream(self, sock)
                 return self._stream
         assert failure is not None
         raise failure
@@ -75,6 +85,19 @@ class SyncNetworkBackend(NetworkBackend):
         if self._stream is not None:
             with contextlib.suppress(OSError):
                 self._stream.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _connect(address: str, port: int, timeout: float | None) -> socket.socket:
+    try:
+        sock = socket.create_connection((address, port), timeout)
+    except TimeoutError as error:
+        raise ConnectTimeout(str(error)) from error
+    except OSError as error:
+        raise ConnectError(str(error)) from error
+    for option in TCP_OPTIONS:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(*option)
+    return sock
 
 
 _Resolved = list[tuple[Any, Any, int, str, Any]]
@@ -96,7 +119,7 @@ def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
     resolver.start()
     resolver.join(timeout)
     if not outcome:
-        raise httpcore.ConnectTimeout("timed out")
+        raise ConnectTimeout("timed out")
     if isinstance(outcome[0], OSError):
         raise outcome[0]
     return outcome[0]
@@ -109,12 +132,12 @@ class SyncStream:
         sock: The socket.
     """
 
-    def __init__(self, backend: SyncNetworkBackend, stream: httpcore.NetworkStream) -> None:
+    def __init__(self, backend: SyncNetworkBackend, sock: socket.socket) -> None:
         self._backend = backend
-        self._stream = stream
-        self._tls_layers = 0
+        # The inner of two TLS layers, if there are two; the socket alone does not know what has arrived then.
+        self._inner: TLSInTLS | None = None
         self._readable: Callable[[int], object] | None = None
-        self.sock: socket.socket = stream.get_extra_info("socket")
+        self.sock = sock
 
     def read(self) -> bytes:
         """The next bytes; empty at the end."""
@@ -122,36 +145,32 @@ class SyncStream:
         # A socket would take 0 for "do not wait" and fail with another error.
         limit = backend.seconds()
         if limit == 0.0:
-            raise backend.timed_out(httpcore.ReadTimeout)
+            raise backend.timed_out(ReadTimeout)
         try:
-            if self._tls_layers > 1:
-                data = self._stream.read(READ_BYTES, limit)
-            else:
-                # Not through httpcore's stream: its way to convert exceptions costs as much as the read itself.
-                self.sock.settimeout(limit)
-                data = self.sock.recv(READ_BYTES)
-        except (TimeoutError, httpcore.ReadTimeout) as error:
-            raise backend.timed_out(httpcore.ReadTimeout) from error
+            self.sock.settimeout(limit)
+            data = (self._inner or self.sock).recv(READ_BYTES)
+        except TimeoutError as error:
+            raise backend.timed_out(ReadTimeout) from error
         except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise ReadError(str(error)) from error
         return backend.note_received(data)
 
     def write(self, data: memoryview, early: Callable[[bytes], bool] | None = None) -> None:
         """Sends bytes. If the server stops reading, it may have responded already, and its response says why."""
         try:
-            if self._tls_layers > 1:
-                # The socket alone does not know what arrived. In pieces: each may take the whole time.
+            if self._inner is not None:
+                # In pieces: each may take the whole time.
                 for start in range(0, len(data), _PIECE):
-                    piece = cast("bytes", data[start : start + _PIECE])
-                    self._stream.write(piece, self._write_seconds())
+                    self.sock.settimeout(self._write_seconds())
+                    self._inner.sendall(data[start : start + _PIECE])
             elif early is not None:
                 self._write_and_read(data, early)
             else:
                 self.sock.settimeout(self._write_seconds())
                 self.sock.sendall(data)
-        except (TimeoutError, httpcore.WriteTimeout) as error:
-            raise self._backend.timed_out(httpcore.WriteTimeout) from error
-        except (OSError, httpcore.WriteError):
+        except TimeoutError as error:
+            raise self._backend.timed_out(WriteTimeout) from error
+        except (OSError, WriteError):
             return
 
     def _write_and_read(self, data: memoryview, early: Callable[[bytes], bool]) -> None:
@@ -161,52 +180,63 @@ class SyncStream:
             selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
             while data:
                 selector.select(self._write_seconds())
-                arrived = _unblocked(partial(sock.recv, READ_BYTES), httpcore.ReadError)
+                arrived = _unblocked(partial(sock.recv, READ_BYTES), ReadError)
                 if arrived is not None and early(self._backend.note_received(arrived)):
                     return
-                data = data[_unblocked(partial(sock.send, data[:_PIECE]), httpcore.WriteError) or 0 :]
+                data = data[_unblocked(partial(sock.send, data[:_PIECE]), WriteError) or 0 :]
 
     def _write_seconds(self) -> float | None:
         limit = self._backend.seconds()
         if limit == 0.0:
-            raise self._backend.timed_out(httpcore.WriteTimeout)
+            raise self._backend.timed_out(WriteTimeout)
         return limit
 
     def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Goes on under TLS."""
         left = self._backend.opening_seconds()
         if left == 0.0:
-            raise httpcore.ConnectTimeout("timed out")
-        self._stream = self._stream.start_tls(context, host, left)
-        self._tls_layers += 1
-        self.sock = self._stream.get_extra_info("socket")
+            raise ConnectTimeout("timed out")
+        self.sock.settimeout(left)
+        try:
+            if isinstance(self.sock, ssl.SSLSocket):
+                self._inner = tls_in_tls.TLSInTLS(self.sock, context, host)
+            else:
+                self.sock = context.wrap_socket(self.sock, server_hostname=host)
+        except TimeoutError as error:
+            raise ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise ConnectError(str(error)) from error
 
     def is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, have arrived."""
         if self._readable is None:
             self._readable = readable_check(self.sock)
-        return bool(self._readable(0)) or (self._tls_layers > 1 and self._holds_bytes())
-
-    def _holds_bytes(self) -> bool:
-        """Whether the inner of two TLS layers has received something that is not in the socket any more."""
-        try:
-            return bool(self._stream.read(1, 0))
-        except (httpcore.ReadError, httpcore.ReadTimeout):
-            return False
+        return bool(self._readable(0)) or (self._inner is not None and _holds_bytes(self.sock, self._inner))
 
     def close(self) -> None:
         """Closes it at once."""
         with contextlib.suppress(OSError):
-            self._stream.close()
+            self.sock.close()
 
     __del__ = close
 
 
-def _unblocked(call: Callable[[], T], error: type[httpcore.NetworkError]) -> T | None:
+def _holds_bytes(sock: socket.socket, inner: TLSInTLS) -> bool:
+    """Whether the inner of two TLS layers has received something that is not in the socket any more."""
+    sock.setblocking(False)
+    try:
+        return bool(inner.recv(1))
+    except OSError:
+        return False
+
+
+def _unblocked(call: Callable[[], T], error: type[NetworkError]) -> T | None:
     """What a call on a socket that does not wait returns; None if it would have to wait."""
     try:
         return call()
-    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+    except BlockingIOError:
         return None
     except OSError as cause:
+        if isinstance(cause, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+            return None
         raise error(reason(cause)) from cause

@@ -6,10 +6,16 @@ import contextlib
 import math
 from typing import TYPE_CHECKING
 
-import httpcore
 import trio
 
 from vllmchat.http.transport.backend import READ_BYTES, TCP_OPTIONS, NetworkBackend, readable_check, reason
+from vllmchat.http.transport.network_errors import (
+    ConnectError,
+    ConnectTimeout,
+    ReadError,
+    ReadTimeout,
+    WriteTimeout,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -24,9 +30,9 @@ async def connect_trio(backend: NetworkBackend, host: str, port: int) -> TrioStr
         with trio.fail_after(_or_infinite(backend.opening_seconds())):
             stream = await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
-        raise httpcore.ConnectTimeout("timed out") from error
+        raise ConnectTimeout("timed out") from error
     except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
+        raise ConnectError(str(error)) from error
     for option in TCP_OPTIONS:
         with contextlib.suppress(OSError):
             stream.setsockopt(*option)
@@ -53,13 +59,13 @@ class TrioStream:
             with trio.fail_after(_or_infinite(self._backend.seconds())):
                 return self._backend.note_received(await self._receive())
         except trio.TooSlowError as error:
-            raise self._backend.timed_out(httpcore.ReadTimeout) from error
+            raise self._backend.timed_out(ReadTimeout) from error
 
     async def _receive(self) -> bytes:
         try:
             return bytes(await self._stream.receive_some(READ_BYTES))
         except _BROKEN as error:
-            raise httpcore.ReadError(reason(error.__cause__ or error)) from error
+            raise ReadError(reason(error.__cause__ or error)) from error
 
     async def write(self, data: memoryview, early: Callable[[bytes], bool] | None = None) -> None:
         """Sends bytes. If the server stops reading, it may have responded already, and its response says why."""
@@ -71,7 +77,7 @@ class TrioStream:
                 else:
                     await self._write_and_read(data, early)
         except trio.TooSlowError as error:
-            raise self._backend.timed_out(httpcore.WriteTimeout) from error
+            raise self._backend.timed_out(WriteTimeout) from error
 
     async def _write_and_read(self, data: memoryview, early: Callable[[bytes], bool]) -> None:
         # Both at once: a TLS stream whose write has failed cannot be read any more.
@@ -101,10 +107,10 @@ class TrioStream:
             with trio.fail_after(_or_infinite(self._backend.opening_seconds())):
                 await encrypted.do_handshake()
         except trio.TooSlowError as error:
-            raise httpcore.ConnectTimeout("timed out") from error
+            raise ConnectTimeout("timed out") from error
         except _BROKEN as error:
             # trio's own exception has no text.
-            raise httpcore.ConnectError(reason(error.__cause__ or error)) from error
+            raise ConnectError(reason(error.__cause__ or error)) from error
         self._stream = encrypted
         self._encrypted.append(records)
 

@@ -6,10 +6,9 @@ import ipaddress
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
-import httpcore
-
 from vllmchat.http.transport.backend import READ, Read, Write, is_address
 from vllmchat.http.transport.http1 import ResponseParser, encode_request
+from vllmchat.http.transport.network_errors import ProxyError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -32,8 +31,8 @@ def tunnel_steps(proxy: Proxy, host: str, port: int) -> Generator[Write | Read, 
     """Asks a proxy for a connection to a server, over an open connection to the proxy.
 
     Raises:
-        httpcore.ProxyError: It refuses; the message begins with its status, if it gave one.
-        httpcore.RemoteProtocolError: Its answer is not understood.
+        ProxyError: It refuses; the message begins with its status, if it gave one.
+        RemoteProtocolError: Its answer is not understood.
     """
     return _connect(proxy, host, port) if proxy.is_http else _socks5(proxy, host, port)
 
@@ -57,9 +56,9 @@ def _connect(proxy: Proxy, host: str, port: int) -> Generator[Write | Read, byte
 
         known = response.status in set(HTTPStatus)
         phrase = f" {HTTPStatus(response.status).phrase}" if known else ""
-        raise httpcore.ProxyError(f"{response.status}{phrase}")
+        raise ProxyError(f"{response.status}{phrase}")
     if rest:
-        raise httpcore.RemoteProtocolError("the proxy sent bytes before the TLS handshake")
+        raise RemoteProtocolError("the proxy sent bytes before the TLS handshake")
 
 
 def _socks5(proxy: Proxy, host: str, port: int) -> Generator[Write | Read, bytes, None]:
@@ -67,15 +66,15 @@ def _socks5(proxy: Proxy, host: str, port: int) -> Generator[Write | Read, bytes
     method = 0 if proxy.credentials is None else 2
     yield Write(bytes((5, 1, method)))
     if (yield from answer.take(2)) != bytes((5, method)):
-        raise httpcore.ProxyError("401 it does not accept this way to authenticate")
+        raise ProxyError("401 it does not accept this way to authenticate")
     if proxy.credentials is not None:
         yield Write(b"\1" + b"".join(bytes((len(each),)) + each for each in proxy.credentials))
         if (yield from answer.take(2))[1]:
-            raise httpcore.ProxyError("401 wrong user or password")
+            raise ProxyError("401 wrong user or password")
     yield Write(b"\5\1\0" + _address(host) + port.to_bytes(2, "big"))
     _, code, _, kind = yield from answer.take(4)
     if code:
-        raise httpcore.ProxyError(_SOCKS_REASONS.get(code, f"SOCKS error {code}"))
+        raise ProxyError(_SOCKS_REASONS.get(code, f"SOCKS error {code}"))
     # The address of the proxy's own end, which is of no use.
     length = {1: 4, 4: 16}.get(kind) or (yield from answer.take(1))[0]
     yield from answer.take(length + 2)
@@ -98,7 +97,7 @@ class _Answer:
         while len(self._held) < count:
             data = yield READ
             if not data:
-                raise httpcore.RemoteProtocolError("the proxy closed the connection without answering")
+                raise RemoteProtocolError("the proxy closed the connection without answering")
             self._held += data
         taken, self._held = self._held[:count], self._held[count:]
         return taken

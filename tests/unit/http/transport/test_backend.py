@@ -1,4 +1,4 @@
-"""The sockets under httpcore: large bodies, timeouts, addresses, endings, on asyncio, trio and without a loop."""
+"""The sockets: large bodies, timeouts, addresses, endings, on asyncio, trio and without a loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import httpcore
 import pytest
 
 from support.chats import answer_any, chunk, chunks, completion
@@ -46,6 +45,13 @@ from vllmchat import (
 from vllmchat.http import event_loop
 from vllmchat.http.clock import Clock
 from vllmchat.http.transport import async_backend, asyncio_stream, backend, sync_backend
+from vllmchat.http.transport.network_errors import (
+    ConnectError,
+    ConnectTimeout,
+    ReadError,
+    ReadTimeout,
+    WriteTimeout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -593,9 +599,9 @@ def test_a_stream_that_was_closed_here(
         reading = asyncio.ensure_future(stream.read())
         await asyncio.sleep(0)
         stream.abort()
-        with pytest.raises(httpcore.ReadError, match="closed here"):
+        with pytest.raises(ReadError, match="closed here"):
             await reading
-        with pytest.raises(httpcore.ReadError, match="closed here"):
+        with pytest.raises(ReadError, match="closed here"):
             await stream.read()
         await stream.write(memoryview(b"x"))
         await asyncio.sleep(0)
@@ -612,12 +618,12 @@ def test_timeouts_of_the_sync_stream_alone(scripted: ScriptedServer) -> None:
     opened = backend.connect("127.0.0.1", scripted.port)
     backend.end_opening()
     backend.clock = Clock(Timeout(total=1e-9))
-    with pytest.raises(httpcore.ReadTimeout):
+    with pytest.raises(ReadTimeout):
         opened.read()
-    with pytest.raises(httpcore.WriteTimeout):
+    with pytest.raises(WriteTimeout):
         opened.write(memoryview(b"x"))
     backend.begin_opening(0.0)
-    with pytest.raises(httpcore.ConnectTimeout):
+    with pytest.raises(ConnectTimeout):
         opened.start_tls(ssl.create_default_context(), "server.test")
     opened.close()
     assert scripted.wait_client_closed()
@@ -636,7 +642,7 @@ def test_a_connection_that_is_lost_as_its_handshake_ends(
 
         opened = await opening.connect("127.0.0.1", scripted.port)
         monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
-        with pytest.raises(httpcore.ConnectError, match="closed the connection during the TLS handshake"):
+        with pytest.raises(ConnectError, match="closed the connection during the TLS handshake"):
             await opened.start_tls(ssl.create_default_context(), "server.test")
         opened.abort()
         await asyncio.sleep(0)

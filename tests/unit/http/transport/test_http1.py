@@ -6,11 +6,11 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import h11
-import httpcore
 import pytest
 from hypothesis import assume, example, given, strategies as st
 
 from vllmchat.http.transport.http1 import MAX_HEAD_BYTES, ResponseParser, encode_request
+from vllmchat.http.transport.network_errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ def test_the_same_as_h11(status: bytes, lines: list[bytes], rest: bytes, end: by
     assume([line.lower() for line in lines].count(b"transfer-encoding: chunked") < 2)
     expected = read_by_h11(data)
     if expected is None:
-        with pytest.raises(httpcore.RemoteProtocolError):
+        with pytest.raises(RemoteProtocolError):
             read(split(data, at))
         return
     answer = read(split(data, at))
@@ -218,7 +218,7 @@ def test_the_same_as_h11(status: bytes, lines: list[bytes], rest: bytes, end: by
     ],
 )
 def test_a_response_that_breaks_off(data: bytes) -> None:
-    with pytest.raises(httpcore.RemoteProtocolError, match="closed the connection"):
+    with pytest.raises(RemoteProtocolError, match="closed the connection"):
         read([data] if data else [])
 
 
@@ -227,7 +227,7 @@ def test_content_before_a_malformed_chunk_is_returned() -> None:
     assert reader.feed(CHUNKED + chunked([b"one", b"two"]) + b"zz\r\n") == b"onetwo"
     assert reader.failure is not None
     for _ in range(2):
-        with pytest.raises(httpcore.RemoteProtocolError, match="zz"):
+        with pytest.raises(RemoteProtocolError, match="zz"):
             reader.feed(b"more")
     assert not reader.ended
 
@@ -260,7 +260,7 @@ def test_the_end_of_the_connection_after_the_response() -> None:
 
 @pytest.mark.parametrize("size", [1, 64 * 1024])
 def test_endless_headers(size: int) -> None:
-    with pytest.raises(httpcore.RemoteProtocolError, match="too large"):
+    with pytest.raises(RemoteProtocolError, match="too large"):
         read([b"x" * size] * (MAX_HEAD_BYTES + 1))
 
 
@@ -269,7 +269,7 @@ def test_endless_headers(size: int) -> None:
     [(b"", b"1;" + b";" * 1000), (b"0\r\n", b"t" * 1000), (b"0\r\n", b"t: 1\r\n" * 1000)],
 )
 def test_endless_lines_between_chunks(before: bytes, endless: bytes) -> None:
-    with pytest.raises(httpcore.RemoteProtocolError, match="malformed"):
+    with pytest.raises(RemoteProtocolError, match="malformed"):
         read([CHUNKED + before] + [endless] * 1000)
 
 
@@ -303,7 +303,7 @@ def test_a_request() -> None:
 def test_nothing_smuggles_a_second_header_in(headers: dict[str, str], target: str) -> None:
     try:
         head = encode_request("GET", target, "h", headers, None)
-    except httpcore.LocalProtocolError:
+    except LocalProtocolError:
         return
     others = [name for name in headers if name != "host"]
     assert head.count(b"\r\n") == head.count(b"\n") == len(others) + 3

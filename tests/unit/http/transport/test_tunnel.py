@@ -6,13 +6,13 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-import httpcore
 import pytest
 
 from support.chats import answer_any
 from support.sockets import Connection, Listener
 from vllmchat import APIConnectionError, VLLMProvider
 from vllmchat.http.transport.backend import Read, Write
+from vllmchat.http.transport.network_errors import ProxyError, RemoteProtocolError
 from vllmchat.http.transport.proxy import Proxy
 from vllmchat.http.transport.tunnel import tunnel_steps
 
@@ -59,14 +59,14 @@ def test_connect(host: str, shown: bytes) -> None:
     ],
 )
 def test_a_proxy_that_refuses(answer: bytes, reason: str) -> None:
-    with pytest.raises(httpcore.ProxyError) as caught:
+    with pytest.raises(ProxyError) as caught:
         ask(HTTP, answer)
     assert str(caught.value) == reason
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nearly", b""])
 def test_what_is_no_proxy(answer: bytes) -> None:
-    with pytest.raises(httpcore.RemoteProtocolError):
+    with pytest.raises(RemoteProtocolError):
         ask(HTTP, answer)
 
 
@@ -89,7 +89,7 @@ def test_socks_with_a_password() -> None:
     proxy = SOCKS._replace(credentials=(b"user", b"pw"))
     sent = ask(proxy, b"\5\2", b"\1\0", b"\5\0\0\1\0\0\0\0\0\0")
     assert sent[:2] == [b"\5\1\2", b"\1\4user\2pw"]
-    with pytest.raises(httpcore.ProxyError, match="401 wrong user or password"):
+    with pytest.raises(ProxyError, match="401 wrong user or password"):
         ask(proxy, b"\5\2", b"\1\1")
 
 
@@ -102,9 +102,9 @@ def test_socks_with_a_password() -> None:
     ],
 )
 def test_a_socks_proxy_that_refuses(answers: tuple[bytes, ...], reason: str) -> None:
-    with pytest.raises(httpcore.ProxyError, match=reason):
+    with pytest.raises(ProxyError, match=reason):
         ask(SOCKS, *answers)
-    with pytest.raises(httpcore.RemoteProtocolError, match="closed the connection"):
+    with pytest.raises(RemoteProtocolError, match="closed the connection"):
         ask(SOCKS, b"\5", b"")
 
 
