@@ -605,6 +605,7 @@ def load_of(metrics: Metrics) -> ServerLoad | None:
         waiting,
         metrics.preemptions or 0,
         usage if usage is not None and math.isfinite(usage) else 0.0,
+        sum(metrics.requests_finished.values()),
     )
 
 

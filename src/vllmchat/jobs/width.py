@@ -1,21 +1,31 @@
 """How many inputs are in flight at once.
 
 A server generates for many requests together, so more in flight means more tokens per second, up to the point at which
-further requests wait in its queue. `AutoWidth` looks for that point, by one of two signals:
+further requests wait in its queue. `AutoWidth` looks for that point, by one of two signals.
 
-- Where the server reports its queue (`saw_load`), the width is what makes the queue short but not empty. While it is
-  empty, and what was sent has arrived, the width doubles, later it grows by an eighth. When more than an eighth
-  waits, the width is cut by what is too much, which the report itself says. A queue counts only if two reports in a
-  row have it: replies end in bursts, and the requests that follow them wait for a moment. A preemption cuts the width
-  by a tenth, and from then on it grows by one at a time when it comes near to where that was.
-- Elsewhere (`saw_rate`), the width is the smallest that gives the most results per second. It doubles as long as that
-  brings 10 % more, then it tries a little more and a little less in turn, and keeps what is as fast with less.
+Where the server reports its queue (`saw_load`), the width is what keeps the queue short but never empty. Replies end in
+bursts, those of equal length even all at once, and then the queue is what the server goes on with. So what counts is
+the least that waited at several looks in a row:
+
+- An empty queue means that more would run. The width doubles as soon as what was sent has arrived. Once there has been
+  a queue, it grows by an eighth, and by twice as much with each further look at an empty queue, up to a half.
+- When even the least is more than an eighth of what runs, it is too much. So is a queue longer than what runs, because
+  no burst is longer. The width is cut by what is too much, which the report itself says. It is a share of what the
+  server has, and so is the cut: the report may be of one server of several, and the queue may be that of others.
+- But it is at least half of what runs. Others who always have a queue would otherwise take the whole server.
+- It does not grow beyond what would fill the KV cache. A preempted request is computed again, which costs less than a
+  smaller batch as long as it is rare: when one of twelve is preempted, the width is cut by a twentieth.
+
+Elsewhere (`saw_rate`), the width is the smallest that gives the most results per second. It doubles as long as that
+brings 10 % more. Then it tries a little more and a little less in turn, keeps what is 2 % faster or as fast with less,
+and doubles again when a little more brings 10 %.
 
 Either way a 429 cuts the width to nine tenths of what the server had accepted.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,18 +34,26 @@ MOST: Final = 1024
 """What vLLM runs at most by default, on the largest accelerators. More only wait."""
 
 LOOK_SECONDS: Final = 0.5
-"""Seconds between two looks at the results, or at the server while the width still climbs."""
+"""Seconds between two looks at the results, where the server does not report its queue."""
 
-_STEADY_SECONDS: Final = 2.0
-_BUSY_CUT: Final = 0.9
-_PREEMPTED_CUT: Final = 0.9
-_FULL_CACHE: Final = 0.95
-_ARRIVED: Final = 0.9
+_FIRST_LOOK_SECONDS: Final = 0.1
+_STEADY_LOOK_SECONDS: Final = 1.0
+"""A report costs the server some 3 ms and this process 6."""
+
+_LOOKS: Final = 3
+"""A queue counts if it is there at so many looks in a row."""
+
 _LATE_LOOKS: Final = 3
 """How many looks to wait for what has not arrived. A report may be of one server of several."""
 
+_ARRIVED: Final = 0.9
+_BUSY_CUT: Final = 0.9
+_PREEMPTED_CUT: Final = 0.95
+_PREEMPTED_SHARE: Final = 0.08
+_FULL_CACHE: Final = 0.95
+
 _GAIN: Final = 1.1
-_NEARLY: Final = 0.97
+_NEARLY: Final = 0.98
 
 
 class FixedWidth:
@@ -61,12 +79,14 @@ class ServerLoad:
         waiting: How many wait in its queue.
         preemptions: How often, since it started, a running request lost its place in the KV cache.
         cache_usage: The share of the KV cache in use, from 0 to 1.
+        finished: How many requests it has finished since it started.
     """
 
     running: int
     waiting: int
     preemptions: int = 0
     cache_usage: float = 0.0
+    finished: int = 0
 
 
 class AutoWidth:
@@ -78,27 +98,25 @@ class AutoWidth:
 
     Attributes:
         limit: How many inputs may be in flight.
+        pause: Seconds until the server is asked again.
     """
 
     def __init__(self, start: int = START, most: int = MOST) -> None:
         self.limit = min(start, most)
         self._most = most
         self._steady = False
-        self._queued = 0
+        # For `saw_load`
+        self.pause = _FIRST_LOOK_SECONDS
+        self._waiting: deque[int] = deque(maxlen=_LOOKS)
         self._late = 0
-        self._preemptions: int | None = None
-        self._ceiling: int | None = None
+        self._empty = 0
+        self._counted: ServerLoad | None = None
         # For `saw_rate`
         self._best = 0.0
         self._step: Literal["hold", "up", "down"] = "hold"
         self._next_step: Literal["up", "down"] = "up"
         self._before = self.limit
         self._skip = 0
-
-    @property
-    def pause(self) -> float:
-        """Seconds until the server is asked again. Its report costs it some milliseconds, so they become rare."""
-        return _STEADY_SECONDS if self._steady else LOOK_SECONDS
 
     def saw_load(self, load: ServerLoad, *, in_flight: int, full: bool) -> None:
         """Follows a report of the server.
@@ -108,28 +126,58 @@ class AutoWidth:
             in_flight: How many inputs are in flight.
             full: Whether the width was used since the last report.
         """
-        queued, self._queued = min(self._queued, load.waiting), load.waiting
-        preempted = self._preemptions is not None and load.preemptions > self._preemptions
-        self._preemptions = load.preemptions
-        slack = max(2, self.limit // 8)
-        if preempted:
-            self._ceiling = in_flight
+        self._waiting.append(load.waiting)
+        self.pause = min(self.pause * 2, _STEADY_LOOK_SECONDS)
+        excess = self._excess(load)
+        if self._preempts(load):
             self._set(min(self.limit, in_flight * _PREEMPTED_CUT))
             self._steady = True
-        elif queued > slack:
+            self._empty = 0
+        elif excess > 0:
             # From what is in flight, not from the width: what was sent under an older width goes on waiting.
-            self._set(min(self.limit, in_flight - (queued - slack // 2)))
+            ours = in_flight * (1 - excess / (load.running + load.waiting))
+            self._set(max(min(self.limit, ours), load.running // 2))
             self._steady = True
+            self._waiting.clear()
+            self._empty = 0
         elif load.waiting == 0 and full and load.cache_usage < _FULL_CACHE:
-            arrived = load.running + load.waiting >= in_flight * _ARRIVED
-            if not arrived and self._late < _LATE_LOOKS:
-                self._late += 1
-                return
+            self._grow(load, in_flight)
+        else:
+            self._empty = 0
+
+    def _excess(self, load: ServerLoad) -> int:
+        """How many of those that wait are too many."""
+        if len(self._waiting) < _LOOKS:
+            return 0
+        least = min(self._waiting)
+        slack = max(2, load.running // 8)
+        if least > slack:
+            return least - slack // 2
+        return min(load.waiting, self._waiting[-2]) - max(load.running, slack)
+
+    def _preempts(self, load: ServerLoad) -> bool:
+        """Whether too many requests were preempted since that was last judged."""
+        counted = self._counted or load
+        preempted, finished = load.preemptions - counted.preemptions, load.finished - counted.finished
+        judged = max(finished, load.running)
+        storm = preempted > judged * _PREEMPTED_SHARE
+        if self._counted is None or storm or finished > 2 * load.running:
+            self._counted = load
+        return storm
+
+    def _grow(self, load: ServerLoad, in_flight: int) -> None:
+        if self._steady:
+            step = max(1, self.limit * min(2**self._empty, 4) // 8)
+            self._empty += 1
+        elif load.running + load.waiting >= in_flight * _ARRIVED or self._late >= _LATE_LOOKS:
+            step = self.limit
             self._late = 0
-            near = self._ceiling is not None and self.limit >= self._ceiling * _PREEMPTED_CUT
-            self._set(
-                self.limit + (1 if near else max(1, self.limit // 8)) if self._steady else self.limit * 2
-            )
+            self.pause = _FIRST_LOOK_SECONDS
+        else:
+            self._late += 1
+            return
+        room = self.limit * (_FULL_CACHE / max(load.cache_usage, 0.01) - 1)
+        self._set(self.limit + min(step, max(room, 1)))
 
     def saw_rate(self, done: int, seconds: float, *, full: bool) -> bool:
         """Follows the number of results, where the server does not report its queue.
@@ -170,15 +218,13 @@ class AutoWidth:
         self._set(min(self.limit, accepted * _BUSY_CUT))
 
     def _climb(self, rate: float) -> None:
-        if rate > self._best * _GAIN:
-            self._best = rate
-            self._before = self.limit
+        if rate > self._best * _GAIN and self.limit < self._most:
+            self._best, self._before = rate, self.limit
             self._set(self.limit * 2)
-        else:
-            self._steady = True
+            return
+        self._steady = True
+        if rate < self._best * (2 - _NEARLY):
             self._set(self._before)
-        if self.limit == self._before:
-            self._steady = True
 
     def _try(self, rate: float) -> None:
         if self._step == "hold":
@@ -187,12 +233,14 @@ class AutoWidth:
             self._next_step = "down" if self._step == "up" else "up"
             self._set(self.limit * 1.25 + 1 if self._step == "up" else self.limit * 0.8)
             return
-        good = rate > self._best * (2 - _NEARLY) if self._step == "up" else rate >= self._best * _NEARLY
-        if good:
-            self._next_step = self._step  # there may be more of it
+        step, self._step = self._step, "hold"
+        if step == "up" and rate > self._best * _GAIN:
+            self._steady = False
+            self._climb(rate)
+        elif rate > self._best * (2 - _NEARLY) if step == "up" else rate >= self._best * _NEARLY:
+            self._next_step = step  # there may be more of it
         else:
             self._set(self._before)
-        self._step = "hold"
 
     def _set(self, limit: float) -> None:
         new = min(max(int(limit), 1), self._most)
