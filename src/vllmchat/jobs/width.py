@@ -13,12 +13,14 @@ the least that waited at several looks in a row:
   no burst is longer. The width is cut by what is too much, which the report itself says. It is a share of what the
   server has, and so is the cut: the report may be of one server of several, and the queue may be that of others.
 - But it is at least half of what runs. Others who always have a queue would otherwise take the whole server.
-- It does not grow beyond what would fill the KV cache. A preempted request is computed again, which costs less than a
-  smaller batch as long as it is rare: when one of twelve is preempted, the width is cut by a twentieth.
+- It does not grow beyond what would fill the KV cache, and no longer doubles when that would: what has just begun needs
+  more of it later. A preempted request is computed again, which costs less than a smaller batch as long as it is rare:
+  when one of twelve is preempted, the width is cut by a twentieth.
 
 Elsewhere (`saw_rate`), the width is the smallest that gives the most results per second. It doubles as long as that
-brings 10 % more. Then it tries a little more and a little less in turn, keeps what is 2 % faster or as fast with less,
-and doubles again when a little more brings 10 %.
+brings 10 % more. Then it tries a little more and a little less in turn, and keeps what is 1 % faster or as fast with
+less. The speed of a server varies, so that what was tried is judged by the mean of before and after. When a little
+more brings 10 %, the width doubles again.
 
 Either way a 429 cuts the width to nine tenths of what the server had accepted.
 """
@@ -27,7 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 START: Final = 32
 MOST: Final = 1024
@@ -53,7 +55,9 @@ _PREEMPTED_SHARE: Final = 0.08
 _FULL_CACHE: Final = 0.95
 
 _GAIN: Final = 1.1
-_NEARLY: Final = 0.98
+_NEARLY: Final = 0.99
+_SAMPLE: Final = 2
+"""So many times the width are the results by which a step is judged. Replies may come in cohorts of the width."""
 
 
 class FixedWidth:
@@ -113,9 +117,11 @@ class AutoWidth:
         self._counted: ServerLoad | None = None
         # For `saw_rate`
         self._best = 0.0
-        self._step: Literal["hold", "up", "down"] = "hold"
-        self._next_step: Literal["up", "down"] = "up"
         self._before = self.limit
+        self._trying = False
+        self._up = True
+        self._tried = 0
+        self._tried_rate = 0.0
         self._skip = 0
 
     def saw_load(self, load: ServerLoad, *, in_flight: int, full: bool) -> None:
@@ -128,22 +134,24 @@ class AutoWidth:
         """
         self._waiting.append(load.waiting)
         self.pause = min(self.pause * 2, _STEADY_LOOK_SECONDS)
-        excess = self._excess(load)
         if self._preempts(load):
-            self._set(min(self.limit, in_flight * _PREEMPTED_CUT))
-            self._steady = True
-            self._empty = 0
-        elif excess > 0:
+            # What waits now, and did at the last look, does not fit either.
+            fits = in_flight - min(list(self._waiting)[-2:])
+            self._cut(min(self.limit, fits * _PREEMPTED_CUT))
+        elif (excess := self._excess(load)) > 0:
             # From what is in flight, not from the width: what was sent under an older width goes on waiting.
             ours = in_flight * (1 - excess / (load.running + load.waiting))
-            self._set(max(min(self.limit, ours), load.running // 2))
-            self._steady = True
+            self._cut(max(min(self.limit, ours), load.running // 2))
             self._waiting.clear()
-            self._empty = 0
         elif load.waiting == 0 and full and load.cache_usage < _FULL_CACHE:
             self._grow(load, in_flight)
         else:
             self._empty = 0
+
+    def _cut(self, limit: float) -> None:
+        self._steady = True
+        self._empty = 0
+        self._set(limit)
 
     def _excess(self, load: ServerLoad) -> int:
         """How many of those that wait are too many."""
@@ -166,18 +174,19 @@ class AutoWidth:
         return storm
 
     def _grow(self, load: ServerLoad, in_flight: int) -> None:
+        room = self.limit * (_FULL_CACHE / max(load.cache_usage, 0.01) - 1)
+        if room < self.limit:
+            self._steady = True  # what has just begun needs more of the cache later
         if self._steady:
-            step = max(1, self.limit * min(2**self._empty, 4) // 8)
+            step = self.limit * min(2**self._empty, 4) // 8
             self._empty += 1
+            self._set(self.limit + max(min(step, room), 1))
         elif load.running + load.waiting >= in_flight * _ARRIVED or self._late >= _LATE_LOOKS:
-            step = self.limit
             self._late = 0
             self.pause = _FIRST_LOOK_SECONDS
+            self._set(self.limit * 2)
         else:
             self._late += 1
-            return
-        room = self.limit * (_FULL_CACHE / max(load.cache_usage, 0.01) - 1)
-        self._set(self.limit + min(step, max(room, 1)))
 
     def saw_rate(self, done: int, seconds: float, *, full: bool) -> bool:
         """Follows the number of results, where the server does not report its queue.
@@ -196,7 +205,7 @@ class AutoWidth:
             # The first results after a change were sent before it.
             self._skip = 0
             return True
-        if done < max(self.limit, 8) or seconds <= 0:
+        if done < max(self.limit * (_SAMPLE if self._steady else 1), 8) or seconds <= 0:
             return False
         rate = done / seconds
         if not full:
@@ -214,7 +223,7 @@ class AutoWidth:
             accepted: How many it has of this job.
         """
         self._steady = True
-        self._step = "hold"
+        self._trying, self._tried = False, 0
         self._set(min(self.limit, accepted * _BUSY_CUT))
 
     def _climb(self, rate: float) -> None:
@@ -227,20 +236,26 @@ class AutoWidth:
             self._set(self._before)
 
     def _try(self, rate: float) -> None:
-        if self._step == "hold":
-            self._best, self._before = rate, self.limit
-            self._step = self._next_step
-            self._next_step = "down" if self._step == "up" else "up"
-            self._set(self.limit * 1.25 + 1 if self._step == "up" else self.limit * 0.8)
-            return
-        step, self._step = self._step, "hold"
-        if step == "up" and rate > self._best * _GAIN:
-            self._steady = False
-            self._climb(rate)
-        elif rate > self._best * (2 - _NEARLY) if step == "up" else rate >= self._best * _NEARLY:
-            self._next_step = step  # there may be more of it
-        else:
+        if self._trying:
+            self._tried, self._tried_rate = self.limit, rate
+            self._trying = False
             self._set(self._before)
+            return
+        tried, up = self._tried, self._tried > self.limit
+        self._tried = 0
+        if tried:
+            # Judged by the mean of before and after, so that a server whose speed varies does not mislead.
+            gain = self._tried_rate / ((self._best + rate) / 2)
+            if gain > (2 - _NEARLY if up else _NEARLY):
+                self._up = up  # there may be more of it
+                self._steady = gain < _GAIN
+                self._best, self._before = self._tried_rate, self.limit
+                self._set(tried)
+                return
+            self._up = not up
+        self._best, self._before = rate, self.limit
+        self._trying = True
+        self._set(self.limit * 1.25 + 1 if self._up else self.limit * 0.8)
 
     def _set(self, limit: float) -> None:
         new = min(max(int(limit), 1), self._most)

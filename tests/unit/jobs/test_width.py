@@ -166,8 +166,9 @@ def test_it_does_not_grow_into_a_full_cache() -> None:
     width = AutoWidth()
     width.saw_load(ServerLoad(32, 0, cache_usage=0.96), in_flight=32, full=True)
     assert width.limit == 32
-    width.saw_load(ServerLoad(32, 0, cache_usage=0.76), in_flight=32, full=True)
-    assert width.limit == 40
+    for limit in (34, 36):  # as far as to 95 %
+        width.saw_load(ServerLoad(32, 0, cache_usage=0.89), in_flight=width.limit, full=True)
+        assert width.limit == limit
 
 
 def test_a_burst_is_not_a_queue() -> None:
@@ -207,7 +208,7 @@ def test_a_rare_preemption_is_no_reason_to_slow_down() -> None:
     assert width.limit == 100
     load = ServerLoad(100, 3, preemptions=7 + 36 + 40, finished=2000)
     width.saw_load(load, in_flight=100, full=True)
-    assert width.limit == 95
+    assert width.limit == int((100 - 3) * 0.95)
 
 
 def test_it_has_ends() -> None:
