@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def transcription_reader() -> ChunkReader[TranscriptionChunk, Transcription]:
     """Returns a reader of the events of `/v1/audio/transcriptions` and `/v1/audio/translations`."""
-    return ChunkReader(ChunkDecoder(decode_chunk).decode, _TranscriptionAccumulator(), "transcription")
+    return ChunkReader(ChunkDecoder(decode_chunk), _TranscriptionAccumulator(), "transcription")
 
 
 class _TranscriptionAccumulator:

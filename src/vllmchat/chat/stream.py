@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def chat_reader(limits: CallLimits | None = None) -> ChunkReader[ChatCompletionChunk, ChatCompletion]:
     """Returns a reader of the events of `/v1/chat/completions`."""
     expected = limits.choices if limits is not None else 1
-    return ChunkReader(ChunkDecoder(decode_chunk).decode, Accumulator(expected=expected, limits=limits))
+    return ChunkReader(ChunkDecoder(decode_chunk), Accumulator(expected=expected, limits=limits))
 
 
 class ChatStream(EventStream["ChatCompletionChunk", "ChatCompletion"]):

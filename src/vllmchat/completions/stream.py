@@ -25,7 +25,7 @@ def text_reader(
 ) -> ChunkReader[TextCompletionChunk, TextCompletion]:
     """Returns a reader of the events of `/v1/completions`."""
     return ChunkReader(
-        ChunkDecoder(decode_chunk).decode,
+        ChunkDecoder(decode_chunk),
         ChoiceAccumulator(
             TextCompletion,
             expected=choices_wanted(request.subject, request.params),

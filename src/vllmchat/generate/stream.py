@@ -25,7 +25,7 @@ def generation_reader(request: ModelRequest[Generation]) -> ChunkReader[Generati
     """Returns a reader of the events of `/inference/v1/generate`."""
     count = generations_wanted(cast("Mapping[str, object]", request.subject["sampling_params"]))
     accumulator = ChoiceAccumulator(Generation, expected=count, share=count, growing=_GROWING, head=_HEAD)
-    return ChunkReader(ChunkDecoder(decode_chunk).decode, accumulator, "generation")
+    return ChunkReader(ChunkDecoder(decode_chunk), accumulator, "generation")
 
 
 class GenerationStream(EventStream["GenerationChunk", "Generation"]):

@@ -25,6 +25,7 @@ _END = re.compile(rb"""(?:[\s"']*\[done\][\s"']*)+""", re.IGNORECASE)
 T = TypeVar("T")
 R = TypeVar("R", bound="Partial")
 T_contra = TypeVar("T_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True, bound="Partial")
 
 
@@ -67,6 +68,10 @@ def runs_together(data: bytes) -> bool:
     )
 
 
+def _never(data: bytes) -> None:
+    return None
+
+
 class EventReader(ABC, Generic[T, R]):
     """Turns events into items, knows when the end is proven, and keeps what has arrived.
 
@@ -81,6 +86,8 @@ class EventReader(ABC, Generic[T, R]):
         failure: What went wrong, to be raised after the items before it.
         whole: Whether the response is not streamed: then its one event is complete when the bytes end.
         head: The head of the response; None before it has arrived.
+        repeat: Turns the data of an event into an item that differs from those before in its text only, and accepts it;
+            None for any other event. Common events cost little this way; `read_event` reads them too.
     """
 
     def __init__(self, accumulator: ReplyAccumulator[T, R], result_attribute: str = "completion") -> None:
@@ -89,7 +96,8 @@ class EventReader(ABC, Generic[T, R]):
         self.whole = False
         self.failure: VLLMChatError | None = None
         self.head: ResponseHead | None = None
-        self._decoder: SSEDecoder | WholeBody = SSEDecoder()
+        self.repeat: Callable[[bytes], T | None] = _never
+        self._events: SSEDecoder | WholeBody = SSEDecoder()
         self._accumulator = accumulator
         self._started = False
         self._is_empty = True
@@ -108,7 +116,7 @@ class EventReader(ABC, Generic[T, R]):
         self.head = opened.head
         if opened.whole:
             self.whole = True
-            self._decoder = WholeBody()
+            self._events = WholeBody()
 
     @property
     def request_id(self) -> str | None:
@@ -137,7 +145,7 @@ class EventReader(ABC, Generic[T, R]):
         """Takes bytes as they arrive; returns the events that they complete."""
         self._is_empty = self._is_empty and not data
         try:
-            return self._decoder.feed(data)
+            return self._events.feed(data)
         except EventTooLargeError as error:
             self.failure = ResponseError(str(error))
             return error.before
@@ -145,13 +153,13 @@ class EventReader(ABC, Generic[T, R]):
     def flush(self) -> list[ServerSentEvent]:
         """The bytes have ended properly: returns an event without its closing blank line, if there is one."""
         try:
-            return self._decoder.flush()
+            return self._events.flush()
         except EventTooLargeError as error:
             return error.before
 
     def stray_lines(self) -> list[bytes]:
         """The lines so far that are not part of an event."""
-        return self._decoder.stray_lines()
+        return self._events.stray_lines()
 
     def interrupted(self, failure: TransportFailure | None, url: str, stray: bytes = b"") -> VLLMChatError:
         """The error for bytes that ended too early.
@@ -192,27 +200,85 @@ class EventReader(ABC, Generic[T, R]):
         return error
 
 
+class EventDecoder(Protocol[T_co]):
+    """Decodes the data of events."""
+
+    def decode(self, data: bytes, kind: str = "", /) -> T_co | dict[str, object] | None:
+        """Decodes the data and type of an event.
+
+        A chunk, the body of the error that it reports, or None for an event without meaning.
+
+        Raises:
+            ResponseError: The data is something else.
+        """
+        ...
+
+    @property
+    def repeat(self) -> Callable[[bytes], T_co | None]:
+        """Decodes data that differs from those before in its text only; returns None for any other."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """How many chunks `repeat` has returned since the last call of `repeated`."""
+        ...
+
+    @property
+    def repeated(self) -> Callable[[], T_co | None]:
+        """Returns one chunk that adds up to the same as all that `repeat` has returned since its last call.
+
+        None without any. To be called before `decode`.
+        """
+        ...
+
+
+_MOST_PENDING = 256
+
+
 class ChunkReader(EventReader[T, R]):
     """Reads events that are chunks of a reply, up to `[DONE]`.
 
     Args:
-        decode_event: Decodes the data and type of an event: a chunk, the body of the error that it reports, or None
-            for an event without meaning. Raises `ResponseError` for any other data.
+        decoder: Decodes the events.
         accumulator: Adds up the chunks.
         result_attribute: See `EventReader`.
     """
 
     def __init__(
         self,
-        decode_event: Callable[[bytes, str], T | dict[str, object] | None],
+        decoder: EventDecoder[T],
         accumulator: ReplyAccumulator[T, R],
         result_attribute: str = "completion",
     ) -> None:
         super().__init__(accumulator, result_attribute)
-        self._decode_event = decode_event
+        self._decoder = decoder
+        self._repeated = decoder.repeated
+        self.repeat = decoder.repeat
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Takes bytes as they arrive; returns the events that they complete."""
+        if self._decoder.pending >= _MOST_PENDING:
+            self._add_repeated()
+        return super().feed(data)
+
+    def is_complete(self) -> bool:
+        """Whether what has been handed out is the complete response although no last event arrived."""
+        self._add_repeated()
+        return super().is_complete()
+
+    def reply(self) -> R:
+        """The reply so far; it may be empty."""
+        self._add_repeated()
+        return super().reply()
+
+    def _add_repeated(self) -> None:
+        chunk = self._repeated()
+        if chunk is not None:
+            self._accumulator.add(chunk)
 
     def read_event(self, event: ServerSentEvent) -> T | None:
         """Turns an event into a chunk."""
+        self._add_repeated()
         data = event.data
         if data[:1] != b"{":  # what follows is not needed for chunks
             if marks_end(data):
@@ -227,7 +293,7 @@ class ChunkReader(EventReader[T, R]):
                 return None
         if len(data) >= DENSE_FROM:
             check_density(data)
-        chunk = self._decode_event(data, event.event)
+        chunk = self._decoder.decode(data, event.event)
         if isinstance(chunk, dict):
             raise ErrorEvent(cast("dict[str, object]", chunk))
         return chunk

@@ -135,9 +135,11 @@ class _Core(Generic[T, R]):
         while events:
             event = events.popleft()
             try:
-                item = reader.read_event(event)
-                if item is not None:
-                    reader.accept(item)
+                item = reader.repeat(event.data)
+                if item is None:
+                    item = reader.read_event(event)
+                    if item is not None:
+                        reader.accept(item)
             except Exception as error:
                 failure = error
             except BaseException as error:

@@ -27,6 +27,7 @@ from vllmchat.http.call import Response, ResponseHead
 from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.http.record import CallRecord, Timings
 from vllmchat.wire.lenient import TornCharacters, drop, parse
+from vllmchat.wire.repeats import Repeats
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -347,11 +348,24 @@ class ChunkDecoder(Generic[M]):
 
     Args:
         decode: Decodes a chunk. Raises `ResponseError` if the data is not one.
+
+    Attributes:
+        repeat: Decodes data that differs from those before in its text only; returns None for any other.
+        repeated: Returns one chunk that adds up to the same as all that `repeat` has returned since its last call; None
+            without any.
     """
 
     def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
         self._decode = decode
         self._torn = TornCharacters()
+        self._repeats = Repeats(decode)
+        self.repeat = self._repeats.next
+        self.repeated = self._repeats.joined
+
+    @property
+    def pending(self) -> int:
+        """How many chunks `repeat` has returned since the last call of `repeated`."""
+        return self._repeats.pending
 
     def decode(self, data: bytes, kind: str = "") -> M | JsonObject | None:
         """Decodes the data of an event: a chunk, the body of the error that it reports, or None to keep alive.
@@ -366,6 +380,9 @@ class ChunkDecoder(Generic[M]):
         Raises:
             ResponseError: The data is something else: not JSON, or JSON of another structure.
         """
+        repeated = self._repeats.find(data)
+        if repeated is not None:
+            return repeated
         # Only events unlike vLLM's chunks are parsed twice.
         try:
             chunk = self._decode(data, self._torn)

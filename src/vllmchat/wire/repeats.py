@@ -1,0 +1,197 @@
+"""Chunks that differ from an earlier one in their text only, as almost all chunks of a stream do.
+
+Such a chunk is not validated again. The bytes before its text and those after it are compared with those of the earlier
+chunk, the text is parsed, and the models are made as those of the earlier chunk were.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
+
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from vllmchat.errors import ResponseError
+from vllmchat.wire.lenient import TornCharacters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vllmchat.wire.decode import JsonObject
+
+M = TypeVar("M", bound=BaseModel)
+
+_TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content|text)": ?("(?:[^"\\]|\\.)+")')
+"""Where a chunk may have its text. Another text in its place shows whether that is so."""
+
+PROBE = "any text"
+"""That other text."""
+
+_MOST_BYTES = 4096
+_MOST_KINDS = 32
+"""So many kinds of chunks are kept of a stream. Where all chunks are different, the search for them ends."""
+
+# What sets the parts of a model without validation.
+_parts = vars(BaseModel)
+_new = object.__new__
+_set_fields = _parts["__dict__"].__set__
+_set_extra = _parts["__pydantic_extra__"].__set__
+_set_private = _parts["__pydantic_private__"].__set__
+_set_names = _parts["__pydantic_fields_set__"].__set__
+
+
+class Repeats(Generic[M]):
+    """Makes the chunks of one stream that differ from an earlier one in their text only.
+
+    Args:
+        decode: Decodes a chunk. Raises `ResponseError` if the data is not one.
+    """
+
+    __slots__ = ("_decode", "_kind", "_kinds", "_seen")
+
+    def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
+        self._decode = decode
+        self._seen: set[tuple[bytes, bytes]] = set()
+        self._kinds: dict[tuple[bytes, bytes], _Kind[M] | None] = {}
+        self._kind: _Kind[M] | None = None
+        """That of the last chunk that was found."""
+
+    def next(self, data: bytes) -> M | None:
+        """Returns the next chunk, if it is of the kind of the last one; else None."""
+        kind = self._kind
+        if kind is None or not (data.startswith(kind.head) and data.endswith(kind.tail)):
+            return None
+        text = kind.text(data)
+        if text is None:
+            return None
+        kind.texts.append(text)
+        return kind.make(text)
+
+    @property
+    def pending(self) -> int:
+        """How many chunks `next` has returned since the last call of `joined`."""
+        return 0 if self._kind is None else len(self._kind.texts)
+
+    def joined(self) -> M | None:
+        """Returns one chunk with the texts of all that `next` has returned since the last call; None without any.
+
+        It adds up to the same: the other fields are those of the chunk before them. To be called before `find`.
+        """
+        kind = self._kind
+        if kind is None or not kind.texts:
+            return None
+        chunk = kind.make("".join(kind.texts))
+        kind.texts.clear()
+        return chunk
+
+    def find(self, data: bytes) -> M | None:
+        """Returns a chunk that is of the kind of two earlier ones; else None, and takes note of its kind."""
+        if len(self._seen) >= _MOST_KINDS or len(data) > _MOST_BYTES:
+            return None
+        place = _TEXT.search(data)
+        if place is None:
+            return None
+        around = data[: place.start(1)], data[place.end(1) :]
+        if around not in self._seen:
+            self._seen.add(around)
+            return None
+        if around not in self._kinds:
+            self._kinds[around] = self._learn(*around)
+        kind = self._kinds[around]
+        if kind is None or (text := kind.text(data)) is None:
+            return None
+        self._kind = kind
+        return kind.make(text)
+
+    def _learn(self, head: bytes, tail: bytes) -> _Kind[M] | None:
+        try:
+            chunk = self._decode(b'%s"%s"%s' % (head, PROBE.encode(), tail), TornCharacters())
+        except ResponseError:
+            return None
+        levels = _levels(chunk)
+        return None if levels is None else _Kind(head, tail, levels)
+
+
+class _Kind(Generic[M]):
+    """Chunks that differ in their text only.
+
+    Attributes:
+        head: The bytes before the text, with its quotes.
+        tail: Those after it.
+        texts: See `Repeats.joined`.
+    """
+
+    __slots__ = ("_begin", "_end", "_levels", "head", "tail", "texts")
+
+    def __init__(self, head: bytes, tail: bytes, levels: list[_Level]) -> None:
+        self.head = head
+        self.tail = tail
+        self.texts: list[str] = []
+        self._begin = len(head)
+        self._end = -len(tail)
+        self._levels = levels
+
+    def text(self, data: bytes) -> str | None:
+        """The text of a chunk with this head and tail; None if it has no text, or something else, there.
+
+        Without a text, what `decode` makes of the rest may be different.
+        """
+        try:
+            text: object = from_json(data[self._begin : self._end])
+        except ValueError:
+            return None
+        return text if isinstance(text, str) and text else None
+
+    def make(self, text: str) -> M:
+        """Returns a chunk with a text."""
+        value: object = text
+        for model, fields, names, name, listed in self._levels:
+            made = _new(model)
+            _set_fields(made, {**fields, name: value})
+            _set_extra(made, {})
+            _set_private(made, None)
+            _set_names(made, names.copy())
+            value = [made] if listed else made
+        return cast("M", value)
+
+
+class _Level(NamedTuple):
+    """A model around the text: its values, the names of those that were sent, and where in it the next level is.
+
+    Attributes:
+        listed: Whether this model is the only item of a list.
+    """
+
+    model: type[BaseModel]
+    fields: JsonObject
+    names: set[str]
+    name: str
+    listed: bool
+
+
+def _levels(model: BaseModel, *, listed: bool = False) -> list[_Level] | None:
+    """The models around the text of a probe, from the innermost.
+
+    None if it is nowhere or twice, or if the models have other parts that chunks must not share.
+    """
+    if model.__pydantic_extra__ or model.__pydantic_private__ is not None:
+        return None
+    fields = vars(model)
+    found: list[list[_Level]] = []
+    for name, value in fields.items():
+        inner: list[_Level] | None = []
+        if isinstance(value, BaseModel):
+            inner = _levels(value)
+        elif isinstance(value, list):
+            items = cast("list[object]", value)
+            only = items[0] if len(items) == 1 else None
+            inner = _levels(only, listed=True) if isinstance(only, BaseModel) else None
+        elif value is None or (isinstance(value, str | int | float) and value != PROBE):
+            continue
+        elif value != PROBE:
+            inner = None
+        if inner is None:
+            return None
+        found.append([*inner, _Level(type(model), dict(fields), set(model.model_fields_set), name, listed)])
+    return found[0] if len(found) == 1 else None
