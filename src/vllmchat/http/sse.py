@@ -33,6 +33,10 @@ class ServerSentEvent(NamedTuple):
     event: str = ""
 
 
+_event = tuple.__new__
+"""Makes an event without the function that calling the class goes through."""
+
+
 class EventTooLargeError(ValueError):
     """An event, or a whole body, is larger than the limit.
 
@@ -93,6 +97,15 @@ class SSEDecoder:
             self._line.append(data)
             data = b"".join(self._line)
             self._line.clear()
+        if not (self._data or self._event) and len(data) < self._limit:
+            whole, _, rest = data.rpartition(b"\n\n")
+            payloads = whole.split(b"\n\ndata: ")
+            if whole[:6] == b"data: " and whole.count(b"\n") == 2 * len(payloads) - 2:
+                # Each event is one line, as usual.
+                payloads[0] = payloads[0][6:]
+                events = [_event(ServerSentEvent, (payload, "")) for payload in payloads]
+                self._hold(rest, events)
+                return events
         lines = data.split(b"\n")
         rest = lines.pop()
         payload = self._data

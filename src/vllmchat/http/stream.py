@@ -136,10 +136,13 @@ class _Core(Generic[T, R]):
             event = events.popleft()
             try:
                 item = reader.repeat(event.data)
-                if item is None:
-                    item = reader.read_event(event)
-                    if item is not None:
-                        reader.accept(item)
+                if item is not None:
+                    if self.clock is not None:
+                        self.clock.idle_end = None
+                    return item
+                item = reader.read_event(event)
+                if item is not None:
+                    reader.accept(item)
             except Exception as error:
                 failure = error
             except BaseException as error:

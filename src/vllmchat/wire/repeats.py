@@ -60,10 +60,11 @@ class Repeats(Generic[M]):
     def next(self, data: bytes) -> M | None:
         """Returns the next chunk, if it is of the kind of the last one; else None."""
         kind = self._kind
-        if kind is None or not (data.startswith(kind.head) and data.endswith(kind.tail)):
-            return None
-        text = kind.text(data)
-        if text is None:
+        if (
+            kind is None
+            or not (data.startswith(kind.head) and data.endswith(kind.tail))
+            or (text := kind.text(data)) is None
+        ):
             return None
         kind.texts.append(text)
         return kind.make(text)

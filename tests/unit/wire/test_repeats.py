@@ -61,15 +61,22 @@ def outcome(decode: Callable[[], object]) -> object:
 def seen(decoded: object) -> object:
     """All that can be seen of what was decoded."""
     if not isinstance(decoded, BaseModel):
-        return decoded
-    return decoded, parts(decoded), repr(decoded), decoded.model_dump_json(exclude_unset=True)
+        return repr(decoded)
+    # As text, since NaN is not equal to itself.
+    return repr(parts(decoded)), repr(decoded), decoded.model_dump_json(exclude_unset=True)
 
 
 def parts(value: object) -> object:
     """The parts of a model, in order, down to the values."""
     if isinstance(value, BaseModel):
         fields = [(name, parts(each)) for name, each in vars(value).items()]
-        return type(value), fields, value.model_fields_set, value.model_extra, value.__pydantic_private__
+        return (
+            type(value),
+            fields,
+            sorted(value.model_fields_set),
+            value.model_extra,
+            value.__pydantic_private__,
+        )
     return (
         [parts(each) for each in cast("list[object]", value)]
         if isinstance(value, list)
