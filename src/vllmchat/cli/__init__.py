@@ -1,0 +1,1 @@
+"""The command line: `vllmchat`. It needs `pip install 'vllmchat[cli]'`."""

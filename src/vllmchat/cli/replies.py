@@ -1,0 +1,95 @@
+"""Prints replies: text to stdout as it comes, reasoning dimmed to stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from vllmchat.chat.events import Finished, ReasoningDelta, TextDelta, ToolCallDone
+from vllmchat.cli.terminal import is_terminal, say, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vllmchat.chat.completion import ChatCompletion, ToolCall
+    from vllmchat.chat.events import Event
+
+
+class Printer:
+    """Prints one reply.
+
+    Args:
+        reasoning: Whether to print the reasoning; None for: if both outputs are terminals.
+    """
+
+    def __init__(self, *, reasoning: bool | None = None) -> None:
+        both = is_terminal(sys.stdout) and is_terminal(sys.stderr)
+        self._shows_reasoning = both if reasoning is None else reasoning
+        self._in_reasoning = False
+        self._last = ""
+        self._anything = False
+
+    def print_events(self, events: Iterable[Event]) -> ChatCompletion | None:
+        """Prints a stream as it comes; returns the whole reply."""
+        whole: ChatCompletion | None = None
+        for event in events:
+            if isinstance(event, ReasoningDelta):
+                self._print_reasoning(event.text)
+            elif isinstance(event, TextDelta):
+                self._print_text(event.text)
+            elif isinstance(event, ToolCallDone):
+                self._print_call(event.tool_call)
+            elif isinstance(event, Finished):
+                whole = event.completion
+        return whole
+
+    def print_whole(self, reply: ChatCompletion) -> None:
+        """Prints a whole reply: the text of each choice."""
+        for choice in reply.choices:
+            if len(reply.choices) > 1:
+                self.end()
+                write(f"[{choice.index}]\n", sys.stderr, dim=True)
+            self._print_reasoning(choice.message.reasoning or "")
+            self._print_text(choice.message.content or "")
+            for call in choice.message.tool_calls:
+                self._print_call(call)
+
+    def end(self) -> None:
+        """Ends the last line."""
+        self._end_reasoning()
+        if self._last and not self._last.endswith("\n"):
+            write("\n")
+        self._last = ""
+
+    def _print_reasoning(self, text: str) -> None:
+        if text and self._shows_reasoning:
+            self._in_reasoning = True
+            write(text, sys.stderr, dim=True)
+
+    def _print_text(self, text: str) -> None:
+        if self._in_reasoning:
+            self._end_reasoning()
+            text = text.lstrip("\n")
+        if text:
+            self._last = text
+            write(text)
+
+    def _print_call(self, call: ToolCall) -> None:
+        self.end()
+        self._print_text(f"{call.name}({call.arguments})\n")
+
+    def _end_reasoning(self) -> None:
+        if self._in_reasoning:
+            self._in_reasoning = False
+            write("\n\n", sys.stderr)
+
+
+def note_end(reply: ChatCompletion) -> None:
+    """Says on stderr why a reply is not what was asked for."""
+    if reply.finish_reason == "length":
+        say("the reply was cut off at its maximum length. --max-tokens raises it.")
+    elif reply.finish_reason == "content_filter":
+        say("the server's filter ended the reply.")
+    elif not reply.text and not reply.tool_calls:
+        refusal = reply.message.refusal if reply.choices else None
+        say(f"the model refused: {refusal}" if refusal else "the reply is empty.")

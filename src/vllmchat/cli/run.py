@@ -1,0 +1,138 @@
+"""Runs the command line, and decides how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
+
+import click
+
+from vllmchat.cli.main import INTERRUPTED
+from vllmchat.cli.terminal import say, styled
+from vllmchat.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLOSED_PIPE: Final = 141
+"""The exit code when nobody reads the output any more: that of a program that is stopped by SIGPIPE."""
+
+
+class _Entry(NamedTuple):
+    module: str
+    about: str
+
+
+_COMMANDS: Final = {
+    "ask": _Entry("ask", "Ask one question, and print the reply as it is generated."),
+    "models": _Entry("models", "List the models that the server serves."),
+    "map": _Entry("map", "Send each input of a file, and write the replies to another one."),
+}
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is used, so that the list of them comes at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        return cast("click.Command", import_module(f"vllmchat.cli.{entry.module}").COMMAND)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.about) for name, entry in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Each command has its own help, such as: vllmchat ask --help",
+)
+@click.version_option(__version__, message="vllmchat %(version)s")
+def vllmchat() -> None:
+    """Talk to a vLLM server: one question, a conversation, or a file of prompts.
+
+    The server is $VLLM_BASE_URL, else http://localhost:8000/v1. A key is taken from $VLLM_API_KEY.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: What stands after `vllmchat`.
+
+    Returns:
+        The exit code: 0 if all went well, 1 if the server or a request failed, 2 for a wrong command line, 130 after
+        Ctrl-C, 141 if nobody reads the output any more.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = _show_warning
+        try:
+            code = cast(
+                "int | None", vllmchat.main(list(arguments), prog_name="vllmchat", standalone_mode=False)
+            )
+            sys.stdout.flush()
+        except click.ClickException as error:
+            _show(error)
+            return error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            return INTERRUPTED
+        except (BrokenPipeError, SystemExit):
+            # click exits so when it writes to a closed pipe.
+            _forget_output()
+            return CLOSED_PIPE
+        return code or 0
+
+
+def _show(error: click.ClickException) -> None:
+    say(f"{styled('error: ', sys.stderr, color='red')}{_sentence(error)}")
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is not None:
+        sys.stderr.write(f"See: {ctx.command_path} --help\n")
+
+
+def _sentence(error: click.ClickException) -> str:
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        # "Invalid value for '--top-k': ..." has the option twice.
+        option = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.make_metavar
+        if isinstance(option, str) and not isinstance(error, click.MissingParameter):
+            return f"{option}: {error.message}"
+    return error.format_message()
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    say(f"{styled('warning: ', sys.stderr, color='yellow')}{message}")
+
+
+def _never_fail(stream: TextIO) -> None:
+    """Prints what the encoding of a stream does not have as a question mark."""
+    reconfigure: Any = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+
+
+def _forget_output() -> None:
+    """Keeps Python from writing to the closed pipe again when it ends."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
