@@ -20,6 +20,9 @@ class Printer:
 
     Args:
         reasoning: Whether to print the reasoning; None for: if both outputs are terminals.
+
+    Attributes:
+        text: The text so far.
     """
 
     def __init__(self, *, reasoning: bool | None = None) -> None:
@@ -27,7 +30,7 @@ class Printer:
         self._shows_reasoning = both if reasoning is None else reasoning
         self._in_reasoning = False
         self._last = ""
-        self._anything = False
+        self.text = ""
 
     def print_events(self, events: Iterable[Event]) -> ChatCompletion | None:
         """Prints a stream as it comes; returns the whole reply."""
@@ -72,6 +75,7 @@ class Printer:
             text = text.lstrip("\n")
         if text:
             self._last = text
+            self.text += text
             write(text)
 
     def _print_call(self, call: ToolCall) -> None:

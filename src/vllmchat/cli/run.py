@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 import click
 
 from vllmchat.cli.main import INTERRUPTED
-from vllmchat.cli.terminal import say, styled
+from vllmchat.cli.terminal import say
 from vllmchat.version import __version__
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class _Entry(NamedTuple):
 
 _COMMANDS: Final = {
     "ask": _Entry("ask", "Ask one question, and print the reply as it is generated."),
+    "chat": _Entry("chat", "Talk with a model."),
     "models": _Entry("models", "List the models that the server serves."),
     "map": _Entry("map", "Send each input of a file, and write the replies to another one."),
 }
@@ -97,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show(error: click.ClickException) -> None:
-    say(f"{styled('error: ', sys.stderr, color='red')}{_sentence(error)}")
+    say(_sentence(error), label="error", color="red")
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     if ctx is not None:
         sys.stderr.write(f"See: {ctx.command_path} --help\n")
@@ -120,7 +121,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    say(f"{styled('warning: ', sys.stderr, color='yellow')}{message}")
+    say(str(message), label="warning", color="yellow")
 
 
 def _never_fail(stream: TextIO) -> None:

@@ -56,9 +56,18 @@ def write(text: str, stream: TextIO | None = None, *, color: str | None = None, 
     out.flush()
 
 
-def say(text: str) -> None:
-    """Writes a line about what happens to stderr."""
-    write(f"vllmchat: {text}\n", sys.stderr)
+def say(text: str, *, label: str = "", color: str | None = None) -> None:
+    """Writes a line about what happens to stderr.
+
+    Args:
+        text: What happens.
+        label: What kind of line it is, such as `error`.
+        color: The color of the label.
+    """
+    write("vllmchat: ", sys.stderr)
+    if label:
+        write(f"{label}: ", sys.stderr, color=color)
+    write(f"{text}\n", sys.stderr)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
