@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.secrets import hide_secrets
 from vllmchat.client.base import ProviderBase
 from vllmchat.client.defaults import merge
 from vllmchat.errors import InvalidRequestError
-from vllmchat.jobs.journal import IdSet, Journal, digest_of_file, digest_of_params
+from vllmchat.jobs.digests import digest_of_params
+from vllmchat.jobs.inputs import PIPE, InputPipe, LineLog, in_prefix_order, open_input
+from vllmchat.jobs.journal import IdSet, Journal
 from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, server_of
-from vllmchat.jobs.records import FORMATS, LINE_BYTES, Template, format_of, read_records
-from vllmchat.jobs.routes import call_of, error_line_of, line_of
+from vllmchat.jobs.outputs import Stream, open_output
+from vllmchat.jobs.records import FORMATS, LINE_BYTES, format_of
+from vllmchat.jobs.routes import CHAT, call_of, check_params, error_line_of, line_of
+from vllmchat.jobs.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Self
+
+    from typing_extensions import TypeForm
 
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.protocols import AsyncProvider
-    from vllmchat.jobs.map import InFlight, Progress
+    from vllmchat.jobs.inputs import Input
+    from vllmchat.jobs.map import InFlight, Order, Progress
     from vllmchat.jobs.records import Format, Record
-
-_PIPE: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class JobSummary:
         seconds: How long it took.
         prompt_tokens: Tokens of the prompts.
         completion_tokens: Tokens generated.
+        cached_tokens: Tokens of the prompts that came from the server's prefix cache, of the replies that report it.
     """
 
     done: int
@@ -52,6 +55,7 @@ class JobSummary:
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
     @property
     def ok(self) -> bool:
@@ -76,9 +80,12 @@ def run_job(
     output: str | os.PathLike[str],
     *,
     format: Format | None = None,  # noqa: A002
+    url: str = CHAT,
     prompt: str | None = None,
     system: str | None = None,
+    kind: TypeForm[Any] | None = None,
     model: str | None = None,
+    order: Order = "given",
     force: bool = False,
     retry_failed: bool = False,
     in_flight: InFlight = "auto",
@@ -98,12 +105,18 @@ def run_job(
         provider: The provider.
         input: The file: JSONL in OpenAI's batch format (`custom_id`, `url`, `body`), or with `messages`, `prompt` or
             `text` and parameters in each row; CSV; Parquet (needs `pip install 'vllmchat[parquet]'`); or lines of
-            text. `"-"` for stdin.
+            text. They may be compressed by gzip. `"-"` for stdin.
         output: The file. `"-"` for stdout, which cannot be gone on with.
         format: The format of the input, if its name does not say it.
+        url: The route for rows that do not name theirs, such as `"/v1/embeddings"`.
         prompt: How rows become prompts, such as `"Translate: {text}"`. Lines of text have the field `text`.
         system: The system message, likewise.
+        kind: The type that replies of chats must be of, see `VLLMProvider.parse`. A reply that is not is a failure. For
+            a JSON schema, pass `structured_outputs={"json": schema}`, for a regular expression
+            `structured_outputs={"regex": pattern}`.
         model: The model, for inputs that do not name their own.
+        order: `"prefix"` sends inputs with the same long beginning together, so that the server finds it in its cache.
+            The input is read to its end first, and needs as much room again next to the output.
         force: Whether to go on although the input or the parameters have changed.
         retry_failed: Whether to send the inputs again that failed before.
         in_flight: See `VLLMProvider.map`.
@@ -114,28 +127,51 @@ def run_job(
         max_line_bytes: How long a line of the input may be.
         **params: The parameters of the calls, for inputs that do not have their own.
 
+    Returns:
+        What was done. A job whose reader has closed stdout ends early.
+
     Raises:
-        InvalidRequestError: A parameter is wrong, an id is there twice, or the output is that of another job.
+        InvalidRequestError: A parameter is wrong, the input cannot be read, an id is there twice, or the output is that
+            of another job.
         JobStoppedError: The job stopped before its end, or the output cannot be written. What is done is kept.
         OSError: A file cannot be opened.
     """
     params = hide_secrets(params)
     source, target = os.fspath(input), os.fspath(output)
-    if format is not None and format not in FORMATS:
-        raise InvalidRequestError(f"format={format_value(format)}: must be one of {', '.join(FORMATS)}.")
-    options = Options(in_flight, False, retries, progress, stop_after_errors, wait)
-    _check_params(provider, model, params)
-    reader = _Reader(source, format or format_of(source), Template(prompt, system), max_line_bytes)
+    _check_choice("format", format, (None, *FORMATS))
+    _check_choice("order", order, ("given", "prefix"))
+    template = Template(prompt, system, url)
+    check_params(provider, url, params, kind)
+    about = {
+        "prompt": prompt,
+        "system": system,
+        "url": url,
+        "kind": kind,
+        "model": model or _model_of(provider),
+    }
+    about.update(merge(_defaults_of(provider), params))
     defaults = {**({} if model is None else {"model": model}), **params}
-    with reader, _open_output(target) as writer:
-        about = {"prompt": prompt, "system": system, **merge(_defaults_of(provider), defaults)}
+    reader = open_input(source, format or format_of(source), template, max_line_bytes)
+    with closing(reader), open_output(target, source) as writer:
+        found = reader.scan()
         if isinstance(writer, Journal):
-            writer.open(
-                {"input": reader.scan(), "params": digest_of_params(about)},
-                force=force,
-                retry_failed=retry_failed,
-            )
-        return _Run(provider, reader, writer, defaults).run(options)
+            digests = {"input": found, "params": digest_of_params(about)}
+            writer.open(digests, force=force, retry_failed=retry_failed)
+            if isinstance(reader, InputPipe):
+                log = LineLog(f"{target}.stdin", target, is_new=not len(writer.done), force=force)
+                reader.keep(log)
+        folder = None if target == PIPE else os.path.dirname(os.path.abspath(target))
+        run = _Run(provider, reader, writer, defaults, kind)
+        records = run.pending()
+        if order == "prefix":
+            records = in_prefix_order(records, folder)
+        return run.run(records, Options(in_flight, False, retries, progress, stop_after_errors, wait))
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        shown = ", ".join(str(each) for each in choices if each is not None)
+        raise InvalidRequestError(f"{name}={format_value(value)}: must be one of {shown}.")
 
 
 def _defaults_of(provider: object) -> Mapping[str, object]:
@@ -143,87 +179,23 @@ def _defaults_of(provider: object) -> Mapping[str, object]:
     return provider._defaults if isinstance(provider, ProviderBase) else {}  # pyright: ignore[reportPrivateUsage]
 
 
-def _check_params(provider: object, model: str | None, params: Mapping[str, object]) -> None:
-    """Checks the parameters of chats before anything is read."""
-    check = cast("Callable[..., object] | None", getattr(provider, "amap", None))
-    if check is not None and not {"input", "documents", "encoding_format", "dimensions"} & params.keys():
-        check((), model=model, **params)
-
-
-class _Reader:
-    """The input, open for two passes: it may be deleted in the meantime."""
-
-    def __init__(self, path: str, kind: Format | None, template: Template, limit: int) -> None:
-        self._kind: Format | None = kind
-        self._template = template
-        self._limit = limit
-        self._path = path
-        self._file: IO[bytes] = sys.stdin.buffer if path == _PIPE else Path(path).open("rb")  # noqa: SIM115
-        self.total: int | None = None
-
-    def scan(self) -> str:
-        """Reads the input once: finds ids that are there twice; returns a digest of it.
-
-        Raises:
-            InvalidRequestError: An id is there twice.
-        """
-        if self._path == _PIPE:
-            return f"stdin of {time.time()}"
-        digest = digest_of_file(self._file)
-        self._file.seek(0)
-        ids, self.total = IdSet(), 0
-        for record in self._records():
-            if not ids.add(record.id):
-                raise twice(record, self._path)
-            self.total += 1
-        self._file.seek(0)
-        return digest
-
-    def _records(self) -> Iterator[Record]:
-        return read_records(self._file, self._kind, self._template, limit=self._limit)
-
-    def __iter__(self) -> Iterator[Record]:
-        return self._records()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._path != _PIPE:
-            self._file.close()
-
-
-def twice(record: Record, where: str) -> InvalidRequestError:
-    """The error for an id that is there twice."""
-    return InvalidRequestError(
-        f"the id {format_value(record.id)} in line {record.line} of {where} is there twice. "
-        "Results are matched to inputs by id, so each id must be unique."
-    )
-
-
-class _Stdout:
-    """Lines for a pipe."""
-
-    def write(self, line: bytes) -> None:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-def _open_output(path: str) -> Journal | _Stdout:
-    return _Stdout() if path == _PIPE else Journal(path)
+def _model_of(provider: object) -> object:
+    """The model that a provider was given. One that it has found may be found again, or not yet."""
+    if isinstance(provider, ProviderBase):
+        return provider._model  # pyright: ignore[reportPrivateUsage]
+    return getattr(provider, "model", None)
 
 
 class _Run:
     """One run of a job from file to file."""
 
     def __init__(
-        self, provider: object, reader: _Reader, writer: Journal | _Stdout, defaults: Mapping[str, object]
+        self,
+        provider: object,
+        reader: Input,
+        writer: Journal | Stream,
+        defaults: Mapping[str, object],
+        kind: TypeForm[Any] | None,
     ) -> None:
         copy = cast("Callable[..., object] | None", getattr(provider, "with_options", None))
         # The job does the retries.
@@ -232,14 +204,20 @@ class _Run:
         self._reader = reader
         self._writer = writer
         self._defaults = defaults
+        self._kind = kind
         self._done = writer.done if isinstance(writer, Journal) else IdSet()
         self._before = len(self._done)
 
-    def run(self, options: Options) -> JobSummary:
-        """Sends what is not done, and writes what comes."""
+    def pending(self) -> Iterator[Record]:
+        """Yields the records that are not done."""
+        return (record for record in self._reader.records() if record.id not in self._done)
+
+    def run(self, records: Iterator[Record], options: Options) -> JobSummary:
+        """Sends records, and writes what comes."""
         total = None if self._reader.total is None else max(self._reader.total - self._before, 0)
-        job: Job[Record, object] = Job(self._send, self._records(), options, self._server, total)
-        with MapResults(job) as results:
+        job: Job[Record, object] = Job(self._send, records, options, self._server, total)
+        # A reader that has closed stdout has enough.
+        with MapResults(job) as results, suppress(BrokenPipeError):
             for result in results:
                 key = result.input.id
                 line = (
@@ -248,7 +226,7 @@ class _Run:
                     else line_of(key, result.value)
                 )
                 self._writer.write(line)
-            progress = results.progress
+        progress = results.progress
         return JobSummary(
             done=progress.done,
             failed=progress.failed,
@@ -257,18 +235,11 @@ class _Run:
             seconds=progress.seconds,
             prompt_tokens=progress.prompt_tokens,
             completion_tokens=progress.completion_tokens,
+            cached_tokens=progress.cached_tokens,
         )
-
-    def _records(self) -> Iterator[Record]:
-        here = IdSet() if self._reader.total is None else None
-        for record in self._reader:
-            # A file was looked through before; a pipe can be read only once.
-            if here is not None and not here.add(record.id):
-                raise twice(record, "stdin")
-            if record.id not in self._done:
-                yield record
 
     async def _send(self, record: Record) -> tuple[object, ChatCompletion | None]:
         if record.error is not None:
             raise record.error
-        return await call_of(self._provider, record.url, record.body, self._defaults)(), None
+        send = call_of(self._provider, record.url, record.body, self._defaults, self._kind)
+        return await send(), None

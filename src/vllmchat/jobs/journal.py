@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import threading
 import time
 from array import array
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from vllmchat.errors import InvalidRequestError, JobStoppedError
 
@@ -79,20 +80,6 @@ class IdSet:
 def _digest(text: str) -> int:
     raw = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(raw, "little") or 1
-
-
-def digest_of_file(file: IO[bytes]) -> str:
-    """Returns the digest of a file's bytes, from where it stands."""
-    digest = hashlib.blake2b(digest_size=16)
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def digest_of_params(params: Mapping[str, object]) -> str:
-    """Returns the digest of parameters."""
-    text = json.dumps(params, sort_keys=True, default=repr)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Journal:
@@ -195,6 +182,7 @@ class Journal:
         """Writes the file anew without its failures, under its own name only when it is complete."""
         temporary = f"{self._path}.{os.getpid()}"
         with open(temporary, "w+b") as file:
+            os.chmod(temporary, stat.S_IMODE(os.fstat(self._fd).st_mode))
             for line in self._lines():
                 if _read(line)[1]:
                     file.write(line)

@@ -301,7 +301,8 @@ class MapMethods(_Jobs, ChatMethods, StructuredMethods):
         if call is not None:
             return self._function_job(inputs, call, options, {"kind": kind, "model": model, **params})
         fixed = {} if kind is None else output_types.OutputType(kind, wrap=False).request_params
-        requests.vllm_request("Hello", {**params, **fixed}, stream=False)
+        found = () if kind is None else output_types.check_single(params)
+        requests.vllm_request("Hello", {**params, **fixed}, stream=False, found=found)
         # The job does the retries: it knows whether others wait, and for how long.
         sender = self.with_options(max_retries=0)
         if kind is None:
@@ -523,7 +524,8 @@ class OpenAIMapMethods(_Jobs, OpenAIChatMethods, OpenAIStructuredMethods):
         if call is not None:
             return self._function_job(inputs, call, options, {"kind": kind, "model": model, **params})
         fixed = {} if kind is None else output_types.OutputType(kind, wrap=True).request_params
-        requests.openai_request("Hello", {**params, **fixed}, stream=False)
+        found = () if kind is None else output_types.check_single(params)
+        requests.openai_request("Hello", {**params, **fixed}, stream=False, found=found)
         # The job does the retries: it knows whether others wait, and for how long.
         sender = self.with_options(max_retries=0)
         if kind is None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHARED: Final = 256
 """Inputs are of one group if they share so many characters: a few blocks of the cache, which have 16 tokens each."""
+
+_LENGTHS: Final = tuple(SHARED << power for power in range(8))
+_DIGEST: Final = 4
 
 
 def prefix_order(inputs: Sequence[object]) -> list[int]:
@@ -16,27 +23,38 @@ def prefix_order(inputs: Sequence[object]) -> list[int]:
     Inputs that share a long beginning follow each other, and the first of each group is sent before the rest of the
     group ahead of it: its beginning is in the cache when the others of its group come.
     """
-    keys = [beginning_of(each) for each in inputs]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    groups: list[list[int]] = []
-    for index in order:
-        if groups and _share(keys[groups[-1][0]], keys[index]):
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    result: list[int] = []
-    for place, group in enumerate(groups):
-        if place == 0:
-            result.append(group[0])
-        if place + 1 < len(groups):
-            result.append(groups[place + 1][0])
-        result += group[1:]
-    return result
+    return list(_by_group([beginning_of(each) for each in inputs], SHARED))
 
 
-def _share(first: str, second: str) -> bool:
-    # A shorter text that is the whole beginning of the other shares all of itself.
-    return first[:SHARED] == second[:SHARED]
+def short_key(item: object) -> bytes:
+    """Returns a key of a fixed length for `order_of_keys`: digests of longer and longer beginnings of an input."""
+    text = beginning_of(item).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    key, start = b"", 0
+    for end in _LENGTHS:
+        digest.update(text[start:end])
+        key += digest.digest()
+        start = end
+    return key
+
+
+def order_of_keys(keys: Sequence[bytes]) -> Iterator[int]:
+    """Yields the positions of the inputs as `prefix_order` does, of their short keys."""
+    return _by_group(keys, _DIGEST)
+
+
+def _by_group(keys: Sequence[str] | Sequence[bytes], shared: int) -> Iterator[int]:
+    """Yields positions by groups of the same beginning, and the first of each before the rest of the group ahead."""
+    group: list[int] = []
+    for index in sorted(range(len(keys)), key=keys.__getitem__):
+        # A shorter text that is the whole beginning of the other shares all of itself.
+        if group and keys[group[0]][:shared] == keys[index][:shared]:
+            group.append(index)
+            continue
+        yield index
+        yield from group[1:]
+        group = [index]
+    yield from group[1:]
 
 
 def beginning_of(item: object) -> str:

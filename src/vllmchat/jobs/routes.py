@@ -6,11 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from vllmchat.checking.describe import format_value
-from vllmchat.errors import APIStatusError, InvalidRequestError, VLLMChatError
+from vllmchat.client.base import ProviderBase
+from vllmchat.client.defaults import merge
+from vllmchat.errors import APIStatusError, InvalidRequestError, StructuredOutputError, VLLMChatError
 from vllmchat.jobs.map import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from vllmchat.structured.output_type import Parsed
 
 CHAT: Final = "/v1/chat/completions"
 
@@ -26,9 +30,24 @@ _ROUTES: Final[Mapping[str, tuple[str, tuple[tuple[str, ...], ...]]]] = {
 
 _ALIASES: Final = {"/v1/score": "/score", "/v1/rerank": "/rerank", "/v2/rerank": "/rerank"}
 
+SUBJECTS: Final[Mapping[str, str | None]] = {
+    CHAT: "messages",
+    "/v1/completions": "prompt",
+    "/v1/responses": "input",
+    "/v1/embeddings": "input",
+    "/score": None,
+    "/rerank": None,
+    **dict.fromkeys(_ALIASES),
+}
+"""By route, the field that a text goes to; None if it needs more than one."""
+
 
 def call_of(
-    provider: object, url: str, body: Mapping[str, object], defaults: Mapping[str, object]
+    provider: object,
+    url: str,
+    body: Mapping[str, object],
+    defaults: Mapping[str, object],
+    kind: object = None,
 ) -> Callable[[], Awaitable[object]]:
     """Returns the call that sends a body.
 
@@ -37,6 +56,7 @@ def call_of(
         url: The route.
         body: The body.
         defaults: The model and the parameters that the body need not have.
+        kind: The type that the replies of chats must be of, or None.
 
     Raises:
         InvalidRequestError: The route is unknown, or the body lacks something.
@@ -47,12 +67,16 @@ def call_of(
             f"url={format_value(url)}: must be one of {', '.join((*_ROUTES, *_ALIASES))}."
         )
     name, arguments = route
+    if kind is not None:
+        if name != "achat":
+            raise InvalidRequestError(f"url={format_value(url)}: with kind, it must be {CHAT}.")
+        name = "aparse"
     method = cast("Callable[..., Awaitable[object]] | None", getattr(provider, name, None))
     if method is None and (sync := getattr(provider, name[1:], None)) is not None:
         method = in_threads(cast("Callable[..., object]", sync))
     if method is None:
         raise InvalidRequestError(f"url={format_value(url)}: a {type(provider).__name__} has no {name}.")
-    params = {**defaults, **body}
+    params = merge(defaults, body)
     if params.pop("stream", None):
         raise InvalidRequestError("stream=True: a batch has no streams. Leave it out.")
     subjects: list[object] = []
@@ -61,7 +85,47 @@ def call_of(
         if given is None:
             raise InvalidRequestError(f"{names[0]}: is required for {url}.")
         subjects.append(params.pop(given))
-    return lambda: method(*subjects, **params)
+    if kind is None:
+        return lambda: method(*subjects, **params)
+
+    async def parse() -> object:
+        parsed = cast("Parsed[object]", await method(*subjects, kind, **params))
+        return parsed.completion
+
+    return parse
+
+
+def check_params(provider: object, url: str, params: Mapping[str, object], kind: object = None) -> None:
+    """Checks the parameters of a job before anything is read.
+
+    Args:
+        provider: The provider. One that is not of this library is not asked.
+        url: The route.
+        params: The parameters.
+        kind: The type that the replies of chats must be of, or None.
+
+    Raises:
+        InvalidRequestError: A parameter is wrong.
+    """
+    if kind is not None and url != CHAT:
+        raise InvalidRequestError(f"kind: replies of {url} have no type. Leave it out.")
+    if kind is not None and not hasattr(provider, "aparse") and not hasattr(provider, "parse"):
+        raise InvalidRequestError(f"kind: a {type(provider).__name__} has no parse.")
+    if not isinstance(provider, ProviderBase):
+        return
+    if url == CHAT:
+        given = params if kind is None else {"kind": kind, **params}
+        cast("Any", provider).map((), **given)
+        return
+    name, arguments = _ROUTES[_ALIASES.get(url, url)]
+    # A copy of the provider that makes the request and does not send it.
+    copy: Any = provider.with_options()
+    copy._run = lambda _request, _model: None
+    subjects = [["Hello"] if names == ("documents",) else "Hello" for names in arguments]
+    method = getattr(copy, name.removeprefix("a"), None)
+    if method is None:
+        raise InvalidRequestError(f"url={format_value(url)}: a {type(provider).__name__} has no {name}.")
+    method(*subjects, **params)
 
 
 # What is written. The format is that of `vllm run-batch`.
@@ -84,6 +148,11 @@ def error_line_of(custom_id: str, error: Exception) -> bytes:
     response: dict[str, object] | None = None
     code: object = 400 if isinstance(error, InvalidRequestError) else None
     request_id = str(getattr(error, "request_id", None) or "")
+    if isinstance(error, StructuredOutputError):
+        # There is a reply, and what is wrong with it can be seen there.
+        code, request_id = 200, error.completion.id
+        body: object = json.loads(error.completion.model_dump_json(exclude_unset=True))
+        response = {"status_code": code, "request_id": request_id, "body": body}
     if isinstance(error, APIStatusError):
         code = error.status_code
         response = {"status_code": code, "request_id": request_id, "body": None}

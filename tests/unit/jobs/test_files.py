@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pydantic
 import pytest
 
 from support.chats import answer_any, completion
@@ -21,7 +23,8 @@ from support.jobs import reply
 from support.scripted import reply as answer
 from vllmchat import InvalidRequestError, JobProgress, JobStoppedError, VLLMProvider, run_job
 from vllmchat.jobs.journal import IdSet
-from vllmchat.jobs.records import Template, format_of, read_records
+from vllmchat.jobs.records import format_of, read_records
+from vllmchat.jobs.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,32 +242,6 @@ def test_the_output_is_that_of_run_batch(scripted: ScriptedServer, write: Any, o
     assert summary.failures == {"BadRequestError": 1}
 
 
-def test_pipes(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    class Stdin:
-        buffer = io.BytesIO(b'{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n')
-
-    monkeypatch.setattr(sys, "stdin", Stdin)
-    summary = go(Echo(), "-", "-")
-    lines = capfdbinary.readouterr().out.splitlines()
-    assert sorted(json.loads(line)["custom_id"] for line in lines) == ["a", "b"]
-    assert summary.done == 2
-    Stdin.buffer = io.BytesIO(b"one\ntwo\n")
-    go(Echo(), "-", "-")
-    assert len(capfdbinary.readouterr().out.splitlines()) == 2
-
-
-def test_an_id_twice_in_a_pipe_stops_the_job(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-    class Stdin:
-        buffer = io.BytesIO(
-            b'{"id": "a", "text": "one"}\n{"id": "b", "text": "2"}\n{"id": "a", "text": "3"}\n'
-        )
-
-    monkeypatch.setattr(sys, "stdin", Stdin)
-    with pytest.raises(InvalidRequestError, match="the id 'a' in line 3 of stdin is there twice"):
-        go(Echo(), "-", out)
-    assert texts(out) == {"a": "one", "b": "2"}
-
-
 def test_the_format_is_told_by_the_name() -> None:
     names = ("a.jsonl", "a.NDJSON", "a.csv", "a.parquet", "a.txt", "a", "-", "x.unknown")
     assert [format_of(name) for name in names] == [
@@ -324,6 +301,31 @@ def test_a_long_line_is_never_held_whole() -> None:
 # What is wrong with the whole is found first
 
 
+def test_parameters_of_other_routes_are_checked_first(write: Any, out: Path) -> None:
+    llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
+    path = write("in.txt", "a")
+    for url, params, message in (
+        ("/v1/embeddings", {"dimension": 8}, "dimension"),
+        ("/v1/completions", {"temperature": -1}, "temperature=-1"),
+        ("/v1/responses", {"temperature": -1}, "temperature=-1"),
+        ("/rerank", {"top": 1}, "top"),
+        ("/score", {"temperature": 1}, "temperature"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message):
+            go(llm, path, out, url=url, **params)
+    with pytest.raises(InvalidRequestError, match="url='/v1/chat': must be one of /v1/chat/completions, "):
+        go(llm, path, out, url="/v1/chat")
+    with pytest.raises(InvalidRequestError, match="order='random': must be one of given, prefix"):
+        go(llm, path, out, order="random")
+    with pytest.raises(InvalidRequestError, match=r"kind: replies of /v1/embeddings have no type"):
+        go(llm, path, out, url="/v1/embeddings", kind=int)
+    with pytest.raises(InvalidRequestError, match="kind: a Echo has no parse"):
+        go(Echo(), path, out, kind=int)
+    with pytest.raises(InvalidRequestError, match="response_format"):
+        go(llm, path, out, kind=int, response_format={"type": "json_object"})
+    assert not out.exists()
+
+
 def test_wrong_parameters_are_found_before_anything_is_sent(write: Any, out: Path) -> None:
     llm = VLLMProvider("m", base_url="http://127.0.0.1:9")
     with pytest.raises(InvalidRequestError, match="temperature=-1"):
@@ -345,6 +347,141 @@ def test_a_missing_input(tmp_path: Path, out: Path) -> None:
     with pytest.raises(FileNotFoundError):
         go(Echo(), tmp_path / "none.txt", out)
     assert not out.exists()
+
+
+# Other routes, and replies of a type
+
+
+def test_texts_for_another_route(scripted: ScriptedServer, write: Any, out: Path) -> None:
+    def respond(request: Request) -> Answer:
+        texts: Any = request.json()
+        assert texts["dimensions"] == 2
+        data = [{"object": "embedding", "index": 0, "embedding": [float(len(texts["input"])), 0.5]}]
+        return answer({"object": "list", "data": data, "model": "m", "id": "embd-1"})
+
+    scripted.always(respond)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    path = write("in.csv", "id,title,note\na,cat,1\nb,horse,2\n")
+    assert go(llm, path, out, url="/v1/embeddings", prompt="the {title}", dimensions=2).ok
+    found = {key: line["response"]["body"]["data"][0]["embedding"] for key, line in rows(out).items()}
+    assert found == {"a": [7.0, 0.5], "b": [9.0, 0.5]}
+
+
+def test_replies_of_a_type(scripted: ScriptedServer, write: Any, out: Path) -> None:
+    class Animal(pydantic.BaseModel):
+        legs: int
+
+    def respond(request: Request) -> Answer:
+        body: Any = request.json()
+        assert body["response_format"]["json_schema"]["schema"]["required"] == ["legs"]
+        return answer(completion('{"legs": 4}' if "cat" in body["messages"][-1]["content"] else "many"))
+
+    scripted.always(respond)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    path = write("in.txt", "cat\ncentipede")
+    summary = go(llm, path, out, kind=Animal)
+    assert summary.failures == {"StructuredOutputError": 1}
+    assert texts(out) == {"line-1": '{"legs": 4}'}
+    wrong = rows(out)["line-2"]
+    assert wrong["error"]["error"]["type"] == "StructuredOutputError"
+    assert wrong["response"]["body"]["choices"][0]["message"]["content"] == "many"
+    assert go(llm, path, out, kind=Animal).skipped == 2
+    assert go(llm, path, out, kind=Animal, retry_failed=True).done == 1
+
+    class Animal(pydantic.BaseModel):  # type: ignore[no-redef]  # the same name, another schema
+        wings: int
+
+    with pytest.raises(InvalidRequestError, match="has results for other parameters"):
+        go(llm, path, out, kind=Animal)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"structured_outputs": {"json": {"type": "object"}}},
+        {"structured_outputs": {"regex": "a+"}},
+        {"response_format": {"type": "json_object"}},
+    ],
+)
+def test_a_constraint_is_sent_and_is_part_of_the_job(
+    constraint: dict[str, Any], scripted: ScriptedServer, write: Any, out: Path
+) -> None:
+    def respond(request: Request) -> Answer:
+        return answer({"version": "0.32.0"}) if request.path == "/version" else answer_any(request)
+
+    scripted.always(respond)
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    path = write("in.txt", "a")
+    go(llm, path, out, **constraint)
+    sent: Any = scripted.requests[-1].json()
+    assert {name: sent[name] for name in constraint} == constraint
+    assert go(llm, path, out, **constraint).done == 0
+    with pytest.raises(InvalidRequestError, match="has results for other parameters"):
+        go(llm, path, out)
+
+
+def test_what_replies_do_not_depend_on_may_change(scripted: ScriptedServer, write: Any, out: Path) -> None:
+    scripted.always(answer_any)
+    path = write("in.txt", "a")
+    llm = VLLMProvider("m", base_url=scripted.base_url)
+    go(llm, path, out, timeout=5.0)
+    assert go(llm, path, out, timeout=60.0, max_retry_seconds=5).done == 0
+    other = VLLMProvider("another", base_url=scripted.base_url)
+    with pytest.raises(InvalidRequestError, match="has results for other parameters"):
+        go(other, path, out)
+    assert go(other, path, out, model="m").done == 0
+
+
+# The order
+
+
+def test_inputs_that_begin_alike_are_sent_together(write: Any, out: Path) -> None:
+    llm = Echo()
+    texts = [f"{letter * 400} {number}" for number in range(3) for letter in "abcdef"]
+    path = write("in.txt", "\n".join(texts))
+    go(llm, path, out, order="prefix", in_flight=1)
+    sent = [f"{text[0]}{text[-1]}" for text, _ in llm.seen]
+    assert sorted(sent) == sorted(f"{text[0]}{text[-1]}" for text in texts)
+    letters = "".join(each[0] for each in sent)
+    # The first of each group is ahead of the rest of the one before.
+    order = list(dict.fromkeys(letters))
+    firsts = [letters.index(letter) for letter in order]
+    assert firsts == [0, 1, 4, 7, 10, 13]
+    assert len(rows(out)) == 18
+    assert sorted(each.name for each in out.parent.iterdir()) == ["in.txt", "out.jsonl", "out.jsonl.job"]
+
+
+def test_documents_after_a_shared_system_message_are_told_apart(write: Any, out: Path) -> None:
+    llm = Echo()
+    documents = [f"{letter * 2000} {number}" for number in range(4) for letter in "abc"]
+    go(llm, write("in.txt", "\n".join(documents)), out, order="prefix", in_flight=1, system="s" * 600)
+    letters = [text[0] for text, _ in llm.seen]
+    assert sum(one != other for one, other in itertools.pairwise(letters)) <= 4
+
+
+def test_the_order_of_a_job_that_goes_on(write: Any, out: Path) -> None:
+    """And of one with inputs that cannot be sent, in a format of which places mean nothing."""
+    content = "id,text\n" + "".join(
+        f'{number},"{"ab"[number % 2] * 300}\n{number}"\n' for number in range(10)
+    )
+    path = write("in.csv", content + "broken\n")
+    go(Echo(), path, out, order="prefix")
+    lines = out.read_bytes().splitlines(keepends=True)
+    assert "has 1 fields, and the header 2" in rows(out)["line-22"]["error"]["error"]["message"]
+    out.write_bytes(b"".join(lines[:5]))
+    llm = Echo()
+    summary = go(llm, path, out, order="prefix", in_flight=1)
+    assert (summary.done, summary.skipped) == (6, 5)
+    assert len(rows(out)) == 11
+
+
+def test_no_room_for_the_copy(write: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_options: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vllmchat.jobs.inputs.TemporaryFile", full)
+    with pytest.raises(JobStoppedError, match=r"cannot keep a copy of the inputs in .*: No space left"):
+        go(Echo(), write("in.txt", "one"), out, order="prefix")
 
 
 # The journal
