@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -185,7 +185,7 @@ def test_an_input_that_was_not_done_is_compared_too(give: Any, out: Path) -> Non
 def test_a_pipe_does_not_go_on_with_the_output_of_a_file(give: Any, out: Path) -> None:
     path = out.parent / "in.txt"
     path.write_text(numbered(2))
-    run_job(Echo(), path, out)
+    run_job(cast("Any", Echo()), path, out)
     give(numbered(2))
     with pytest.raises(InvalidRequestError, match="has results for another input"):
         go(Echo(), out)
@@ -279,9 +279,9 @@ def test_a_reader_that_has_enough_ends_the_job(scripted: ScriptedServer, tmp_pat
 def test_an_output_that_is_no_file(tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_text(numbered(3))
-    assert run_job(Echo(), path, "/dev/null").done == 3
+    assert run_job(cast("Any", Echo()), path, "/dev/null").done == 3
     with pytest.raises(JobStoppedError, match="cannot write to /dev/full: No space left on device"):
-        run_job(Echo(), path, "/dev/full")
+        run_job(cast("Any", Echo()), path, "/dev/full")
     assert not os.path.exists("/dev/null.job")
 
 
@@ -291,5 +291,5 @@ def test_an_input_that_is_a_named_pipe(tmp_path: Path, out: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen(["sh", "-c", f"printf 'one\\ntwo\\n' > {fifo}"]):
-        assert run_job(Echo(), fifo, out).done == 2
+        assert run_job(cast("Any", Echo()), fifo, out).done == 2
     assert texts(out.read_bytes()) == {"line-1": "one", "line-2": "two"}
