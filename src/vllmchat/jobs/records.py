@@ -238,7 +238,8 @@ def _no_constant(name: str) -> object:
 
 def _fill(record: Record, row: Mapping[str, object], template: Template, *, is_table: bool = False) -> None:
     given = row.get("custom_id", row.get("id"))
-    if given is not None:
+    # An empty cell of a CSV file is none.
+    if given is not None and not (is_table and given == ""):
         if not isinstance(given, str | int | float):
             raise InvalidRequestError(
                 f"line {record.line}: an id must be a text or a number, not {type_name(given)}."

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import itertools
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -633,6 +635,109 @@ def test_an_input_that_is_deleted_meanwhile(write: Any, out: Path) -> None:
     with pytest.raises(FileNotFoundError):
         go(Echo(), path, out)
     assert len(texts(out)) == 2000
+
+
+class Changing(Echo):
+    """Does something to a file while the job runs."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        super().__init__()
+        self._change: Callable[[], object] | None = change
+
+    async def achat(self, messages: Any, *, model: str | None = None, **params: Any) -> ChatCompletion:
+        change, self._change = self._change, None
+        if change is not None:
+            change()
+        return await super().achat(messages, model=model, **params)
+
+
+@pytest.mark.parametrize("order", ["given", "prefix"])
+def test_an_input_that_grows_meanwhile(order: str, write: Any, out: Path) -> None:
+    """What was there at first is done; then it is another input."""
+    path = write("in.txt", "".join(f"{number}\n" for number in range(5000)) + "the la")
+
+    def grow() -> None:
+        with path.open("a") as file:
+            file.write("st\nmore\n")
+
+    assert go(Changing(grow), path, out, order=order).done == 5001
+    assert texts(out)["line-5001"] == "the la"
+    with pytest.raises(InvalidRequestError, match="has results for another input"):
+        go(Echo(), path, out, order=order)
+    llm = Echo()
+    go(llm, path, out, order=order, force=True)
+    assert llm.texts == ["more"]
+
+
+@pytest.mark.parametrize("change", ["", "".join(f"{number:04}!\n" for number in range(20_000))])
+def test_an_input_that_is_overwritten_meanwhile(change: str, write: Any, out: Path) -> None:
+    path = write("in.txt", "".join(f"{number:05}\n" for number in range(20_000)))
+    llm = Changing(lambda: write("in.txt", change))
+    with pytest.raises(
+        JobStoppedError, match=r"in\.txt has changed while the job ran, .* What is done is kept"
+    ):
+        go(llm, path, out)
+    done = len(rows(out))
+    assert done == len(llm.seen)
+    assert done > 0
+
+
+def test_a_compressed_input(write: Any, out: Path) -> None:
+    content = gzip.compress(b'{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n')
+    path = write("in.jsonl.gz", content)
+    assert go(Echo(), path, out).done == 2
+    assert texts(out) == {"a": "one", "b": "two"}
+    # By what is in it: it is the same input after it is compressed anew, or not at all.
+    assert go(Echo(), write("in.jsonl", gzip.decompress(content)), out).done == 0
+    other = out.with_name("other.jsonl")
+    for broken in (content[:-10], content[:30] + b"?" + content[31:], content + b"x"):
+        llm = Echo()
+        with pytest.raises(InvalidRequestError, match=r"in\.jsonl\.gz is not a whole gzip file: "):
+            go(llm, write("in.jsonl.gz", broken), other)
+        assert llm.seen == []
+
+
+def test_outputs_that_cannot_be_written(write: Any, tmp_path: Path) -> None:
+    path = write("in.txt", "one")
+    llm = Echo()
+    with pytest.raises(FileNotFoundError, match=r"missing.*out\.jsonl"):
+        go(llm, path, tmp_path / "missing" / "out.jsonl")
+    with pytest.raises(IsADirectoryError):
+        go(llm, path, tmp_path)
+    link = tmp_path / "link.txt"
+    link.symlink_to(path)
+    for other in (path, link, f"{tmp_path}/../{tmp_path.name}/in.txt"):
+        with pytest.raises(InvalidRequestError, match="is the input, and cannot be the output too"):
+            go(llm, path, other, force=True)
+    assert llm.seen == []
+    assert path.read_text() == "one"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["in.txt", "link.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_that_is_read_only(write: Any, out: Path) -> None:
+    out.write_text("")
+    out.chmod(0o400)
+    with pytest.raises(PermissionError):
+        go(Echo(), write("in.txt", "one"), out)
+
+
+def test_an_output_behind_a_symbolic_link(write: Any, out: Path, tmp_path: Path) -> None:
+    path = write("in.txt", "one\ntwo")
+    (tmp_path / "disk").mkdir()
+    real = tmp_path / "disk" / "real.jsonl"
+    real.touch(0o600)
+    out.symlink_to(real)
+    llm = Echo()
+    llm.wrong = {"two"}
+    go(llm, path, out)
+    llm.wrong.clear()
+    assert go(llm, path, out, retry_failed=True).done == 1
+    assert out.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert texts(real) == {"line-1": "one", "line-2": "two"}
+    # By either name it is the same job.
+    assert go(llm, path, real).skipped == 2
 
 
 def test_a_job_that_stops_keeps_its_results(write: Any, out: Path) -> None:
