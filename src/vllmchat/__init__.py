@@ -127,6 +127,7 @@ if TYPE_CHECKING:
         PermissionDeniedError as PermissionDeniedError,
         Problem as Problem,
         RateLimitError as RateLimitError,
+        RecordedError as RecordedError,
         ResponseError as ResponseError,
         ServiceUnavailableError as ServiceUnavailableError,
         StreamError as StreamError,
@@ -157,6 +158,7 @@ if TYPE_CHECKING:
         amap_chat as amap_chat,
         map_chat as map_chat,
     )
+    from vllmchat.jobs.reading import read_results as read_results
     from vllmchat.jobs.result import (
         JobProgress as JobProgress,
         Result as Result,
@@ -283,7 +285,7 @@ else:
         "errors": (
             "APIConnectionError APIStatusError APITimeoutError AuthenticationError BadRequestError ConflictError "
             "ContextWindowExceededError InternalServerError InvalidRequestError JobStoppedError "
-            "MaxTurnsError NotFoundError "
+            "MaxTurnsError NotFoundError RecordedError "
             "PermissionDeniedError Problem RateLimitError ResponseError ServiceUnavailableError StreamError "
             "StreamInterruptedError StructuredOutputError UnprocessableEntityError VLLMChatError"
         ),
@@ -295,6 +297,7 @@ else:
         "http.timeout": "Timeout",
         "jobs.files": "JobSummary run_job",
         "jobs.map": "AsyncMapResults MapResults amap_chat map_chat",
+        "jobs.reading": "read_results",
         "jobs.result": "JobProgress Result",
         "pooling.embeddings": "Embedding Embeddings",
         "pooling.outputs": "Classification Classifications PoolingOutput PoolingOutputs",

@@ -21,7 +21,8 @@
     ├── StructuredOutputError                    the reply does not match the requested type; `.completion` holds it
     ├── MaxTurnsError                            `max_turns` was reached and the model still calls tools; `.messages`
     │                                            holds the history
-    └── JobStoppedError                          a job over many inputs stopped before its end; holds what is done
+    ├── JobStoppedError                          a job over many inputs stopped before its end; holds what is done
+    └── RecordedError                            an error that read_results has read from a file
 
 Every error pickles, keeps its cause and never holds an API key.
 """
@@ -437,3 +438,25 @@ class JobStoppedError(VLLMChatError):
             bare.__cause__ = self.__cause__
             return VLLMChatError.__reduce__(bare)
         return super().__reduce__()
+
+
+class RecordedError(VLLMChatError):
+    """The error of an input in the output of a job, as `read_results` reads it.
+
+    Attributes:
+        type: The name of the error's class when it was raised, such as `"ContextWindowExceededError"`. In an output of
+            `vllm run-batch`, the type that the server sent, or empty.
+        status_code: HTTP status of the response, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "",  # noqa: A002 - the wire's own name
+        status_code: int | None = None,
+        partial: Partial | None = None,
+    ) -> None:
+        super().__init__(message, partial=partial)
+        self.type = type
+        self.status_code = status_code

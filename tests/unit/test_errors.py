@@ -50,7 +50,7 @@ KEY = "sk-0123456789-secret"
 
 def every_class() -> list[type[VLLMChatError]]:
     found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, VLLMChatError)]
-    assert len(found) == 21
+    assert len(found) == 22
     return found
 
 

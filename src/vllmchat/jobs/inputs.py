@@ -59,12 +59,12 @@ class InputFile:
         file: The file. If it is compressed by gzip, it is read as what is in it.
         path: Its path.
         kind: Its format.
-        template: How rows become requests.
+        template: How rows become requests; None for the rows alone.
         limit: How long a line may be, in bytes.
     """
 
     def __init__(
-        self, file: IO[bytes], path: str, kind: Format | None, template: Template, limit: int
+        self, file: IO[bytes], path: str, kind: Format | None, template: Template | None, limit: int
     ) -> None:
         self.total: int | None = None
         self._path = path
@@ -117,7 +117,7 @@ class InputFile:
         yield from self._read(digest.update)
         if self._kind == "parquet":
             return
-        if digest.hexdigest() != self._digest:
+        if self._digest and digest.hexdigest() != self._digest:
             raise JobStoppedError(
                 f"{self._path} has changed while the job ran, so results may be for what it was or for what it is. "
                 "What is done is kept. Start the job again with the right file, and with another output if in doubt."
@@ -145,12 +145,12 @@ class InputPipe:
         file: The pipe.
         path: Its name.
         kind: Its format; None to tell text and JSONL apart.
-        template: How rows become requests.
+        template: How rows become requests; None for the rows alone.
         limit: How long a line may be, in bytes.
     """
 
     def __init__(
-        self, file: IO[bytes], path: str, kind: Format | None, template: Template, limit: int
+        self, file: IO[bytes], path: str, kind: Format | None, template: Template | None, limit: int
     ) -> None:
         self.total: int | None = None
         self._file = file
@@ -263,7 +263,9 @@ class LineLog:
         self._file.close()
 
 
-def open_input(path: str, kind: Format | None, template: Template, limit: int) -> InputFile | InputPipe:
+def open_input(
+    path: str, kind: Format | None, template: Template | None, limit: int
+) -> InputFile | InputPipe:
     """Opens the input of a job.
 
     Raises:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_
 
 from vllmchat.checking.describe import format_value, type_name
 from vllmchat.errors import InvalidRequestError
+from vllmchat.jobs.routes import CHAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +55,7 @@ class Record:
         url: The route that it is for.
         body: What to send, with parameters of its own.
         error: Why it cannot be sent; None if it can.
+        row: Its row: the fields, or a line of text.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Record:
     url: str
     body: Mapping[str, object]
     error: InvalidRequestError | None = None
+    row: Mapping[str, object] | str = ""
 
 
 def format_of(path: str) -> Format | None:
@@ -75,7 +78,7 @@ def format_of(path: str) -> Format | None:
 def read_records(
     file: IO[bytes],
     kind: Format | None,
-    template: Template,
+    template: Template | None,
     *,
     limit: int = LINE_BYTES,
     end: int | None = None,
@@ -86,7 +89,7 @@ def read_records(
     Args:
         file: The file.
         kind: Its format; None to tell text and JSONL apart by the first byte.
-        template: How rows become requests.
+        template: How rows become requests; None for the rows alone.
         limit: How long a line may be, in bytes.
         end: Where to stop, in bytes; None for the end of the file.
         watch: Called with all that is read, line by line, a long line in pieces. Not for Parquet.
@@ -195,17 +198,19 @@ _OTHERS: Final = {
 }
 
 
-def _read_lines(lines: Lines, template: Template, *, as_json: bool) -> Iterator[Record]:
+def _read_lines(lines: Lines, template: Template | None, *, as_json: bool) -> Iterator[Record]:
     for number, line in lines:
         if line is not None and not line.strip():
             continue
-        record = Record(f"line-{number}", number, template.url, {})
+        record = Record(f"line-{number}", number, CHAT, {})
         try:
             text = _decoded(number, line, lines.limit)
             if as_json:
                 _fill(record, _object(text, number), template)
             else:
-                record.body = template.body({"text": text.rstrip("\r\n")})
+                record.row = text.rstrip("\r\n")
+                if template is not None:
+                    record.url, record.body = template.url, template.body({"text": record.row})
         except InvalidRequestError as error:
             record.error = error
         yield record
@@ -236,8 +241,11 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-def _fill(record: Record, row: Mapping[str, object], template: Template, *, is_table: bool = False) -> None:
+def _fill(
+    record: Record, row: Mapping[str, object], template: Template | None, *, is_table: bool = False
+) -> None:
     given = row.get("custom_id", row.get("id"))
+    record.row = row
     # An empty cell of a CSV file is none.
     if given is not None and not (is_table and given == ""):
         if not isinstance(given, str | int | float):
@@ -245,8 +253,10 @@ def _fill(record: Record, row: Mapping[str, object], template: Template, *, is_t
                 f"line {record.line}: an id must be a text or a number, not {type_name(given)}."
             )
         record.id = str(given)
+    if template is None:
+        return
     if "body" not in row or "url" not in row:
-        record.body = template.body(row, is_table=is_table)
+        record.url, record.body = template.url, template.body(row, is_table=is_table)
         return
     body, url = row["body"], row["url"]
     if not isinstance(url, str) or not isinstance(body, dict):
@@ -280,7 +290,7 @@ class _CSVLines:
             raise csv.Error from None
 
 
-def _read_csv(lines: Lines, template: Template) -> Iterator[Record]:
+def _read_csv(lines: Lines, template: Template | None) -> Iterator[Record]:
     # For the whole process, but it is only a limit, and that of the csv module is 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), lines.limit))
     source = _CSVLines(lines)
@@ -289,7 +299,7 @@ def _read_csv(lines: Lines, template: Template) -> Iterator[Record]:
     header: list[str] | None = None
     while True:
         number = source.number + 1
-        record = Record(f"line-{number}", number, template.url, {})
+        record = Record(f"line-{number}", number, CHAT, {})
         try:
             row = next(rows, None)
         except csv.Error as error:
@@ -328,7 +338,7 @@ def _delimiter_of(header: bytes) -> str:
     return ","
 
 
-def _check_columns(names: Sequence[str], template: Template) -> None:
+def _check_columns(names: Sequence[str], template: Template | None) -> None:
     """Checks the columns of a table.
 
     Raises:
@@ -339,14 +349,14 @@ def _check_columns(names: Sequence[str], template: Template) -> None:
         raise InvalidRequestError(
             f"the input has the column {twice!r} twice: {', '.join(names)}. Rename one of them."
         )
-    if not {"url", "body"} <= set(names):
+    if template is not None and not {"url", "body"} <= set(names):
         template.check_columns(names)
 
 
 # Parquet
 
 
-def _read_parquet(file: IO[bytes], template: Template) -> Iterator[Record]:
+def _read_parquet(file: IO[bytes], template: Template | None) -> Iterator[Record]:
     try:
         # It has no types.
         arrow: Any = import_module("pyarrow")
@@ -367,7 +377,7 @@ def _read_parquet(file: IO[bytes], template: Template) -> Iterator[Record]:
         for batch in opened.iter_batches(batch_size=_ROWS, columns=wanted):
             for row in _rows_of(batch, arrow):
                 number += 1
-                record = Record(f"line-{number}", number, template.url, {})
+                record = Record(f"line-{number}", number, CHAT, {})
                 try:
                     _fill(record, row, template, is_table=True)
                 except InvalidRequestError as error:
@@ -377,9 +387,9 @@ def _read_parquet(file: IO[bytes], template: Template) -> Iterator[Record]:
         raise InvalidRequestError(f"the input is not a whole Parquet file: {error}") from error
 
 
-def _columns_of(names: Sequence[str], template: Template) -> list[str]:
+def _columns_of(names: Sequence[str], template: Template | None) -> list[str]:
     """The columns that are needed, so that the others are not read."""
-    if template.columns is None:
+    if template is None or template.columns is None:
         return list(names)
     needed = {"id", "custom_id", *template.columns}
     if {"url", "body"} <= set(names):

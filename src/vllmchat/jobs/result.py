@@ -146,6 +146,24 @@ class JobProgress:
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
+    def prompt_tokens_per_second(self) -> float:
+        """Tokens of prompts per second since the job began."""
+        return self.prompt_tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def completion_tokens_per_second(self) -> float:
+        """Generated tokens per second since the job began."""
+        return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def cache_hit_rate(self) -> float | None:
+        """The share of the prompts' tokens that came from the server's prefix cache, from 0 to 1.
+
+        None if the server does not report it: vLLM does with `--enable-prompt-tokens-details`.
+        """
+        return self.cached_tokens / self.prompt_tokens if self.cached_tokens and self.prompt_tokens else None
+
+    @property
     def seconds_left(self) -> float | None:
         """The expected time to the end, in seconds; None if it cannot be known."""
         if self.total is None or not self.rate:
@@ -159,7 +177,7 @@ class JobProgress:
             parts.append(f"{self.failed:,} failed")
         parts.append(f"{self.rate:,.1f}/s")
         if self.completion_tokens and self.seconds > 0:
-            parts.append(f"{self.completion_tokens / self.seconds:,.0f} tokens/s")
+            parts.append(f"{self.completion_tokens_per_second:,.0f} tokens/s")
         if self.waiting_for is not None:
             parts.append(f"waiting for the server: {self.waiting_for}")
         elif not self.ended:

@@ -684,6 +684,16 @@ def test_progress_in_words() -> None:
     assert JobProgress().seconds_left is None
 
 
+def test_rates_of_tokens() -> None:
+    progress = JobProgress(1, seconds=10.0, prompt_tokens=400, completion_tokens=900, cached_tokens=100)
+    assert progress.prompt_tokens_per_second == 40.0
+    assert progress.completion_tokens_per_second == 90.0
+    assert progress.cache_hit_rate == 0.25
+    nothing = JobProgress()
+    assert (nothing.prompt_tokens_per_second, nothing.completion_tokens_per_second) == (0.0, 0.0)
+    assert nothing.cache_hit_rate is None
+
+
 # Ends of processes
 
 
