@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, assert_type
 
@@ -20,6 +21,7 @@ from vllmchat import (
     TextCompletion,
     amap_chat,
     map_chat,
+    read_results,
     run_job,
 )
 
@@ -90,6 +92,16 @@ async def any_provider(sync: SyncProvider, later: AsyncProvider, texts: list[str
     assert_type(amap_chat(later, texts, progress=report), AsyncMapResults[str, ChatCompletion])
     assert_type(run_job(later, "in.jsonl", "out.jsonl", temperature=0), JobSummary)
     map_chat(sync, texts, top_k=5)  # type: ignore[call-arg]
+
+
+def results_of_files(path: str) -> None:
+    for result in read_results(path):
+        assert_type(result, Result[None, ChatCompletion])
+    for user in read_results(path, User, input="in.jsonl"):
+        assert_type(user.value, User)
+        assert_type(user.input, Mapping[str, object] | str)
+    assert_type(next(read_results(path, Literal["a", "b"])).value, Literal["a", "b"])
+    assert_type(next(read_results(path, Embeddings)).value, Embeddings)
 
 
 def report(progress: JobProgress) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """Stdout, or a file that is none on a disk, such as a named pipe.
+    """Stdout, or what is not a file on a disk, such as a named pipe.
 
     Args:
         file: The file.

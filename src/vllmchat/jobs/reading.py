@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from pydantic_core import from_json, to_json
@@ -159,7 +160,7 @@ def _result(
     line: bytes, path: str, index: int, value_of: Callable[[bytes], object], row: Row | None = None
 ) -> Result[Any, Any]:
     key, fields = _entry(line, path)
-    response = fields["response"] or {}
+    response: Mapping[str, Any] = fields["response"] or {}
     body = response.get("body")
     result = Result[Any, Any]
     if fields.get("error") is not None or body is None:
@@ -174,29 +175,35 @@ def _result(
 
 def _error_of(found: object, response: Mapping[str, Any]) -> RecordedError:
     """The error of a line. What `vllm run-batch` writes is a text, or the body of an error response."""
-    details: Any = found.get("error", found) if isinstance(found, dict) else {"message": found}
-    if not isinstance(details, dict):
-        details = {"message": details}
+    details = _fields(found)
+    details = _fields(details.get("error", details))
     code = details.get("code") or response.get("status_code")
     body = response.get("body")
-    partial = decode_completion(to_json(body)) if isinstance(body, dict) and "choices" in body else None
+    reply = decode_completion(to_json(body)) if isinstance(body, dict) and "choices" in body else None
     return RecordedError(
         str(details.get("message") or "there is no reply"),
         type=str(details.get("type") or ""),
         status_code=code if isinstance(code, int) else None,
-        partial=partial,
+        partial=reply,
     )
+
+
+def _fields(error: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}
 
 
 def _chat(body: bytes) -> object:
     return decode_completion(body)
 
 
+def _decoded(kind: type[Answer], body: bytes) -> object:
+    return decode(kind, body, f"a reply of the type {kind.__name__}")
+
+
 def _reader_of(kind: TypeForm[Any]) -> Callable[[bytes], object]:
-    if isinstance(kind, type) and issubclass(kind, Answer):
-        if issubclass(kind, ChatCompletion):
-            return _chat
-        return lambda body: decode(kind, body, f"a value of {kind.__name__}")
+    given: object = kind
+    if isinstance(given, type) and issubclass(given, Answer):
+        return _chat if issubclass(given, ChatCompletion) else partial(_decoded, given)
     plain: OutputType[object] = OutputType(kind, wrap=False)
     wrapped: OutputType[object] = OutputType(kind, wrap=True)
 

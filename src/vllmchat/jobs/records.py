@@ -246,7 +246,7 @@ def _fill(
 ) -> None:
     given = row.get("custom_id", row.get("id"))
     record.row = row
-    # An empty cell of a CSV file is none.
+    # An empty cell of a CSV file is like a missing one.
     if given is not None and not (is_table and given == ""):
         if not isinstance(given, str | int | float):
             raise InvalidRequestError(

@@ -95,6 +95,10 @@ def call_of(
     return parse
 
 
+def _not_sent(_request: object, _model: object) -> None:
+    """Takes the place of what sends a request."""
+
+
 def check_params(provider: object, url: str, params: Mapping[str, object], kind: object = None) -> None:
     """Checks the parameters of a job before anything is read.
 
@@ -120,7 +124,7 @@ def check_params(provider: object, url: str, params: Mapping[str, object], kind:
     name, arguments = _ROUTES[_ALIASES.get(url, url)]
     # A copy of the provider that makes the request and does not send it.
     copy: Any = provider.with_options()
-    copy._run = lambda _request, _model: None
+    copy._run = _not_sent
     subjects = [["Hello"] if names == ("documents",) else "Hello" for names in arguments]
     method = getattr(copy, name.removeprefix("a"), None)
     if method is None:
