@@ -262,6 +262,7 @@ def test_adapters_do_not_import_each_other() -> None:
 FRAMEWORKS = {
     "massgen": ("adapters", "massgen"),
     "opentelemetry": ("adapters", "otel"),
+    "ray": ("adapters", "ray"),
     "click": ("cli",),
     "rich": ("cli",),
 }

@@ -1,0 +1,161 @@
+"""Rows of a dataset on a local Ray cluster, with a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from pydantic import BaseModel
+
+from vllmchat import VLLMProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from support.vllm import LiveServer
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc"),
+    # Ray Data sets settings of its own that it has deprecated, and watches its processes by threads.
+    pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning:ray"),
+]
+
+DIALOGUE = "Hello"
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and those that they have started."""
+    children: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children |= {int(each) for each in (task / "children").read_text().split()}
+    return children.union(*(descendants(each) for each in children if Path(f"/proc/{each}/task").is_dir()))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[ModuleType]:
+    """A local cluster of one machine that believes that it has four CPUs."""
+    with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        ray = pytest.importorskip("ray")
+        pytest.importorskip("ray.data")
+        # Its sockets need short paths.
+        before = descendants(os.getpid())
+        ray.init(
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+            configure_logging=False,
+            _temp_dir=folder,
+        )
+        try:
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            yield ray
+        finally:
+            started = descendants(os.getpid()) - before
+            assert started
+            ray.shutdown()
+            deadline = time.monotonic() + 30
+            while left := {each for each in started if is_running(each)}:
+                assert time.monotonic() < deadline, f"still running: {left}"
+                time.sleep(0.05)
+
+
+def test_no_row_is_lost_when_an_actor_dies(ray: ModuleType, vllm_server: LiveServer, tmp_path: Path) -> None:
+    from vllmchat.adapters.ray import map_rows
+
+    obituary = str(tmp_path / "pid")
+
+    async def chat(llm: VLLMProvider, row: dict[str, Any]) -> dict[str, object]:
+        if row["id"] == 1234 and not os.path.exists(obituary):
+            with open(obituary, "x") as file:
+                file.write(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        reply = await llm.achat(f"{row['id']}", temperature=0, max_tokens=2)
+        return {"reply": reply.text, "pid": os.getpid()}
+
+    llm = VLLMProvider(vllm_server.model, base_url=vllm_server.base_url)
+    rows = map_rows(ray.data.range(2000, override_num_blocks=32), llm, chat, actors=4).take_all()
+    assert sorted(row["id"] for row in rows) == list(range(2000))
+    assert [row for row in rows if row["error"] is not None or not row["reply"]] == []
+    pids = {row["id"]: row["pid"] for row in rows}
+    assert len(set(pids.values())) >= 4
+    assert pids[1234] != int(Path(obituary).read_text())
+
+
+class Verdict(BaseModel):
+    """Whether something is good."""
+
+    label: Literal["good", "bad"]
+
+
+def test_chats_come_back_as_columns(ray: ModuleType, vllm_server: LiveServer) -> None:
+    from vllmchat.adapters.ray import chat_rows
+
+    llm = VLLMProvider(vllm_server.model, base_url=vllm_server.base_url)
+    dataset = ray.data.from_items([{"id": n, "text": "Hello" if n % 10 else "x " * 5000} for n in range(100)])
+    rows = sorted(
+        chat_rows(dataset, llm, temperature=0, max_tokens=20, batch_size=8).take_all(),
+        key=lambda row: row["id"],
+    )
+    assert [row["id"] for row in rows] == list(range(100))
+    for row in rows:
+        if row["id"] % 10:
+            assert (row["reply"], row["error"]) == ("Hello! How can I help you today?", None)
+            assert row["prompt_tokens"] > row["completion_tokens"] > 0
+        else:
+            assert row["reply"] is None
+            assert row["error_type"] == "ContextWindowExceededError"
+
+
+def test_replies_are_parsed(ray: ModuleType, vllm_server: LiveServer) -> None:
+    from vllmchat.adapters.ray import chat_rows
+
+    llm = VLLMProvider(vllm_server.model, base_url=vllm_server.base_url, temperature=0)
+    dataset = ray.data.from_items([{"review": f"It is fine {n}"} for n in range(5)])
+    rows = chat_rows(
+        dataset, llm, prompt="Is this good? {review}", kind=Verdict, enable_thinking=False, max_tokens=50
+    ).take_all()
+    assert len(rows) == 5
+    assert {json.dumps(row["value"]) for row in rows} <= {'{"label": "good"}', '{"label": "bad"}'}
+
+
+def test_a_key_comes_from_the_environment_of_the_actors(ray: ModuleType, keyed_server: LiveServer) -> None:
+    from vllmchat.adapters.ray import chat_rows
+
+    assert keyed_server.api_key is not None
+    llm = VLLMProvider(keyed_server.model, base_url=keyed_server.base_url, api_key=keyed_server.api_key)
+    dataset = ray.data.from_items([{"prompt": "Hello"}])
+    with pytest.raises(Exception, match=r"Set \$VLLM_API_KEY in this process"):
+        chat_rows(dataset, llm).take_all()
+    environment = {"env_vars": {"VLLM_API_KEY": keyed_server.api_key}}
+    for rows in (
+        chat_rows(dataset, llm, temperature=0, ray_options={"runtime_env": environment}),
+        chat_rows(dataset, llm.with_options(pickle_secrets=True), temperature=0),
+    ):
+        assert [row["reply"] for row in rows.take_all()] == ["Hello! How can I help you today?"]
+
+
+def test_a_server_that_stays_away_ends_the_job(ray: ModuleType) -> None:
+    from vllmchat.adapters.ray import chat_rows
+
+    llm = VLLMProvider("m", base_url="http://127.0.0.1:9/v1")
+    dataset = ray.data.from_items([{"prompt": "Hello"}])
+    with pytest.raises(Exception, match="JobStoppedError"):
+        chat_rows(dataset, llm, wait=0.5).take_all()
