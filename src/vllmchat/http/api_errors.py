@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, cast
 
@@ -22,11 +21,15 @@ from vllmchat.errors import (
     UnprocessableEntityError,
 )
 from vllmchat.http.excerpt import beginning, excerpt, start_of
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import json
     from collections.abc import Mapping
 
     from vllmchat.http.call import ResponseHead
+else:
+    json = LazyModule("json")
 
 MAX_ERROR_BYTES = 1024 * 1024
 """How much of an error's body is read."""

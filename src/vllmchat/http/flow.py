@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -34,6 +33,7 @@ from vllmchat.http.transport_errors import TransportFailure
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Callable, Mapping
 
     from vllmchat.errors import Partial
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vllmchat.http.observe import Observer
     from vllmchat.http.url import BaseURL
 else:
+    datetime = LazyModule("datetime")
     logs = LazyModule("vllmchat.http.logs")
 
 T = TypeVar("T")
@@ -518,15 +519,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if at is None:
             return None
         # Relative to the server's own clock if it sends one: the two clocks may differ.
-        seconds = (at - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
+        seconds = (
+            at - (_date(headers.get("date", "")) or datetime.datetime.now(datetime.UTC))
+        ).total_seconds()
     return None if math.isnan(seconds) else max(seconds, 0.0)
 
 
-def _date(text: str) -> datetime | None:
+def _date(text: str) -> datetime.datetime | None:
     from email.utils import parsedate_to_datetime  # slow, and few servers send a date
 
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError):
         return None
-    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    return date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)

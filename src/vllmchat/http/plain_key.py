@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from vllmchat.lazy import LazyModule
+
 if TYPE_CHECKING:
+    import ipaddress
     from collections.abc import Mapping
 
     from vllmchat.http.url import BaseURL
+else:
+    ipaddress = LazyModule("ipaddress")
 
 _warned: set[str] = set()
 
@@ -35,6 +39,6 @@ def warn_of_plain_key(base: BaseURL, headers: Mapping[str, str], default_key: st
 
 def _is_local(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")

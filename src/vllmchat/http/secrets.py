@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode, b64encode
 from functools import lru_cache
-from html.entities import codepoint2name
 from typing import TYPE_CHECKING
 
+from vllmchat.lazy import LazyModule
+
 if TYPE_CHECKING:
+    import base64
     from collections.abc import Iterable
+    from html import entities
+else:
+    # Needed only where something has failed.
+    base64 = LazyModule("base64")
+    entities = LazyModule("html.entities")
 
 _SECRET_NAME = re.compile(
     "key|secret|salt|passw|credential|authorization|bearer|cookie|jwt|assertion|signature|headers"
@@ -61,7 +66,7 @@ class Mask:
 
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
         found = {each for name, value in headers for each in _secrets(name.lower(), value)}
-        forms = found | {b64encode(each.encode()).decode().rstrip("=") for each in found}
+        forms = found | {base64.b64encode(each.encode()).decode().rstrip("=") for each in found}
         # The longest first: one secret may begin another.
         self._secrets = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_any_form, self._secrets)), re.IGNORECASE) if forms else None
@@ -94,8 +99,8 @@ def _secrets(name: str, value: str) -> set[str]:
     found = {whole, *re.findall(r"[^\s;,=]{8,}", whole)}
     if scheme.lower() == "basic":
         try:
-            pair = b64decode(whole, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            pair = base64.b64decode(whole, validate=True).decode()
+        except ValueError:
             pair = ""
         found |= {pair, pair.partition(":")[2]}
     return {each for each in found if len(each) >= _SHORTEST}
@@ -108,7 +113,7 @@ def _any_form(secret: str) -> str:
 def _forms(char: str) -> str:
     """A pattern for a character as it is or escaped."""
     code = ord(char)
-    name = codepoint2name.get(code)
+    name = entities.codepoint2name.get(code)
     forms = [
         rf"\\?{re.escape(char)}",
         rf"\\u{code:04x}",

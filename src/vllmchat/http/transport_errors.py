@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-import socket
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vllmchat.errors import APIConnectionError, APITimeoutError
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import socket
+
     from vllmchat.http.clock import Clock
     from vllmchat.http.timeout import Limit
+else:
+    socket = LazyModule("socket")
 
 Kind = Literal[
     "refused", "unreachable", "proxy", "tls", "connect_timeout", "timeout", "stale", "broken", "unusable"

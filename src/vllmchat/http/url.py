@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple, cast
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from vllmchat.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from urllib import parse
+else:
+    parse = LazyModule("urllib.parse")
 
 _PORTS = {"http": 80, "https": 443}
 _BROKEN_SCHEME = re.compile(r"(https?)(?::/*|/+)", re.IGNORECASE)
@@ -47,7 +53,7 @@ class BaseURL(NamedTuple):
         text = text.strip().strip("\"'").strip()
         shown = _shown(text)
         try:
-            parts = urlsplit(text)
+            parts = parse.urlsplit(text)
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
             # The reason might quote a password.
@@ -99,7 +105,7 @@ class BaseURL(NamedTuple):
                 host = host.encode("idna").decode("ascii")
             except UnicodeError as error:
                 raise ValueError(f"base_url={shown!r} has no valid host: {error}") from None
-        path = quote(path, safe="/%:@!$&'()*+,;=~")
+        path = parse.quote(path, safe="/%:@!$&'()*+,;=~")
         known: Literal["http", "https"] = "https" if scheme == "https" else "http"
         return cls(known, host, port if port is not None else _PORTS[known], path)
 

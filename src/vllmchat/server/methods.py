@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from vllmchat.checking.call_params import checked_seconds
 from vllmchat.client.base import ProviderBase
 from vllmchat.client.options import checked_model
 from vllmchat.http.clock import Clock
@@ -15,12 +14,14 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from vllmchat.checking import call_params
     from vllmchat.client import discovery, routes
     from vllmchat.client.discovery import ModelList
     from vllmchat.http.timeout import Timeout
     from vllmchat.server import metrics, status
     from vllmchat.server.metrics import Metrics
 else:
+    call_params = LazyModule("vllmchat.checking.call_params")
     discovery = LazyModule("vllmchat.client.discovery")
     metrics = LazyModule("vllmchat.server.metrics")
     routes = LazyModule("vllmchat.client.routes")
@@ -294,14 +295,16 @@ class ServerMethods(ModelMethods):
             InvalidRequestError: The server is healthy and serves other models, or `timeout` is not a positive number.
         """
         self._check_open()
-        wait = status.Readiness(model or self.model, checked_seconds(timeout), self._sync_timeout)
+        wait = status.Readiness(model or self.model, call_params.checked_seconds(timeout), self._sync_timeout)
         self._follow(wait.flow, Clock(wait.timeout))
         return True
 
     async def aready(self, timeout: float = 300.0, *, model: str | None = None) -> bool:
         """Async version of `ready`."""
         self._check_open()
-        wait = status.Readiness(model or self.model, checked_seconds(timeout), self._async_timeout)
+        wait = status.Readiness(
+            model or self.model, call_params.checked_seconds(timeout), self._async_timeout
+        )
         await self._afollow(wait.flow, Clock(wait.timeout))
         return True
 

@@ -6,10 +6,15 @@ import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
+
+from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
+    from urllib import parse
+
     from vllmchat.http.url import BaseURL
+else:
+    parse = LazyModule("urllib.parse")
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
@@ -39,10 +44,10 @@ class Proxy(NamedTuple):
             ValueError: It is not valid; the message does not contain the credentials.
         """
         try:
-            parts = urlsplit(text if "://" in text else f"http://{text}")
+            parts = parse.urlsplit(text if "://" in text else f"http://{text}")
             port = parts.port
         except ValueError:
-            parts, port = urlsplit(""), None
+            parts, port = parse.urlsplit(""), None
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(
                 "the proxy in the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) is not a valid URL: write it "
@@ -51,7 +56,7 @@ class Proxy(NamedTuple):
             )
         credentials = None
         if parts.username is not None:
-            credentials = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
+            credentials = parse.unquote_to_bytes(parts.username), parse.unquote_to_bytes(parts.password or "")
         return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], credentials, variable)
 
     @property
