@@ -21,7 +21,7 @@ from vllmchat import (
     ServiceUnavailableError,
     Timeout,
 )
-from vllmchat.http import clock as clock_module, flow as flow_module
+from vllmchat.http import clock as clock_module
 from vllmchat.http.call import Call, Response, ResponseHead
 from vllmchat.http.clock import Clock
 from vllmchat.http.flow import Close, Opened, Read, Send, Sleep, Target, backoff, open_flow, reply_flow
@@ -426,7 +426,7 @@ def test_a_date_without_the_servers_clock_is_relative_to_ours(
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override] # only ever asked for UTC
             return NOW
 
-    monkeypatch.setattr(flow_module, "datetime", Frozen)
+    monkeypatch.setattr("datetime.datetime", Frozen)
     wish = format_datetime(NOW.replace(second=7), usegmt=True)
     assert ask(head(503, retry_after=wish, **date), BUSY, OK, b"").pauses == [7]
 
