@@ -7,10 +7,9 @@ before sending (`checkers`) and the reference page all come from it. `Default` a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, NotRequired, Required, Union, get_args, get_origin
+from typing import Annotated, NamedTuple, NotRequired, Required, Union, get_args, get_origin
 
 from typing_extensions import TypeForm, get_type_hints
 
@@ -131,8 +130,7 @@ Rule = Bounds | Length | Without | NotBlank | ExactlyOne | TokenIds
 """An annotation that is enforced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One key of a TypedDict.
 
     Attributes:
@@ -143,7 +141,7 @@ class Field:
         rules: What is enforced in addition to the type.
         default: What the server does without it; documentation only.
         since: The vLLM version that added it; None for 0.8.5 or older.
-        route_hint: The server option it needs; documentation only.
+        needs: The server option it needs; documentation only.
     """
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, TypeVar, cast
 
@@ -33,7 +34,6 @@ Explanation: TypeAlias = tuple[str, str | None]
 """What is wrong with an unknown name, and what to write instead, with `{value}` in place of the given value."""
 
 
-@dataclass(frozen=True, slots=True)
 class CheckedParams:
     """The validated parameters of one call.
 
@@ -47,12 +47,29 @@ class CheckedParams:
         newer: Parameters that some servers do not know, each with the vLLM version that added it.
     """
 
-    fields: dict[str, object]
-    extra_body: Mapping[str, object] | None = None
-    extra_headers: Mapping[str, str] | None = None
-    timeout: float | Timeout | None = None
-    max_retry_seconds: float | None = None
-    newer: Mapping[str, str] = field(default_factory=dict[str, str])
+    __slots__ = ("extra_body", "extra_headers", "fields", "max_retry_seconds", "newer", "timeout")
+
+    def __init__(
+        self,
+        fields: dict[str, object],
+        extra_body: Mapping[str, object] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        timeout: float | Timeout | None = None,
+        max_retry_seconds: float | None = None,
+        newer: Mapping[str, str] | None = None,
+    ) -> None:
+        self.fields = fields
+        self.extra_body = extra_body
+        self.extra_headers = extra_headers
+        self.timeout = timeout
+        self.max_retry_seconds = max_retry_seconds
+        self.newer = newer or {}
+
+    def with_fields(self, fields: dict[str, object]) -> CheckedParams:
+        """A copy with other fields."""
+        params = copy.copy(self)
+        params.fields = fields
+        return params
 
 
 class Validator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -205,7 +204,7 @@ class ProviderBase:
 
     def _observe(self, observer: Observer) -> None:
         """Adds an observer of all calls of this provider, and of copies that are made later."""
-        self._target = replace(self._target, observers=(*self._target.observers, observer))
+        self._target = self._target.observed_by(observer)
 
     def with_options(
         self,

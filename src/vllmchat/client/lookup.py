@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ class Found:
         self.lengths: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
 class Lookup(Generic[V]):
     """Look something up on the server, once for all callers. Result: what was found.
 
@@ -42,9 +40,14 @@ class Lookup(Generic[V]):
         flow: Asks the server, and makes it known.
     """
 
-    name: str
-    known: Callable[[], V | None]
-    flow: Callable[[Target, Clock], Flow[V]]
+    __slots__ = ("flow", "known", "name")
+
+    def __init__(
+        self, name: str, known: Callable[[], V | None], flow: Callable[[Target, Clock], Flow[V]]
+    ) -> None:
+        self.name = name
+        self.known = known
+        self.flow = flow
 
     def __iter__(self) -> Generator[Lookup[V], V, V]:
         return (yield self)

@@ -5,9 +5,9 @@ The model and the timeout are filled in later.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast
 
 from vllmchat.checking.headers import is_header_value
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
 class ServerRequest(Generic[T]):
     """A request to the server itself, not to a model. It depends on neither model nor version.
 
@@ -44,15 +43,31 @@ class ServerRequest(Generic[T]):
         headers: Headers of this request, in addition to the provider's.
     """
 
-    path: str
-    read: Callable[[Response], T]
-    timeout: float | Timeout | None = None
-    method: str = "GET"
-    body: bytes | None = None
-    outside_v1: bool = True
-    route_hint: str | None = None
-    accepted_statuses: frozenset[int] = frozenset()
-    headers: Mapping[str, str] | None = None
+    __slots__ = (
+        "accepted_statuses", "body", "headers", "method", "outside_v1", "path", "read", "route_hint", "timeout"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str,
+        read: Callable[[Response], T],
+        timeout: float | Timeout | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+        outside_v1: bool = True,
+        route_hint: str | None = None,
+        accepted_statuses: frozenset[int] = frozenset(),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.read = read
+        self.timeout = timeout
+        self.method = method
+        self.body = body
+        self.outside_v1 = outside_v1
+        self.route_hint = route_hint
+        self.accepted_statuses = accepted_statuses
+        self.headers = headers
 
     def limits(self, default: Timeout) -> Timeout:
         """The timeouts of the call: its own in place of the provider's."""
@@ -81,7 +96,6 @@ def _json(fields: Mapping[str, object]) -> tuple[bytes, str]:
     return encode_json(fields), "application/json"
 
 
-@dataclass(frozen=True, slots=True)
 class ModelRequest(Generic[T]):
     """A validated request to a model. Its body is JSON, unless `encode` says otherwise.
 
@@ -99,17 +113,36 @@ class ModelRequest(Generic[T]):
         encode: Makes the body and its media type of the fields. Raises `InvalidRequestError` if they cannot be sent.
     """
 
-    path: str
-    subject: Mapping[str, object]
-    params: CheckedParams
-    read: Callable[[Response], T]
-    stream: bool = False
-    ask_usage: bool = False
-    outside_v1: bool = False
-    route_hint: str | None = None
-    whole_too: bool = False
-    older: Sequence[tuple[Version, CheckedParams]] = ()
-    encode: Callable[[Mapping[str, object]], tuple[bytes, str]] = _json
+    __slots__ = (
+        "ask_usage", "encode", "older", "outside_v1", "params", "path", "read", "route_hint", "stream", "subject",
+        "whole_too",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str,
+        subject: Mapping[str, object],
+        params: CheckedParams,
+        read: Callable[[Response], T],
+        stream: bool = False,
+        ask_usage: bool = False,
+        outside_v1: bool = False,
+        route_hint: str | None = None,
+        whole_too: bool = False,
+        older: Sequence[tuple[Version, CheckedParams]] = (),
+        encode: Callable[[Mapping[str, object]], tuple[bytes, str]] = _json,
+    ) -> None:
+        self.path = path
+        self.subject = subject
+        self.params = params
+        self.read = read
+        self.stream = stream
+        self.ask_usage = ask_usage
+        self.outside_v1 = outside_v1
+        self.route_hint = route_hint
+        self.whole_too = whole_too
+        self.older = older
+        self.encode = encode
 
     @property
     def needs_version(self) -> bool:
@@ -123,7 +156,9 @@ class ModelRequest(Generic[T]):
             InvalidRequestError: The server is too old for it.
         """
         params = next((older for since, older in self.older if version < since), self.params)
-        return replace(self, params=suit(params, version, self.path), older=())
+        request = copy.copy(self)
+        request.params, request.older = suit(params, version, self.path), ()
+        return request
 
     def limits(self, default: Timeout) -> Timeout:
         """The timeouts of the call: its own in place of the provider's."""
@@ -216,7 +251,7 @@ def suit(params: CheckedParams, version: Version, route: str) -> CheckedParams:
         level = _callers_level()
         for name in lacking:
             warnings.warn(f"the server ignores {lacking[name]}", stacklevel=level)
-    return replace(params, fields=fields)
+    return params.with_fields(fields)
 
 
 def _callers_level() -> int:

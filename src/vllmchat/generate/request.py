@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -86,7 +85,7 @@ def generate_request(
     return ModelRequest(
         "/inference/v1/generate",
         {**subject, **checked.fields, "sampling_params": sampling},
-        replace(checked, fields={}),
+        checked.with_fields({}),
         partial(_read, mode=mode, expected=generations_wanted(sampling)),
         stream,
         ask_usage=True,

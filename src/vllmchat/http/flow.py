@@ -7,13 +7,13 @@ A flow is a generator. It yields what is to be done, receives the outcome, and r
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import sys
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from vllmchat.errors import ResponseError, VLLMChatError
 from vllmchat.http.api_errors import (
@@ -75,7 +75,6 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Send:
     """Send a request and wait for the head of its response.
 
@@ -85,13 +84,25 @@ class Send:
     sets its own credentials.
     """
 
-    method: str
-    base: BaseURL
-    target: str
-    headers: Mapping[str, str]
-    body: bytes | None = field(repr=False)
-    request_id: str
-    default_key: bool = False
+    __slots__ = ("base", "body", "default_key", "headers", "method", "request_id", "target")
+
+    def __init__(
+        self,
+        method: str,
+        base: BaseURL,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        request_id: str,
+        default_key: bool = False,
+    ) -> None:
+        self.method = method
+        self.base = base
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.request_id = request_id
+        self.default_key = default_key
 
     @property
     def url(self) -> str:
@@ -107,33 +118,53 @@ class Send:
         # The headers hold the key. Tools that show a traceback with its variables print this.
         return f"Send({self.method!r}, {self.safe_url!r})"
 
+    def with_headers(self, added: Mapping[str, str]) -> Send:
+        """A copy with more headers, whose names are in lower case."""
+        return Send(
+            self.method,
+            self.base,
+            self.target,
+            {**self.headers, **added},
+            self.body,
+            added.get("x-request-id", self.request_id),
+            self.default_key and "authorization" not in added,
+        )
+
     @property
     def mask(self) -> Mask:
         """Hides what must not be shown of this request. Made when something has failed."""
         return Mask(self.headers.items())
 
 
-@dataclass(frozen=True, slots=True)
 class Read:
     """Read some of the body of the last response. Result: `bytes`, empty at the end; or a `TransportFailure`."""
+
+    __slots__ = ()
 
 
 READ = Read()
 
 
-@dataclass(frozen=True, slots=True)
 class Close:
     """Release the connection of the last response. Result: None."""
+
+    __slots__ = ()
 
 
 CLOSE = Close()
 
 
-@dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait. Result: None."""
+    """Wait. Result: None.
 
-    seconds: float
+    Attributes:
+        seconds: For how long.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
 
 Step: TypeAlias = Send | Read | Close | Sleep
@@ -142,7 +173,6 @@ Outcome: TypeAlias = ResponseHead | bytes | None
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
-@dataclass(frozen=True, slots=True)
 class Target:
     """What all calls of one provider share.
 
@@ -155,20 +185,36 @@ class Target:
         default_key: Whether the key was not passed in, but comes from the environment or is the default.
     """
 
-    base: BaseURL
-    headers: Mapping[str, str]
-    max_retries: int
-    default_key: bool = False
-    max_retry_seconds: float | None = None
-    observers: tuple[Observer, ...] = ()
+    __slots__ = ("base", "default_key", "headers", "max_retries", "max_retry_seconds", "observers")
+
+    def __init__(
+        self,
+        base: BaseURL,
+        headers: Mapping[str, str],
+        max_retries: int,
+        default_key: bool = False,
+        max_retry_seconds: float | None = None,
+        observers: tuple[Observer, ...] = (),
+    ) -> None:
+        self.base = base
+        self.headers = headers
+        self.max_retries = max_retries
+        self.default_key = default_key
+        self.max_retry_seconds = max_retry_seconds
+        self.observers = observers
+
+    def observed_by(self, observer: Observer) -> Target:
+        """A copy that one more observes."""
+        target = copy.copy(self)
+        target.observers = (*self.observers, observer)
+        return target
 
     def __repr__(self) -> str:
         # The headers hold the key.
         return f"Target({str(self.base)!r}, max_retries={self.max_retries})"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A response whose body is left to be read.
 
     Attributes:
@@ -477,7 +523,7 @@ def _send(target: Target, call: Call[T], path: str, attempt: int) -> Send:
 
 def masked_head(send: Send, head: ResponseHead) -> ResponseHead:
     """The head of a response that goes into an error, without the secrets of its request."""
-    return replace(head, headers=send.mask.headers(dict(head.headers)))
+    return head.with_headers(send.mask.headers(dict(head.headers)))
 
 
 def backoff(attempt: int) -> float:

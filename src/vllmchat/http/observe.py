@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -68,12 +67,7 @@ class ObservedCall:
             added = observer.sending(self)
             if added:
                 lower = {name.lower(): value for name, value in added.items()}
-                send = self.request = replace(
-                    send,
-                    headers={**send.headers, **lower},
-                    request_id=lower.get("x-request-id", send.request_id),
-                    default_key=send.default_key and "authorization" not in lower,
-                )
+                send = self.request = send.with_headers(lower)
         return send
 
     def connected(self, *, reused: bool) -> None:

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from vllmchat.checking.call_params import checked_timeout
@@ -134,7 +134,7 @@ class Readiness:
         """What the server lacks, in words, or None if it is ready."""
         timeout = self.timeout
         # The polling loop does the retries.
-        health = replace(health_request().call(timeout), max_retries=0)
+        health = health_request().call(timeout).without_retries()
         healthy = True
         try:
             if not (yield from reply_flow(target, health, clock)):
@@ -143,7 +143,7 @@ class Readiness:
             if error.status_code not in _NOT_FORWARDED:
                 raise
             healthy = False
-        models = yield from reply_flow(target, replace(models_request().call(timeout), max_retries=0), clock)
+        models = yield from reply_flow(target, models_request().call(timeout).without_retries(), clock)
         names = [card.id for card in models.data]
         if self.model in names or (self.model is None and names):
             return None

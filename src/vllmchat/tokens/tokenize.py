@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Final, TypeAlias, TypeVar, cast
 
 from pydantic import Field
@@ -221,8 +220,9 @@ def count_request(messages: Messages, params: CountTokensParams) -> ModelRequest
         fields["chat_template_kwargs"] = {
             name: value for name, value in kwargs.items() if name in variables or name not in implied
         }
-        older.append((since, replace(request.params, fields=fields)))
-    return replace(request, older=older)
+        older.append((since, request.params.with_fields(fields)))
+    request.older = older
+    return request
 
 
 def detokenize_request(tokens: Sequence[int], params: DetokenizeParams) -> ModelRequest[str]:

@@ -156,7 +156,8 @@ def test_samples_exist() -> None:
 
 def test_only_set_parameters_are_sent() -> None:
     assert fields({"temperature": 0, "top_k": None, "stop": None, "user": None}) == {"temperature": 0}
-    assert check_vllm({}, stream=True) == CheckedParams({})
+    nothing, empty = check_vllm({}, stream=True), CheckedParams({})
+    assert all(getattr(nothing, name) == getattr(empty, name) for name in CheckedParams.__slots__)
 
 
 def test_values_are_not_converted() -> None:

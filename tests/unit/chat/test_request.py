@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 from collections import UserDict, deque
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.chats import completion
+from support.copies import replace
 from vllmchat import InvalidRequestError, Timeout
 from vllmchat.chat.check import VLLM_CHAT, CheckedParams
 from vllmchat.chat.completion import decode_completion

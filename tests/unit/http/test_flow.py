@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from support.copies import replace
 from vllmchat import (
     APIConnectionError,
     APIStatusError,

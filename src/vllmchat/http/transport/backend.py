@@ -12,8 +12,7 @@ import ipaddress
 import math
 import select
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from vllmchat.http.clock import monotonic
 from vllmchat.http.transport.network_errors import ConnectTimeout, TimeoutException
@@ -25,16 +24,14 @@ if TYPE_CHECKING:
     from vllmchat.http.clock import Clock
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(NamedTuple):
     """Open a TCP connection."""
 
     host: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartTLS:
+class StartTLS(NamedTuple):
     """Go on under TLS with this host."""
 
     context: ssl.SSLContext

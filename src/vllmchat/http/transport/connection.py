@@ -6,8 +6,7 @@ They also send and read: that is done for each request and each chunk, so it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vllmchat.http.clock import monotonic
 from vllmchat.http.transport.backend import Connect, NetworkStep, NetworkSteps, StartTLS, Write
@@ -35,8 +34,7 @@ _SENT_AT_ONCE = 64 * 1024
 """Bodies up to this size are sent together with their head: copying is cheaper than a second write."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """How to reach a server.
 
     Attributes:
