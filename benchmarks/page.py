@@ -42,7 +42,7 @@ COLORS = {
     "httpx": "#cbd5e1",
     "aiohttp": "#cbd5e1",
 }
-CHUNKS = ("burst", "aburst", "burst_events", "aburst_events", "logprobs", "paced")
+CHUNKS = ("burst", "aburst", "burst_events", "aburst_events", "logprobs", "paced", "spread")
 REPLIES = ("reply", "areply", "fanout_512", "fanout_2000", "wave", "threads")
 BY_KEY = {work.key: work for work in WORK}
 
@@ -190,7 +190,7 @@ def chart(results: dict[str, Any]) -> None:
     panels: list[tuple[str, dict[str, float]]] = []
     for key, title in (
         ("aburst", "A fast stream: CPU µs per chunk"),
-        ("paced", "256 streams at once: CPU µs per chunk"),
+        ("spread", "256 streams at once: CPU µs per chunk"),
         ("areply", "Whole replies: CPU µs per reply"),
         ("fanout_2000", "2,000 replies in flight: seconds (at best 1.5)"),
     ):

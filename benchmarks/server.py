@@ -4,7 +4,8 @@ The first part of the path selects the response; every client gets it as part of
 
     /burst/N/v1          N one-token chunks, all at once
     /logprobs/N/v1       the same, each with five logprobs and a token id
-    /paced/N/MS/v1       N chunks, one each MS milliseconds
+    /paced/N/MS/v1       N chunks, one each MS milliseconds: streams that begin together are all in step
+    /spread/N/MS/v1      the same, but the streams are spread evenly over the MS milliseconds
     /reply/MS/v1         one whole reply after MS milliseconds
     /closing/MS/v1       the same, and a connection that was idle for 5 seconds is closed, as uvicorn does
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import sys
 
@@ -93,6 +95,10 @@ def whole_reply() -> bytes:
 REPLY = whole_reply()
 
 
+# Numbers whose fractions are spread evenly, however many are taken: multiples of the golden ratio.
+PLACES = (number * 0.6180339887498949 % 1 for number in itertools.count())
+
+
 class Session(asyncio.Protocol):
     """One connection."""
 
@@ -144,8 +150,10 @@ class Session(asyncio.Protocol):
                 self.transport.write(REPLY)
         elif kind == "closing":
             asyncio.get_running_loop().call_later(int(rest[0]) / 1000, self.reply_and_close)
-        elif kind == "paced":
-            task = asyncio.create_task(self.paced(int(rest[0]), int(rest[1]) / 1000))
+        elif kind in ("paced", "spread"):
+            pause = int(rest[1]) / 1000
+            late = next(PLACES) * pause if kind == "spread" else 0.0
+            task = asyncio.create_task(self.paced(int(rest[0]), pause, late))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         else:
@@ -156,10 +164,10 @@ class Session(asyncio.Protocol):
         self.transport.write(REPLY)
         self.closing = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.transport.close)
 
-    async def paced(self, count: int, pause: float) -> None:
+    async def paced(self, count: int, pause: float, late: float) -> None:
         assert self.transport is not None
         loop = asyncio.get_running_loop()
-        begin = loop.time()
+        begin = loop.time() + late
         self.transport.write(HEAD + FIRST)
         for index in range(count):
             await asyncio.sleep(begin + (index + 1) * pause - loop.time())

@@ -68,12 +68,12 @@ def main() -> None:
             return await timed_async(lambda: module.streams(f"{base}/burst/{count}/v1", 1, how))
 
         measured = asyncio.run(run())
-    elif work == "paced":
+    elif work in ("paced", "spread"):
 
         async def run() -> Measured:
-            await module.streams(f"{base}/paced/2/5/v1", 4, "chunks")
+            await module.streams(f"{base}/{work}/2/5/v1", 4, "chunks")
             return await timed_async(
-                lambda: module.streams(f"{base}/paced/{count}/50/v1", concurrency, "chunks")
+                lambda: module.streams(f"{base}/{work}/{count}/50/v1", concurrency, "chunks")
             )
 
         measured = asyncio.run(run())
