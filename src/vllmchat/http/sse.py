@@ -14,6 +14,7 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 MAX_STRAY_BYTES = 16 * 1024
 """How much is kept of lines that are no part of any event."""
 
+_LF, _CR = b"\n"[0], b"\r"[0]
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = frozenset(
     name[:end] for name in (b"data", b"event", b"id", b"retry") for end in range(len(name) + 1)
@@ -31,10 +32,6 @@ class ServerSentEvent(NamedTuple):
 
     data: bytes
     event: str = ""
-
-
-_event = tuple.__new__
-"""Makes an event without the function that calling the class goes through."""
 
 
 class EventTooLargeError(ValueError):
@@ -76,20 +73,22 @@ class SSEDecoder:
         Raises:
             EventTooLargeError: An event exceeds the limit. Nothing more can be read.
         """
-        if data[:6] == b"data: " and self._is_whole(data):
-            # Exactly one event: what servers send that flush each event when it is ready.
-            return [ServerSentEvent(data[6:-2])]
+        if data[:6] == b"data: " and data[-2:] == b"\n\n" and self._is_between(data):
+            # Exactly one event, most of the time: servers flush each event when it is ready.
+            value = data[6:-2]
+            if not (_LF in value or _CR in value):
+                return [ServerSentEvent(value)]
         if self._at_start:
             data = self._without_bom(data)
         if self._skip_lf and data:
             # The previous bytes ended with the CR of this line.
             self._skip_lf = False
             data = data.removeprefix(b"\n")
-        if b"\r" in data:
+        if _CR in data:
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         events: list[ServerSentEvent] = []
-        if b"\n" not in data:
+        if _LF not in data:
             self._hold(data, events)
             return events
         if self._line:
@@ -99,11 +98,11 @@ class SSEDecoder:
             self._line.clear()
         if not (self._data or self._event) and len(data) < self._limit:
             whole, _, rest = data.rpartition(b"\n\n")
-            payloads = whole.split(b"\n\ndata: ")
-            if whole[:6] == b"data: " and whole.count(b"\n") == 2 * len(payloads) - 2:
+            values = whole.split(b"\n\ndata: ")
+            if whole[:6] == b"data: " and whole.count(b"\n") == 2 * len(values) - 2:
                 # Each event is one line, as usual.
-                payloads[0] = payloads[0][6:]
-                events = [_event(ServerSentEvent, (payload, "")) for payload in payloads]
+                values[0] = values[0][6:]
+                events = [ServerSentEvent(value) for value in values]
                 self._hold(rest, events)
                 return events
         lines = data.split(b"\n")
@@ -144,12 +143,16 @@ class SSEDecoder:
         """
         return list(self._stray)
 
-    def _is_whole(self, data: bytes) -> bool:
-        """Whether bytes that start with a data line are exactly one event."""
-        size = len(data)
-        if data.find(b"\n") != size - 2 or data[-1:] != b"\n" or b"\r" in data or size - 1 > self._limit:
-            return False
-        return not (self._line or self._data or self._event or self._at_start or self._skip_lf)
+    def _is_between(self, data: bytes) -> bool:
+        """Whether bytes come after whole events, and none of theirs can be too large."""
+        return not (
+            self._line
+            or self._data
+            or self._event
+            or self._at_start
+            or self._skip_lf
+            or len(data) > self._limit
+        )
 
     def _without_bom(self, data: bytes) -> bytes:
         data = b"".join((*self._line, data))

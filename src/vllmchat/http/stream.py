@@ -346,7 +346,16 @@ class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
                 raise StopIteration
             core.begin_reading()
             try:
-                self._go_on()
+                exchange = self._exchange or self._open()
+                if exchange is None:
+                    pass  # closed meanwhile
+                elif core.failed():
+                    self._end()
+                elif core.reader.done:
+                    core.close()
+                    exchange.drain()
+                elif not core.events:
+                    self._pull(exchange)
                 item = core.take()
             except BaseException as error:
                 core.interrupted(error)
@@ -355,20 +364,6 @@ class EventStream(SyncOnly, Iterator[T], Generic[T, R]):
             finally:
                 core.busy = False
         return item
-
-    def _go_on(self) -> None:
-        """Reads once, or ends the stream: everything that has arrived was handed out."""
-        core = self._core
-        exchange = self._exchange or self._open()
-        if exchange is None:
-            return
-        if core.failed():
-            self._end()
-        elif core.reader.done:
-            core.close()
-            exchange.drain()
-        elif not core.events:
-            self._pull(exchange)
 
     def _pull(self, exchange: SyncExchange) -> None:
         core = self._core
@@ -514,7 +509,16 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
                 raise StopAsyncIteration
             core.begin_reading()
             try:
-                await self._go_on()
+                exchange = self._exchange or await self._open()
+                if exchange is None:
+                    pass  # closed meanwhile
+                elif core.failed():
+                    await self._end()
+                elif core.reader.done:
+                    core.close()
+                    await exchange.drain()
+                elif not core.events:
+                    await self._pull(exchange)
                 item = core.take()
             except BaseException as error:
                 core.interrupted(error)
@@ -523,20 +527,6 @@ class AsyncEventStream(AwaitedOnly, AsyncIterator[T], Generic[T, R]):
             finally:
                 core.busy = False
         return item
-
-    async def _go_on(self) -> None:
-        """Reads once, or ends the stream: everything that has arrived was handed out."""
-        core = self._core
-        exchange = self._exchange or await self._open()
-        if exchange is None:
-            return
-        if core.failed():
-            await self._end()
-        elif core.reader.done:
-            core.close()
-            await exchange.drain()
-        elif not core.events:
-            await self._pull(exchange)
 
     async def _pull(self, exchange: AsyncExchange) -> None:
         core = self._core

@@ -274,8 +274,10 @@ class ResponseParser:
                     self._fail(f"the chunk size is {data[at:end][:40]!r}")
                     break
                 at = end + 1
-                left = left or _TRAILER
-            elif left > 0:
+                if not left:
+                    left = _TRAILER
+                    continue
+            if left > 0:
                 end = at + left
                 pieces.append(data[at:end])
                 if data[end : end + 2] == b"\r\n":
