@@ -199,7 +199,8 @@ class Client:
             self._next_look = self._next_look or now + (width.pause if self.metrics else LOOK_SECONDS)
             return
         if self.metrics:
-            width.saw_load(server.load(), in_flight=self.in_flight, full=self._full)
+            seconds, self._since = now - self._since, now
+            width.saw_load(server.load(), in_flight=self.in_flight, full=self._full, seconds=seconds)
             self._full = False
         elif width.saw_rate(self.done - self._seen, now - self._since, full=self._full):
             self._seen, self._since, self._full = self.done, now, False
@@ -213,6 +214,7 @@ class Outcome:
 
     Attributes:
         rate: Tokens per second of all servers.
+        replies: Replies per second of all servers.
         shares: What part of the results each client got.
         mean_waiting: The mean length of the queues.
         most_waiting: The longest queue.
@@ -220,6 +222,7 @@ class Outcome:
     """
 
     rate: float
+    replies: float
     shares: list[float]
     mean_waiting: float
     most_waiting: int
@@ -260,6 +263,7 @@ def drive(
     done = [client.done - old for client, old in zip(clients, before, strict=True)]
     return Outcome(
         (sum(each.tokens for each in servers) - tokens) / (end - begin),
+        sum(done) / (end - begin),
         [each / max(sum(done), 1) for each in done],
         waited / looks,
         most,

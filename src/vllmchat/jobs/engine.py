@@ -583,12 +583,13 @@ class Engine(Generic[I, T]):
                     continue  # the server is slow, or gone
                 except (VLLMChatError, ImportError):
                     load = None
+                now = time.monotonic()
                 if load is not None:
-                    width.saw_load(load, in_flight=self._active, full=full)
+                    width.saw_load(load, in_flight=self._active, full=full, seconds=now - since)
                     self._full = False
                 else:
                     metrics = None  # there will be none later either
-                    done, since = self._done, time.monotonic()
+                done, since = self._done, now
             elif width.saw_rate(self._done - done, time.monotonic() - since, full=full):
                 done, since, self._full = self._done, time.monotonic(), False
             self._pump()

@@ -4,14 +4,15 @@ A server generates for many requests together, so more in flight means more toke
 further requests wait in its queue. `AutoWidth` looks for that point, by one of two signals.
 
 Where the server reports its queue (`saw_load`), the width is what keeps the queue short but never empty. Replies end in
-bursts, those of equal length even all at once, and then the queue is what the server goes on with. So what counts is
-the least that waited at several looks in a row:
+bursts, those of equal length even all at once, and the next requests take a while to arrive. Meanwhile the server goes
+on with its queue. So the queue may be as long as what finishes in two seconds, or an eighth of what runs if that is
+more: this is what `reserve` is below. It is never longer than what runs, because no burst is.
 
-- An empty queue means that more would run. The width doubles as soon as what was sent has arrived. Once there has been
-  a queue, it grows by an eighth, and by twice as much with each further look at an empty queue, up to a half.
-- When even the least is more than an eighth of what runs, it is too much. So is a queue longer than what runs, because
-  no burst is longer. The width is cut by what is too much, which the report itself says. It is a share of what the
-  server has, and so is the cut: the report may be of one server of several, and the queue may be that of others.
+- When less than a quarter of the reserve waits, the width grows. It doubles as soon as what was sent has arrived. Once
+  there has been a queue, it grows by an eighth, and by twice as much with each further such look, up to a half.
+- When more than the reserve waits at three looks in a row, or more than what runs at two, the width is cut so that half
+  of the reserve is left. The cut is a share, because the report may be of one server of several, and the queue may be
+  that of others.
 - But it is at least half of what runs. Others who always have a queue would otherwise take the whole server.
 - It does not grow beyond what would fill the KV cache, and no longer doubles when that would: what has just begun needs
   more of it later. A preempted request is computed again, which costs less than a smaller batch as long as it is rare:
@@ -22,7 +23,8 @@ brings 10 % more. Then it tries a little more and a little less in turn, and kee
 less. The speed of a server varies, so that what was tried is judged by the mean of before and after. When a little
 more brings 10 %, the width doubles again.
 
-Either way a 429 cuts the width to nine tenths of what the server had accepted.
+Either way a 429 cuts the width to nine tenths of what the server had accepted. From then on the reserve is as small as
+it can be: this server wants a short queue.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ _LOOKS: Final = 3
 
 _LATE_LOOKS: Final = 3
 """How many looks to wait for what has not arrived. A report may be of one server of several."""
+
+_RESERVE_SECONDS: Final = 2.0
+_RATE_SECONDS: Final = 3.0
+"""The rate at which requests finish is a mean over so long."""
 
 _ARRIVED: Final = 0.9
 _BUSY_CUT: Final = 0.9
@@ -115,6 +121,9 @@ class AutoWidth:
         self._late = 0
         self._empty = 0
         self._counted: ServerLoad | None = None
+        self._last: ServerLoad | None = None
+        self._finish_rate = 0.0
+        self._rejects = False
         # For `saw_rate`
         self._best = 0.0
         self._before = self.limit
@@ -124,44 +133,56 @@ class AutoWidth:
         self._tried_rate = 0.0
         self._skip = 0
 
-    def saw_load(self, load: ServerLoad, *, in_flight: int, full: bool) -> None:
+    def saw_load(self, load: ServerLoad, *, in_flight: int, full: bool, seconds: float) -> None:
         """Follows a report of the server.
 
         Args:
             load: The report.
             in_flight: How many inputs are in flight.
             full: Whether the width was used since the last report.
+            seconds: The time since the last report.
         """
+        reserve = self._reserve(load, seconds)
         self._waiting.append(load.waiting)
         self.pause = min(self.pause * 2, _STEADY_LOOK_SECONDS)
         if self._preempts(load):
             # What waits now, and did at the last look, does not fit either.
             fits = in_flight - min(list(self._waiting)[-2:])
             self._cut(min(self.limit, fits * _PREEMPTED_CUT))
-        elif (excess := self._excess(load)) > 0:
+        elif (excess := self._excess(load, reserve)) > 0:
             # From what is in flight, not from the width: what was sent under an older width goes on waiting.
             ours = in_flight * (1 - excess / (load.running + load.waiting))
             self._cut(max(min(self.limit, ours), load.running // 2))
             self._waiting.clear()
-        elif load.waiting == 0 and full and load.cache_usage < _FULL_CACHE:
+        elif load.waiting <= reserve // 4 and full and load.cache_usage < _FULL_CACHE:
             self._grow(load, in_flight)
         else:
             self._empty = 0
+
+    def _reserve(self, load: ServerLoad, seconds: float) -> int:
+        """How many may wait."""
+        if seconds > 0 and self._last is not None:
+            rate = (load.finished - self._last.finished) / seconds
+            self._finish_rate += (rate - self._finish_rate) * min(seconds / _RATE_SECONDS, 1)
+        self._last = load
+        if self._rejects:
+            return 2
+        wanted = max(load.running // 8, int(self._finish_rate * _RESERVE_SECONDS))
+        return max(min(wanted, load.running), 2)
+
+    def _excess(self, load: ServerLoad, reserve: int) -> int:
+        """How many of those that wait are too many."""
+        if len(self._waiting) < _LOOKS:
+            return 0
+        least = min(self._waiting)
+        if least > reserve:
+            return least - reserve // 2
+        return min(load.waiting, self._waiting[-2]) - max(load.running, reserve)
 
     def _cut(self, limit: float) -> None:
         self._steady = True
         self._empty = 0
         self._set(limit)
-
-    def _excess(self, load: ServerLoad) -> int:
-        """How many of those that wait are too many."""
-        if len(self._waiting) < _LOOKS:
-            return 0
-        least = min(self._waiting)
-        slack = max(2, load.running // 8)
-        if least > slack:
-            return least - slack // 2
-        return min(load.waiting, self._waiting[-2]) - max(load.running, slack)
 
     def _preempts(self, load: ServerLoad) -> bool:
         """Whether too many requests were preempted since that was last judged."""
@@ -175,13 +196,14 @@ class AutoWidth:
 
     def _grow(self, load: ServerLoad, in_flight: int) -> None:
         room = self.limit * (_FULL_CACHE / max(load.cache_usage, 0.01) - 1)
-        if room < self.limit:
-            self._steady = True  # what has just begun needs more of the cache later
+        if room < self.limit or min(list(self._waiting)[-2:]) > 0:
+            # What has just begun needs more of the cache later. And a queue is there.
+            self._steady = True
         if self._steady:
             step = self.limit * min(2**self._empty, 4) // 8
             self._empty += 1
             self._set(self.limit + max(min(step, room), 1))
-        elif load.running + load.waiting >= in_flight * _ARRIVED or self._late >= _LATE_LOOKS:
+        elif load.waiting == 0 and (load.running >= in_flight * _ARRIVED or self._late >= _LATE_LOOKS):
             self._late = 0
             self.pause = _FIRST_LOOK_SECONDS
             self._set(self.limit * 2)
@@ -222,6 +244,7 @@ class AutoWidth:
         Args:
             accepted: How many it has of this job.
         """
+        self._rejects = True
         self._steady = True
         self._trying, self._tried = False, 0
         self._set(min(self.limit, accepted * _BUSY_CUT))
