@@ -25,6 +25,9 @@ Version: TypeAlias = tuple[int, int, int]
 NEWEST: Final[Version] = (9999, 0, 0)
 """The version assumed if a server's version is not known."""
 
+TESTED: Final[Version] = (0, 33, 0)
+"""The newest version that this library is tested with."""
+
 _OLDEST: Final[Version] = (0, 8, 0)
 """Older versions are not supported. Servers that report an older one were built without tags: `0.1.dev1+g...`."""
 

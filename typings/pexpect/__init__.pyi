@@ -1,12 +1,11 @@
-"""The part of pexpect that the tests use. The package has no types."""
-
+# The part of pexpect that the tests use. The package has no types.
 from collections.abc import Mapping, Sequence
 
-class ExceptionPexpect(Exception): ...
+class ExceptionPexpect(Exception): ...  # noqa: N818
 class EOF(ExceptionPexpect): ...
 class TIMEOUT(ExceptionPexpect): ...
 
-class spawn:
+class spawn:  # noqa: N801
     before: str
     after: str
     exitstatus: int | None
@@ -24,7 +23,9 @@ class spawn:
         echo: bool = ...,
     ) -> None: ...
     def expect(
-        self, pattern: str | type[ExceptionPexpect] | Sequence[str | type[ExceptionPexpect]], timeout: float = ...
+        self,
+        pattern: str | type[ExceptionPexpect] | Sequence[str | type[ExceptionPexpect]],
+        timeout: float = ...,
     ) -> int: ...
     def expect_exact(self, pattern_list: str | Sequence[str], timeout: float = ...) -> int: ...
     def sendline(self, s: str = ...) -> int: ...

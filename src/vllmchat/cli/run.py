@@ -32,6 +32,8 @@ _COMMANDS: Final = {
     "chat": _Entry("chat", "Talk with a model."),
     "models": _Entry("models", "List the models that the server serves."),
     "map": _Entry("map", "Send each input of a file, and write the replies to another one."),
+    "check": _Entry("check", "Find out what works with a server, and what to change."),
+    "top": _Entry("top", "Watch servers: requests, cache, tokens per second."),
 }
 
 

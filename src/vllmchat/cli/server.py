@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import click
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 else:
     openai = LazyModule("vllmchat.providers.openai")
     vllm = LazyModule("vllmchat.providers.vllm")
+
+P = TypeVar("P", "VLLMProvider", "OpenAIProvider")
 
 
 class ServerOption(click.Option):
@@ -50,10 +52,22 @@ class Server:
     def connect(self, *, max_retries: int = 2, timeout: float | None = None) -> AnyProvider:
         """Returns the provider. Nothing is sent yet.
 
+        Args:
+            max_retries: How often it tries a request again.
+            timeout: How long a request may take if `--timeout` does not say so, in seconds.
+
         Raises:
             click.UsageError: An option, or a variable of the environment, is wrong.
         """
-        make: type[AnyProvider] = openai.OpenAIProvider if self.provider == "openai" else vllm.VLLMProvider
+        if self.provider == "openai":
+            return self._made(openai.OpenAIProvider, max_retries, timeout)
+        return self.vllm(max_retries=max_retries, timeout=timeout)
+
+    def vllm(self, *, max_retries: int = 2, timeout: float | None = None) -> VLLMProvider:
+        """Returns the provider for a vLLM server; see `connect`."""
+        return self._made(vllm.VLLMProvider, max_retries, timeout)
+
+    def _made(self, make: type[P], max_retries: int, timeout: float | None) -> P:
         try:
             return make(
                 self.model,
@@ -78,27 +92,23 @@ class Server:
         return hide(key)
 
 
-_URL: Final = ServerOption(
-    ["--url"],
-    metavar="URL",
-    help="The server. Default: $VLLM_BASE_URL, else http://localhost:8000/v1.",
-)
-
-
 def _log(ctx: click.Context, param: click.Parameter, value: int) -> None:
     if value:
         os.environ["VLLMCHAT_LOG"] = "debug" if value > 1 else "info"
 
 
-def server_options(*, url: click.Option = _URL, model: bool = True) -> list[click.Option]:
+def server_options(*, model: bool = True) -> list[click.Option]:
     """Returns the options about the server.
 
     Args:
-        url: The option for the URL, if a command has its own.
         model: Whether the command is about one model.
     """
     options: list[click.Option] = [
-        url,
+        ServerOption(
+            ["--url"],
+            metavar="URL",
+            help="The server. Default: $VLLM_BASE_URL, else http://localhost:8000/v1.",
+        ),
         ServerOption(
             ["--model", "-m"],
             metavar="NAME",

@@ -56,6 +56,7 @@ def in_options(text: str, names: Mapping[str, str]) -> str:
     text = _TIMEOUT.sub("--timeout", text)
     for written, known in _PROVIDERS.items():
         text = re.sub(rf"\b{written}\b(?!\.)", known, text)
+    text = re.sub(r"\bbase_url\b(?!=)", OPTIONS["base_url"], text)
     return _OBJECT.sub(r"\1 '\2'", _WRITTEN.sub(option, text))
 
 

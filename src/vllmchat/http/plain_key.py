@@ -27,7 +27,7 @@ def warn_of_plain_key(base: BaseURL, headers: Mapping[str, str], default_key: st
         default_key: The key that is sent if none is set.
     """
     sent = headers.get("authorization", "")
-    if not sent or sent == f"Bearer {default_key}" or base.scheme == "https" or _is_local(base.host):
+    if not sent or sent == f"Bearer {default_key}" or base.scheme == "https" or is_local(base.host):
         return
     if base.host not in _warned:
         _warned.add(base.host)
@@ -37,7 +37,8 @@ def warn_of_plain_key(base: BaseURL, headers: Mapping[str, str], default_key: st
         )
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
