@@ -28,7 +28,8 @@ class Printer:
     def __init__(self, *, reasoning: bool | None = None) -> None:
         both = is_terminal(sys.stdout) and is_terminal(sys.stderr)
         self._shows_reasoning = both if reasoning is None else reasoning
-        self._in_reasoning = False
+        self._shown_reasoning = ""
+        self._after_reasoning = False
         self._last = ""
         self.text = ""
 
@@ -65,15 +66,20 @@ class Printer:
         self._last = ""
 
     def _print_reasoning(self, text: str) -> None:
-        if text and self._shows_reasoning:
-            self._in_reasoning = True
+        if not text:
+            return
+        self._after_reasoning = True
+        if self._shows_reasoning:
+            self._shown_reasoning += text
             write(text, sys.stderr, dim=True)
 
     def _print_text(self, text: str) -> None:
-        if self._in_reasoning:
-            self._end_reasoning()
+        self._end_reasoning()
+        if self._after_reasoning:
+            # Models end their reasoning with empty lines.
             text = text.lstrip("\n")
         if text:
+            self._after_reasoning = False
             self._last = text
             self.text += text
             write(text)
@@ -83,9 +89,10 @@ class Printer:
         self._print_text(f"{call.name}({call.arguments})\n")
 
     def _end_reasoning(self) -> None:
-        if self._in_reasoning:
-            self._in_reasoning = False
-            write("\n\n", sys.stderr)
+        if shown := self._shown_reasoning:
+            self._shown_reasoning = ""
+            breaks = len(shown) - len(shown.rstrip("\n"))
+            write("\n" * (2 - breaks), sys.stderr)
 
 
 def note_end(reply: ChatCompletion) -> None:

@@ -166,7 +166,7 @@ def test_images_are_sent(vllmchat: CommandLine, server: FakeServer, tmp_path: Pa
     assert "none.png: no such file\n" in err
 
 
-THINKING = reply("Paris.", reasoning="France, so Paris.")
+THINKING = reply("\n\nParis.", reasoning="France, so Paris.")
 
 
 def test_reasoning_is_left_out_of_a_pipe(vllmchat: CommandLine, server: FakeServer) -> None:
