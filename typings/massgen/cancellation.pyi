@@ -1,3 +1,3 @@
-class CancellationRequested(Exception):  # noqa: N818 - MassGen chose the name
+class CancellationRequested(Exception):
     partial_saved: bool
     def __init__(self, partial_saved: bool = False) -> None: ...

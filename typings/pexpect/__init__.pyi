@@ -1,11 +1,11 @@
 # The part of pexpect that the tests use. The package has no types.
 from collections.abc import Mapping, Sequence
 
-class ExceptionPexpect(Exception): ...  # noqa: N818
+class ExceptionPexpect(Exception): ...
 class EOF(ExceptionPexpect): ...
 class TIMEOUT(ExceptionPexpect): ...
 
-class spawn:  # noqa: N801
+class spawn:
     before: str
     after: str
     exitstatus: int | None

@@ -66,7 +66,7 @@ class LineEditor:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if _keys is not None:
-            # A conversation that cannot be remembered is no reason to fail.
+            # A history that cannot be written must not end the program.
             with suppress(OSError):
                 self._history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._history.touch(mode=0o600)

@@ -14,7 +14,7 @@ from vllmchat.adapters.ray.columns import column, fitted, type_of
 from vllmchat.adapters.ray.job import SharedJob
 from vllmchat.client.base import ProviderBase
 from vllmchat.errors import InvalidRequestError
-from vllmchat.jobs.records import Template
+from vllmchat.jobs.template import Template
 from vllmchat.schemas.types import adapter_of, schema_of
 
 if TYPE_CHECKING:
