@@ -99,7 +99,7 @@ def results_of_files(path: str) -> None:
         assert_type(result, Result[None, ChatCompletion])
     for user in read_results(path, User, input="in.jsonl"):
         assert_type(user.value, User)
-        assert_type(user.input, Mapping[str, object] | str)
+        assert_type(user.input, Mapping[str, object])
     assert_type(next(read_results(path, Literal["a", "b"])).value, Literal["a", "b"])
     assert_type(next(read_results(path, Embeddings)).value, Embeddings)
 

@@ -20,14 +20,11 @@ from vllmchat.wire.decode import Answer, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
-    from typing import IO, TypeAlias
+    from typing import IO
 
     from typing_extensions import TypeForm
 
     from vllmchat.jobs.records import Format
-
-    Row: TypeAlias = Mapping[str, object] | str
-    """A row of an input: its fields, or a line of text."""
 
 T = TypeVar("T")
 
@@ -49,7 +46,7 @@ def read_results(
     *,
     input: str | os.PathLike[str],
     format: Format | None = None,
-) -> Iterator[Result[Row, ChatCompletion]]: ...
+) -> Iterator[Result[Mapping[str, object], ChatCompletion]]: ...
 
 
 @overload
@@ -69,7 +66,7 @@ def read_results(
     *,
     input: str | os.PathLike[str],
     format: Format | None = None,
-) -> Iterator[Result[Row, T]]: ...
+) -> Iterator[Result[Mapping[str, object], T]]: ...
 
 
 def read_results(
@@ -91,8 +88,9 @@ def read_results(
         output: The file.
         kind: What a `value` is, if not a `ChatCompletion`: the class of the replies, such as `Embeddings`, or the type
             that replies of chats are parsed into, as in `run_job(..., kind=...)`.
-        input: The input of the job. Results then come in its order, each with its row as `input` and its position as
-            `index`. Inputs that are not done are left out. This keeps about 100 bytes for each result in memory.
+        input: The input of the job. Results then come in its order, each with the fields of its row as `input` and
+            its position as `index`; a line of text has the field `text`. Inputs that are not done are left out. It
+            takes about 200 bytes of memory for each result.
         format: The format of the input, if its name does not say it.
 
     Raises:
@@ -157,7 +155,11 @@ def _entry(line: bytes, path: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _result(
-    line: bytes, path: str, index: int, value_of: Callable[[bytes], object], row: Row | None = None
+    line: bytes,
+    path: str,
+    index: int,
+    value_of: Callable[[bytes], object],
+    row: Mapping[str, object] | None = None,
 ) -> Result[Any, Any]:
     key, fields = _entry(line, path)
     response: Mapping[str, Any] = fields["response"] or {}

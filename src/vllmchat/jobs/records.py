@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -55,7 +55,7 @@ class Record:
         url: The route that it is for.
         body: What to send, with parameters of its own.
         error: Why it cannot be sent; None if it can.
-        row: Its row: the fields, or a line of text.
+        row: Its fields. A line of text has the field `text`.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Record:
     url: str
     body: Mapping[str, object]
     error: InvalidRequestError | None = None
-    row: Mapping[str, object] | str = ""
+    row: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def format_of(path: str) -> Format | None:
@@ -208,9 +208,9 @@ def _read_lines(lines: Lines, template: Template | None, *, as_json: bool) -> It
             if as_json:
                 _fill(record, _object(text, number), template)
             else:
-                record.row = text.rstrip("\r\n")
+                record.row = {"text": text.rstrip("\r\n")}
                 if template is not None:
-                    record.url, record.body = template.url, template.body({"text": record.row})
+                    record.url, record.body = template.url, template.body(record.row)
         except InvalidRequestError as error:
             record.error = error
         yield record

@@ -101,7 +101,7 @@ def test_other_replies(scripted: ScriptedServer, tmp_path: Path, out: Path) -> N
     source.write_text("a\nbcd\n")
     run_job(llm, source, out, url="/v1/embeddings")
     vectors = {
-        result.input: list(result.value.data[0].embedding)
+        str(result.input["text"]): list(result.value.vector)
         for result in read_results(out, Embeddings, input=source)
     }
     assert vectors == {"a": [1.0, 0.5], "bcd": [3.0, 0.5]}
