@@ -19,7 +19,7 @@ import pytest
 import respx
 import yaml  # type: ignore[import-untyped] # it has no types, and this one call needs none
 
-from support import recordings
+from support import ray_cluster, recordings
 from support.adapters import make_adapter
 from support.examples import ROOT, Example, as_promised, examples, read
 from support.vllm import API_KEY
@@ -27,6 +27,7 @@ from vllm_server import EXAMPLES_MODEL_NAME, PLAYGROUND_PORT
 from vllmchat import VLLMChatError, VLLMProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.vllm import LiveServer
@@ -86,6 +87,30 @@ def test_it_runs_with_a_model_that_embeds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VLLM_BASE_URL", pooling_server.base_url)
+    run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    """A local cluster."""
+    with ray_cluster.cluster():
+        yield
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(each, marks=ray_cluster.MARKS) for each in PYTHON if each.directive == "ray"],
+    ids=ids,
+)
+def test_it_runs_on_a_cluster(
+    example: Example,
+    vllm_server: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VLLM_BASE_URL", vllm_server.base_url)
     run(example, example.at_its_line(), tmp_path, monkeypatch, capsys)
 
 

@@ -41,6 +41,7 @@ FIRST: Final = {
     "langchain": "frameworks.html#langchain",
     "trim history": "recipes.html#trim-a-history-to-the-context",
     "rollouts": "rollouts.html",
+    "ray": "ray.html",
     "run_job": "reference/many-prompts.html",
     "parquet": "files.html",
     "csv": "files.html",

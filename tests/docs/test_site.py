@@ -57,7 +57,9 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
 
 
 PATHS = re.compile(r"^::: (\S+)|(?:from|import) (vllmchat[\w.]*)", re.MULTILINE)
-PUBLIC = re.compile(r"vllmchat(?:\.types|\.testing)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.(?:massgen|otel)")
+PUBLIC = re.compile(
+    r"vllmchat(?:\.types|\.testing)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.(?:massgen|otel|ray)"
+)
 
 
 def test_nothing_is_documented_at_an_inner_path() -> None:

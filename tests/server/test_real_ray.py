@@ -5,75 +5,29 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
+from support.ray_cluster import MARKS, cluster
 from vllmchat import VLLMProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import ModuleType
 
     from support.vllm import LiveServer
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc"),
-    # Ray Data sets settings of its own that it has deprecated, and watches its processes by threads.
-    pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning:ray"),
-]
-
-
-def descendants(pid: int) -> set[int]:
-    """The processes that a process has started, and those that they have started."""
-    children: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children |= {int(each) for each in (task / "children").read_text().split()}
-    return children.union(*(descendants(each) for each in children if Path(f"/proc/{each}/task").is_dir()))
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[ModuleType]:
-    """A local cluster of one machine that believes that it has four CPUs."""
-    with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="ray") as folder:
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        ray = pytest.importorskip("ray")
-        pytest.importorskip("ray.data")
-        # Its sockets need short paths.
-        before = descendants(os.getpid())
-        ray.init(
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=folder,
-        )
-        roots = descendants(os.getpid()) - before
-        try:
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            yield ray
-        finally:
-            started = roots.union(*map(descendants, filter(is_running, roots)))
-            assert len(started) > len(roots) > 0
-            ray.shutdown()
-            deadline = time.monotonic() + 30
-            while left := {each for each in started if is_running(each)}:
-                assert time.monotonic() < deadline, f"still running: {left}"
-                time.sleep(0.05)
+    """A local cluster."""
+    with cluster() as ray:
+        yield ray
 
 
 def test_no_row_is_lost_when_an_actor_dies(ray: ModuleType, vllm_server: LiveServer, tmp_path: Path) -> None:

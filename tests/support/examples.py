@@ -7,6 +7,7 @@ there stands for anything, and a long line may be wrapped. A comment right befor
 - `<!-- example: type-error -->`: wrong on purpose, and a type checker reports it. If it raises, the last lines of the
   traceback are part of its output.
 - `<!-- example: pooling -->`: runs against a server with an embedding model.
+- `<!-- example: ray -->`: runs on a local Ray cluster.
 - `<!-- example: adapters -->`: runs against a server with LoRA adapters, `adapters/legal` and `adapters/medical`.
 - `<!-- example: notebook -->`: a cell of `examples/notebook.ipynb`, which runs as a whole.
 - `<!-- example: stand-in -->`: runs against a stand-in, since it needs more than the tiny model can do.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 
 DIRECTIVES: Final = frozenset(
-    {"type-error", "pooling", "adapters", "notebook", "stand-in", "offline", "not-run", "not-checked"}
+    {"type-error", "pooling", "ray", "adapters", "notebook", "stand-in", "offline", "not-run", "not-checked"}
 )
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*).*$")
