@@ -305,7 +305,7 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
 def test_a_provider_can_be_imported_without_what_it_needs_later(name: str) -> None:
     loaded = loaded_by(f"from vllmchat import {name}")
     assert not among(loaded, {"httpx", "httpx2", "httpcore", "h11", "massgen", "openai"})
-    assert not among(loaded, {"anyio", "asyncio", "logging", "ssl"})
+    assert not among(loaded, {"anyio", "asyncio", "html", "logging", "socket", "ssl", "urllib"})
     # Nor what reads answers: the first answer takes longer than that.
     assert not among(loaded, {"pydantic", "pydantic_core"})
     # Nor what only some methods need.
@@ -354,7 +354,9 @@ def test_a_sync_reply_loads_nothing_that_only_others_need(scripted: ScriptedServ
     loaded = loaded_by(ONE_REPLY.format(url=scripted.base_url))
     assert "vllmchat.http.transport.pool" in loaded
     for_async = {"anyio", "asyncio", "sniffio", "trio"}
-    assert not among(loaded, for_async | {"httpx", "httpcore", "h11", "ssl", "logging"})
+    assert not among(loaded, for_async | {"httpx", "httpcore", "h11", "ssl", "logging", "html"})
+    # The call has no parameters.
+    assert not loaded & {"vllmchat.chat.params", "vllmchat.chat.check", "vllmchat.sampling.params"}
 
 
 def test_a_sync_call_is_logged_if_logging_is_set_up(scripted: ScriptedServer) -> None:

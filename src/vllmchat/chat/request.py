@@ -5,22 +5,22 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vllmchat.chat.check import OPENAI_CHAT, VLLM_CHAT
 from vllmchat.chat.templating import check_conversation
-from vllmchat.checking.validator import check_request
+from vllmchat.checking.validator import CheckedParams, check_request
 from vllmchat.client.request import ModelRequest, replies_wanted
 from vllmchat.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vllmchat.chat import completion as completions, limits as call_limits
+    from vllmchat.chat import check, completion as completions, limits as call_limits
     from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.messages import Messages
-    from vllmchat.checking.validator import CheckedParams, Validator
+    from vllmchat.checking.validator import Check
     from vllmchat.errors import Problem
     from vllmchat.http.call import Response
 else:
+    check = LazyModule("vllmchat.chat.check")
     completions = LazyModule("vllmchat.chat.completion")
     call_limits = LazyModule("vllmchat.chat.limits")
 
@@ -34,19 +34,30 @@ def vllm_request(
     messages: Messages, params: Mapping[str, object], *, stream: bool, found: Sequence[Problem] = ()
 ) -> ModelRequest[ChatCompletion]:
     """Returns the request for a chat with a vLLM server; see `chat_request`."""
-    return chat_request(messages, VLLM_CHAT, params, stream=stream, ask_usage=True, found=found)
+    return chat_request(messages, _check_vllm, params, stream=stream, ask_usage=True, found=found)
 
 
 def openai_request(
     messages: Messages, params: Mapping[str, object], *, stream: bool, found: Sequence[Problem] = ()
 ) -> ModelRequest[ChatCompletion]:
     """Returns the request for a chat with any OpenAI-compatible server; see `chat_request`."""
-    return chat_request(messages, OPENAI_CHAT, params, stream=stream, ask_usage=False, found=found)
+    return chat_request(messages, _check_openai, params, stream=stream, ask_usage=False, found=found)
+
+
+# A call without parameters does not import them.
+
+
+def _check_vllm(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    return check.VLLM_CHAT.check(params, stream=stream) if params else CheckedParams({})
+
+
+def _check_openai(params: Mapping[str, object], *, stream: bool) -> CheckedParams:
+    return check.OPENAI_CHAT.check(params, stream=stream) if params else CheckedParams({})
 
 
 def chat_request(
     messages: Messages,
-    validator: Validator,
+    checked_by: Check,
     params: Mapping[str, object],
     *,
     stream: bool,
@@ -57,7 +68,7 @@ def chat_request(
 
     Args:
         messages: The conversation so far; a string is one user message.
-        validator: Validates the parameters.
+        checked_by: Validates the parameters.
         params: The keyword arguments of the call.
         stream: Whether the reply is streamed.
         ask_usage: Whether to request the usage of a stream, unless the parameters set that.
@@ -67,7 +78,7 @@ def chat_request(
         InvalidRequestError: With every problem found.
     """
     encoded, wrong = check_conversation(messages, "messages")
-    checked = check_request([*wrong, *found], validator.check, params, stream=stream)
+    checked = check_request([*wrong, *found], checked_by, params, stream=stream)
     return ModelRequest(
         "/chat/completions",
         {"messages": encoded},

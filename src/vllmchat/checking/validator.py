@@ -112,21 +112,19 @@ class Validator:
         self._hint = hint
         self._finish = finish
         self._convert = convert or {}
-        self._checkers: dict[str, Checker] | None = None
+        # Compiled when a parameter is first given: most calls have a few of a hundred.
+        self._checkers: dict[str, Checker] = {}
         self._later: dict[str, Field] = {}
 
-    @property
-    def checkers(self) -> dict[str, Checker]:
-        """The checker of each parameter. Compiled on the first check, not on import."""
-        if self._checkers is None:
-            known = fields_of(self.params)
-            checkers = {name: checker_of(each) for name, each in known.items()}
-            self._later = {name: each for name, each in known.items() if each.since is not None}
-            for name, hatch in (("extra_body", _extra_body), ("extra_headers", _extra_headers)):
-                if name in checkers:
-                    checkers[name] = hatch
-            self._checkers = checkers
-        return self._checkers
+    def _compile(self, name: str) -> Checker | None:
+        """Returns the checker of a parameter, from now on kept, or None for an unknown name."""
+        field = fields_of(self.params).get(name)
+        if field is None:
+            return None
+        if field.since is not None:
+            self._later[name] = field
+        checker = self._checkers[name] = _HATCHES.get(name) or checker_of(field)
+        return checker
 
     def check(self, params: Mapping[str, object], *, stream: bool = False) -> CheckedParams:
         """Validates the parameters of one call.
@@ -138,14 +136,14 @@ class Validator:
         Raises:
             InvalidRequestError: With every problem found.
         """
-        checkers = self.checkers
+        checkers = self._checkers
         cross_field_rules, convert, later = self._cross_field_rules, self._convert, self._later
         newer: dict[str, str] = {}
         fields: dict[str, object] = {}
         problems: list[Problem] = []
         rules: list[CrossFieldRule] = []
         for name, value in params.items():
-            checker = checkers.get(name)
+            checker = checkers.get(name) or self._compile(name)
             if checker is None:
                 problems.append(self._explain(name, value))
                 continue
@@ -229,6 +227,8 @@ def _extra_headers(value: object, path: str) -> Sequence[Problem]:
             problems.append(Problem(f"{path}[{name!r}]", "", rule))
     return problems
 
+
+_HATCHES: dict[str, Checker] = {"extra_body": _extra_body, "extra_headers": _extra_headers}
 
 S = TypeVar("S")
 F = TypeVar("F")

@@ -28,7 +28,7 @@ LIMITS = Timeout(connect=1, first_token=2, idle=3, total=4)
 def request(
     params: CheckedParams, *, stream: bool = False, ask_usage: bool = False
 ) -> ModelRequest[ChatCompletion]:
-    made = chat_request("Hi", VLLM_CHAT, {}, stream=stream, ask_usage=ask_usage)
+    made = chat_request("Hi", VLLM_CHAT.check, {}, stream=stream, ask_usage=ask_usage)
     return replace(made, params=params)
 
 
