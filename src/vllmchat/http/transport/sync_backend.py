@@ -60,13 +60,12 @@ class SyncNetworkBackend(NetworkBackend):
             found = _resolve(host, port, self.opening_seconds())
         except OSError as error:
             raise ConnectError(str(error)) from error
-        addresses = [str(info[4][0]) for info in found] if len(found) > 1 else [host]
         failure: Exception | None = None
-        for place, address in enumerate(addresses):
+        for place, (family, address) in enumerate(found):
             left = self.opening_seconds()
-            share = None if left is None else max(left / (len(addresses) - place), 0.001)
+            share = None if left is None else max(left / (len(found) - place), 0.001)
             try:
-                sock = _connect(address, port, share)
+                sock = _connect(family, address, share)
             except (ConnectError, ConnectTimeout) as error:
                 failure = error
             else:
@@ -87,9 +86,15 @@ class SyncNetworkBackend(NetworkBackend):
                 self._stream.sock.shutdown(socket.SHUT_RDWR)
 
 
-def _connect(address: str, port: int, timeout: float | None) -> socket.socket:
+def _connect(family: int, address: tuple[Any, ...], timeout: float | None) -> socket.socket:
     try:
-        sock = socket.create_connection((address, port), timeout)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(timeout)
+        try:
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
     except TimeoutError as error:
         raise ConnectTimeout(str(error)) from error
     except OSError as error:
@@ -100,18 +105,22 @@ def _connect(address: str, port: int, timeout: float | None) -> socket.socket:
     return sock
 
 
-_Resolved = list[tuple[Any, Any, int, str, Any]]
+_Resolved = list[tuple[int, tuple[Any, ...]]]
+"""Families and addresses of sockets."""
 
 
 def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
     """The addresses of a host. The system's resolver has no timeout, so it is abandoned when the time is up."""
+    if is_address(host) and "%" not in host:
+        # Without the resolver, which imports Unicode tables.
+        return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
     if timeout is None or is_address(host):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return _look_up(host, port)
     outcome: list[_Resolved | OSError] = []
 
     def ask() -> None:
         try:
-            outcome.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            outcome.append(_look_up(host, port))
         except OSError as error:
             outcome.append(error)
 
@@ -123,6 +132,10 @@ def _resolve(host: str, port: int, timeout: float | None) -> _Resolved:
     if isinstance(outcome[0], OSError):
         raise outcome[0]
     return outcome[0]
+
+
+def _look_up(host: str, port: int) -> _Resolved:
+    return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 class SyncStream:
