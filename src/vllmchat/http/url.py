@@ -100,7 +100,7 @@ class BaseURL(NamedTuple):
                 )
         if add_v1 and not path.endswith("/v1"):
             path += "/v1"
-        if ":" not in host:
+        if ":" not in host and not _is_plain(host):
             try:
                 host = host.encode("idna").decode("ascii")
             except UnicodeError as error:
@@ -124,6 +124,11 @@ class BaseURL(NamedTuple):
 
     def __str__(self) -> str:
         return self.origin + self.prefix
+
+
+def _is_plain(host: str) -> bool:
+    """Whether a host is written as it is sent. To encode it anyway would import tables of Unicode."""
+    return host.isascii() and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
 
 
 def _shown(text: str) -> str:
