@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import start
 from benchmarks.run import RESULTS, ROOT, WORK, Work
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -96,7 +97,8 @@ def ahead(results: dict[str, Any]) -> list[str]:
         if better:
             title = work.title if "The same" not in work.title else f"{work.key.lstrip('a')}, async"
             lines.append(f"- {title}: {'; '.join(better)}.")
-    first = results["first_reply_ms"]
+    alone = results.get("start", {}).get("dependencies only", results)
+    first = {name: each for name, each in alone["first_reply_ms"].items() if name in LABELS}
     lines += [
         f"- From process start to the first reply: {LABELS[client]} with pydantic uses "
         f"{each / first['vllmchat']:.2f} times the CPU time of vllmchat."
@@ -113,17 +115,41 @@ def ahead(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+REPLIES_OF = {
+    "vllmchat": "vllmchat",
+    "vllmchat with parameters": "vllmchat, with parameters",
+    "httpx": "httpx with pydantic",
+    "openai": "openai",
+}
+
+
 def starts(results: dict[str, Any]) -> list[str]:
-    lines = ["| CPU time from process start, in milliseconds | |", "|---|---:|"]
-    lines += [
-        f"| `{name}` | {value:.0f} |" for name, value in results["import_ms"].items() if name != "python"
+    """What a start costs, by environment."""
+    places = {**results.get("start", {}), "with all clients": results}
+    lines = [
+        "| CPU time from process start, in milliseconds | " + " | ".join(places) + " |",
+        "|---|" + "---:|" * len(places),
     ]
-    lines.append(f"| the interpreter alone | {results['import_ms']['python']:.0f} |")
-    names = {"vllmchat": "vllmchat", "openai": "openai", "httpx": "httpx with pydantic"}
+
+    def row(title: str, kind: str, name: str) -> str:
+        cells = [f"{place[kind][name]:.0f}" if name in place[kind] else "" for place in places.values()]
+        return f"| {title} | {' | '.join(cells)} |"
+
+    lines += [row(f"`{name}`", "import_ms", name) for name in results["import_ms"] if name != "python"]
+    lines.append(row("the interpreter alone", "import_ms", "python"))
     lines += [
-        f"| to the first reply, with {names[name]} | {value:.0f} |"
-        for name, value in results["first_reply_ms"].items()
+        row(f"to the first reply, with {title}", "first_reply_ms", name)
+        for name, title in REPLIES_OF.items()
+        if name in results["first_reply_ms"]
     ]
+    for name, place in results.get("start", {}).items():
+        shares = start.ratios(place)
+        lines.append("")
+        lines.append(
+            f"In the environment {name}, vllmchat takes {shares['import']:.2f} times what httpx and pydantic take to "
+            f"import, {shares['first reply']:.2f} times to the first reply, and "
+            f"{shares['first reply with parameters']:.2f} times if the call has parameters."
+        )
     return lines
 
 
@@ -205,7 +231,8 @@ def chart(results: dict[str, Any]) -> None:
     imports = {client: results["import_ms"][name] for client, name in starts_.items()}
     imports["httpx"] = results["import_ms"]["import httpx, pydantic"]
     panels.append(("Import: CPU ms", imports))
-    panels.append(("From process start to the first reply: CPU ms", dict(results["first_reply_ms"])))
+    first = {client: each for client, each in results["first_reply_ms"].items() if client in LABELS}
+    panels.append(("From process start to the first reply: CPU ms", first))
     figure, axes = pyplot.subplots(3, 2, figsize=(11, 8.6), layout="constrained")
     for axis, (title, values) in zip(axes.flat, panels, strict=True):
         clients = [client for client in LABELS if client in values]

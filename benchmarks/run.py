@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import start
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -179,57 +181,19 @@ def measure(client: str, work: Work, port: str, source: Path | None = None) -> d
     return result
 
 
-def started(code: str) -> float:
-    """CPU seconds of a fresh interpreter that runs some code."""
-    script = f"import time\n{code}\nprint(time.process_time())"
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    return float(done.stdout.split()[-1])
-
-
-IMPORTS = {
-    "python": "pass",
-    "import vllmchat": "import vllmchat",
-    "from vllmchat import VLLMProvider": "from vllmchat import VLLMProvider",
-    "import httpx, pydantic": "import httpx; from pydantic import BaseModel",
-    "import openai": "import openai",
-    "import litellm": "import litellm",
-}
+OTHER_IMPORTS = {"import openai": "import openai", "import litellm": "import litellm"}
 
 
 def first_replies(url: str) -> dict[str, str]:
-    """Programs that get one reply, by client."""
+    """Programs that get one reply, by client, where the other clients are installed."""
     return {
-        "vllmchat": f"""
-from vllmchat import VLLMProvider
-print(VLLMProvider("bench", base_url={url!r}).chat("Hello").text)""",
+        **start.first_replies(url),
         "openai": f"""
 from openai import OpenAI
 client = OpenAI(base_url={url!r}, api_key="EMPTY")
 messages = [{{"role": "user", "content": "Hello"}}]
 print(client.chat.completions.create(model="bench", messages=messages).choices[0].message.content)""",
-        "httpx": f"""
-import httpx
-from pydantic import BaseModel
-class Message(BaseModel): content: str
-class Choice(BaseModel): message: Message
-class Reply(BaseModel): choices: list[Choice]
-with httpx.Client() as client:
-    body = {{"model": "bench", "messages": [{{"role": "user", "content": "Hello"}}]}}
-    reply = client.post({url + "/chat/completions"!r}, json=body).raise_for_status()
-print(Reply.model_validate_json(reply.content).choices[0].message.content)""",
     }
-
-
-def starts(programs: dict[str, str], repeats: int) -> dict[str, float]:
-    """Median CPU milliseconds of programs, run in turn."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(max(repeats, 5)):
-        for name, code in programs.items():
-            times[name].append(started(code))
-    return {name: round(statistics.median(each) * 1000, 1) for name, each in times.items()}
 
 
 def full(repeats: int, only: list[str]) -> None:
@@ -267,10 +231,16 @@ def full(repeats: int, only: list[str]) -> None:
                     flush=True,
                 )
         if not only or "start" in only:
-            results["import_ms"] = starts(IMPORTS, repeats)
-            results["first_reply_ms"] = starts(first_replies(f"http://127.0.0.1:{port}/reply/0/v1"), repeats)
+            url = f"http://127.0.0.1:{port}/reply/0/v1"
+            results["import_ms"] = start.starts({**start.IMPORTS, **OTHER_IMPORTS}, repeats)
+            results["first_reply_ms"] = start.starts(first_replies(url), repeats)
+            results["start"] = start.measure(url, repeats)
             save()
-            print(json.dumps({name: results[name] for name in ("import_ms", "first_reply_ms")}, indent=1))
+            print(
+                json.dumps(
+                    {name: results[name] for name in ("import_ms", "first_reply_ms", "start")}, indent=1
+                )
+            )
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, float]:

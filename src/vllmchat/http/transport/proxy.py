@@ -90,7 +90,7 @@ def proxy_for(base: BaseURL) -> Proxy | None:
     Raises:
         ValueError: The environment has an invalid one.
     """
-    named = any(name.lower().endswith("_proxy") for name in os.environ)
+    named = any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in os.environ)
     if not named and sys.platform not in ("darwin", "win32"):
         # Avoids the import below, which most processes do not need.
         return None
