@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+MODELS = """class Message(BaseModel): content: str
+class Choice(BaseModel): message: Message
+class Reply(BaseModel): choices: list[Choice]"""
+
 IMPORTS = {
     "python": "pass",
     "import vllmchat": "import vllmchat",
     "from vllmchat import VLLMProvider": "from vllmchat import VLLMProvider",
     "import httpx, pydantic": "import httpx; from pydantic import BaseModel",
+    "pydantic with three models": f"""
+from pydantic import BaseModel
+{MODELS}""",
 }
 
 WITH_TRIO = ("trio", "attrs", "outcome", "sniffio", "sortedcontainers")
@@ -48,9 +55,7 @@ print(llm.chat("Hello", temperature=0, max_tokens=20).text)""",
         "httpx": f"""
 import httpx
 from pydantic import BaseModel
-class Message(BaseModel): content: str
-class Choice(BaseModel): message: Message
-class Reply(BaseModel): choices: list[Choice]
+{MODELS}
 with httpx.Client() as client:
     body = {{"model": "bench", "messages": [{{"role": "user", "content": "Hello"}}]}}
     reply = client.post({url + "/chat/completions"!r}, json=body).raise_for_status()
@@ -140,11 +145,12 @@ def measure(url: str, repeats: int) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What vllmchat takes in an environment, as a share of httpx and pydantic."""
+    """What vllmchat takes in an environment, as a share of httpx and pydantic; the floor is pydantic alone."""
     imports, replies = found["import_ms"], found["first_reply_ms"]
     return {
         "import": round(imports["from vllmchat import VLLMProvider"] / imports["import httpx, pydantic"], 2),
         "first reply": round(replies["vllmchat"] / replies["httpx"], 2),
+        "floor": round(imports["pydantic with three models"] / replies["httpx"], 2),
         "first reply with parameters": round(replies["vllmchat with parameters"] / replies["httpx"], 2),
     }
 

@@ -376,7 +376,7 @@ def video_part(source: Source | None, *, media_type: str | None = None, uuid: st
 
 # From a source to a URL
 
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")
+_SCHEME: Final = r"([A-Za-z][A-Za-z0-9+.-]+):(//)?"
 _SCHEMES: Final = ("http", "https", "data", "file")
 
 _AUDIO_FORMATS: Final = {
@@ -397,7 +397,7 @@ def _is_url(text: str) -> bool:
     Raises:
         InvalidRequestError: It is a URL with an unsupported scheme.
     """
-    match = _SCHEME.match(text)
+    match = re.match(_SCHEME, text)
     if match is None:
         return False
     scheme = match[1].lower()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_VALUE: Final = r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?"
 _COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
 
 
 def is_header_name(name: str) -> bool:
     """Whether a name is valid: RFC 9110 calls it a token."""
-    return _NAME.fullmatch(name) is not None
+    return re.fullmatch(_NAME, name) is not None
 
 
 def is_header_value(text: str) -> bool:
     """Whether a value is printable ASCII without line breaks or surrounding white space."""
-    return _VALUE.fullmatch(text) is not None
+    return re.fullmatch(_VALUE, text) is not None
 
 
 def is_computed(name: str) -> bool:

@@ -24,7 +24,7 @@ def checked_model(model: object) -> str | None:
     """The name of a model; None for an empty one."""
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model must be a str or None, not {type(model).__name__}")
-    if model is not None and ":" in model and _URL.match(model):
+    if model is not None and ":" in model and re.match(_URL, model, re.IGNORECASE):
         # A URL with a password is not shown.
         shown = "" if is_secret("model", model) else repr(model)
         url = repr(model if "//" in model else f"http://{model}") if shown else "..."
@@ -33,7 +33,7 @@ def checked_model(model: object) -> str | None:
     return model or None
 
 
-_URL: Final = re.compile(r"https?://|(localhost|\d+\.\d+\.\d+\.\d+):\d+", re.IGNORECASE)
+_URL: Final = r"https?://|(localhost|\d+\.\d+\.\d+\.\d+):\d+"
 
 
 def checked_retries(max_retries: object) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     rules = LazyModule("vllmchat.checking.rules")
 
-_UNPACKED: Final = re.compile(r"Unpack\[(\w+)\]")
+_UNPACKED: Final = r"Unpack\[(\w+)\]"
 
 
 class MethodSignature(Signature):
@@ -72,7 +72,7 @@ def _expanded(written: Signature, params: str | None) -> Signature:
     last = parameters[-1] if parameters else None
     if last is None or last.kind is not last.VAR_KEYWORD:
         return written
-    match = _UNPACKED.search(str(last.annotation))
+    match = re.search(_UNPACKED, str(last.annotation))
     name = params or (match[1] if match is not None else "")
     # All of them are public, and the package is loaded. Their own modules need not be: the methods name them for types.
     public = sys.modules[__name__.partition(".")[0]]

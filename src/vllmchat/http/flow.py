@@ -16,14 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from vllmchat.errors import ResponseError, VLLMChatError
-from vllmchat.http.api_errors import (
-    MAX_ERROR_BYTES,
-    error_despite_status,
-    error_from_reply,
-    no_stream,
-    too_large,
-    unreadable,
-)
 from vllmchat.http.call import MAX_BODY_BYTES, Call, Response, ResponseHead
 from vllmchat.http.density import check_density
 from vllmchat.http.observe import ObservedCall
@@ -37,11 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vllmchat.errors import Partial
-    from vllmchat.http import logs
+    from vllmchat.http import api_errors, logs
     from vllmchat.http.clock import Clock
     from vllmchat.http.observe import Observer
     from vllmchat.http.url import BaseURL
 else:
+    api_errors = LazyModule("vllmchat.http.api_errors")
     datetime = LazyModule("datetime")
     logs = LazyModule("vllmchat.http.logs")
 
@@ -299,7 +292,7 @@ def _open(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> Fl
     if call.whole_too and kind.endswith("json"):
         return Opened(head, early, whole=True)
     head, raw = yield from _read_error(send, head, clock, early)
-    raise error_despite_status(head, raw) or no_stream(head, raw)
+    raise api_errors.error_despite_status(head, raw) or api_errors.no_stream(head, raw)
 
 
 def _reply(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> Flow[T]:
@@ -325,7 +318,7 @@ def _reply(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> F
                 # What has come is let go first: the error needs only its beginning.
                 begin = send.mask.data(b"".join(pieces[:4])[:8_000], cut=True)
                 pieces.clear()
-                raise too_large(masked_head(send, head), begin, MAX_BODY_BYTES)
+                raise api_errors.too_large(masked_head(send, head), begin, MAX_BODY_BYTES)
             data = yield READ
     except TransportFailure as failure:
         raise failure.error(send.safe_url, head.request_id) from failure.cause
@@ -340,7 +333,7 @@ def _reply(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> F
         arrived = error.partial if isinstance(error, VLLMChatError) else None
     # Read again with the secrets masked: an error quotes the body, and an excerpt could cut a secret.
     head, body = masked_head(send, head), send.mask.data(body)
-    if (reported := error_despite_status(head, body)) is not None:
+    if (reported := api_errors.error_despite_status(head, body)) is not None:
         reported.partial = arrived
         raise reported
     try:
@@ -353,7 +346,7 @@ def _reply(target: Target, call: Call[T], clock: Clock, record: CallRecord) -> F
     except VLLMChatError:
         raise
     except _UNREADABLE as error:
-        raise unreadable(error, head) from error
+        raise api_errors.unreadable(error, head) from error
 
 
 class _Retries:
@@ -431,7 +424,7 @@ def _good_answer(
             retries = retries or _Retries(target, call, clock, record.began)
             pause = _pause_after(head, retries.count) if _is_retried(head.status, call.method) else None
             error = partial(
-                error_from_reply,
+                api_errors.error_from_reply,
                 head,
                 raw,
                 route=send.target.partition("?")[0],
@@ -475,14 +468,14 @@ def _read_error(
     clock.begin_idle(_ERROR_SECONDS)
     body = early
     try:
-        while len(body) <= MAX_ERROR_BYTES and (data := cast("bytes", (yield READ))):
+        while len(body) <= api_errors.MAX_ERROR_BYTES and (data := cast("bytes", (yield READ))):
             body += data
     except TransportFailure:
         # The head has what matters.
         body = b""
     yield CLOSE
-    mask, is_cut = send.mask, len(body) > MAX_ERROR_BYTES
-    return masked_head(send, head), mask.data(body[:MAX_ERROR_BYTES], cut=is_cut)
+    mask, is_cut = send.mask, len(body) > api_errors.MAX_ERROR_BYTES
+    return masked_head(send, head), mask.data(body[: api_errors.MAX_ERROR_BYTES], cut=is_cut)
 
 
 def content_type(head: ResponseHead) -> str:

@@ -17,11 +17,11 @@ else:
     base64 = LazyModule("base64")
     entities = LazyModule("html.entities")
 
-_SECRET_NAME = re.compile(
+_SECRET_NAME = (
     "key|secret|salt|passw|credential|authorization|bearer|cookie|jwt|assertion|signature|headers"
     "|(^|[-_])(token|auth)$"
 )
-_SECRET_HEADER = re.compile("auth|token|session")
+_SECRET_HEADER = "auth|token|session"
 """More names of headers, which may be called anything. Parameters have such names too: `stop_token_ids`."""
 
 _HARMLESS_NAMES = frozenset(
@@ -38,24 +38,24 @@ _HARMLESS_NAMES = frozenset(
 _SHORTEST = 6
 """Shorter values, like vLLM's "EMPTY", are not secrets but may be ordinary words."""
 
-_RANDOM = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}")
+_RANDOM = r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}"
 
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Whether what has a name is a secret: a parameter, a header, or a field of a body."""
-    return _SECRET_NAME.search(name.lower()) is not None
+    return re.search(_SECRET_NAME, name.lower()) is not None
 
 
 def is_secret_header(name: str, value: str) -> bool:
     """Whether a header is a secret: by its name, in lower case, or because its value looks random."""
     if name in _HARMLESS_NAMES:
         return False
-    return _is_secret_header_name(name) or _RANDOM.fullmatch(value) is not None
+    return _is_secret_header_name(name) or re.fullmatch(_RANDOM, value) is not None
 
 
 def _is_secret_header_name(name: str) -> bool:
-    return is_secret_name(name) or _SECRET_HEADER.search(name) is not None
+    return is_secret_name(name) or re.search(_SECRET_HEADER, name) is not None
 
 
 class Mask:

@@ -13,7 +13,7 @@ else:
     parse = LazyModule("urllib.parse")
 
 _PORTS = {"http": 80, "https": 443}
-_BROKEN_SCHEME = re.compile(r"(https?)(?::/*|/+)", re.IGNORECASE)
+_BROKEN_SCHEME = r"(https?)(?::/*|/+)"
 
 _ROUTES = ("/chat/completions", "/completions", "/models", "/v1/chat", "/v1/embeddings", "/v1/responses")
 """Routes that a base URL must not include."""
@@ -62,7 +62,7 @@ class BaseURL(NamedTuple):
         scheme = parts.scheme.lower()
         if "://" not in text:
             # Also after a scheme that lost its colon or a slash.
-            begun = _BROKEN_SCHEME.match(shown)
+            begun = re.match(_BROKEN_SCHEME, shown, re.IGNORECASE)
             known_scheme, rest = (
                 (begun[1].lower(), shown[begun.end() :]) if begun else ("http", shown.lstrip("/"))
             )

@@ -9,7 +9,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -22,12 +22,17 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema, to_json
 
 from vllmchat.errors import ResponseError
-from vllmchat.http.api_errors import reports_error
 from vllmchat.http.call import Response, ResponseHead
 from vllmchat.http.excerpt import beginning, start_of
 from vllmchat.http.record import CallRecord, Timings
+from vllmchat.lazy import LazyModule
 from vllmchat.wire.lenient import TornCharacters, drop, parse
 from vllmchat.wire.repeats import Repeats
+
+if TYPE_CHECKING:
+    from vllmchat.http import api_errors
+else:
+    api_errors = LazyModule("vllmchat.http.api_errors")
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -424,7 +429,7 @@ def find_error(data: bytes, kind: str = "") -> JsonObject | None:
         return None
     if body is None:
         return None
-    if reports_error(body):
+    if api_errors.reports_error(body):
         return body
     if "error" in (kind, body.get("type")):
         return {"error": body}
