@@ -29,8 +29,8 @@ PROBE = "any text"
 """That other text."""
 
 _MOST_BYTES = 4096
-_MOST_KINDS = 32
-"""So many kinds of chunks are kept of a stream. Where all chunks are different, the search for them ends."""
+_SEARCHES = 32
+"""So many chunks of a stream are searched in vain. Where all chunks are different, that ends."""
 
 # What sets the parts of a model without validation.
 _parts = vars(BaseModel)
@@ -48,10 +48,11 @@ class Repeats(Generic[M]):
         decode: Decodes a chunk. Raises `ResponseError` if the data is not one.
     """
 
-    __slots__ = ("_decode", "_kind", "_kinds", "_seen")
+    __slots__ = ("_decode", "_kind", "_kinds", "_searches", "_seen")
 
     def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
         self._decode = decode
+        self._searches = _SEARCHES
         self._seen: set[tuple[bytes, bytes]] = set()
         self._kinds: dict[tuple[bytes, bytes], _Kind[M] | None] = {}
         self._kind: _Kind[M] | None = None
@@ -88,8 +89,9 @@ class Repeats(Generic[M]):
 
     def find(self, data: bytes) -> M | None:
         """Returns a chunk that is of the kind of two earlier ones; else None, and takes note of its kind."""
-        if len(self._seen) >= _MOST_KINDS or len(data) > _MOST_BYTES:
+        if not self._searches or len(data) > _MOST_BYTES:
             return None
+        self._searches -= 1
         place = _TEXT.search(data)
         if place is None:
             return None
@@ -103,6 +105,7 @@ class Repeats(Generic[M]):
         if kind is None or (text := kind.text(data)) is None:
             return None
         self._kind = kind
+        self._searches += 1
         return kind.make(text)
 
     def _learn(self, head: bytes, tail: bytes) -> _Kind[M] | None:

@@ -276,7 +276,34 @@ def test_texts_of_repetitions_are_added_as_they_come() -> None:
     assert reader.reply().text == "a" * 2_000
 
 
-def test_where_every_chunk_is_different_the_search_for_repetitions_ends() -> None:
+CALL = {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "1"}}]}}
+
+
+@pytest.mark.parametrize("other", [payload("a", unknown=[]), payload("a", choices=[CALL])])
+def test_a_few_other_chunks_do_not_end_the_search_for_repetitions(other: bytes) -> None:
+    decoder = ChunkDecoder(chat.decode_chunk)
+    for _ in range(10):
+        decoder.decode(other)
+    repeated = [decoder.repeat(payload(text)) or not decoder.decode(payload(text)) for text in "abcd"]
+    assert [bool(each) for each in repeated] == [False, False, True, True]
+
+
+def test_the_choices_of_a_stream_may_take_turns() -> None:
+    decoded: list[bytes] = []
+
+    def decode(data: bytes, torn: TornCharacters) -> chat.ChatCompletionChunk:
+        decoded.append(data)
+        return chat.decode_chunk(data, torn)
+
+    decoder = ChunkDecoder(decode)
+    for number in range(400):
+        data = payload("a", number % 8)
+        assert (decoder.repeat(data) or decoder.decode(data)) == chat.decode_chunk(data)
+    assert len(decoded) == 16  # one chunk of each choice, and one probe
+
+
+@pytest.mark.parametrize("choices", [{}, {"choices": [CALL]}])
+def test_where_every_chunk_is_different_the_search_for_repetitions_ends(choices: dict[str, object]) -> None:
     decoded: list[bytes] = []
 
     def decode(data: bytes, torn: TornCharacters) -> chat.ChatCompletionChunk:
@@ -285,7 +312,7 @@ def test_where_every_chunk_is_different_the_search_for_repetitions_ends() -> Non
 
     decoder = ChunkDecoder(decode)
     for number in range(1_000):
-        decoder.decode(payload("a", created=number))
+        decoder.decode(payload("a", created=number, **choices))
     decoded.clear()
     for _ in range(3):
         assert decoder.repeat(payload("a")) is None
