@@ -278,7 +278,9 @@ class ChunkReader(EventReader[T, R]):
 
     def read_event(self, event: ServerSentEvent) -> T | None:
         """Turns an event into a chunk."""
-        self._add_repeated()
+        repeated = self._repeated()
+        if repeated is not None:
+            self._accumulator.add(repeated)
         data = event.data
         if data[:1] != b"{":  # what follows is not needed for chunks
             if marks_end(data):

@@ -168,7 +168,7 @@ class _Core(Generic[T, R]):
                         if clock.record is not None:
                             clock.record.first = monotonic()
                     # A chunk without a choice may only keep the connection alive.
-                    if getattr(item, "choices", True):
+                    if clock.idle_end is not None and getattr(item, "choices", True):
                         clock.idle_end = None
                 return item
             events.clear()

@@ -29,8 +29,13 @@ PROBE = "any text"
 """That other text."""
 
 _MOST_BYTES = 4096
-_SEARCHES = 32
-"""So many chunks of a stream are searched in vain. Where all chunks are different, that ends."""
+_SEARCHES = 12
+"""So many chunks of a stream are searched for their kind before one comes more than `_A_FEW` times in a row.
+
+If all chunks are different, or those of several choices take turns, it does not pay.
+"""
+
+_A_FEW = 4
 
 # What sets the parts of a model without validation.
 _parts = vars(BaseModel)
@@ -48,12 +53,12 @@ class Repeats(Generic[M]):
         decode: Decodes a chunk. Raises `ResponseError` if the data is not one.
     """
 
-    __slots__ = ("_decode", "_kind", "_kinds", "_searches", "_seen")
+    __slots__ = ("_decode", "_kind", "_kinds", "_searches")
 
     def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
         self._decode = decode
         self._searches = _SEARCHES
-        self._seen: set[tuple[bytes, bytes]] = set()
+        # By what comes before the text and after it. None after the first chunk of a kind.
         self._kinds: dict[tuple[bytes, bytes], _Kind[M] | None] = {}
         self._kind: _Kind[M] | None = None
         """That of the last chunk that was found."""
@@ -83,6 +88,8 @@ class Repeats(Generic[M]):
         kind = self._kind
         if kind is None or not kind.texts:
             return None
+        if len(kind.texts) > _A_FEW:
+            self._searches = _SEARCHES
         chunk = kind.make("".join(kind.texts))
         kind.texts.clear()
         return chunk
@@ -90,22 +97,20 @@ class Repeats(Generic[M]):
     def find(self, data: bytes) -> M | None:
         """Returns a chunk that is of the kind of two earlier ones; else None, and takes note of its kind."""
         if not self._searches or len(data) > _MOST_BYTES:
+            self._kind = None
             return None
         self._searches -= 1
-        place = _TEXT.search(data)
+        place = _TEXT.search(data, data.find(b'"choices"'))
         if place is None:
             return None
         around = data[: place.start(1)], data[place.end(1) :]
-        if around not in self._seen:
-            self._seen.add(around)
-            return None
         if around not in self._kinds:
-            self._kinds[around] = self._learn(*around)
-        kind = self._kinds[around]
+            self._kinds[around] = None
+            return None
+        kind = self._kinds[around] = self._kinds[around] or self._learn(*around)
         if kind is None or (text := kind.text(data)) is None:
             return None
         self._kind = kind
-        self._searches += 1
         return kind.make(text)
 
     def _learn(self, head: bytes, tail: bytes) -> _Kind[M] | None:

@@ -282,24 +282,25 @@ CALL = {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "1"}}]}}
 @pytest.mark.parametrize("other", [payload("a", unknown=[]), payload("a", choices=[CALL])])
 def test_a_few_other_chunks_do_not_end_the_search_for_repetitions(other: bytes) -> None:
     decoder = ChunkDecoder(chat.decode_chunk)
-    for _ in range(10):
+    for _ in range(5):
         decoder.decode(other)
     repeated = [decoder.repeat(payload(text)) or not decoder.decode(payload(text)) for text in "abcd"]
     assert [bool(each) for each in repeated] == [False, False, True, True]
 
 
-def test_the_choices_of_a_stream_may_take_turns() -> None:
-    decoded: list[bytes] = []
-
-    def decode(data: bytes, torn: TornCharacters) -> chat.ChatCompletionChunk:
-        decoded.append(data)
-        return chat.decode_chunk(data, torn)
-
-    decoder = ChunkDecoder(decode)
-    for number in range(400):
-        data = payload("a", number % 8)
-        assert (decoder.repeat(data) or decoder.decode(data)) == chat.decode_chunk(data)
-    assert len(decoded) == 16  # one chunk of each choice, and one probe
+def test_long_runs_of_a_few_kinds_are_found_however_often_they_take_turns() -> None:
+    reader = chat_reader()
+    read = 0
+    for run in range(100):
+        for _ in range(20):
+            data = payload("a", run % 3)
+            if reader.repeat(data) is None:
+                chunk = reader.read_event(ServerSentEvent(data))
+                assert chunk is not None
+                reader.accept(chunk)
+                read += 1
+    assert read == 100 + 3  # the first of each run, and the second of each kind
+    assert [choice.message.content for choice in reader.reply().choices] == ["a" * 680, "a" * 660, "a" * 660]
 
 
 @pytest.mark.parametrize("choices", [{}, {"choices": [CALL]}])
