@@ -12,7 +12,7 @@ from vllmchat.http.excerpt import excerpt, start_of
 from vllmchat.http.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, WholeBody
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sized
 
     from vllmchat.errors import Partial, VLLMChatError
     from vllmchat.http.call import ResponseHead
@@ -219,8 +219,8 @@ class EventDecoder(Protocol[T_co]):
         ...
 
     @property
-    def pending(self) -> int:
-        """How many chunks `repeat` has returned since the last call of `repeated`."""
+    def texts(self) -> Sized:
+        """The texts of all that `repeat` has returned since the last call of `repeated`."""
         ...
 
     @property
@@ -232,7 +232,7 @@ class EventDecoder(Protocol[T_co]):
         ...
 
 
-_MOST_PENDING = 256
+_MOST_REPEATED = 256
 
 
 class ChunkReader(EventReader[T, R]):
@@ -252,12 +252,12 @@ class ChunkReader(EventReader[T, R]):
     ) -> None:
         super().__init__(accumulator, result_attribute)
         self._decoder = decoder
-        self._repeated = decoder.repeated
+        self._repeated = decoder.texts
         self.repeat = decoder.repeat
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Takes bytes as they arrive; returns the events that they complete."""
-        if self._decoder.pending >= _MOST_PENDING:
+        if len(self._repeated) >= _MOST_REPEATED:
             self._add_repeated()
         return super().feed(data)
 
@@ -272,15 +272,14 @@ class ChunkReader(EventReader[T, R]):
         return super().reply()
 
     def _add_repeated(self) -> None:
-        chunk = self._repeated()
+        chunk = self._decoder.repeated()
         if chunk is not None:
             self._accumulator.add(chunk)
 
     def read_event(self, event: ServerSentEvent) -> T | None:
         """Turns an event into a chunk."""
-        repeated = self._repeated()
-        if repeated is not None:
-            self._accumulator.add(repeated)
+        if self._repeated:
+            self._add_repeated()
         data = event.data
         if data[:1] != b"{":  # what follows is not needed for chunks
             if marks_end(data):

@@ -358,6 +358,7 @@ class ChunkDecoder(Generic[M]):
         repeat: Decodes data that differs from those before in its text only; returns None for any other.
         repeated: Returns one chunk that adds up to the same as all that `repeat` has returned since its last call; None
             without any.
+        texts: The texts of those.
     """
 
     def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
@@ -366,11 +367,7 @@ class ChunkDecoder(Generic[M]):
         self._repeats = Repeats(decode)
         self.repeat = self._repeats.next
         self.repeated = self._repeats.joined
-
-    @property
-    def pending(self) -> int:
-        """How many chunks `repeat` has returned since the last call of `repeated`."""
-        return self._repeats.pending
+        self.texts = self._repeats.texts
 
     def decode(self, data: bytes, kind: str = "") -> M | JsonObject | None:
         """Decodes the data of an event: a chunk, the body of the error that it reports, or None to keep alive.

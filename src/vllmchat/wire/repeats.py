@@ -51,9 +51,12 @@ class Repeats(Generic[M]):
 
     Args:
         decode: Decodes a chunk. Raises `ResponseError` if the data is not one.
+
+    Attributes:
+        texts: Those of all that `next` has returned since the last call of `joined`.
     """
 
-    __slots__ = ("_decode", "_kind", "_kinds", "_searches")
+    __slots__ = ("_decode", "_kind", "_kinds", "_searches", "texts")
 
     def __init__(self, decode: Callable[[bytes, TornCharacters], M]) -> None:
         self._decode = decode
@@ -62,6 +65,7 @@ class Repeats(Generic[M]):
         self._kinds: dict[tuple[bytes, bytes], _Kind[M] | None] = {}
         self._kind: _Kind[M] | None = None
         """That of the last chunk that was found."""
+        self.texts: list[str] = []
 
     def next(self, data: bytes) -> M | None:
         """Returns the next chunk, if it is of the kind of the last one; else None."""
@@ -72,26 +76,21 @@ class Repeats(Generic[M]):
             or (text := kind.text(data)) is None
         ):
             return None
-        kind.texts.append(text)
+        self.texts.append(text)
         return kind.make(text)
-
-    @property
-    def pending(self) -> int:
-        """How many chunks `next` has returned since the last call of `joined`."""
-        return 0 if self._kind is None else len(self._kind.texts)
 
     def joined(self) -> M | None:
         """Returns one chunk with the texts of all that `next` has returned since the last call; None without any.
 
         It adds up to the same: the other fields are those of the chunk before them. To be called before `find`.
         """
-        kind = self._kind
-        if kind is None or not kind.texts:
+        texts, kind = self.texts, self._kind
+        if kind is None or not texts:
             return None
-        if len(kind.texts) > _A_FEW:
+        if len(texts) > _A_FEW:
             self._searches = _SEARCHES
-        chunk = kind.make("".join(kind.texts))
-        kind.texts.clear()
+        chunk = kind.make("".join(texts))
+        texts.clear()
         return chunk
 
     def find(self, data: bytes) -> M | None:
@@ -128,15 +127,13 @@ class _Kind(Generic[M]):
     Attributes:
         head: The bytes before the text, with its quotes.
         tail: Those after it.
-        texts: See `Repeats.joined`.
     """
 
-    __slots__ = ("_begin", "_end", "_levels", "head", "tail", "texts")
+    __slots__ = ("_begin", "_end", "_levels", "head", "tail")
 
     def __init__(self, head: bytes, tail: bytes, levels: list[_Level]) -> None:
         self.head = head
         self.tail = tail
-        self.texts: list[str] = []
         self._begin = len(head)
         self._end = -len(tail)
         self._levels = levels
