@@ -29,6 +29,7 @@ PROBE = "any text"
 """That other text."""
 
 _MOST_BYTES = 4096
+_MOST_KINDS = 64
 _SEARCHES = 12
 """So many chunks of a stream are searched for their kind before one comes more than `_A_FEW` times in a row.
 
@@ -95,15 +96,19 @@ class Repeats(Generic[M]):
 
     def find(self, data: bytes) -> M | None:
         """Returns a chunk that is of the kind of two earlier ones; else None, and takes note of its kind."""
-        if not self._searches or len(data) > _MOST_BYTES:
+        if not self._searches:
             self._kind = None
             return None
         self._searches -= 1
+        if len(data) > _MOST_BYTES:
+            return None
         place = _TEXT.search(data, data.find(b'"choices"'))
         if place is None:
             return None
         around = data[: place.start(1)], data[place.end(1) :]
         if around not in self._kinds:
+            if len(self._kinds) == _MOST_KINDS:
+                self._kinds.clear()
             self._kinds[around] = None
             return None
         kind = self._kinds[around] = self._kinds[around] or self._learn(*around)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -319,3 +320,19 @@ def test_where_every_chunk_is_different_the_search_for_repetitions_ends(choices:
         assert decoder.repeat(payload("a")) is None
         decoder.decode(payload("a"))
     assert decoded == [payload("a")] * 3
+
+
+def test_few_kinds_of_chunks_are_kept() -> None:
+    decoder = ChunkDecoder(chat.decode_chunk)
+    tracemalloc.start()
+    try:
+        for round_ in range(200):
+            for other in range(6):
+                decoder.decode(payload("a", unknown="x" * 3_000 + f"{round_} {other}"))
+            for _ in range(8):
+                if decoder.repeat(payload("a")) is None:
+                    decoder.decode(payload("a"))
+            decoder.repeated()
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
