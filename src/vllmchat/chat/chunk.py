@@ -1,7 +1,8 @@
 """One chunk of a streamed chat reply.
 
-Thousands of these may arrive per second, so each is validated at most once, directly from the event's bytes, by compiled
-code; `wire/repeats.py` makes those that differ in their text only. See `completion` for the meaning of the fields.
+Thousands of these may arrive per second, so each is validated at most once, directly from the event's bytes, by
+compiled code; `wire/repeats.py` makes those that differ in their text only. See `completion` for the meaning of the
+fields.
 """
 
 # No `from __future__ import annotations`: pydantic would have to evaluate every annotation again.

@@ -7,7 +7,7 @@ chunk, the text is parsed, and the models are made as those of the earlier chunk
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -156,7 +156,7 @@ class _Kind(Generic[M]):
 
     def make(self, text: str) -> M:
         """Returns a chunk with a text."""
-        value: object = text
+        value: Any = text
         for model, fields, names, name, listed in self._levels:
             made = _new(model)
             _set_fields(made, {**fields, name: value})
@@ -164,7 +164,8 @@ class _Kind(Generic[M]):
             _set_private(made, None)
             _set_names(made, names.copy())
             value = [made] if listed else made
-        return cast("M", value)
+        chunk: M = value
+        return chunk
 
 
 class _Level(NamedTuple):
