@@ -179,10 +179,10 @@ def best_of(runs: Mapping[Width, list[Measured]]) -> int:
 
 def sweep(target: Target, rounds: int) -> None:
     """All widths once, then the best two of them and the automatic ones in turn, when the climb is over."""
-    every = in_turn(target, WIDTHS, 4, 1, 2)
-    show("every width, 4 s each", every, best_of(every))
+    every = in_turn(target, WIDTHS, 3, 1, 1)
+    show("every width, 3 s each", every, best_of(every))
     ranked = sorted(WIDTHS, key=lambda width: -_median(every[width], "rate"))
-    runs = in_turn(target, (*ranked[:2], "auto", "auto without metrics"), 8, rounds, 5)
+    runs = in_turn(target, (*ranked[:2], "auto", "auto without metrics"), 8, rounds, 4)
     show(f"in turn, {rounds} times 8 s", runs, best_of(runs))
 
 
@@ -285,7 +285,7 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--server", nargs=2, metavar=("BASE_URL", "MODEL"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     for name in arguments.parts or PARTS:
         part, extra_args = PARTS[name]

@@ -54,7 +54,7 @@ _RESERVE_SECONDS: Final = 2.0
 _RATE_SECONDS: Final = 3.0
 """The rate at which requests finish is a mean over so long."""
 
-_ARRIVED: Final = 0.9
+_ARRIVED: Final = 0.5
 _BUSY_CUT: Final = 0.9
 _PREEMPTED_CUT: Final = 0.95
 _PREEMPTED_SHARE: Final = 0.08
