@@ -6,6 +6,7 @@
 - `prefix`: how much of the prompts a server finds in its cache, in the file's own order and with `order="prefix"`.
 - `sweep`: fixed widths from 1 to 512, then the best of them and `"auto"` in turn.
 - `short`: a width of 256 and `"auto"` from their beginning.
+- `blind`: the same without the server's metrics, when the climb is over.
 - `cache`: the sweep with a KV cache that holds some 60 requests.
 - `clients`: `map` with `"auto"` and with the best width, `achat` and the openai package with a semaphore, in turn.
 
@@ -182,7 +183,7 @@ def sweep(target: Target, rounds: int) -> None:
     every = in_turn(target, WIDTHS, 3, 1, 1)
     show("every width, 3 s each", every, best_of(every))
     ranked = sorted(WIDTHS, key=lambda width: -_median(every[width], "rate"))
-    runs = in_turn(target, (*ranked[:2], "auto", "auto without metrics"), 8, rounds, 4)
+    runs = in_turn(target, (*ranked[:2], "auto"), 8, rounds, 4)
     show(f"in turn, {rounds} times 8 s", runs, best_of(runs))
 
 
@@ -191,6 +192,15 @@ def short(target: Target, rounds: int) -> None:
     for seconds in (5, 15):
         runs = in_turn(target, (256, "auto"), seconds, rounds, 0)
         show(f"the first {seconds} s, {rounds} times", runs, 256)
+
+
+def blind(target: Target, rounds: int) -> None:
+    """Without the server's metrics, which takes longer to find the width."""
+    runs: dict[Width, list[Measured]] = {256: [], "auto without metrics": []}
+    for _ in range(rounds):
+        runs[256].append(measure(target, 256, 8, 4))
+        runs["auto without metrics"].append(measure(target, "auto without metrics", 15, 30))
+    show(f"without metrics, after 30 s, {rounds} times", runs, 256)
 
 
 def clients(target: Target, rounds: int, count: int = 900, width: int = 256) -> None:
@@ -273,6 +283,7 @@ PARTS: dict[str, tuple[Callable[[Target, int], None], tuple[str, ...]]] = {
     "prefix": (prefix, ("--block-size", "32", "--num-gpu-blocks-override", "1250")),
     "sweep": (sweep, ()),
     "short": (short, ()),
+    "blind": (blind, ()),
     "clients": (clients, ()),
     # One that holds some 60 requests.
     "cache": (sweep, ("--block-size", "32", "--num-gpu-blocks-override", "200")),

@@ -12,7 +12,7 @@ more: this is what `reserve` is below. It is never longer than what runs, becaus
   there has been a queue, it grows by an eighth, and by twice as much with each further such look, up to a half.
 - When more than the reserve waits at three looks in a row, or more than what runs at two, the width is cut so that half
   of the reserve is left. The cut is a share, because the report may be of one server of several, and the queue may be
-  that of others.
+  that of others. While a tenth more runs from look to look, the server is still taking in what was sent.
 - But it is at least half of what runs. Others who always have a queue would otherwise take the whole server.
 - It does not grow beyond what would fill the KV cache, and no longer doubles when that would: what has just begun needs
   more of it later. A preempted request is computed again, which costs less than a smaller batch as long as it is rare:
@@ -55,6 +55,7 @@ _RATE_SECONDS: Final = 3.0
 """The rate at which requests finish is a mean over so long."""
 
 _ARRIVED: Final = 0.5
+_ARRIVING: Final = 0.9
 _BUSY_CUT: Final = 0.9
 _PREEMPTED_CUT: Final = 0.95
 _PREEMPTED_SHARE: Final = 0.08
@@ -142,6 +143,8 @@ class AutoWidth:
             full: Whether the width was used since the last report.
             seconds: The time since the last report.
         """
+        if self._last is not None and load.running * _ARRIVING > self._last.running:
+            self._waiting.clear()  # it is still taking them in
         reserve = self._reserve(load, seconds)
         self._waiting.append(load.waiting)
         self.pause = min(self.pause * 2, _STEADY_LOOK_SECONDS)
@@ -162,7 +165,7 @@ class AutoWidth:
     def _reserve(self, load: ServerLoad, seconds: float) -> int:
         """How many may wait."""
         if seconds > 0 and self._last is not None:
-            rate = (load.finished - self._last.finished) / seconds
+            rate = max(load.finished - self._last.finished, 0) / seconds
             self._finish_rate += (rate - self._finish_rate) * min(seconds / _RATE_SECONDS, 1)
         self._last = load
         if self._rejects:
@@ -190,7 +193,7 @@ class AutoWidth:
         preempted, finished = load.preemptions - counted.preemptions, load.finished - counted.finished
         judged = max(finished, load.running)
         storm = preempted > judged * _PREEMPTED_SHARE
-        if self._counted is None or storm or finished > 2 * load.running:
+        if self._counted is None or storm or finished > 2 * load.running or finished < 0:
             self._counted = load
         return storm
 
