@@ -42,6 +42,8 @@ FIRST: Final = {
     "trim history": "recipes.html#trim-a-history-to-the-context",
     "rollouts": "rollouts.html",
     "ray": "ray.html",
+    "command line": "command-line.html",
+    "vllmchat check": "command-line.html#what-works-with-a-server",
     "run_job": "reference/many-prompts.html",
     "parquet": "files.html",
     "csv": "files.html",

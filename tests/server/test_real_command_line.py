@@ -122,6 +122,7 @@ def test_a_conversation_in_a_terminal(vllmchat: CommandLine, tmp_path: Path) -> 
         child.sendline(CAPITAL)
         child.expect_exact("That is Paris.")  # the reasoning
         child.expect_exact("The capital of France is Paris.\r\n")
+        child.sendline("/reset")
         child.sendline("Count from 1 to 100.")
         child.expect_exact("1, 2, 3")
         child.sendintr()

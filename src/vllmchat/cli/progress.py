@@ -6,14 +6,20 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from vllmchat.cli.terminal import is_terminal, printable
 from vllmchat.jobs.result import JobProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+_BAR: Final = 32
+"""How wide the bar is, in characters."""
 
 _PLAIN_SECONDS: Final = 10.0
 """Seconds between plain lines."""
@@ -38,20 +44,24 @@ def reporting() -> Generator[Reporter, None, None]:
     if not is_terminal(sys.stderr):
         yield Reporter(_Lines().show)
         return
-    bar = Progress(
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=Console(stderr=True, highlight=False),
-        transient=True,
+    with Live(console=Console(stderr=True, highlight=False), auto_refresh=False, transient=True) as live:
+        yield Reporter(lambda progress: live.update(drawn(progress), refresh=True))
+
+
+def drawn(progress: JobProgress) -> Group:
+    """Returns what a terminal shows: a bar and how far the job is, and under it how fast."""
+    bar = ProgressBar(
+        total=progress.total or None,
+        completed=progress.done,
+        width=_BAR,
+        pulse=not progress.total,
+        style="bright_black",
+        complete_style="green",
+        finished_style="green",
     )
-    task = bar.add_task("", total=None)
-
-    def show(progress: JobProgress) -> None:
-        bar.update(task, completed=progress.done, total=progress.total, description=line(progress))
-
-    with bar:
-        yield Reporter(show)
+    row = Table.grid(padding=(0, 1))
+    row.add_row(bar, Text(", ".join(how_far(progress)), no_wrap=True, overflow="ellipsis"))
+    return Group(row, Text(", ".join(how_fast(progress)), no_wrap=True, overflow="ellipsis"))
 
 
 class _Lines:
@@ -74,18 +84,26 @@ class _Lines:
 
 def line(progress: JobProgress) -> str:
     """Returns all figures of a state in one line."""
+    return ", ".join([*how_far(progress), *how_fast(progress)])
+
+
+def how_far(progress: JobProgress) -> list[str]:
+    """Returns how many inputs are done, and how long the rest will take."""
     of = f" of {progress.total:,}" if progress.total is not None else ""
     parts = [f"{progress.done:,}{of} done"]
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
+    if not progress.ended and progress.waiting_for is None and (left := progress.seconds_left) is not None:
+        parts.append(f"{duration(left)} left")
+    return parts
+
+
+def how_fast(progress: JobProgress) -> list[str]:
+    """Returns how fast a job is and how wide, or why it waits."""
     if progress.waiting_for is not None:
-        return printable(", ".join([*parts, f"waiting for the server: {progress.waiting_for}"]))
-    parts += rates(progress)
-    if not progress.ended:
-        parts.append(f"{progress.in_flight:,} in flight")
-        if (left := progress.seconds_left) is not None:
-            parts.append(f"{duration(left)} left")
-    return ", ".join(parts)
+        return [printable(f"waiting for the server: {progress.waiting_for}")]
+    width = [] if progress.ended else [f"{progress.in_flight:,} in flight"]
+    return [*rates(progress), *width]
 
 
 def rates(progress: JobProgress) -> list[str]:

@@ -69,7 +69,7 @@ class Printer:
         if not text:
             return
         self._after_reasoning = True
-        if self._shows_reasoning:
+        if self._shows_reasoning and (text := text if self._shown_reasoning else text.lstrip("\n")):
             self._shown_reasoning += text
             write(text, sys.stderr, dim=True)
 

@@ -18,40 +18,54 @@ from vllmchat.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vllmchat.cli.command import Command
+
 CLOSED_PIPE: Final = 141
 """The exit code when nobody reads the output any more: that of a program that is stopped by SIGPIPE."""
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A command: its module in this package, and what it does.
+
+    Attributes:
+        module: The name of the module.
+        about: What the command does, in a line.
+    """
+
     module: str
     about: str
 
 
-_COMMANDS: Final = {
-    "ask": _Entry("ask", "Ask one question, and print the reply as it is generated."),
-    "chat": _Entry("chat", "Talk with a model."),
-    "models": _Entry("models", "List the models that the server serves."),
-    "map": _Entry("map", "Send each input of a file, and write the replies to another one."),
-    "check": _Entry("check", "Find out what works with a server, and what to change."),
-    "top": _Entry("top", "Watch servers: requests, cache, tokens per second."),
+COMMANDS: Final = {
+    "ask": Entry("ask", "Ask one question, and print the reply as it is generated."),
+    "chat": Entry("chat", "Talk with a model."),
+    "models": Entry("models", "List the models that the server serves."),
+    "map": Entry("map", "Send each input of a file, and write the replies to another one."),
+    "check": Entry("check", "Find out what works with a server, and what to change."),
+    "top": Entry("top", "Watch servers: requests, cache, tokens per second."),
 }
+
+
+def command_of(entry: Entry) -> Command:
+    """Returns a command. Its module is imported only now."""
+    return cast("Command", import_module(f"vllmchat.cli.{entry.module}").COMMAND)
 
 
 class _Commands(click.Group):
     """The commands, each imported when it is used, so that the list of them comes at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = _COMMANDS.get(cmd_name)
+        entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        return cast("click.Command", import_module(f"vllmchat.cli.{entry.module}").COMMAND)
+        return command_of(entry)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.about) for name, entry in _COMMANDS.items()])
+            formatter.write_dl([(name, entry.about) for name, entry in COMMANDS.items()])
 
 
 @click.group(

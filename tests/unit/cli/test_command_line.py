@@ -13,14 +13,12 @@ import pytest
 from support.examples import ROOT
 from vllmchat import ChatParams, VLLMChatParams, __version__
 from vllmchat.checking.rules import fields_of
-from vllmchat.cli.run import vllmchat as group
+from vllmchat.cli.run import COMMANDS
 from vllmchat.cli.wording import in_options
 
 if TYPE_CHECKING:
     from support.command import CommandLine
     from vllmchat.testing import FakeServer
-
-COMMANDS = group.list_commands(None)  # type: ignore[arg-type] # it needs none
 
 
 def python(code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
+from support.terminal import ESCAPE, rest, terminal
 from vllmchat.cli import progress
-from vllmchat.cli.progress import Reporter, line, reporting
+from vllmchat.cli.progress import Reporter, drawn, line, reporting
 from vllmchat.jobs.result import JobProgress
-from vllmchat.testing import FakeServer, error, slow
+from vllmchat.testing import FakeServer, error, slow, stall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,8 +167,8 @@ STATE = JobProgress(
 
 def test_a_line_has_all_figures() -> None:
     assert line(STATE) == (
-        "50 of 100 done, 2 failed, 5.0/s, 400 prompt tokens/s, 100 completion tokens/s, 25% of the prompts cached, "
-        "8 in flight, 10 s left"
+        "50 of 100 done, 2 failed, 10 s left, 5.0/s, 400 prompt tokens/s, 100 completion tokens/s, "
+        "25% of the prompts cached, 8 in flight"
     )
 
 
@@ -193,3 +196,33 @@ def test_without_a_terminal_there_is_a_line_each_ten_seconds_and_when_the_server
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (125, "2 min 05 s"), (3_660, "1 h 01 min")])
 def test_times_are_for_people(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
+
+
+def test_a_terminal_shows_a_bar_and_two_lines() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(drawn(STATE))
+        console.print(drawn(JobProgress(done=5, seconds=1, waiting_for="[bold]refused[/bold] \x1b[5m")))
+    lines = [line.rstrip() for line in ESCAPE.sub("", capture.get()).splitlines()]
+    assert re.fullmatch(r"━+ +50 of 100 done, 2 failed, 10 s left", lines[0])
+    assert lines[1].startswith("5.0/s, 400 prompt tokens/s")
+    assert re.fullmatch(r"━+ 5 done", lines[2])
+    assert lines[3] == "waiting for the server: [bold]refused[/bold] ␛[5m"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of another kind")
+def test_ctrl_c_in_a_terminal(prompts: Path) -> None:
+    with (
+        FakeServer(lambda call: "fine" if call.text == "one" else stall()) as server,
+        terminal(
+            "map", "in.txt", "out.jsonl", "--url", server.base_url, home=prompts.parent, columns=80
+        ) as child,
+    ):
+        child.expect_exact("1 of 3 done")
+        child.sendintr()
+        text = rest(child)
+        assert child.exitstatus == 130
+        assert "Traceback" not in text
+        assert "vllmchat: stopped: 1 done, 0 of them failed." in text
+        assert "Run the same command again to go on." in text
+        assert server.wait_abandoned(2)
