@@ -43,7 +43,6 @@ FIRST: Final = {
     "rollouts": "rollouts.html",
     "ray": "ray.html",
     "command line": "command-line.html",
-    "vllmchat check": "command-line.html#what-works-with-a-server",
     "run_job": "reference/many-prompts.html",
     "parquet": "files.html",
     "csv": "files.html",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -14,8 +14,9 @@ from vllmchat.cli.terminal import printable, say
 from vllmchat.cli.values import Number
 from vllmchat.errors import JobStoppedError
 from vllmchat.jobs.files import run_job
-from vllmchat.jobs.map import RETRIES, WAIT
+from vllmchat.jobs.map import RETRIES, WAIT, Order
 from vllmchat.jobs.records import FORMATS
+from vllmchat.jobs.routes import CHAT
 
 if TYPE_CHECKING:
     from vllmchat.cli.server import Server
@@ -39,6 +40,7 @@ def map_file(
     output: str,
     schema: str | None,
     regex: str | None,
+    route: str,
     **options: Any,
 ) -> int:
     """Send each input of a file, and write the replies to another one.
@@ -51,7 +53,9 @@ def map_file(
     llm = server.connect()
     with reporting() as report:
         try:
-            summary = run_job(llm, input, output, model=server.model, progress=report, **options, **params)
+            summary = run_job(
+                llm, input, output, url=route, model=server.model, progress=report, **options, **params
+            )
         except KeyboardInterrupt:
             summary = None
         except JobStoppedError as error:
@@ -100,6 +104,20 @@ COMMAND: Final = Command(
             ["--format"],
             type=click.Choice(FORMATS),
             help="The format of the input, if its name does not show it.",
+        ),
+        click.Option(
+            ["--route"],
+            metavar="ROUTE",
+            default=CHAT,
+            show_default=True,
+            help="The route for rows that do not name theirs, such as /v1/embeddings.",
+        ),
+        click.Option(
+            ["--order"],
+            type=click.Choice(get_args(Order)),
+            default="given",
+            show_default=True,
+            help="prefix: send inputs that begin alike together, so that the server finds them in its cache.",
         ),
         click.Option(
             ["--in-flight"],

@@ -61,6 +61,28 @@ def test_each_line_is_sent(vllmchat: CommandLine, server: FakeServer, prompts: P
     assert len(server.calls) == 3
 
 
+def test_inputs_that_begin_alike_are_sent_together(
+    vllmchat: CommandLine, server: FakeServer, prompts: Path
+) -> None:
+    long = "x" * 2_000
+    rows = [f"{long} {number}" if number % 2 else f"{number} {long}" for number in range(20)]
+    prompts.write_text("\n".join(rows), encoding="utf-8")
+    assert vllmchat("map", "in.txt", "out.jsonl", "--order", "prefix", "--in-flight", "1").code == 0
+    alike = [call.text.startswith("x") for call in server.calls]
+    assert alike != [bool(number % 2) for number in range(20)]
+    assert len(server.calls) == 20
+
+
+def test_other_routes(vllmchat: CommandLine, server: FakeServer, prompts: Path) -> None:
+    (prompts.parent / "in.jsonl").write_text('{"id": "a", "input": "Hello"}\n', encoding="utf-8")
+    done = vllmchat("map", "in.jsonl", "out.jsonl", "--route", "/v1/embeddings")
+    assert done.code == 0, done.err
+    assert server.requests[-1].path == "/v1/embeddings"
+    code, _, err = vllmchat("map", "in.jsonl", "out2.jsonl", "--route", "/v1/nothing")
+    assert code in (1, 2)
+    assert "/v1/nothing" in err
+
+
 def test_other_parameters_are_refused_with_the_option(
     vllmchat: CommandLine, server: FakeServer, prompts: Path
 ) -> None:
