@@ -126,7 +126,10 @@ def _sentence(error: click.ClickException) -> str:
         option = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.make_metavar
         if isinstance(option, str) and not isinstance(error, click.MissingParameter):
             return f"{option}: {error.message}"
-    return error.format_message()
+    text = error.format_message()
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.parent is None:
+        return f"{text} The options of a command stand after it: vllmchat ask {error.option_name} ..."
+    return text
 
 
 def _show_warning(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from vllmchat.testing import FakeServer, error, reply, stall, tool_call
+from support.terminal import rest, terminal
+from vllmchat.testing import FakeServer, error, reply, slow, stall, tool_call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,3 +255,37 @@ def test_a_reply_that_was_cut_off_is_noted(vllmchat: CommandLine) -> None:
         code, out, err = vllmchat("ask", "Hi", "--url", server.base_url, "--max-tokens", "2")
         assert (code, out) == (0, "Once upon\n")
         assert "--max-tokens" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of another kind")
+@pytest.mark.parametrize("after", [0, 2])
+def test_ctrl_c_ends_it_without_noise(tmp_path: Path, after: int) -> None:
+    with (
+        FakeServer(stall("One two three", after=after)) as server,
+        terminal("ask", "Count", "--url", server.base_url, home=tmp_path) as child,
+    ):
+        if after:
+            child.expect_exact("One")
+        else:
+            server_has_the_request(server)
+        child.sendintr()
+        text = rest(child)
+        assert child.exitstatus == 130
+        assert text.strip() in ("", "^C")
+        server.wait_abandoned()
+
+
+def server_has_the_request(server: FakeServer) -> None:
+    while not server.calls:
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of another kind")
+def test_a_reader_that_leaves_early_stops_the_server(server: FakeServer) -> None:
+    with FakeServer(slow("word " * 1_000, between=0.01)) as endless:
+        pipe = '"$0" -m vllmchat ask Hi --url "$1" | head -c 4; exit "${PIPESTATUS[0]}"'
+        done = subprocess.run(
+            ["bash", "-c", pipe, sys.executable, endless.base_url], capture_output=True, check=False
+        )
+        endless.wait_abandoned()
+    assert (done.returncode, done.stdout, done.stderr) == (141, b"word", b"")

@@ -101,6 +101,9 @@ def test_wrong_usage_is_one_sentence(vllmchat: CommandLine) -> None:
     code, out, err = vllmchat("aks")
     assert (code, out) == (2, "")
     assert "'aks'" in err
+    code, out, err = vllmchat("--url", "http://localhost:8000", "ask", "Hi")
+    assert (code, out) == (2, "")
+    assert "The options of a command stand after it: vllmchat ask --url ..." in err
     code, out, err = vllmchat("map", "only-one.txt")
     assert (code, out) == (2, "")
     assert "OUTPUT" in err
