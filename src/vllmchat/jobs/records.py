@@ -229,7 +229,7 @@ def _decoded(number: int, line: bytes | None, limit: int) -> str:
 
 def _object(text: str, number: int) -> dict[str, object]:
     try:
-        row: object = json.loads(text.rstrip("\r\n"), parse_constant=_no_constant)
+        row: object = _DECODER.decode(text.rstrip("\r\n"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"line {number} is not JSON: {error}.") from None
     if isinstance(row, dict):
@@ -239,6 +239,9 @@ def _object(text: str, number: int) -> dict[str, object]:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _fill(
