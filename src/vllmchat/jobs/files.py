@@ -11,11 +11,11 @@ from vllmchat.checking.describe import format_value
 from vllmchat.checking.secrets import hide_secrets
 from vllmchat.client.base import ProviderBase
 from vllmchat.client.defaults import merge
-from vllmchat.errors import InvalidRequestError
+from vllmchat.errors import InvalidRequestError, JobStoppedError
 from vllmchat.jobs.digests import digest_of_params
 from vllmchat.jobs.inputs import PIPE, InputPipe, LineLog, in_prefix_order, open_input
 from vllmchat.jobs.journal import IdSet, Journal
-from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, server_of
+from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, check_options, server_of
 from vllmchat.jobs.outputs import Stream, open_output
 from vllmchat.jobs.records import FORMATS, LINE_BYTES, format_of
 from vllmchat.jobs.routes import CHAT, call_of, check_params, error_line_of, line_of
@@ -141,7 +141,13 @@ def run_job(
     _check_choice("format", format, (None, *FORMATS))
     _check_choice("order", order, ("given", "prefix"))
     template = Template(prompt, system, url)
+    if not isinstance(cast("object", max_line_bytes), int) or max_line_bytes < 1:
+        raise InvalidRequestError(
+            f"max_line_bytes={format_value(max_line_bytes)}: must be a positive integer."
+        )
     check_params(provider, url, params, kind)
+    options = Options(in_flight, False, retries, progress, stop_after_errors, wait)
+    check_options((), options)
     about = {
         "prompt": prompt,
         "system": system,
@@ -165,7 +171,7 @@ def run_job(
         records = run.pending()
         if order == "prefix":
             records = in_prefix_order(records, folder)
-        return run.run(records, Options(in_flight, False, retries, progress, stop_after_errors, wait))
+        return run.run(records, options)
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
@@ -218,14 +224,12 @@ class _Run:
         job: Job[Record, object] = Job(self._send, records, options, self._server, total)
         # A reader that has closed stdout has enough.
         with MapResults(job) as results, suppress(BrokenPipeError):
-            for result in results:
-                key = result.input.id
-                line = (
-                    error_line_of(key, result.error)
-                    if result.error is not None
-                    else line_of(key, result.value)
-                )
-                self._writer.write(line)
+            try:
+                self._write(results)
+            except JobStoppedError as error:
+                # Those of files do not know it.
+                error.done, error.failed = results.progress.done, results.progress.failed
+                raise
         progress = results.progress
         return JobSummary(
             done=progress.done,
@@ -237,6 +241,11 @@ class _Run:
             completion_tokens=progress.completion_tokens,
             cached_tokens=progress.cached_tokens,
         )
+
+    def _write(self, results: MapResults[Record, object]) -> None:
+        for result in results:
+            key, error = result.input.id, result.error
+            self._writer.write(line_of(key, result.value) if error is None else error_line_of(key, error))
 
     async def _send(self, record: Record) -> tuple[object, ChatCompletion | None]:
         if record.error is not None:

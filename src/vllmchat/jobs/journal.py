@@ -173,14 +173,26 @@ class Journal:
         with contextlib.suppress(OSError, ValueError), open(self._about, encoding="utf-8") as file:
             if json.load(file) == about:
                 return
-        temporary = f"{self._about}.{os.getpid()}"
+        temporary = f"{self._about}.new"
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(dict(about), file)
         os.replace(temporary, self._about)
 
     def _forget_failures(self) -> None:
         """Writes the file anew without its failures, under its own name only when it is complete."""
-        temporary = f"{self._path}.{os.getpid()}"
+        # One name, so that what a killed job has left of it is overwritten. The lock keeps others away.
+        temporary = f"{self._path}.new"
+        try:
+            self._replace_without_failures(temporary)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise JobStoppedError(
+                f"cannot write {self._path} anew without its failures: {error.strerror}. It is as it was."
+            ) from error
+        self._size = os.fstat(self._fd).st_size
+
+    def _replace_without_failures(self, temporary: str) -> None:
         with open(temporary, "w+b") as file:
             os.chmod(temporary, stat.S_IMODE(os.fstat(self._fd).st_mode))
             for line in self._lines():
@@ -193,7 +205,6 @@ class Journal:
             os.replace(temporary, self._path)
             os.close(self._fd)
             self._fd = os.dup(file.fileno())
-        self._size = os.fstat(self._fd).st_size
 
     def _whole_size(self) -> int:
         """The size of the file up to the end of its last whole line."""

@@ -207,7 +207,7 @@ class Job(Generic[I, T]):
         server: Server,
         total: int | None = None,
     ) -> None:
-        _check(inputs, options)
+        check_options(inputs, options)
         total = len(inputs) if isinstance(inputs, Sized) else total
         indexes: list[int] | None = None
         if options.order == "prefix":
@@ -234,7 +234,12 @@ class Job(Generic[I, T]):
         return Engine(self._call, self._source, self._plan, notify)
 
 
-def _check(inputs: object, options: Options) -> None:
+def check_options(inputs: object, options: Options) -> None:
+    """Checks the options of a job.
+
+    Raises:
+        InvalidRequestError: One is invalid.
+    """
     problems: list[Problem] = []
 
     def wrong(name: str, value: object, rule: str, suggestion: str | None = None) -> None:

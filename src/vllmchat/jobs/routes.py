@@ -165,6 +165,13 @@ def error_line_of(custom_id: str, error: Exception) -> bytes:
         "id": request_id,
         "custom_id": custom_id,
         "response": response,
-        "error": {"error": {"message": message, "type": type(error).__name__, "code": code}},
+        "error": {
+            "error": {
+                "message": message,
+                "type": type(error).__name__,
+                "param": getattr(error, "param", None),
+                "code": code,
+            }
+        },
     }
     return (json.dumps(entry, separators=(",", ":")) + "\n").encode("utf-8", "backslashreplace")

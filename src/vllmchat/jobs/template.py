@@ -140,6 +140,8 @@ class Text:
     """
 
     def __init__(self, name: str, text: str) -> None:
+        if not isinstance(cast("object", text), str):
+            raise InvalidRequestError(f"{name}={format_value(text)}: must be a text.")
         self._name = name
         self._parts: list[tuple[str, str | None, _Keys, str]] = []
         self.fields: list[str] = []

@@ -239,6 +239,7 @@ def test_the_output_is_that_of_run_batch(scripted: ScriptedServer, write: Any, o
     assert found["bad"]["error"]["error"] == {
         "message": "400: too bad",
         "type": "BadRequestError",
+        "param": None,
         "code": 400,
     }
     assert summary.failures == {"BadRequestError": 1}
@@ -317,6 +318,10 @@ def test_parameters_of_other_routes_are_checked_first(write: Any, out: Path) -> 
             go(llm, path, out, url=url, **params)
     with pytest.raises(InvalidRequestError, match="url='/v1/chat': must be one of /v1/chat/completions, "):
         go(llm, path, out, url="/v1/chat")
+    options = {"in_flight": 0, "retries": -1, "wait": "long", "max_line_bytes": 0, "prompt": 5}
+    for option, value in options.items():
+        with pytest.raises(InvalidRequestError, match=f"{option}="):
+            go(llm, path, out, **{option: value})
     with pytest.raises(InvalidRequestError, match="order='random': must be one of given, prefix"):
         go(llm, path, out, order="random")
     with pytest.raises(InvalidRequestError, match=r"kind: replies of /v1/embeddings have no type"):
@@ -566,6 +571,30 @@ def test_failures_are_tried_again_on_request(write: Any, out: Path) -> None:
     assert sorted(each.name for each in out.parent.iterdir()) == ["in.txt", "out.jsonl", "out.jsonl.job"]
 
 
+def test_failures_are_kept_if_there_is_no_room_to_leave_them_out(
+    write: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("in.txt", "one\ntwo")
+    llm = Echo()
+    llm.wrong = {"two"}
+    go(llm, path, out)
+    before = out.read_bytes()
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        JobStoppedError, match=r"without its failures: No space left on device\. It is as it was\."
+    ):
+        go(llm, path, out, retry_failed=True)
+    monkeypatch.undo()
+    assert out.read_bytes() == before
+    llm.wrong.clear()
+    assert go(llm, path, out, retry_failed=True).done == 1
+    assert sorted(each.name for each in out.parent.iterdir()) == ["in.txt", "out.jsonl", "out.jsonl.job"]
+
+
 def test_two_jobs_do_not_write_to_one_file(write: Any, out: Path) -> None:
     path = write("in.txt", "one")
 
@@ -673,9 +702,10 @@ def test_an_input_that_is_overwritten_meanwhile(change: str, write: Any, out: Pa
     llm = Changing(lambda: write("in.txt", change))
     with pytest.raises(
         JobStoppedError, match=r"in\.txt has changed while the job ran, .* What is done is kept"
-    ):
+    ) as caught:
         go(llm, path, out)
     done = len(rows(out))
+    assert caught.value.done == done
     assert done == len(llm.seen)
     assert done > 0
 
