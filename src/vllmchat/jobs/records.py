@@ -258,7 +258,7 @@ def _fill(
         record.id = str(given)
     if template is None:
         return
-    if "body" not in row or "url" not in row:
+    if not template.is_request(row):
         record.url, record.body = template.url, template.body(row, is_table=is_table)
         return
     body, url = row["body"], row["url"]
@@ -352,7 +352,7 @@ def _check_columns(names: Sequence[str], template: Template | None) -> None:
         raise InvalidRequestError(
             f"the input has the column {twice!r} twice: {', '.join(names)}. Rename one of them."
         )
-    if template is not None and not {"url", "body"} <= set(names):
+    if template is not None:
         template.check_columns(names)
 
 
@@ -395,7 +395,7 @@ def _columns_of(names: Sequence[str], template: Template | None) -> list[str]:
     if template is None or template.columns is None:
         return list(names)
     needed = {"id", "custom_id", *template.columns}
-    if {"url", "body"} <= set(names):
+    if template.is_request(names):
         needed |= {"url", "body", "method"}
     return [name for name in names if name in needed]
 

@@ -12,7 +12,7 @@ from vllmchat.errors import InvalidRequestError
 from vllmchat.jobs.routes import CHAT, SUBJECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
 _IDS: Final = ("id", "custom_id")
 _TEXTS: Final = ("prompt", "text")
@@ -54,12 +54,28 @@ class Template:
         self._subjects = () if prompt is not None else (self._subject or "", *_TEXTS)
         self.columns = None if self._subject is None else frozenset((*self._fields, *self._subjects))
 
+    def is_request(self, names: Container[str]) -> bool:
+        """Whether a row with these fields is a request of its own, in the batch format. With a prompt, it is data.
+
+        Raises:
+            InvalidRequestError: It is, and there is a system message for it.
+        """
+        if self._prompt is not None or "url" not in names or "body" not in names:
+            return False
+        if self._system is not None:
+            raise InvalidRequestError(
+                "system: the input has requests with messages of their own. Leave it out."
+            )
+        return True
+
     def check_columns(self, names: Sequence[str]) -> None:
         """Checks the columns of a table before its first row is read.
 
         Raises:
             InvalidRequestError: A field that each row needs is missing.
         """
+        if self.is_request(names):
+            return
         missing = dict.fromkeys(name for name in self._fields if name not in names)
         if missing:
             raise InvalidRequestError(

@@ -120,6 +120,24 @@ def test_a_system_message_before_a_conversation() -> None:
     assert text_of(found[1]) == "three"
 
 
+REQUEST = '{"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "p"}}'
+
+
+def test_with_a_prompt_rows_are_data() -> None:
+    """Also if they look like requests: articles have a `url` and a `body`."""
+    assert text_of(*read("url,body\nhttp://a,text\n", "csv", "{url}: {body}")) == "http://a: text"
+    assert text_of(*read(REQUEST, "jsonl", "{body[prompt]}")) == "p"
+    (record,) = read(REQUEST, "jsonl")
+    assert (record.url, record.body) == ("/v1/completions", {"prompt": "p"})
+
+
+def test_a_system_message_for_requests_is_not_left_out_silently() -> None:
+    message = "system: the input has requests with messages of their own"
+    assert message in text_of(*read(REQUEST, "jsonl", system="s"))
+    with pytest.raises(InvalidRequestError, match=message):
+        read("url,body\n", "csv", system="s")
+
+
 def test_what_a_route_cannot_have() -> None:
     with pytest.raises(InvalidRequestError, match="system: /v1/embeddings has no system message"):
         Template(system="s", url="/v1/embeddings")
