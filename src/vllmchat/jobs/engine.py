@@ -44,8 +44,24 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
-Call: TypeAlias = "Callable[[I], Awaitable[tuple[T, ChatCompletion | None]]]"
-"""Sends one input; returns its value and, if it is a chat, the reply."""
+
+class Extracted(Generic[T]):
+    """A value that was taken from a chat's reply.
+
+    Attributes:
+        value: The value.
+        completion: The reply.
+    """
+
+    __slots__ = ("completion", "value")
+
+    def __init__(self, value: T, completion: ChatCompletion) -> None:
+        self.value = value
+        self.completion = completion
+
+
+Call: TypeAlias = Callable[[I], Awaitable[T | Extracted[T]]]
+"""Sends one input; returns its value."""
 
 WINDOW: Final = 16
 """With `ordered`, a job is at most so many times its width ahead of the first input that is not done."""
@@ -106,10 +122,11 @@ class Engine(Generic[I, T]):
         call: Sends one input.
         source: The inputs.
         plan: How.
-        notify: Called on the event loop when there is a result, and at the end.
+        notify: Called on the event loop when there is a result and one is wanted, and at the end.
 
     Attributes:
         ready: Results to be handed out.
+        wanted: To be set before `ready` is looked at, by a consumer who will wait if there is none.
         ended: Whether there will be no more.
         failure: What to raise then, or None.
     """
@@ -120,7 +137,10 @@ class Engine(Generic[I, T]):
         self._plan = plan
         self._notify = notify
         self._width = plan.width
+        self._ordered = plan.ordered
+        self._indexes = plan.indexes
         self.ready: deque[Result[I, T]] = deque()
+        self.wanted = False
         self.ended = False
         self.failure: BaseException | None = None
         self._handle: EventLoopHandle | None = None
@@ -234,10 +254,11 @@ class Engine(Generic[I, T]):
             return self._put_back.popleft()
         if self._exhausted:
             return None
+        place = self._begun
         if len(self.ready) >= self._most_ready():
             self._blocked = True
             return None
-        if self._plan.ordered and self._begun - self._head >= WINDOW * self._width.limit:
+        if self._ordered and place - self._head >= WINDOW * self._width.limit:
             self._window_full = True
             return None
         try:
@@ -250,9 +271,8 @@ class Engine(Generic[I, T]):
             return None
         if item is Mark.NOT_YET:
             return None
-        place = self._begun
-        self._begun += 1
-        index = place if self._plan.indexes is None else self._plan.indexes[place]
+        self._begun = place + 1
+        index = place if self._indexes is None else self._indexes[place]
         work = self._works[place] = _Work(place, index, item)
         return work
 
@@ -261,12 +281,30 @@ class Engine(Generic[I, T]):
         return max(2 * self._width.limit, 16)
 
     async def _worker(self, first: _Work[I], settled: anyio.Event | None = None) -> None:
+        """Sends inputs, one after another.
+
+        Args:
+            first: The first of them.
+            settled: To be set when this has a result, or is put back.
+        """
+        # All of this runs for each input, so it is written for speed: each call, and each object that is made, counts.
         work: _Work[I] | None = first
+        call = self._call
         try:
             while work is not None:
                 if self._active >= self._width.limit:
                     self._full = True
-                await self._settle(work)
+                work.attempts += 1
+                try:
+                    value = await call(work.input)
+                except BaseException as error:
+                    if await self._is_to_be_sent_again(work, error):
+                        continue
+                else:
+                    if self._trouble_since is not None or self._down is not None:
+                        self._works_again()
+                    self._errors_in_a_row = 0
+                    self._finish(work, value)
                 if settled is not None:
                     settled.set()
                 work = self._next() if self._active <= self._width.limit else None
@@ -292,35 +330,29 @@ class Engine(Generic[I, T]):
 
     # One input
 
-    async def _settle(self, work: _Work[I]) -> None:
-        """Sends an input until it has a result, or is put back because the server is down."""
-        while True:
-            work.attempts += 1
-            if self._rejected:
-                self._rejected.discard(work.place)
-            try:
-                value, completion = await self._call(work.input)
-            except Exception as error:
-                pause = await self._judge(work, error)
-                if pause is None:
-                    return
-                await anyio.sleep(pause)
-                if self._down is not None:
-                    self._put_back.append(work)
-                    return
-            except BaseException as error:
-                if not _is_from_inside(error):
-                    raise
-                # The call was cancelled, but not by this job: on asyncio, a task inside it.
-                failure = RuntimeError("the call was cancelled")
-                failure.__cause__ = error
-                self._finish(work, error=failure)
-                return
-            else:
-                self._works_again()
-                self._errors_in_a_row = 0
-                self._finish(work, value, completion)
-                return
+    async def _is_to_be_sent_again(self, work: _Work[I], error: BaseException) -> bool:
+        """Deals with an error; waits before another attempt.
+
+        Returns:
+            Whether there is to be another attempt now; otherwise the input is settled or put back.
+        """
+        if isinstance(error, Exception):
+            pause = await self._judge(work, error)
+            if pause is None:
+                return False
+            await anyio.sleep(pause)
+            self._rejected.discard(work.place)
+            if self._down is not None:
+                self._put_back.append(work)
+                return False
+            return True
+        if not _is_from_inside(error):
+            raise error
+        # The call was cancelled, but not by this job: on asyncio, a task inside it.
+        failure = RuntimeError("the call was cancelled")
+        failure.__cause__ = error
+        self._finish(work, error=failure)
+        return False
 
     async def _judge(self, work: _Work[I], error: Exception) -> float | None:
         """Decides what follows from an error.
@@ -358,55 +390,58 @@ class Engine(Generic[I, T]):
         return None
 
     def _finish(
-        self,
-        work: _Work[I],
-        value: T | None = None,
-        completion: ChatCompletion | None = None,
-        *,
-        error: Exception | None = None,
+        self, work: _Work[I], value: T | Extracted[T] | None = None, error: Exception | None = None
     ) -> None:
-        del self._works[work.place]
-        item = work.input
+        place, item = work.place, work.input
+        del self._works[place]
+        completion = None
+        if type(value) is Extracted:
+            extracted = cast("Extracted[T]", value)
+            completion, value = extracted.completion, extracted.value
         result: Result[I, T] = Result(
             work.index,
             item,
-            value=value,
-            completion=completion,
-            error=error,
-            id=id_of(item),
-            attempts=work.attempts,
-            seconds=time.monotonic() - work.begun,
+            None if type(item) is str else id_of(item),
+            cast("T | None", value),
+            completion,
+            error,
+            work.attempts,
+            time.monotonic() - work.begun,
         )
         self._done += 1
         if error is not None:
             self._failures[type(error).__name__] += 1
             self._errors_in_a_row += 1
-        else:
-            self._count_tokens(value)
-        if not self._plan.ordered:
+        elif (usage := getattr(value, "usage", None)) is not None:
+            self._count_tokens(usage)
+        if not self._ordered:
             self.ready.append(result)
+        elif place != self._head:
+            self._held[place] = result
         else:
-            held, head = self._held, self._head
-            held[work.place] = result
-            while head in held:
-                self.ready.append(held.pop(head))
-                head += 1
-            if head != self._head:
+            self.ready.append(result)
+            self._head = head = place + 1
+            if self._held:
+                while (following := self._held.pop(head, None)) is not None:
+                    self.ready.append(following)
+                    head += 1
                 self._head = head
-                if self._window_full:
-                    self._window_full = False
-                    self._pump()
-        self._notify()
+            if self._window_full:
+                self._window_full = False
+                self._pump()
+        if self.wanted:
+            self.wanted = False
+            self._notify()
         most = self._plan.stop_after_errors
         if error is not None and most is not None and self._errors_in_a_row >= most:
             self._stop(f"{most} errors in a row, the last one: {error}", error)
 
-    def _count_tokens(self, value: object) -> None:
-        usage: Any = getattr(value, "usage", None)
+    def _count_tokens(self, usage: Any) -> None:
         self._prompt_tokens += getattr(usage, "prompt_tokens", None) or 0
         self._completion_tokens += getattr(usage, "completion_tokens", None) or 0
         details = getattr(usage, "prompt_tokens_details", None)
-        self._cached_tokens += getattr(details, "cached_tokens", None) or 0
+        if details is not None:
+            self._cached_tokens += getattr(details, "cached_tokens", None) or 0
 
     # The server
 
@@ -612,7 +647,7 @@ def load_of(metrics: Metrics) -> ServerLoad | None:
 
 def id_of(item: object) -> str | None:
     """Returns the `id` of an input, if it is a mapping that has one."""
-    if type(item) is str or not isinstance(item, Mapping):
+    if not isinstance(item, Mapping):
         return None
     given: object = cast("Mapping[str, object]", item).get("id")
     return None if given is None else str(given)

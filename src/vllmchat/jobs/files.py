@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeForm
 
-    from vllmchat.chat.completion import ChatCompletion
     from vllmchat.chat.protocols import AsyncProvider
     from vllmchat.jobs.inputs import Input
     from vllmchat.jobs.map import InFlight, Order, Progress
@@ -247,8 +246,7 @@ class _Run:
             key, error = result.input.id, result.error
             self._writer.write(line_of(key, result.value) if error is None else error_line_of(key, error))
 
-    async def _send(self, record: Record) -> tuple[object, ChatCompletion | None]:
+    async def _send(self, record: Record) -> object:
         if record.error is not None:
             raise record.error
-        send = call_of(self._provider, record.url, record.body, self._defaults, self._kind)
-        return await send(), None
+        return await call_of(self._provider, record.url, record.body, self._defaults, self._kind)()

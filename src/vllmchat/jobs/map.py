@@ -22,7 +22,7 @@ from vllmchat.checking.secrets import hide_secrets
 from vllmchat.client.defaults import merge
 from vllmchat.errors import InvalidRequestError, Problem
 from vllmchat.http.event_loop import EventLoopHandle
-from vllmchat.jobs.engine import Call, Engine, Plan, Server
+from vllmchat.jobs.engine import Call, Engine, Extracted, Plan, Server
 from vllmchat.jobs.prefix import prefix_order
 from vllmchat.jobs.source import source_of
 from vllmchat.jobs.width import AutoWidth, FixedWidth
@@ -68,6 +68,9 @@ WAIT: Final = 300.0
 
 RETRIES: Final = 2
 
+_WAKE_SECONDS: Final = 0.005
+"""Threads that wait for results are woken at most so often."""
+
 
 # What a job sends
 
@@ -77,13 +80,11 @@ def chat_call(
 ) -> Call[C, ChatCompletion]:
     """Returns the call for a job of chats."""
 
-    async def call(item: C) -> tuple[ChatCompletion, ChatCompletion]:
+    def call(item: C) -> Awaitable[ChatCompletion]:
         if type(item) is str:
-            reply = await chat(item, model=model, **params)
-            return reply, reply
+            return chat(item, model=model, **params)
         messages, own = chat_of(item, model, params)
-        reply = await chat(messages, **own)
-        return reply, reply
+        return chat(messages, **own)
 
     return call
 
@@ -95,10 +96,10 @@ def parse_call(
 ) -> Call[C, T]:
     """Returns the call for a job of chats whose replies are parsed."""
 
-    async def call(item: C) -> tuple[T, ChatCompletion]:
+    async def call(item: C) -> Extracted[T]:
         messages, own = chat_of(item, model, params)
         parsed = await parse(messages, **own)
-        return parsed.value, parsed.completion
+        return Extracted(parsed.value, parsed.completion)
 
     return call
 
@@ -133,26 +134,15 @@ def chat_of(
 def any_call(call: Callable[[I], Awaitable[T] | T]) -> Call[I, T]:
     """Returns the call for a job of any function. A sync function runs in worker threads."""
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
-        wait = cast("Callable[[I], Awaitable[T]]", call)
-
-        async def run(item: I) -> tuple[T, ChatCompletion | None]:
-            return _with_completion(await wait(item))
-
-        return run
+        return cast("Callable[[I], Awaitable[T]]", call)
     threads = in_threads(call)
 
-    async def run_in_thread(item: I) -> tuple[T, ChatCompletion | None]:
+    async def run_in_thread(item: I) -> T:
         value = await threads(item)
-        if inspect.isawaitable(value):
-            # A lambda, say, that calls an async method.
-            return _with_completion(await cast("Awaitable[T]", value))
-        return _with_completion(value)
+        # A lambda, say, that calls an async method.
+        return await cast("Awaitable[T]", value) if inspect.isawaitable(value) else value
 
     return run_in_thread
-
-
-def _with_completion(value: T) -> tuple[T, ChatCompletion | None]:
-    return value, cast("ChatCompletion", value) if type(value).__name__ == "ChatCompletion" else None
 
 
 def in_threads(function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
@@ -333,6 +323,7 @@ class AsyncMapResults(Generic[I, T]):
                     if failure is not None:
                         raise failure
                     raise StopAsyncIteration
+                engine.wanted = True
                 await self._signal.wait()
         except BaseException:
             self._closed = True
@@ -430,7 +421,7 @@ class MapResults(Generic[I, T]):
             result = engine.pop()
             while result is None:
                 with self._news.changed:
-                    while not (engine.ready or engine.ended or self._closed):
+                    while not self._is_over_or_has_results():
                         self._news.changed.wait()
                 result = engine.pop()
                 if result is None and (engine.ended or self._closed) and not engine.ready:
@@ -444,6 +435,10 @@ class MapResults(Generic[I, T]):
             engine.cancel()
             raise
         return result
+
+    def _is_over_or_has_results(self) -> bool:
+        self._engine.wanted = True
+        return bool(self._engine.ready) or self._engine.ended or self._closed
 
     def close(self) -> None:
         """Ends the job: cancels what is in flight, and waits for that."""
@@ -493,21 +488,23 @@ def _run_engine(engine: Engine[I, T], news: _News) -> None:
 
 
 class _News:
-    """Wakes the threads that wait for results of a job: once for all that came in one turn of its event loop."""
+    """Wakes the threads that wait for results of a job.
+
+    Not for each result: to wake a thread, and to hand it the interpreter's lock, costs about as much as a request.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self._told = True
+        self._last = 0.0
 
     def set(self) -> None:
         """There is a result. On the event loop."""
-        if self._told:
-            self._told = False
-            asyncio.get_running_loop().call_soon(self.tell)
+        loop = asyncio.get_running_loop()
+        self._last = max(loop.time(), self._last + _WAKE_SECONDS)
+        loop.call_at(self._last, self.tell)
 
     def tell(self) -> None:
         """Wakes them; from any thread."""
-        self._told = True
         with self.changed:
             self.changed.notify_all()
 

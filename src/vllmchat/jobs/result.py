@@ -36,11 +36,10 @@ class Result(Generic[I, T]):
         self,
         index: int,
         input: I,  # noqa: A002 - the name of the attribute
-        *,
+        id: str | None = None,  # noqa: A002
         value: T | None = None,
         completion: ChatCompletion | None = None,
         error: Exception | None = None,
-        id: str | None = None,  # noqa: A002
         attempts: int = 1,
         seconds: float = 0.0,
     ) -> None:
@@ -79,9 +78,11 @@ class Result(Generic[I, T]):
         """
         if self.error is not None:
             raise self.error
-        if self._completion is None:
+        if self._completion is not None:
+            return self._completion
+        if type(self._value).__name__ != "ChatCompletion":
             raise TypeError(f"a {type(self._value).__name__} has no completion: read result.value")
-        return self._completion
+        return cast("ChatCompletion", self._value)
 
     @property
     def text(self) -> str:

@@ -707,10 +707,14 @@ def ran(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        if interrupt is not None:
-            interrupt()
-            process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        try:
+            if interrupt is not None:
+                interrupt()
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        except BaseException:
+            process.kill()  # leaving the block waits for it
+            raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -732,7 +736,7 @@ def test_a_process_ends_with_results_left_open(scripted: ScriptedServer) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["for result in llm.map(texts): pass", "asyncio.run(main())"])
+@pytest.mark.parametrize("how", ["for result in llm.map(texts, in_flight=30): pass", "asyncio.run(main())"])
 def test_a_real_ctrl_c_ends_a_job(scripted: ScriptedServer, how: str) -> None:
     scripted.always(hanging)
     code = f"""
@@ -741,7 +745,7 @@ def test_a_real_ctrl_c_ends_a_job(scripted: ScriptedServer, how: str) -> None:
         llm = VLLMProvider("m", base_url=sys.argv[1])
         texts = map(str, itertools.count())
         async def main():
-            async for result in llm.amap(texts): pass
+            async for result in llm.amap(texts, in_flight=30): pass
         try:
             {how}
         except KeyboardInterrupt:
@@ -776,3 +780,28 @@ def test_a_forked_child_does_not_wait_for_results(scripted: ScriptedServer) -> N
         process.stdout
         == "these results belong to the process that began the job. Start a job of its own here.\n"
     )
+
+
+# What it costs
+
+
+def test_a_thread_that_waits_is_not_woken_for_each_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = 0
+
+    async def slow(item: int) -> int:
+        await anyio.sleep(0.001)
+        return item
+
+    results = MapResults(job(slow, range(500), in_flight=1))
+    changed = results._news.changed
+    notify_all = changed.notify_all
+
+    def counted() -> None:
+        nonlocal woken
+        woken += 1
+        notify_all()
+
+    monkeypatch.setattr(changed, "notify_all", counted)
+    assert [result.value for result in results] == list(range(500))
+    # Every 5 ms; a millisecond's sleep takes a little longer than that.
+    assert woken < 250
