@@ -41,6 +41,8 @@ def merge(defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[s
 
     A given parameter, also None, overrides the default of the same name, and of another name for the same.
     """
+    if not defaults:
+        return dict(given)
     kept = {name: value for name, value in defaults.items() if name not in given}
     if not _LENGTHS.isdisjoint(given):
         kept = {name: value for name, value in kept.items() if name not in _LENGTHS}

@@ -22,7 +22,7 @@ from vllmchat.jobs.routes import CHAT, call_of, check_params, error_line_of, lin
 from vllmchat.jobs.template import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from typing_extensions import TypeForm
 
@@ -246,7 +246,7 @@ class _Run:
             key, error = result.input.id, result.error
             self._writer.write(line_of(key, result.value) if error is None else error_line_of(key, error))
 
-    async def _send(self, record: Record) -> object:
+    def _send(self, record: Record) -> Awaitable[object]:
         if record.error is not None:
             raise record.error
-        return await call_of(self._provider, record.url, record.body, self._defaults, self._kind)()
+        return call_of(self._provider, record.url, record.body, self._defaults, self._kind)()

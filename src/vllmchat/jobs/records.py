@@ -242,6 +242,7 @@ def _no_constant(name: str) -> object:
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
+"""Made once: `json.loads` would make one for each line."""
 
 
 def _fill(

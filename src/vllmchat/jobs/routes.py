@@ -81,10 +81,12 @@ def call_of(
         raise InvalidRequestError("stream=True: a batch has no streams. Leave it out.")
     subjects: list[object] = []
     for names in arguments:
-        given = next((each for each in names if each in params), None)
-        if given is None:
+        for given in names:
+            if given in params:
+                subjects.append(params.pop(given))
+                break
+        else:
             raise InvalidRequestError(f"{names[0]}: is required for {url}.")
-        subjects.append(params.pop(given))
     if kind is None:
         return lambda: method(*subjects, **params)
 

@@ -105,8 +105,9 @@ class _Buffer(Generic[I]):
         return Mark.END
 
     def rest(self) -> list[I]:
-        rest = list(self.items)
-        self.items.clear()
+        rest: list[I] = []
+        while self.items:  # another thread may add to it
+            rest.append(self.items.popleft())
         return rest
 
 
@@ -121,13 +122,17 @@ class ThreadSource(Generic[I]):
 
     def take(self) -> I | Literal[Mark.NOT_YET, Mark.END]:
         """See `Source`."""
-        with self._changed:
-            item = self._buffer.pop()
-            if item is Mark.NOT_YET:
+        # Without the lock, unless there may be nothing or the reader may wait: this runs for each input.
+        items = self._buffer.items
+        if not items:
+            with self._changed:
                 self._buffer.hungry = True
-            if len(self._buffer.items) == AHEAD // 2:
+                return self._buffer.pop()
+        item = items.popleft()
+        if len(items) == AHEAD // 2:
+            with self._changed:
                 self._changed.notify()
-            return item
+        return item
 
     def start(self, group: TaskGroup, wake: Callable[[], None]) -> None:
         """See `Source`."""
@@ -160,17 +165,15 @@ class ThreadSource(Generic[I]):
 
     def _put(self, item: I) -> bool:
         buffer = self._buffer
-        with self._changed:
-            if buffer.stopped:
-                return False
-            buffer.items.append(item)
-            hungry, buffer.hungry = buffer.hungry, False
-        if hungry:
+        buffer.items.append(item)
+        # After it is there, as `take` sets it before it looks.
+        if buffer.hungry:
+            buffer.hungry = False
             self._notify()
-        with self._changed:
-            if len(buffer.items) >= AHEAD:
+        if len(buffer.items) >= AHEAD:
+            with self._changed:
                 self._changed.wait_for(lambda: buffer.stopped or len(buffer.items) <= AHEAD // 2)
-            return not buffer.stopped
+        return not buffer.stopped
 
     def _notify(self) -> None:
         if self._wake is not None:
