@@ -21,7 +21,7 @@ help:
 	@echo "make dist         build and check the files of a release, in dist/"
 	@echo "make docs-look    look at every page in a browser, light and dark, desktop and phone: PAGES=\"index tools\" SHOTS=shots"
 	@echo "make server       the real vLLM server that all examples run against (make stop ends it)"
-	@echo "make bench        measure it against other clients, for the page Performance (about 30 minutes)"
+	@echo "make bench        measure it against other clients, for the page Performance (about 35 minutes)"
 	@echo "make bench-quick  measure this tree against a commit: BASE=HEAD (under two minutes)"
 	@echo "make soak         many streams against a server that fails and restarts: MINUTES=5 STREAMS=1000"
 	@echo "make fuzz         calls answered with mutated responses of real servers: SECONDS=300 SEED=7"

@@ -45,6 +45,14 @@ COLORS = {
 }
 CHUNKS = ("burst", "aburst", "burst_events", "aburst_events", "logprobs", "paced", "spread")
 REPLIES = ("reply", "areply", "fanout_512", "fanout_2000", "wave", "threads")
+JOB_LABELS = {
+    "vllmchat": "vllmchat `run_job`, written to disk",
+    "vllmchat_map": "vllmchat `map`",
+    "vllmchat_achat": "vllmchat `achat`, 512 tasks",
+    "flexllm": "flexllm `chat_batch`, written to disk",
+    "litellm": "litellm, semaphore",
+    "openai": "openai, semaphore",
+}
 BY_KEY = {work.key: work for work in WORK}
 
 
@@ -97,6 +105,13 @@ def ahead(results: dict[str, Any]) -> list[str]:
         if better:
             title = work.title if "The same" not in work.title else f"{work.key.lstrip('a')}, async"
             lines.append(f"- {title}: {'; '.join(better)}.")
+    job = results["work"].get("job", {})
+    lines += [
+        f"- Many prompts: {JOB_LABELS[client]} does {each['rate']:,.0f} per second, "
+        f"vllmchat's `run_job` {job['vllmchat']['rate']:,.0f}."
+        for client, each in job.items()
+        if not client.startswith("vllmchat") and each["rate"] > job["vllmchat"]["rate"]
+    ]
     alone = results.get("start", {}).get("dependencies only", results)
     first = {name: each for name, each in alone["first_reply_ms"].items() if name in LABELS}
     lines += [
@@ -177,6 +192,30 @@ def growth(results: dict[str, Any]) -> list[str]:
     return [*lines, "", f"For comparison, openai's process uses {', and '.join(peers)}."]
 
 
+def jobs(results: dict[str, Any]) -> list[str]:
+    found = results["work"].get("job")
+    if not found:
+        return ["Not measured in this run."]
+    lines = ["| | prompts per second | CPU time each, µs |", "|---|---:|---:|"]
+    lines += [
+        f"| {JOB_LABELS[client]} | {each['rate']:,.0f} | {number(each['cpu'])} |"
+        for client, each in found.items()
+    ]
+    return lines
+
+
+def job_memory(results: dict[str, Any]) -> list[str]:
+    works = [work for work in WORK if work.name == "job" and work.once and work.key in results["work"]]
+    if not works:
+        return ["Not measured in this run."]
+    lines = ["| process memory | " + " | ".join(work.title for work in works) + " |"]
+    lines.append("|---|" + "---:|" * len(works))
+    for client in works[0].clients:
+        cells = [f"{results['work'][work.key][client]['rss'] / 1e6:.0f} MB" for work in works]
+        lines.append(f"| {JOB_LABELS[client]} | {' | '.join(cells)} |")
+    return lines
+
+
 def real(results: dict[str, Any]) -> list[str]:
     found = results.get("real")
     if not found:
@@ -204,6 +243,8 @@ def page(results: dict[str, Any]) -> str:
         ahead="\n".join(ahead(results) or ["- Nowhere in this run."]),
         starts="\n".join(starts(results)),
         growth="\n".join(growth(results)),
+        jobs="\n".join(jobs(results)),
+        job_memory="\n".join(job_memory(results)),
         real="\n".join(real(results)),
     )
 

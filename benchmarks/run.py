@@ -1,8 +1,8 @@
 """Measures this library and its peers side by side and writes down what came out.
 
-`python -m benchmarks.run` takes some 30 minutes on an idle machine; `--only burst paced` measures some again. `--quick`
-measures this library alone, here and at another commit (`--base`, else HEAD), in turn, and prints the ratios; it takes
-under two minutes.
+`python -m benchmarks.run` takes some 35 minutes on an idle machine. `--only burst paced` measures some again.
+`--only job_1000000` measures the memory of a million prompts, which takes too long for each time. `--quick` measures
+this library alone, here and at another commit (`--base`, else HEAD), in turn, and prints the ratios, in two minutes.
 
 Each measurement is a process of its own, clients take turns, and medians are told. What counts is the CPU time of the
 client process, and the wall time where concurrency is the point. The server is another process that answers from
@@ -22,14 +22,14 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -48,6 +48,9 @@ class Work:
         unit: What the CPU time is divided by.
         clients: Who does it.
         ideal: Wall seconds that it would take without a client, where the server sets the pace.
+        fewer: Units of work for clients that would take minutes.
+        once: Whether one run is enough, since what counts is memory.
+        on_request: Whether it runs only if `--only` names it.
     """
 
     key: str
@@ -58,6 +61,9 @@ class Work:
     unit: str
     clients: tuple[str, ...]
     ideal: float | None = None
+    fewer: Mapping[str, int] = field(default_factory=dict[str, int])
+    once: bool = False
+    on_request: bool = False
 
 
 OURS = ("vllmchat",)
@@ -127,6 +133,30 @@ WORK = [
         Work(f"growth_{count}", "growth", f"A chunk of a stream of {count:,}", count, 1, "chunk", OURS)
         for count in (100, 2_000, 20_000, 200_000)
     ),
+    Work(
+        "job",
+        "job",
+        "20,000 prompts, 512 in flight, 0.1 s each",
+        20_000,
+        512,
+        "prompt",
+        ("vllmchat", "vllmchat_map", "vllmchat_achat", "flexllm", "litellm", "openai"),
+        fewer={"flexllm": 5_000, "litellm": 2_000, "openai": 2_000},
+    ),
+    *(
+        Work(
+            f"job_{count}",
+            "job",
+            f"{count:,} prompts",
+            count,
+            512,
+            "prompt",
+            ("vllmchat", "vllmchat_map"),
+            once=True,
+            on_request=count == 1_000_000,
+        )
+        for count in (1_000, 60_000, 1_000_000)
+    ),
     Work("fanout_64", "fanout", "64 replies in flight, 0.5 s each", 192, 64, "reply", OURS, 1.5),
 ]
 QUICK = ("burst", "aburst", "aburst_events", "logprobs", "fanout_512", "reply", "areply")
@@ -165,7 +195,7 @@ def measure(client: str, work: Work, port: str, source: Path | None = None) -> d
             f"{client}_client",
             work.name,
             port,
-            str(work.count),
+            str(work.fewer.get(client, work.count)),
             str(work.concurrency),
         ],
         cwd=ROOT,
@@ -199,7 +229,7 @@ print(client.chat.completions.create(model="bench", messages=messages).choices[0
 def full(repeats: int, only: list[str]) -> None:
     """Everything, or only some of it; the rest stays as it was measured before. Each result is written at once."""
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    packages = ("vllmchat", "openai", "litellm", "httpx", "aiohttp", "pydantic")
+    packages = ("vllmchat", "openai", "litellm", "flexllm", "httpx", "aiohttp", "pydantic")
     results |= {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -215,10 +245,10 @@ def full(repeats: int, only: list[str]) -> None:
 
     with server() as port:
         for work in WORK:
-            if only and work.key not in only:
+            if work.key not in only if only else work.on_request:
                 continue
             runs: dict[str, list[dict[str, float]]] = {client: [] for client in work.clients}
-            for _ in range(repeats):
+            for _ in range(1 if work.once else repeats):
                 for client, each in runs.items():
                     each.append(measure(client, work, port))
             figures[work.key] = {client: summary(each) for client, each in runs.items()}
@@ -244,10 +274,11 @@ def full(repeats: int, only: list[str]) -> None:
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Medians: CPU in µs a unit, wall in seconds, memory in bytes."""
+    """Medians: CPU in µs a unit, wall in seconds, units per second, memory in bytes."""
     return {
         "cpu": round(statistics.median(run["cpu"] / run["units"] * 1e6 for run in runs), 2),
         "wall": round(statistics.median(run["wall"] for run in runs), 3),
+        "rate": round(statistics.median(run["units"] / run["wall"] for run in runs), 1),
         "rss": statistics.median(run["rss"] for run in runs),
     }
 

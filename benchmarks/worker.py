@@ -10,13 +10,29 @@ import importlib
 import json
 import resource
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def prompts_of(inputs: Path) -> Iterator[str]:
+    """The prompts of a job's file."""
+    with inputs.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)["prompt"]
+
+
+def write_prompts(inputs: Path, count: int) -> Path:
+    with inputs.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            file.write(json.dumps({"prompt": f"Question {number}: what is the capital of France?"}) + "\n")
+    return inputs
 
 
 class Measured(NamedTuple):
@@ -92,6 +108,11 @@ def main() -> None:
             return await timed_async(lambda: module.agents(url, concurrency, count // concurrency, 6.0))
 
         measured = asyncio.run(run())
+    elif work == "job":
+        with tempfile.TemporaryDirectory() as folder:
+            module.job(f"{base}/reply/0/v1", write_prompts(Path(folder, "warm.jsonl"), 16), 4)
+            inputs = write_prompts(Path(folder, "in.jsonl"), count)
+            measured = timed(lambda: module.job(f"{base}/reply/100/v1", inputs, concurrency))
     elif work == "reply":
         module.replies_sync(f"{base}/reply/0/v1", 50)
         measured = timed(lambda: module.replies_sync(f"{base}/reply/0/v1", count))

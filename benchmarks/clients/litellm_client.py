@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import litellm
 
-from benchmarks.worker import MESSAGES
+from benchmarks.worker import MESSAGES, prompts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 litellm.suppress_debug_info = True
 
@@ -53,3 +57,18 @@ def replies_threads(url: str, count: int, threads: int) -> int:
             pool.map(lambda _: litellm.completion(**options(url)).choices[0].message.content, range(count))
         )
     return count
+
+
+def job(url: str, inputs: Path, concurrency: int) -> int:
+    return asyncio.run(_job(url, inputs, concurrency))
+
+
+async def _job(url: str, inputs: Path, concurrency: int) -> int:
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(prompt: str) -> None:
+        async with gate:
+            asked = {**options(url), "messages": [{"role": "user", "content": prompt}]}
+            assert (await litellm.acompletion(**asked)).choices[0].message.content
+
+    return len(await asyncio.gather(*[one(prompt) for prompt in prompts_of(inputs)]))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from openai import AsyncOpenAI, OpenAI
 
-from benchmarks.worker import MESSAGES
+from benchmarks.worker import MESSAGES, prompts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def make_async(url: str) -> AsyncOpenAI:
@@ -93,3 +97,20 @@ def replies_threads(url: str, count: int, threads: int) -> int:
 
         assert all(pool.map(one, range(count)))
     return count
+
+
+def job(url: str, inputs: Path, concurrency: int) -> int:
+    return asyncio.run(_job(url, inputs, concurrency))
+
+
+async def _job(url: str, inputs: Path, concurrency: int) -> int:
+    gate = asyncio.Semaphore(concurrency)
+    async with make_async(url) as client:
+
+        async def one(prompt: str) -> None:
+            async with gate:
+                messages: list[Any] = [{"role": "user", "content": prompt}]
+                reply = await client.chat.completions.create(model="bench", messages=messages)
+                assert reply.choices[0].message.content
+
+        return len(await asyncio.gather(*[one(prompt) for prompt in prompts_of(inputs)]))

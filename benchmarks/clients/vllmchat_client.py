@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from benchmarks.worker import MESSAGES
-from vllmchat import VLLMProvider
+from vllmchat import VLLMProvider, run_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def stream_sync(url: str, how: str) -> int:
@@ -74,3 +78,10 @@ def replies_threads(url: str, count: int, threads: int) -> int:
     with VLLMProvider("bench", base_url=url) as llm, ThreadPoolExecutor(threads) as pool:
         assert all(pool.map(lambda _: llm.chat(MESSAGES).text, range(count)))
     return count
+
+
+def job(url: str, inputs: Path, concurrency: int) -> int:
+    with VLLMProvider("bench", base_url=url) as llm:
+        summary = run_job(llm, inputs, inputs.with_suffix(".out"), in_flight=concurrency)
+    assert summary.ok
+    return summary.done
