@@ -58,7 +58,7 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
 
 PATHS = re.compile(r"^::: (\S+)|(?:from|import) (vllmchat[\w.]*)", re.MULTILINE)
 PUBLIC = re.compile(
-    r"vllmchat(?:\.types|\.testing)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.(?:massgen|otel|ray)"
+    r"vllmchat(?:\.types|\.testing)?(?:\.[A-Za-z_]+)?|vllmchat\.adapters\.(?:massgen|otel|ray(?:\.\w+_rows)?)"
 )
 
 
