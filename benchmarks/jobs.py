@@ -189,7 +189,7 @@ def sweep(target: Target, rounds: int) -> None:
 
 def short(target: Target, rounds: int) -> None:
     """From the beginning, with the climb."""
-    for seconds in (5, 15):
+    for seconds in (5, 12):
         runs = in_turn(target, (256, "auto"), seconds, rounds, 0)
         show(f"the first {seconds} s, {rounds} times", runs, 256)
 

@@ -8,8 +8,9 @@ bursts, those of equal length even all at once, and the next requests take a whi
 on with its queue. So the queue may be as long as what finishes in two seconds, or an eighth of what runs if that is
 more: this is what `reserve` is below. It is never longer than what runs, because no burst is.
 
-- When less than a quarter of the reserve waits, the width grows. It doubles as soon as what was sent has arrived. Once
-  there has been a queue, it grows by an eighth, and by twice as much with each further such look, up to a half.
+- When less than a quarter of the reserve waits, the width grows: at once to what a server runs by default, then
+  twofold as soon as half of what was sent runs. Once there has been a queue, it grows by an eighth, and by twice as
+  much with each further such look, up to a half.
 - When more than the reserve waits at three looks in a row, or more than what runs at two, the width is cut so that half
   of the reserve is left. The cut is a share, because the report may be of one server of several, and the queue may be
   that of others. While a tenth more runs from look to look, the server is still taking in what was sent.
@@ -19,9 +20,9 @@ more: this is what `reserve` is below. It is never longer than what runs, becaus
   when one of twelve is preempted, the width is cut by a twentieth.
 
 Elsewhere (`saw_rate`), the width is the smallest that gives the most results per second. It doubles as long as that
-brings 10 % more. Then it tries a little more and a little less in turn, and keeps what is 1 % faster or as fast with
-less. The speed of a server varies, so that what was tried is judged by the mean of before and after. When a little
-more brings 10 %, the width doubles again.
+brings 10 % more, at one of two looks. Then it tries a little more and a little less in turn, and keeps what is 1 %
+faster, or as fast with less. The speed of a server varies, so what was tried is judged by the mean of before and after.
+When a little more brings 10 %, the width doubles again.
 
 Either way a 429 cuts the width to nine tenths of what the server had accepted. From then on the reserve is as small as
 it can be: this server wants a short queue.
@@ -34,6 +35,9 @@ from dataclasses import dataclass
 from typing import Final
 
 START: Final = 32
+_DEFAULT_SLOTS: Final = 128
+"""What vLLM runs at least by default, on a CPU."""
+
 MOST: Final = 1024
 """What vLLM runs at most by default, on the largest accelerators. More only wait."""
 
@@ -206,10 +210,12 @@ class AutoWidth:
             step = self.limit * min(2**self._empty, 4) // 8
             self._empty += 1
             self._set(self.limit + max(min(step, room), 1))
-        elif load.waiting == 0 and (load.running >= in_flight * _ARRIVED or self._late >= _LATE_LOOKS):
+        elif load.waiting == 0 and (
+            self.limit < _DEFAULT_SLOTS or load.running >= in_flight * _ARRIVED or self._late >= _LATE_LOOKS
+        ):
             self._late = 0
             self.pause = _FIRST_LOOK_SECONDS
-            self._set(self.limit * 2)
+            self._set(min(max(self.limit * 2, _DEFAULT_SLOTS), self.limit + room))
         else:
             self._late += 1
 
@@ -253,13 +259,16 @@ class AutoWidth:
         self._set(min(self.limit, accepted * _BUSY_CUT))
 
     def _climb(self, rate: float) -> None:
+        rate = max(rate, self._tried_rate)
         if rate > self._best * _GAIN and self.limit < self._most:
-            self._best, self._before = rate, self.limit
+            self._best, self._before, self._tried_rate = rate, self.limit, 0.0
             self._set(self.limit * 2)
-            return
-        self._steady = True
-        if rate < self._best * (2 - _NEARLY):
-            self._set(self._before)
+        elif not self._tried_rate:
+            self._tried_rate = rate  # the machine may have been busy: once more
+        else:
+            self._steady = True
+            if rate < self._best * (2 - _NEARLY):
+                self._set(self._before)
 
     def _try(self, rate: float) -> None:
         if self._trying:
@@ -275,7 +284,7 @@ class AutoWidth:
             if gain > (2 - _NEARLY if up else _NEARLY):
                 self._up = up  # there may be more of it
                 self._steady = gain < _GAIN
-                self._best, self._before = self._tried_rate, self.limit
+                self._best, self._before, self._tried_rate = self._tried_rate, self.limit, 0.0
                 self._set(tried)
                 return
             self._up = not up

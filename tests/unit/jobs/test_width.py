@@ -203,15 +203,25 @@ def test_a_burst_is_not_a_queue() -> None:
 
 
 def test_what_is_on_its_way_is_waited_for() -> None:
-    width = AutoWidth(100)
+    width = AutoWidth(200)
     for _ in range(3):
-        width.saw_load(ServerLoad(40, 0), in_flight=100, full=True, seconds=1.0)
-        assert width.limit == 100
+        width.saw_load(ServerLoad(80, 0), in_flight=200, full=True, seconds=1.0)
+        assert width.limit == 200
     # Unless it never comes: the report is of one server of several.
-    width.saw_load(ServerLoad(40, 0), in_flight=100, full=True, seconds=1.0)
-    assert width.limit == 200
-    width.saw_load(ServerLoad(195, 0), in_flight=200, full=True, seconds=1.0)
+    width.saw_load(ServerLoad(80, 0), in_flight=200, full=True, seconds=1.0)
     assert width.limit == 400
+    width.saw_load(ServerLoad(390, 0), in_flight=400, full=True, seconds=1.0)
+    assert width.limit == 800
+
+
+def test_it_begins_with_what_a_server_runs_by_default() -> None:
+    width = AutoWidth()
+    width.saw_load(ServerLoad(5, 0, cache_usage=0.01), in_flight=START, full=True, seconds=0.1)
+    assert width.limit == 128
+    # Unless that would fill the cache.
+    width = AutoWidth()
+    width.saw_load(ServerLoad(START, 0, cache_usage=0.38), in_flight=START, full=True, seconds=0.1)
+    assert width.limit == 80
 
 
 def test_a_queue_that_is_longer_than_what_runs_is_cut() -> None:
