@@ -9,13 +9,14 @@ import click
 from vllmchat.cli.command import Command, FailureError
 from vllmchat.cli.constraints import constrained, constraint_options
 from vllmchat.cli.main import INTERRUPTED
-from vllmchat.cli.progress import duration, rates, reporting
+from vllmchat.cli.progress import rates, reporting
 from vllmchat.cli.terminal import printable, say
 from vllmchat.cli.values import Number
 from vllmchat.errors import JobStoppedError
 from vllmchat.jobs.files import run_job
 from vllmchat.jobs.map import RETRIES, WAIT, Order
 from vllmchat.jobs.records import FORMATS
+from vllmchat.jobs.result import duration
 from vllmchat.jobs.routes import CHAT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vllmchat.cli.terminal import is_terminal, printable
-from vllmchat.jobs.result import JobProgress
+from vllmchat.jobs.result import JobProgress, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -109,19 +109,10 @@ def how_fast(progress: JobProgress) -> list[str]:
 def rates(progress: JobProgress) -> list[str]:
     """Returns how fast a job is: inputs and tokens per second, and the share of the prompts that was cached."""
     parts = [f"{progress.rate:,.1f}/s"]
-    if progress.seconds > 0 and progress.prompt_tokens:
-        parts.append(f"{progress.prompt_tokens / progress.seconds:,.0f} prompt tokens/s")
-    if progress.seconds > 0 and progress.completion_tokens:
-        parts.append(f"{progress.completion_tokens / progress.seconds:,.0f} completion tokens/s")
-    if progress.cached_tokens and progress.prompt_tokens:
-        parts.append(f"{progress.cached_tokens / progress.prompt_tokens:.0%} of the prompts cached")
+    if rate := progress.prompt_tokens_per_second:
+        parts.append(f"{rate:,.0f} prompt tokens/s")
+    if rate := progress.completion_tokens_per_second:
+        parts.append(f"{rate:,.0f} completion tokens/s")
+    if (share := progress.cache_hit_rate) is not None:
+        parts.append(f"{share:.0%} of the prompts cached")
     return parts
-
-
-def duration(seconds: float) -> str:
-    """Returns a time for people, such as `2 min 05 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -184,11 +184,12 @@ class JobProgress:
         elif not self.ended:
             parts.append(f"{self.in_flight} in flight")
             if (left := self.seconds_left) is not None:
-                parts.append(f"{_duration(left)} left")
+                parts.append(f"{duration(left)} left")
         return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time for people, such as `2 min 05 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -14,9 +14,8 @@ import pytest
 from rich.console import Console
 
 from support.terminal import ESCAPE, rest, terminal
-from vllmchat.cli import progress
 from vllmchat.cli.progress import Reporter, drawn, line, reporting
-from vllmchat.jobs.result import JobProgress
+from vllmchat.jobs.result import JobProgress, duration
 from vllmchat.testing import FakeServer, error, slow, stall
 
 if TYPE_CHECKING:
@@ -217,7 +216,7 @@ def test_without_a_terminal_there_is_a_line_each_ten_seconds_and_when_the_server
 
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (125, "2 min 05 s"), (3_660, "1 h 01 min")])
 def test_times_are_for_people(seconds: float, text: str) -> None:
-    assert progress.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_a_terminal_shows_a_bar_and_two_lines() -> None:
