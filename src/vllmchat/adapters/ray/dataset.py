@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from vllmchat.checking.describe import format_value
-from vllmchat.checking.secrets import hide_secrets
+from vllmchat.checking.secrets import hide_secrets, holds_secret
 from vllmchat.client.base import ProviderBase
 from vllmchat.errors import InvalidRequestError, Problem
+from vllmchat.http.secrets import is_secret_header
 from vllmchat.jobs.map import RETRIES, WAIT
 
 try:
@@ -124,6 +125,7 @@ def chat_rows(
         TypeError: The provider cannot be pickled.
     """
     chosen = hide_secrets({"model": model, **params})
+    _check_secrets(llm, params)
     task: ChatTask[Any] = ChatTask(
         llm,
         prompt,
@@ -200,6 +202,19 @@ def _mapped(
         batch_format="pyarrow",
         **options,
     )
+
+
+def _check_secrets(llm: object, params: Mapping[str, Any]) -> None:
+    """Parameters travel as the provider does, whose secrets stay behind unless `pickle_secrets` is set."""
+    if isinstance(llm, ProviderBase) and llm._pickle_secrets:  # pyright: ignore[reportPrivateUsage]
+        return
+    headers: Mapping[str, str] = params.get("extra_headers") or {}
+    names = ["extra_headers"] * any(is_secret_header(name.lower(), value) for name, value in headers.items())
+    names += [name for name in ("extra_body", "tools") if holds_secret(name, params.get(name))]
+    if names:
+        hint = "Write llm.with_options(pickle_secrets=True) to send it along."
+        rule = "holds a key, which anybody who reads the job could see."
+        raise InvalidRequestError([Problem(name, "", rule, hint) for name in names])
 
 
 def _pool(actors: object) -> ActorPoolStrategy:

@@ -371,6 +371,22 @@ def test_no_key_travels(dataset: Recorder) -> None:
         Rows(cloudpickle.loads(data))
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"extra_headers": {"X-Api-Key": KEY}},
+        {"extra_headers": {"x-team": f"sk1-{KEY}"}},
+        {"extra_body": {"server": {"password": KEY}}},
+    ],
+)
+def test_keys_among_the_parameters_do_not_travel_either(dataset: Recorder, params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"holds a key, .*pickle_secrets=True") as caught:
+        chats(dataset, VLLMProvider("m"), **params)
+    assert KEY not in str(caught.value)
+    assert chats(dataset, VLLMProvider("m", pickle_secrets=True), **params).options
+    assert chats(dataset, VLLMProvider("m"), extra_headers={"x-team": "blue"}, extra_body={"a": 1}).options
+
+
 def test_two_tasks_differ_for_ray(dataset: Recorder) -> None:
     """Ray finds the object of a class by its arguments: if they cannot be hashed, by their `repr`."""
     tasks = [chats(dataset, VLLMProvider("m")).options["fn_constructor_args"][0] for _ in range(2)]
