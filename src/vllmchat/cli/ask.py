@@ -107,6 +107,7 @@ COMMAND: Final = Command(
         click.Option(
             ["--image"],
             multiple=True,
+            type=click.Path(),
             metavar="FILE|URL",
             help="An image for the model to look at. Can be repeated.",
         ),

@@ -17,6 +17,7 @@ def constraint_options() -> list[click.Option]:
     return [
         click.Option(
             ["--schema"],
+            type=click.Path(),
             metavar="FILE",
             help="A JSON schema that the reply must match: a file, or the schema itself.",
         ),

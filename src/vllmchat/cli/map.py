@@ -92,8 +92,8 @@ COMMAND: Final = Command(
     "map",
     map_file,
     [
-        click.Argument(["input"], metavar="INPUT"),
-        click.Argument(["output"], metavar="OUTPUT"),
+        click.Argument(["input"], metavar="INPUT", type=click.Path()),
+        click.Argument(["output"], metavar="OUTPUT", type=click.Path()),
         click.Option(
             ["--prompt"],
             metavar="TEMPLATE",

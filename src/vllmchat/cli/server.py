@@ -129,6 +129,7 @@ def server_options(*, model: bool = True) -> list[click.Option]:
         ),
         ServerOption(
             ["--api-key-file"],
+            type=click.Path(),
             metavar="FILE",
             help="A file with the API key. Default: the key in $VLLM_API_KEY.",
         ),

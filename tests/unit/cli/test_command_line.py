@@ -156,6 +156,17 @@ def test_words_are_completed() -> None:
     assert done.stdout.split() == ["plain,minimal", "plain,medium", "plain,max"], done.stderr
 
 
+@pytest.mark.parametrize("words", ["vllmchat map ", "vllmchat ask --schema ", "vllmchat ask --api-key-file "])
+def test_files_are_completed(words: str) -> None:
+    env = {
+        "_VLLMCHAT_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split())),
+    }
+    done = python("import sys; sys.argv[0] = 'vllmchat'; from vllmchat.cli.main import main; main()", **env)
+    assert done.stdout.split() == ["file,"], done.stderr
+
+
 def test_the_script_is_installed() -> None:
     assert 'vllmchat = "vllmchat.cli.main:main"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
