@@ -6,11 +6,11 @@ import itertools
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from vllmchat import ContextWindowExceededError, VLLMProvider, run_job
+from vllmchat import ContextWindowExceededError, VLLMProvider, read_results, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,3 +95,34 @@ def test_a_file_of_all_routes(llm: VLLMProvider, tmp_path: Path) -> None:
     # A server with a generating model has no embeddings.
     assert found["embedding"]["error"]["error"]["code"] == 404
     assert summary.failed == sum(entry["error"] is not None for entry in found.values())
+
+
+def test_constraints_of_a_job(llm: VLLMProvider, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text(
+        "id,word\n" + "".join(f"{number},word {number}\n" for number in range(20)), encoding="utf-8"
+    )
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    options: dict[str, Any] = {
+        "prompt": "{word}?",
+        "enable_thinking": False,
+        "max_tokens": 40,
+        "temperature": 0,
+    }
+    by_schema, by_regex, by_type = (tmp_path / f"{name}.jsonl" for name in ("schema", "regex", "type"))
+    assert run_job(
+        llm, source, by_schema, structured_outputs={"json": schema, "disable_any_whitespace": True}, **options
+    ).ok
+    assert all(json.loads(result.text) in ({"n": 1}, {"n": 2}) for result in read_results(by_schema))
+    assert run_job(llm, source, by_regex, structured_outputs={"regex": "(cat|dog){2}"}, **options).ok
+    assert {result.text for result in read_results(by_regex)} <= {"catcat", "catdog", "dogcat", "dogdog"}
+    kind = Literal["cat", "dog"]
+    assert run_job(llm, source, by_type, kind=kind, order="prefix", **options).ok
+    found = list(read_results(by_type, kind, input=source))
+    assert [(result.index, result.id) for result in found] == [(number, str(number)) for number in range(20)]
+    assert {result.value for result in found} <= {"cat", "dog"}
