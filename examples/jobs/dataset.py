@@ -1,7 +1,7 @@
-"""Generate a dataset overnight: several samples for each topic, as conversations to train on.
+"""Generate a dataset overnight: several conversations to train on for each topic.
 
-Each line reaches the disk within a second. If the machine or the server restarts, start the
-program again: it generates what is missing.
+Each line reaches the disk within a second. If the machine or the server restarts,
+start the program again: it generates what is missing.
 """
 
 import json
