@@ -512,9 +512,12 @@ class Engine(Generic[I, T]):
             return left > 0
         try:
             await ready(left)
-        except VLLMChatError as error:
+        except APIConnectionError as error:
             self._down = error
             return False
+        except VLLMChatError:
+            # It works, but serves another model or wants a key: an input shows what is wrong.
+            return True
         return True
 
     async def _is_healthy(self) -> bool:

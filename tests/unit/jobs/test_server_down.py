@@ -15,6 +15,7 @@ from vllmchat import (
     APIConnectionError,
     APITimeoutError,
     InternalServerError,
+    InvalidRequestError,
     JobProgress,
     JobStoppedError,
     NotFoundError,
@@ -89,6 +90,17 @@ def test_a_server_that_is_down_is_no_error(runner: Runner, error: Exception) -> 
     # What was in flight, and then one at a time.
     assert server.rejected == 20
     assert server.requests == 120
+
+
+def test_a_server_without_the_model_is_not_waited_for(runner: Runner) -> None:
+    """After one failed connection. Readiness would never come."""
+
+    async def ready(seconds: float) -> None:
+        raise InvalidRequestError(f"healthy, but no such model ({seconds} s)")
+
+    server = Flaky(refused(), 3, 4)
+    results = run(runner, job(server, range(10), server=Server(ready=ready), wait=5))
+    assert [each.value for each in results] == list(range(10))
 
 
 def test_while_the_server_is_down_one_input_tries_it(runner: Runner) -> None:
