@@ -136,9 +136,9 @@ class Journal:
         Raises:
             InvalidRequestError: The file belongs to another job.
         """
-        if self._size and not force:
+        if os.fstat(self._fd).st_size and not force:
             self._check(about)
-        os.ftruncate(self._fd, self._size)
+        self._end_last_line()
         self._write_about(about)
         if retry_failed:
             self._forget_failures()
@@ -146,7 +146,6 @@ class Journal:
             key, ok = _read(line)
             if key is not None and self.done.add(key):
                 self.failed += not ok
-        os.lseek(self._fd, 0, os.SEEK_END)
         self._flusher = threading.Thread(target=self._flush_often, name="vllmchat-journal", daemon=True)
         self._flusher.start()
 
@@ -218,6 +217,19 @@ class Journal:
             size = start
         return 0
 
+    def _end_last_line(self) -> None:
+        """Cuts off a torn last line. One that lacks only its line break, as some editors leave it, gets one."""
+        os.lseek(self._fd, self._size, os.SEEK_SET)
+        rest = bytearray()
+        while piece := os.read(self._fd, _BLOCK):
+            rest += piece
+        os.ftruncate(self._fd, self._size)
+        is_foreign = bool(rest) and not os.path.exists(self._about)
+        if is_foreign or _read(bytes(rest))[0] is not None:
+            self._pending = [bytes(rest), b"\n"]
+            self._flush()
+            self._check_failure()
+
     def _lines(self) -> Iterator[bytes]:
         with open(os.dup(self._fd), "rb") as file:
             file.seek(0)
@@ -264,8 +276,11 @@ class Journal:
     def _flush(self) -> None:
         if not self._pending or self._failure is not None:
             return
-        data = memoryview(b"".join(self._pending))
+        whole = b"".join(self._pending)
+        data = memoryview(whole)
         try:
+            # Ctrl-C may end this at any line. What is written then is written over.
+            os.lseek(self._fd, self._size, os.SEEK_SET)
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
@@ -274,9 +289,8 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             return
-        self._size += self._pending_bytes
-        self._pending.clear()
-        self._pending_bytes = 0
+        # Without a call between them, where an interrupt could come in.
+        self._size, self._pending, self._pending_bytes = self._size + len(whole), [], 0
 
     def _check_failure(self) -> None:
         if self._failure is not None:

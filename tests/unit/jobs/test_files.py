@@ -521,12 +521,21 @@ def test_a_torn_last_line_is_done_again(write: Any, out: Path) -> None:
     path = write("in.txt", "one\ntwo\nthree")
     go(Echo(), path, out, in_flight=1)
     whole = out.read_bytes()
-    for cut in (1, 10, len(whole.splitlines()[-1])):
+    for cut in (2, 10, len(whole.splitlines()[-1])):
         out.write_bytes(whole[:-cut])
         llm = Echo()
         go(llm, path, out)
         assert llm.texts == ["three"]
         assert texts(out) == {"line-1": "one", "line-2": "two", "line-3": "three"}
+
+
+def test_a_last_line_without_its_line_break_is_whole(write: Any, out: Path) -> None:
+    path = write("in.txt", "one\ntwo\nthree")
+    go(Echo(), path, out, in_flight=1)
+    whole = out.read_bytes()
+    out.write_bytes(whole.removesuffix(b"\n"))
+    assert go(Echo(), path, out).skipped == 3
+    assert out.read_bytes() == whole
 
 
 def test_another_input_or_other_parameters_are_noticed(write: Any, out: Path) -> None:
@@ -547,11 +556,12 @@ def test_another_input_or_other_parameters_are_noticed(write: Any, out: Path) ->
     assert go(llm, path, out, temperature=0).done == 0
 
 
-def test_a_file_that_is_not_a_journal_is_kept(write: Any, out: Path) -> None:
-    out.write_text("precious\n")
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_file_that_is_not_a_journal_is_kept(end: str, write: Any, out: Path) -> None:
+    out.write_text(f"precious{end}")
     with pytest.raises(InvalidRequestError, match="exists and is not the output of a job"):
         go(Echo(), write("in.txt", "one"), out)
-    assert out.read_text() == "precious\n"
+    assert out.read_text() == f"precious{end}"
     go(Echo(), write("in.txt", "one"), out, force=True)
     assert out.read_text().startswith("precious\n{")
 
@@ -648,6 +658,31 @@ def test_a_full_disk_keeps_what_is_written(write: Any, out: Path, monkeypatch: p
     monkeypatch.undo()
     assert go(Echo(), path, out).skipped == len(kept)
     assert len(texts(out)) == 200
+
+
+def test_ctrl_c_while_results_are_written_doubles_none(
+    write: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("in.txt", "\n".join(map(str, range(50))))
+    real, writes = os.write, 0
+
+    def interrupted(fd: int, data: Any) -> int:
+        nonlocal writes
+        count = real(fd, data)
+        if os.path.samestat(os.fstat(fd), out.stat()):
+            writes += 1
+            if writes == 5:
+                raise KeyboardInterrupt
+        return count
+
+    monkeypatch.setattr(os, "write", interrupted)
+    monkeypatch.setattr("vllmchat.jobs.journal.FLUSH_BYTES", 1)
+    monkeypatch.setattr("vllmchat.jobs.journal.FLUSH_SECONDS", 60)
+    with pytest.raises(KeyboardInterrupt):
+        go(Echo(), path, out)
+    assert len(texts(out)) == 5
+    go(Echo(), path, out)
+    assert len(texts(out)) == 50
 
 
 def test_an_input_that_is_deleted_meanwhile(write: Any, out: Path) -> None:
