@@ -12,6 +12,7 @@ from vllmchat.cli.main import INTERRUPTED
 from vllmchat.cli.progress import rates, reporting
 from vllmchat.cli.terminal import printable, say
 from vllmchat.cli.values import Number
+from vllmchat.cli.wording import in_options
 from vllmchat.errors import JobStoppedError
 from vllmchat.jobs.files import run_job
 from vllmchat.jobs.map import RETRIES, WAIT, Order
@@ -60,7 +61,8 @@ def map_file(
         except KeyboardInterrupt:
             summary = None
         except JobStoppedError as error:
-            raise FailureError(printable(f"{error.message}{_go_on(output)}")) from error
+            message = in_options(error.message, COMMAND.names)
+            raise FailureError(printable(f"{message}{_go_on(output)}")) from error
     if summary is None:
         say(f"stopped: {report.last.done:,} done, {report.last.failed:,} of them failed.{_go_on(output)}")
         return INTERRUPTED

@@ -83,7 +83,7 @@ class Server:
         if self.api_key_file is None:
             return None
         try:
-            key = Path(self.api_key_file).read_text(encoding="utf-8").strip()
+            key = Path(self.api_key_file).read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise click.UsageError(f"--api-key-file {self.api_key_file}: {reason}") from None

@@ -42,6 +42,8 @@ _ROOT.addHandler(logging.NullHandler())
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 _LONGEST_BODY: Final = 2_000
 _LONGEST_REASON: Final = 500
 
@@ -77,6 +79,10 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     def stream(self) -> TextIO:  # type: ignore[override] # programs replace it
         """Whatever stderr is now."""
         return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line. What a server sends must not drive the terminal."""
+        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().format(record))
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a record."""

@@ -257,7 +257,10 @@ class Engine(Generic[I, T]):
         place = self._begun
         if len(self.ready) >= self._most_ready():
             self._blocked = True
-            return None
+            # Again: a consumer in another thread may have taken them before it could know that it has to wake this.
+            if len(self.ready) > self._most_ready() // 2:
+                return None
+            self._blocked = False
         if self._ordered and place - self._head >= WINDOW * self._width.limit:
             self._window_full = True
             return None

@@ -413,7 +413,7 @@ class MapResults(Generic[I, T]):
         engine = self._engine
         if self._thread is None:
             self._start()
-        if self._pid != os.getpid():
+        elif self._pid != os.getpid():
             raise RuntimeError(
                 "these results belong to the process that began the job. Start a job of its own here."
             )
@@ -468,6 +468,7 @@ class MapResults(Generic[I, T]):
             if self._thread is not None or self._closed:
                 return
             run = contextvars.copy_context().run
+            self._pid = os.getpid()
             # A daemon: a job that nobody closed must not keep the process from ending.
             self._thread = threading.Thread(
                 target=run, args=(_run_engine, self._engine, self._news), name="vllmchat-job", daemon=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 from functools import partial
@@ -144,7 +145,7 @@ def _entry(line: bytes, path: str) -> tuple[str, Mapping[str, Any]]:
     try:
         entry: object = from_json(line)
     except ValueError:
-        entry = None
+        entry = _leniently(line)
     if isinstance(entry, dict):
         fields = cast("dict[str, Any]", entry)
         key = fields.get("custom_id")
@@ -152,6 +153,14 @@ def _entry(line: bytes, path: str) -> tuple[str, Mapping[str, Any]]:
             return key, fields
     start = line[:_CUT].decode("utf-8", "replace").rstrip("\n")
     raise InvalidRequestError(f"{path} has a line that is not a result of a job: {format_value(start)}.")
+
+
+def _leniently(line: bytes) -> object:
+    """What a line holds that strict parsers reject, such as half of a surrogate pair in an id or an error."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _result(

@@ -408,7 +408,8 @@ def keeps_alive(data: bytes, kind: str) -> bool:
         body = parse(data)
     except (ValueError, RecursionError):
         return False
-    return body is None or body == {} or (as_object(body) or {}).get("type") in KEEP_ALIVE
+    named = (as_object(body) or {}).get("type")
+    return body is None or body == {} or (isinstance(named, str) and named in KEEP_ALIVE)
 
 
 def find_error(data: bytes, kind: str = "") -> JsonObject | None:

@@ -227,7 +227,8 @@ def test_a_timeout_names_the_option(vllmchat: CommandLine) -> None:
 def test_a_key_is_sent_and_never_printed(
     vllmchat: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "key").write_text("sk-secret\n", encoding="utf-8")
+    # As Windows writes it.
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfsk-secret\r\n")
     with FakeServer("Hi", api_key="sk-secret") as server:
         asked = ("ask", "Hi", "--url", server.base_url)
         command = [sys.executable, "-m", "vllmchat", *asked, "--api-key-file", str(tmp_path / "key"), "-vv"]

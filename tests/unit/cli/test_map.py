@@ -149,6 +149,16 @@ def test_a_server_that_is_down_stops_the_job_and_it_says_how_to_go_on(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_wrong_key_is_explained_with_the_option(
+    vllmchat: CommandLine, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "sk-other")
+    with FakeServer("Hi", api_key="sk-secret") as server:
+        done = vllmchat("map", str(prompts), "-", "--url", server.base_url)
+    assert done.code == 1
+    assert "check --api-key-file or" in done.err
+
+
 def test_ctrl_c_keeps_what_is_done(prompts: Path) -> None:
     def answer(call: Call) -> Any:
         return "fine" if call.text == "one" else slow("late", before=60)

@@ -403,6 +403,16 @@ def test_a_program_with_handlers_of_its_own_gets_each_line_once(scripted: Script
     assert lines == ["own: vllmchat.requests"]
 
 
+def test_what_a_server_sends_does_not_drive_the_terminal(scripted: ScriptedServer) -> None:
+    scripted.reply({"error": {"message": "\x1b[2Jbad\x9b1m"}}, status=400)
+    code = PROGRAM.format(before="")
+    ran = subprocess.run(
+        [sys.executable, "-c", code, scripted.base_url],
+        capture_output=True, text=True, check=False, env={"VLLMCHAT_LOG": "info"}, encoding="utf-8",
+    )  # fmt: skip
+    assert r"BadRequestError: 400: \x1b[2Jbad\x9b1m" in ran.stderr.splitlines()[0]
+
+
 def test_an_unknown_level_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLMCHAT_LOG", "loud")
     with pytest.warns(UserWarning, match="not a level") as caught:

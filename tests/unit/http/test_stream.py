@@ -278,6 +278,13 @@ def test_a_character_split_across_packets(scripted: ScriptedServer, stream: Make
         assert talk.until_done().text == "€\u2028\u0085"
 
 
+@pytest.mark.parametrize("kind", [[], {}, 1])
+def test_a_type_that_is_not_a_text_is_no_chunk(scripted: ScriptedServer, stream: Make, kind: object) -> None:
+    scripted.stream([chunk("a"), {"choices": {}, "type": kind}])
+    with pytest.raises(ResponseError, match="not a chat completion chunk"):
+        stream().until_done()
+
+
 def test_comments_and_empty_events_are_skipped(scripted: ScriptedServer, stream: Make) -> None:
     noise = [
         KEEP_ALIVE,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -543,6 +544,33 @@ def test_many_threads_share_the_results() -> None:
     assert sorted(got) == list(range(500))
 
 
+def test_a_consumer_that_is_faster_than_the_engine_can_note_it() -> None:
+    results = MapResults(job(Recorder(), range(50), in_flight=1))
+    engine = results._engine  # pyright: ignore[reportPrivateUsage]
+    got: list[int] = []
+    full = threading.Event()
+
+    class Ready(deque[Any]):
+        """All of it is taken just after the engine has found it full."""
+
+        def __len__(self) -> int:
+            length = super().__len__()
+            if length >= 16 and not full.is_set():
+                full.set()
+                while (result := engine.pop()) is not None:
+                    got.append(result.value)
+            return length
+
+    engine.ready = Ready()
+    got.append(next(results).value)
+    assert full.wait(20)
+    reader = threading.Thread(target=lambda: got.extend(each.value for each in results), daemon=True)
+    reader.start()
+    reader.join(20)
+    results.close()
+    assert got == list(range(50))
+
+
 def test_ctrl_c_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Recorder(unending)
     results = MapResults(job(calls, range(10), in_flight=3))
@@ -780,6 +808,23 @@ def test_a_forked_child_does_not_wait_for_results(scripted: ScriptedServer) -> N
         process.stdout
         == "these results belong to the process that began the job. Start a job of its own here.\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_may_begin_what_its_parent_has_not(scripted: ScriptedServer) -> None:
+    scripted.always(answer_any)
+    code = """
+        import os, sys, warnings
+        from vllmchat import VLLMProvider
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+        results = VLLMProvider("m", base_url=sys.argv[1]).map(["a", "b"])
+        if (child := os.fork()) == 0:
+            print(len(list(results)), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """
+    assert ran(code, scripted.base_url).stdout == "2\n"
 
 
 # What it costs

@@ -170,6 +170,14 @@ def test_a_line_without_reply_or_error(out: Path) -> None:
     assert str(result.error) == "there is no reply"
 
 
+def test_half_characters_in_ids_and_errors(out: Path) -> None:
+    source = write(out.with_name("in.jsonl"), r'{"id": "\ud800", "text": "x"}', '{"id": "b", "text": "y"}')
+    write(out, line("\ud800", "one"), line("b", error={"message": "bad \udc00", "code": 400}))
+    one, two = read_results(out, input=source)
+    assert (one.id, one.text) == ("\ud800", "one")
+    assert "bad" in str(two.error)
+
+
 def test_a_line_that_is_being_written_is_left_out(out: Path) -> None:
     out.write_text(line("a", "one") + "\n" + line("b", "two"))
     assert [result.id for result in read_results(out)] == ["a"]

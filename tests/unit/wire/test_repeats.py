@@ -209,6 +209,18 @@ def test_chunks_with_more_than_values_are_not_repeated(extra: dict[str, object])
         assert not repeated
 
 
+def test_the_last_of_equal_keys_counts_whatever_it_is() -> None:
+    decoder = ChunkDecoder(chat.decode_chunk)
+    for text in ("a", "b", "c", "d"):
+        data = json.dumps(
+            {"choices": [{"index": 0, "delta": {"content": text}, "DELTA": {"content": PROBE}}]}
+        )
+        payload = data.replace("DELTA", "delta").encode()
+        chunk = decoder.repeat(payload) or decoder.decode(payload)
+        assert isinstance(chunk, chat.ChatCompletionChunk)
+        assert chunk.text == PROBE
+
+
 def test_repetitions_share_nothing_that_can_change() -> None:
     decoder = ChunkDecoder(chat.decode_chunk)
     chunks: list[Any] = [decoder.repeat(data) or decoder.decode(data) for data in [payload(" a")] * 5]
