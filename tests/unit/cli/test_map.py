@@ -154,7 +154,7 @@ def test_a_wrong_key_is_explained_with_the_option(
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "sk-other")
     with FakeServer("Hi", api_key="sk-secret") as server:
-        done = vllmchat("map", str(prompts), "-", "--url", server.base_url)
+        done = vllmchat("map", "in.txt", "out.jsonl", "--url", server.base_url)
     assert done.code == 1
     assert "check --api-key-file or" in done.err
 
