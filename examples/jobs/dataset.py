@@ -41,7 +41,7 @@ if __name__ == "__main__":
         SAMPLED,
         system=SYSTEM,
         temperature=0.8,
-        max_tokens=60,
+        max_tokens=200,
         order="prefix",
         retry_failed=True,  # what failed when it ran before
         wait=3600,  # for a server that restarts, in seconds
@@ -51,7 +51,9 @@ if __name__ == "__main__":
     seen: set[str] = set()
     with DATASET.open("w", encoding="utf-8") as file:
         for result in read_results(SAMPLED, input=PROMPTS):
-            if not result.ok or result.text in seen:
+            if not result.ok or result.completion.finish_reason != "stop":
+                continue  # it failed, or max_tokens cut it off
+            if result.text in seen:
                 continue
             seen.add(result.text)
             conversation = [
@@ -60,5 +62,5 @@ if __name__ == "__main__":
                 {"role": "assistant", "content": result.text},
             ]
             file.write(json.dumps({"messages": conversation}) + "\n")
-    print(len(seen) > 3)
-    #> True
+    print(f"{len(seen)} different conversations")
+    #> … different conversations

@@ -34,6 +34,7 @@ class Command(click.Command):
         params: Whether it has the parameters of chats.
         server: The options about the server.
         epilog: Examples, for the end of its help.
+        names: The options whose parameters have other names in the library, by those names.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Command(click.Command):
         params: bool = False,
         server: Sequence[click.Option] | None = None,
         epilog: str = "",
+        names: Mapping[str, str] | None = None,
     ) -> None:
         all_options: list[click.Parameter] = [*options, *(server_options() if server is None else server)]
         if params:
@@ -68,6 +70,7 @@ class Command(click.Command):
             context_settings={"help_option_names": ["--help", "-h"]},
         )
         self._has_params = params
+        self._names = names or {}
 
     @property
     def names(self) -> dict[str, str]:
@@ -75,7 +78,7 @@ class Command(click.Command):
         own = {
             option.name or "": option.opts[0] for option in self.params if isinstance(option, click.Option)
         }
-        return {**own, **OPTIONS}
+        return {**own, **OPTIONS, **self._names}
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs it, and turns errors into sentences."""

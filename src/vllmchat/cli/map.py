@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 
 _PIPE: Final = "-"
 
+_LONGEST: Final = 200
+"""How many characters of an error the summary shows."""
+
 
 class _Width(Number):
     """`auto`, or how many."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else super().convert(value, param, ctx)
+        if value == "auto":
+            return value
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither auto nor an integer.", param, ctx)
 
 
 def map_file(
@@ -83,11 +91,18 @@ def _print_summary(summary: JobSummary, last: JobProgress, output: str) -> None:
         say(f"{summary.skipped:,} were done before.")
     if summary.failed:
         kinds = "".join(
-            f"\n  {count:>7,}  {name}"
+            f"\n  {count:>7,}  {name}{_such_as(summary.first_errors.get(name, ''))}"
             for name, count in sorted(summary.failures.items(), key=lambda item: -item[1])
         )
         again = "" if output == _PIPE else f" Their errors are in{where}; --retry-failed sends them again."
         say(f"{summary.failed:,} failed.{again}{kinds}")
+
+
+def _such_as(message: str) -> str:
+    line = printable(message.partition("\n")[0])
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]}…"
+    return f": {line}" if line else ""
 
 
 COMMAND: Final = Command(
@@ -156,5 +171,6 @@ COMMAND: Final = Command(
         ),
     ],
     params=True,
-    epilog="Example: vllmchat map questions.txt answers.jsonl --temperature 0 --max-tokens 200",
+    epilog="Example: vllmchat map questions.txt answers.jsonl --max-tokens 200",
+    names={"url": "--route"},
 )

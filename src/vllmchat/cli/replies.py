@@ -97,7 +97,12 @@ class Printer:
 
 def note_end(reply: ChatCompletion) -> None:
     """Says on stderr why a reply is not what was asked for."""
-    if reply.finish_reason == "length":
+    if reply.finish_reason == "length" and reply.reasoning and not reply.text:
+        say(
+            "the reply was cut off at its maximum length, while the model was reasoning. "
+            "--max-tokens raises it, --no-enable-thinking switches reasoning off."
+        )
+    elif reply.finish_reason == "length":
         say("the reply was cut off at its maximum length. --max-tokens raises it.")
     elif reply.finish_reason == "content_filter":
         say("the server's filter ended the reply.")

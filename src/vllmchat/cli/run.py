@@ -114,6 +114,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        sys.stderr.write(f"{error.format_message()}\n")
+        return
     say(_sentence(error), label="error", color="red")
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     if ctx is not None:

@@ -68,12 +68,17 @@ class Server:
         return self._made(vllm.VLLMProvider, max_retries, timeout)
 
     def _made(self, make: type[P], max_retries: int, timeout: float | None) -> P:
+        if self.timeout is not None and self.timeout <= 0:
+            raise click.UsageError(
+                f"--timeout {self.timeout:g}: must be greater than 0.",
+                click.get_current_context(silent=True),
+            )
         try:
             return make(
                 self.model,
                 base_url=self.url,
                 api_key=self._key(),
-                timeout=self.timeout or timeout,
+                timeout=timeout if self.timeout is None else self.timeout,
                 max_retries=max_retries,
             )
         except (ValueError, TypeError) as error:

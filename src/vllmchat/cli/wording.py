@@ -27,7 +27,9 @@ _WRITTEN: Final = re.compile(
 _OBJECT: Final = re.compile(r"(--[a-z-]+) (\{[^']*\})")
 """A JSON object, which a shell needs in quotes."""
 
-_TIMEOUT: Final = re.compile(r"timeout=Timeout\([a-z_]+=\.\.\.\)|timeout=Timeout\(\.\.\.\)")
+_TIMEOUT: Final = re.compile(
+    r"timeout=Timeout\([a-z_]+=\.\.\.\)|timeout=Timeout\(\.\.\.\)|\bTimeout\.total\b"
+)
 
 
 def option_of(name: str) -> str:

@@ -163,6 +163,7 @@ class Engine(Generic[I, T]):
         self._window_full = False
         self._done = 0
         self._failures: Counter[str] = Counter()
+        self._first_errors: dict[str, str] = {}
         self._errors_in_a_row = 0
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
         # The server
@@ -413,7 +414,10 @@ class Engine(Generic[I, T]):
         )
         self._done += 1
         if error is not None:
-            self._failures[type(error).__name__] += 1
+            kind = type(error).__name__
+            self._failures[kind] += 1
+            if kind not in self._first_errors:
+                self._first_errors[kind] = str(error)
             self._errors_in_a_row += 1
         elif (usage := getattr(value, "usage", None)) is not None:
             self._count_tokens(usage)
@@ -604,6 +608,7 @@ class Engine(Generic[I, T]):
             cached_tokens=self._cached_tokens,
             waiting_for=None if self._down is None or ended else str(self._down),
             failures=dict(self._failures),
+            first_errors=dict(self._first_errors),
             ended=ended,
         )
 

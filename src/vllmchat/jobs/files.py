@@ -41,6 +41,7 @@ class JobSummary:
         failed: How many of them have an error.
         skipped: How many were done before.
         failures: The errors, by the name of their class.
+        first_errors: The message of the first error of each class.
         seconds: How long it took.
         prompt_tokens: Tokens of the prompts.
         completion_tokens: Tokens generated.
@@ -51,6 +52,7 @@ class JobSummary:
     failed: int
     skipped: int
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
+    first_errors: Mapping[str, str] = field(default_factory=dict[str, str])
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -235,6 +237,7 @@ class _Run:
             failed=progress.failed,
             skipped=self._before,
             failures=progress.failures,
+            first_errors=progress.first_errors,
             seconds=progress.seconds,
             prompt_tokens=progress.prompt_tokens,
             completion_tokens=progress.completion_tokens,

@@ -125,6 +125,7 @@ class JobProgress:
         cached_tokens: Tokens of the prompts that came from the server's prefix cache, of the replies that report it.
         waiting_for: Why the job waits for the server; None while it runs.
         failures: How many results failed, by the name of the error's class.
+        first_errors: The message of the first error of each class.
         ended: Whether this is the last state.
     """
 
@@ -139,6 +140,7 @@ class JobProgress:
     cached_tokens: int = 0
     waiting_for: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
+    first_errors: Mapping[str, str] = field(default_factory=dict[str, str])
     ended: bool = False
 
     @property

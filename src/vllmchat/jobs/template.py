@@ -212,6 +212,11 @@ class Text:
         try:
             return format(value, spec) if spec else as_text(value)
         except (ValueError, TypeError) as error:
+            if isinstance(value, str):
+                raise InvalidRequestError(
+                    f"{shown!r} is the text {format_value(value)}, which cannot be formatted as {spec!r}. "
+                    f"Values in a CSV file are texts: write {{{shown}}}."
+                ) from None
             raise InvalidRequestError(f"{shown!r} cannot be formatted as {spec!r}: {error}.") from None
 
     def _wrong(self, text: str, why: str) -> InvalidRequestError:

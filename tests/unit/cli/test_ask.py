@@ -178,6 +178,15 @@ def test_reasoning_is_left_out_of_a_pipe(vllmchat: CommandLine, server: FakeServ
         assert shown == (0, "Paris.\n", "France, so Paris.\n\n")
 
 
+@pytest.mark.parametrize("stream", ["--stream", "--no-stream"])
+def test_a_reply_cut_off_in_its_reasoning_says_so(vllmchat: CommandLine, stream: str) -> None:
+    with FakeServer(reply("", reasoning="France, so", finish_reason="length")) as server:
+        code, out, err = vllmchat("ask", "Capital?", "--url", server.base_url, stream)
+    assert (code, out) == (0, "")
+    assert "while the model was reasoning" in err
+    assert "--no-enable-thinking" in err
+
+
 def test_reasoning_is_dimmed_on_a_terminal(vllmchat: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)

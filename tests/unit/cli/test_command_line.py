@@ -15,10 +15,10 @@ from vllmchat import ChatParams, VLLMChatParams, __version__
 from vllmchat.checking.rules import fields_of
 from vllmchat.cli.run import COMMANDS
 from vllmchat.cli.wording import in_options
+from vllmchat.testing import FakeServer, stall
 
 if TYPE_CHECKING:
     from support.command import CommandLine
-    from vllmchat.testing import FakeServer
 
 
 def python(code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -107,6 +107,28 @@ def test_wrong_usage_is_one_sentence(vllmchat: CommandLine) -> None:
     code, out, err = vllmchat("map", "only-one.txt")
     assert (code, out) == (2, "")
     assert "OUTPUT" in err
+
+
+def test_without_a_command_it_prints_its_help(vllmchat: CommandLine) -> None:
+    code, out, err = vllmchat()
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: vllmchat [OPTIONS] COMMAND")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1"])
+def test_a_timeout_that_no_request_can_meet_is_rejected(vllmchat: CommandLine, seconds: str) -> None:
+    code, _, err = vllmchat("models", "--timeout", seconds)
+    assert (code, err) == (
+        2,
+        f"vllmchat: error: --timeout {seconds}: must be greater than 0.\nSee: vllmchat models --help\n",
+    )
+
+
+def test_a_timeout_is_named_as_the_option(vllmchat: CommandLine) -> None:
+    with FakeServer(stall()) as server:
+        code, _, err = vllmchat("ask", "Hello", "-m", "m", "--url", server.base_url, "--timeout", "0.2")
+    assert code == 1
+    assert "within 0.2 s (--timeout)" in err
 
 
 def test_a_closed_pipe_makes_no_noise(server: FakeServer) -> None:

@@ -122,9 +122,23 @@ def test_failures_are_counted_by_kind(vllmchat: CommandLine, prompts: Path) -> N
         code, _, err = vllmchat(*job)
         assert code == 1
         assert "1 failed. Their errors are in out.jsonl; --retry-failed sends them again." in err
-        assert "      1  BadRequestError" in err
+        assert "      1  BadRequestError: 400: too hard\n" in err
         assert vllmchat(*job, "--retry-failed").code == 1
         assert [call.text for call in server.calls].count("two") == 2
+
+
+def test_the_summary_shows_one_line_of_an_error(vllmchat: CommandLine, prompts: Path) -> None:
+    with FakeServer(lambda call: error(400, "x" * 300 + "\nmore")) as server:
+        _, _, err = vllmchat("map", "in.txt", "out.jsonl", "--url", server.base_url)
+    assert err.endswith(f"BadRequestError: 400: {'x' * 195}…\n")
+
+
+def test_a_wrong_route_and_width_name_their_options(vllmchat: CommandLine, prompts: Path) -> None:
+    code, _, err = vllmchat("map", "in.txt", "out.jsonl", "--route", "/v1/chat")
+    assert (code, err.partition(": must")[0]) == (2, "vllmchat: error: --route '/v1/chat'")
+    code, _, err = vllmchat("map", "in.txt", "out.jsonl", "--in-flight", "many")
+    assert code == 2
+    assert err.startswith("vllmchat: error: --in-flight: 'many' is neither auto nor an integer.\n")
 
 
 def test_pipes(vllmchat: CommandLine, server: FakeServer, prompts: Path) -> None:

@@ -92,7 +92,10 @@ def test_a_template_is_filled(template: str, expected: str) -> None:
         ("{list[-1]}", "the row has no 'list[-1]', which the prompt needs."),
         ("{text[0]}", "the row has no 'text[0]', which the prompt needs."),
         ("{n[0]}", "the row has no 'n[0]', which the prompt needs."),
-        ("{text:d}", "'text' cannot be formatted as 'd': "),
+        (
+            "{text:d}",
+            f"'text' is the text {ROW['text']!r}, which cannot be formatted as 'd'. Values in a CSV",
+        ),
         ("{list:5}", "'list' cannot be formatted as '5': "),
         # Attributes are those of Python, not of the row.
         ("{text.__class__}", "the row has no 'text.__class__', which the prompt needs"),
