@@ -838,7 +838,7 @@ def test_a_thread_that_waits_is_not_woken_for_each_result(monkeypatch: pytest.Mo
         return item
 
     results = MapResults(job(slow, range(500), in_flight=1))
-    changed = results._news.changed
+    changed = results._news.changed  # pyright: ignore[reportPrivateUsage] - where the thread waits
     notify_all = changed.notify_all
 
     def counted() -> None:
