@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from vllmchat.checking.describe import format_value
 from vllmchat.checking.secrets import hide_secrets
@@ -15,7 +15,7 @@ from vllmchat.errors import InvalidRequestError, JobStoppedError
 from vllmchat.jobs.digests import digest_of_params
 from vllmchat.jobs.inputs import PIPE, InputPipe, LineLog, in_prefix_order, open_input
 from vllmchat.jobs.journal import IdSet, Journal
-from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, check_options, server_of
+from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, check_names, check_options, server_of
 from vllmchat.jobs.outputs import Stream, open_output
 from vllmchat.jobs.records import FORMATS, LINE_BYTES, format_of
 from vllmchat.jobs.routes import CHAT, call_of, check_params, error_line_of, line_of
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from vllmchat.jobs.inputs import Input
     from vllmchat.jobs.map import InFlight, Order, Progress
     from vllmchat.jobs.records import Format, Record
+
+
+_ARGUMENTS: Final = (
+    *("format", "url", "prompt", "system", "kind", "model", "order", "force", "retry_failed", "in_flight"),
+    *("retries", "progress", "stop_after_errors", "wait", "max_line_bytes"),
+)
+"""The arguments of `run_job` that are not parameters of the calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,7 @@ def run_job(
         raise InvalidRequestError(
             f"max_line_bytes={format_value(max_line_bytes)}: must be a positive integer."
         )
+    check_names("run_job", params, _ARGUMENTS)
     check_params(provider, url, params, kind)
     options = Options(in_flight, False, retries, progress, stop_after_errors, wait)
     check_options((), options)

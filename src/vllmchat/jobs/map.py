@@ -10,14 +10,16 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sized
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
-from vllmchat.checking.describe import format_value
+from vllmchat.chat.params import VLLMChatParams
+from vllmchat.checking.describe import format_value, suggest
+from vllmchat.checking.rules import fields_of
 from vllmchat.checking.secrets import hide_secrets
 from vllmchat.client.defaults import merge
 from vllmchat.errors import InvalidRequestError, Problem
@@ -257,6 +259,44 @@ def check_options(inputs: object, options: Options) -> None:
         wrong("order", options.order, 'must be "given" or "prefix".')
     elif options.order == "prefix" and not isinstance(inputs, Sized):
         wrong("order", "prefix", "needs all inputs at once, and these have no length.", "Pass list(inputs).")
+    if problems:
+        raise InvalidRequestError(problems)
+
+
+MAP_OPTIONS: Final = ("kind", "call", "model", *(each.name for each in fields(Options)))
+"""The arguments of `map` that are not parameters of the calls."""
+
+_OTHER_NAMES: Final = {
+    **dict.fromkeys(
+        ("batch_size", "concurrency", "max_concurrency", "max_workers", "n_jobs", "num_workers", "workers"),
+        "in_flight",
+    ),
+    **dict.fromkeys(("max_retries", "num_retries", "retry"), "retries"),
+    **dict.fromkeys(("on_progress", "progress_bar", "show_progress"), "progress"),
+}
+"""What other libraries call the options."""
+
+
+def check_names(method: str, params: Mapping[str, object], options: Collection[str]) -> None:
+    """Rejects parameters that are misspelled options of a job.
+
+    Args:
+        method: The name of the function that makes the job.
+        params: What it takes for parameters of the calls.
+        options: Its other arguments.
+
+    Raises:
+        InvalidRequestError: There is one.
+    """
+    known = fields_of(VLLMChatParams)
+    problems: list[Problem] = []
+    for name, value in params.items():
+        if name in known:
+            continue
+        meant = _OTHER_NAMES.get(name) or suggest(name, options)
+        if meant is not None:
+            rule = f"is not an argument of {method}."
+            problems.append(Problem(name, format_value(value), rule, f"Did you mean `{meant}`?"))
     if problems:
         raise InvalidRequestError(problems)
 

@@ -300,6 +300,7 @@ class MapMethods(_Jobs, ChatMethods, StructuredMethods):
     ) -> Job[Any, Any]:
         if call is not None:
             return self._function_job(inputs, call, options, {"kind": kind, "model": model, **params})
+        maps.check_names("map", params, maps.MAP_OPTIONS)
         fixed = {} if kind is None else output_types.OutputType(kind, wrap=False).request_params
         found = () if kind is None else output_types.check_single(params)
         requests.vllm_request("Hello", {**params, **fixed}, stream=False, found=found)
@@ -523,6 +524,7 @@ class OpenAIMapMethods(_Jobs, OpenAIChatMethods, OpenAIStructuredMethods):
     ) -> Job[Any, Any]:
         if call is not None:
             return self._function_job(inputs, call, options, {"kind": kind, "model": model, **params})
+        maps.check_names("map", params, maps.MAP_OPTIONS)
         fixed = {} if kind is None else output_types.OutputType(kind, wrap=True).request_params
         found = () if kind is None else output_types.check_single(params)
         requests.openai_request("Hello", {**params, **fixed}, stream=False, found=found)

@@ -324,7 +324,7 @@ def _read_csv(lines: Lines, template: Template | None) -> Iterator[Record]:
         try:
             if len(row) != len(header):
                 raise InvalidRequestError(
-                    f"line {number} has {len(row)} fields, and the header {len(header)}. "
+                    f"line {number} has {len(row)} field{'' if len(row) == 1 else 's'}, and the header {len(header)}. "
                     "Put a field that has commas or line breaks in quotes."
                 )
             _fill(record, dict(zip(header, row, strict=True)), template, is_table=True)

@@ -472,7 +472,7 @@ def test_the_order_of_a_job_that_goes_on(write: Any, out: Path) -> None:
     path = write("in.csv", content + "broken\n")
     go(Echo(), path, out, order="prefix")
     lines = out.read_bytes().splitlines(keepends=True)
-    assert "has 1 fields, and the header 2" in rows(out)["line-22"]["error"]["error"]["message"]
+    assert "has 1 field, and the header 2" in rows(out)["line-22"]["error"]["error"]["message"]
     out.write_bytes(b"".join(lines[:5]))
     llm = Echo()
     summary = go(llm, path, out, order="prefix", in_flight=1)
@@ -877,3 +877,14 @@ def test_killed_fifty_times_each_input_is_done_once(scripted: ScriptedServer, wr
     assert texts(out) == {f"line-{number + 1}": f"question {number}" for number in range(count)}
     # What was in flight or not yet on disk was asked for again, and nothing else.
     assert sum(seen.values()) - count < kills * 60
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("retry_faild", "retry_failed"), ("promt", "prompt"), ("urll", "url")]
+)
+def test_a_misspelled_option_is_explained(tmp_path: Path, written: str, meant: str) -> None:
+    options: Any = {written: "x"}
+    with VLLMProvider("m") as llm, pytest.raises(InvalidRequestError) as raised:
+        run_job(llm, tmp_path / "in.txt", tmp_path / "out.jsonl", **options)
+    assert str(raised.value) == f"{written}='x': is not an argument of run_job. Did you mean `{meant}`?"
+    assert not list(tmp_path.iterdir())

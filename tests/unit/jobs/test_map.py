@@ -35,7 +35,8 @@ from vllmchat import (
     amap_chat,
     map_chat,
 )
-from vllmchat.jobs.map import AsyncMapResults, Job, MapResults
+from vllmchat.checking.unknown_names import METHODS
+from vllmchat.jobs.map import MAP_OPTIONS, AsyncMapResults, Job, MapResults, check_names
 from vllmchat.jobs.source import AHEAD
 
 if TYPE_CHECKING:
@@ -850,3 +851,27 @@ def test_a_thread_that_waits_is_not_woken_for_each_result(monkeypatch: pytest.Mo
     assert [result.value for result in results] == list(range(500))
     # Every 5 ms; a millisecond's sleep takes a little longer than that.
     assert woken < 250
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("in_fligth", "in_flight"),
+        ("concurrency", "in_flight"),
+        ("max_retries", "retries"),
+        ("on_progress", "progress"),
+        ("knd", "kind"),
+        ("orderd", "ordered"),
+    ],
+)
+def test_a_misspelled_option_is_explained(written: str, meant: str) -> None:
+    given: Any = {written: 3, "temperature": 0}
+    with VLLMProvider("m") as llm, pytest.raises(InvalidRequestError) as raised:
+        llm.map(["Hello"], **given)
+    assert str(raised.value) == f"{written}=3: is not an argument of map. Did you mean `{meant}`?"
+
+
+def test_no_parameter_of_a_call_is_taken_for_a_misspelled_option() -> None:
+    names = {name for group in METHODS.values() for name in group} - {*MAP_OPTIONS}
+    check_names("map", dict.fromkeys(names), MAP_OPTIONS)
+    check_names("map", {"encoding_format": 1, "input_type": 1, "suffix": 1, "documents": 1}, MAP_OPTIONS)
