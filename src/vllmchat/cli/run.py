@@ -13,10 +13,11 @@ import click
 
 from vllmchat.cli.main import INTERRUPTED
 from vllmchat.cli.terminal import say
+from vllmchat.cli.wording import in_options
 from vllmchat.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vllmchat.cli.command import Command
 
@@ -143,7 +144,9 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    say(str(message), label="warning", color="yellow")
+    ctx = click.get_current_context(silent=True)
+    names = {} if ctx is None else cast("Mapping[str, str]", getattr(ctx.command, "names", {}))
+    say(in_options(str(message), names), label="warning", color="yellow")
 
 
 def _never_fail(stream: TextIO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from string import Formatter
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -51,6 +52,12 @@ class Template:
         self._system = None if system is None else Text("system", system)
         texts = (self._prompt, self._system)
         self._fields = [name for text in texts if text is not None for name in text.fields]
+        if prompt is not None and not self._fields:
+            warnings.warn(
+                f"prompt={format_value(prompt)}: has no field, so every input becomes the same prompt. "
+                "Write {text}, or the name of another field, where the input belongs.",
+                stacklevel=3,
+            )
         self._subjects = () if prompt is not None else (self._subject or "", *_TEXTS)
         self.columns = None if self._subject is None else frozenset((*self._fields, *self._subjects))
 

@@ -271,3 +271,11 @@ def test_ctrl_c_in_a_terminal(prompts: Path) -> None:
         assert "vllmchat: stopped: 1 done, 0 of them failed." in text
         assert "Run the same command again to go on." in text
         assert server.wait_abandoned(2)
+
+
+def test_a_prompt_without_a_field_is_a_warning(
+    vllmchat: CommandLine, server: FakeServer, prompts: Path
+) -> None:
+    code, _, err = vllmchat("map", "in.txt", "out.jsonl", "--prompt", "Translate")
+    assert code == 0
+    assert err.startswith("vllmchat: warning: --prompt 'Translate': has no field")

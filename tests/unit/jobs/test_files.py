@@ -888,3 +888,12 @@ def test_a_misspelled_option_is_explained(tmp_path: Path, written: str, meant: s
         run_job(llm, tmp_path / "in.txt", tmp_path / "out.jsonl", **options)
     assert str(raised.value) == f"{written}='x': is not an argument of run_job. Did you mean `{meant}`?"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_prompt_without_a_field_is_a_warning(write: Any, out: Path) -> None:
+    path = write("in.txt", "one\ntwo\n")
+    with pytest.warns(UserWarning, match=r"^prompt='Translate': has no field, so every input") as caught:
+        go(Echo(), path, out, prompt="Translate")
+    assert caught[0].filename == __file__
+    # A system message may tell the inputs apart.
+    go(Echo(), path, out.with_name("other.jsonl"), prompt="Who are you?", system="You are {text}.")

@@ -78,6 +78,7 @@ ROW = {
         ("{a.b} {0} {two words}", "dotted first spaces"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:prompt=.*has no field")
 def test_a_template_is_filled(template: str, expected: str) -> None:
     assert text_of(*read(json.dumps(ROW), "jsonl", template)) == expected
 
@@ -272,7 +273,7 @@ def test_rows_that_do_not_fit_the_header() -> None:
     content = "text,note\na,1\nb\nc,1,2\nd,2\n"
     found = texts(read(content, "csv", "{text}"))
     assert found["line-2"] == "a"
-    assert found["line-3"].startswith("! line 3 has 1 fields, and the header 2. Put a field that has commas")
+    assert found["line-3"].startswith("! line 3 has 1 field, and the header 2. Put a field that has commas")
     assert found["line-4"].startswith("! line 4 has 3 fields, and the header 2.")
     assert found["line-5"] == "d"
 
