@@ -145,7 +145,8 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     ctx = click.get_current_context(silent=True)
-    names = {} if ctx is None else cast("Mapping[str, str]", getattr(ctx.command, "names", {}))
+    # Those of a `Command`; the group of all commands has none.
+    names: Mapping[str, str] = getattr(ctx and ctx.command, "names", {})
     say(in_options(str(message), names), label="warning", color="yellow")
 
 

@@ -255,6 +255,9 @@ def check_options(inputs: object, options: Options) -> None:
     wait = cast("object", options.wait)
     if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < math.inf:
         wrong("wait", wait, "must be a number of seconds, 0 or more.")
+    progress = cast("object", options.progress)
+    if not isinstance(progress, bool) and not callable(progress):
+        wrong("progress", progress, "must be True, False or a function.")
     if options.order not in ("given", "prefix"):
         wrong("order", options.order, 'must be "given" or "prefix".')
     elif options.order == "prefix" and not isinstance(inputs, Sized):

@@ -215,6 +215,7 @@ def test_a_sync_client_of_the_callers_own_is_used(scripted: ScriptedServer) -> N
         ({"retries": -1}, "retries=-1: must be an integer of 0 or more"),
         ({"stop_after_errors": 0}, "stop_after_errors=0"),
         ({"wait": float("inf")}, "wait=inf: must be a number of seconds"),
+        ({"progress": "yes"}, "progress='yes': must be True, False or a function."),
         ({"order": "random"}, "order='random'"),
         ({"order": "prefix", "inputs": iter("ab")}, r"needs all inputs at once.* Pass list\(inputs\)"),
         ({"temperature": -1}, "temperature=-1"),
