@@ -360,7 +360,7 @@ class AsyncMapResults(Generic[I, T]):
         if self._loop is None:
             self._start()
         try:
-            while (result := engine.pop()) is None:
+            while self._closed or (result := engine.pop()) is None:
                 if engine.ended or self._closed:
                     failure = self._failure()
                     if failure is not None:
@@ -378,11 +378,11 @@ class AsyncMapResults(Generic[I, T]):
         """Ends the job: cancels what is in flight, and waits for that."""
         self._closed = True
         self._engine.cancel()
-        self._engine.ready.clear()
         if self._loop is not None:
             with anyio.CancelScope(shield=True):
                 while not self._engine.ended:
                     await self._signal.wait()
+        self._engine.ready.clear()
 
     async def __aenter__(self) -> Self:
         return self

@@ -614,6 +614,26 @@ def test_results_that_were_closed_are_at_their_end(runner: Runner) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_what_ends_while_a_job_is_closed_is_no_result(anyio_backend: str) -> None:
+    async def call(item: int) -> int:
+        if item:
+            with anyio.CancelScope(shield=True):
+                await ending.wait()
+        return item
+
+    ending = anyio.Event()
+    results = AsyncMapResults(job(call, range(10), in_flight=3, ordered=False))
+    await anext(results)
+    await anyio.wait_all_tasks_blocked()
+    async with anyio.create_task_group() as group:
+        group.start_soon(results.aclose)
+        await anyio.wait_all_tasks_blocked()
+        ending.set()
+    assert [each async for each in results] == []
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_call_that_is_cancelled_from_inside_is_a_failed_result(anyio_backend: str) -> None:
     async def call(item: int) -> int:
