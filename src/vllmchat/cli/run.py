@@ -92,6 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         The exit code: 0 if all went well, 1 if the server or a request failed, 2 for a wrong command line, 130 after
         Ctrl-C, 141 if nobody reads the output any more.
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         _never_fail(stream)
     with warnings.catch_warnings():
@@ -111,7 +112,19 @@ def run(arguments: Sequence[str]) -> int:
             # click exits so when it writes to a closed pipe.
             _forget_output()
             return CLOSED_PIPE
+        except OSError as error:
+            # Outside of a command: help, or what was still in the buffer.
+            _forget_output()
+            say(error.strerror or str(error), label="error", color="red")
+            return 1
         return code or 0
+
+
+def _open_streams() -> None:
+    """Opens nothing in place of streams that are closed, as after `>&-`; Python has None there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
 
 
 def _show(error: click.ClickException) -> None:

@@ -189,6 +189,25 @@ def test_files_are_completed(words: str) -> None:
     assert done.stdout.split() == ["file,"], done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["ask Hi", "map - -"])
+def test_streams_that_are_closed(server: FakeServer, command: str, closed: str) -> None:
+    shell = f'exec "{sys.executable}" -m vllmchat {command} --url {server.base_url} {closed}'
+    done = subprocess.run(["sh", "-c", shell], input="Hi\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("command", ["--help", "ask --help", "models"])
+def test_a_full_disk_is_a_sentence(server: FakeServer, command: str) -> None:
+    shell = f'exec "{sys.executable}" -m vllmchat {command} >/dev/full'
+    env = {**os.environ, "VLLM_BASE_URL": server.base_url}
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False, env=env)
+    assert (done.returncode, done.stderr) == (1, "vllmchat: error: No space left on device\n")
+
+
 def test_the_script_is_installed() -> None:
     assert 'vllmchat = "vllmchat.cli.main:main"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
