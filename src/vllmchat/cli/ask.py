@@ -15,6 +15,7 @@ from vllmchat.cli.command import Command
 from vllmchat.cli.constraints import constrained, constraint_options
 from vllmchat.cli.replies import Printer, note_end
 from vllmchat.cli.terminal import is_terminal
+from vllmchat.wire.controls import without_controls
 
 if TYPE_CHECKING:
     from typing import Any
@@ -57,7 +58,7 @@ def ask(
         if json or not stream or params.get("n", 1) != 1:
             reply = llm.chat(messages, **params)
             if json:
-                sys.stdout.write(f"{reply.model_dump_json(indent=2)}\n")
+                sys.stdout.write(f"{without_controls(reply.model_dump_json(indent=2))}\n")
             else:
                 printer.print_whole(reply)
         else:

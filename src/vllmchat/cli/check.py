@@ -15,6 +15,7 @@ from vllmchat.cli.command import Command
 from vllmchat.cli.examine import Examination
 from vllmchat.cli.terminal import write
 from vllmchat.cli.wording import OPTIONS, in_options
+from vllmchat.wire.controls import without_controls
 
 if TYPE_CHECKING:
     from vllmchat.cli.findings import Finding
@@ -47,7 +48,7 @@ def check(server: Server, json: bool) -> int:
             "ok": not counts["problem"],
             "findings": [asdict(finding) for finding in findings],
         }
-        sys.stdout.write(f"{jsons.dumps(report, indent=2, ensure_ascii=False)}\n")
+        sys.stdout.write(f"{without_controls(jsons.dumps(report, indent=2, ensure_ascii=False))}\n")
     else:
         parts = [_counted(counts[status], status) for status in ("problem", "warning") if counts[status]]
         write(f"\n{', '.join(parts) or 'All is well'}.\n")

@@ -11,6 +11,7 @@ import click
 from vllmchat.cli.command import Command
 from vllmchat.cli.server import server_options
 from vllmchat.cli.terminal import columns, say, write
+from vllmchat.wire.controls import without_controls
 
 if TYPE_CHECKING:
     from vllmchat.cli.server import Server
@@ -23,7 +24,7 @@ def models(server: Server, json: bool) -> None:
         found = llm.models().data
     if json:
         rows = [model.model_dump(mode="json") for model in found]
-        sys.stdout.write(f"{jsons.dumps(rows, indent=2, ensure_ascii=False)}\n")
+        sys.stdout.write(f"{without_controls(jsons.dumps(rows, indent=2, ensure_ascii=False))}\n")
         return
     if not found:
         say(f"{llm.base_url} serves no model.")

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 from vllmchat.errors import InvalidRequestError, JobStoppedError
 from vllmchat.jobs.inputs import PIPE
 from vllmchat.jobs.journal import Journal
+from vllmchat.wire.controls import without_controls
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,6 +27,7 @@ class Stream:
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
         self._name = name
+        self._is_terminal = file.isatty()
 
     def write(self, line: bytes) -> None:
         """Writes a line at once.
@@ -34,6 +36,8 @@ class Stream:
             BrokenPipeError: Nobody reads it any more.
             JobStoppedError: It cannot be written.
         """
+        if self._is_terminal:
+            line = without_controls(line.decode()).encode()
         try:
             self._file.write(line)
             self._file.flush()

@@ -256,6 +256,17 @@ def test_a_terminal_shows_a_bar_and_two_lines() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of another kind")
+def test_json_does_not_drive_the_terminal(prompts: Path) -> None:
+    evil = "\x1b[2J\x9b2J\x7f"
+    with FakeServer(lambda call: evil) as server:
+        for command in (["map", "in.txt", "-"], ["ask", "Hi", "--json"]):
+            with terminal(*command, "--url", server.base_url, home=prompts.parent) as child:
+                shown = rest(child)
+            assert r"\u001b[2J\u009b2J\u007f" in shown
+            assert not re.search(r"[\x7f-\x9f]", shown)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of another kind")
 def test_ctrl_c_in_a_terminal(prompts: Path) -> None:
     with (
         FakeServer(lambda call: "fine" if call.text == "one" else stall()) as server,
