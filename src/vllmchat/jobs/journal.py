@@ -113,6 +113,9 @@ class Journal:
         try:
             if _lock is not None:
                 _lock[0](self._fd, _lock[1])
+                if not os.path.samestat(os.fstat(self._fd), os.stat(path)):
+                    # It has just been written anew, without its failures.
+                    raise BlockingIOError
             self._size = self._whole_size()
         except BlockingIOError:
             os.close(self._fd)
@@ -152,7 +155,9 @@ class Journal:
     def _check(self, about: Mapping[str, str]) -> None:
         try:
             with open(self._about, encoding="utf-8") as file:
-                known = cast("Mapping[str, object]", json.load(file))
+                known: object = json.load(file)
+            if not isinstance(known, dict):
+                raise ValueError
         except FileNotFoundError:
             raise InvalidRequestError(
                 f"{self._path} exists and is not the output of a job. Name another file, or pass force=True to append."
@@ -161,7 +166,8 @@ class Journal:
             raise InvalidRequestError(
                 f"{self._about} cannot be read. Pass force=True to go on with {self._path} all the same."
             ) from None
-        changed = [name for name, value in about.items() if known.get(name) != value]
+        digests = cast("Mapping[str, object]", known)
+        changed = [name for name, value in about.items() if digests.get(name) != value]
         if changed:
             raise InvalidRequestError(
                 f"{self._path} has results for {_another(changed)}. Name another file, or pass force=True to go on and "

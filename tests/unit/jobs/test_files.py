@@ -618,6 +618,30 @@ def test_two_jobs_do_not_write_to_one_file(write: Any, out: Path) -> None:
     assert texts(out) == {"line-1": "one"}
 
 
+def test_a_file_that_is_replaced_before_it_is_locked_is_that_of_another_job(
+    write: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("in.txt", "one")
+
+    def lock(fd: int, flags: int) -> None:
+        os.replace(write("new", ""), out)
+
+    monkeypatch.setattr("vllmchat.jobs.journal._lock", (lock, 0))
+    with pytest.raises(JobStoppedError, match="another job is writing to"):
+        go(Echo(), path, out)
+    assert out.read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_broken_note_on_what_a_file_is_about(content: str, write: Any, out: Path) -> None:
+    path = write("in.txt", "one")
+    go(Echo(), path, out)
+    write("out.jsonl.job", content)
+    with pytest.raises(InvalidRequestError, match=r"out\.jsonl\.job cannot be read\. Pass force=True"):
+        go(Echo(), path, out)
+    assert go(Echo(), path, out, force=True).skipped == 1
+
+
 def test_results_reach_the_disk_within_a_second(write: Any, out: Path) -> None:
     """Also if no other result follows."""
     path = write("in.txt", "first\nsecond")
