@@ -18,7 +18,7 @@ from vllmchat.jobs.journal import IdSet, Journal
 from vllmchat.jobs.map import RETRIES, WAIT, Job, MapResults, Options, check_names, check_options, server_of
 from vllmchat.jobs.outputs import Stream, open_output
 from vllmchat.jobs.records import FORMATS, LINE_BYTES, format_of
-from vllmchat.jobs.routes import CHAT, call_of, check_params, error_line_of, line_of
+from vllmchat.jobs.routes import CHAT, Sender, check_params, error_line_of, line_of
 from vllmchat.jobs.template import Template
 
 if TYPE_CHECKING:
@@ -214,17 +214,17 @@ class _Run:
     ) -> None:
         copy = cast("Callable[..., object] | None", getattr(provider, "with_options", None))
         # The job does the retries.
-        self._provider = provider if copy is None else copy(max_retries=0)
+        self._sender = Sender(provider if copy is None else copy(max_retries=0), defaults, kind)
         self._server = server_of(provider)
         self._reader = reader
         self._writer = writer
-        self._defaults = defaults
-        self._kind = kind
         self._done = writer.done if isinstance(writer, Journal) else IdSet()
         self._before = len(self._done)
 
     def pending(self) -> Iterator[Record]:
         """Yields the records that are not done."""
+        if not self._before:
+            return self._reader.records()
         return (record for record in self._reader.records() if record.id not in self._done)
 
     def run(self, records: Iterator[Record], options: Options) -> JobSummary:
@@ -260,4 +260,4 @@ class _Run:
     def _send(self, record: Record) -> Awaitable[object]:
         if record.error is not None:
             raise record.error
-        return call_of(self._provider, record.url, record.body, self._defaults, self._kind)()
+        return self._sender.send(record.url, record.body)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, cast
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from vllmchat.checking.describe import format_value
 from vllmchat.client.base import ProviderBase
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 CHAT: Final = "/v1/chat/completions"
 
-_ROUTES: Final[Mapping[str, tuple[str, tuple[tuple[str, ...], ...]]]] = {
+_Arguments: TypeAlias = "tuple[tuple[str, ...], ...]"
+
+_ROUTES: Final[Mapping[str, tuple[str, _Arguments]]] = {
     CHAT: ("achat", (("messages",),)),
     "/v1/completions": ("acomplete", (("prompt",),)),
     "/v1/responses": ("arespond", (("input",),)),
@@ -42,59 +45,75 @@ SUBJECTS: Final[Mapping[str, str | None]] = {
 """By route, the field that a text goes to; None if it needs more than one."""
 
 
-def call_of(
-    provider: object,
-    url: str,
-    body: Mapping[str, object],
-    defaults: Mapping[str, object],
-    kind: object = None,
-) -> Callable[[], Awaitable[object]]:
-    """Returns the call that sends a body.
+class Sender:
+    """Sends bodies with the methods of a provider. Each route is looked up once.
 
     Args:
         provider: The provider.
-        url: The route.
-        body: The body.
-        defaults: The model and the parameters that the body need not have.
+        defaults: The model and the parameters that a body need not have.
         kind: The type that the replies of chats must be of, or None.
-
-    Raises:
-        InvalidRequestError: The route is unknown, or the body lacks something.
     """
-    route = _ROUTES.get(_ALIASES.get(url, url))
-    if route is None:
-        raise InvalidRequestError(
-            f"url={format_value(url)}: must be one of {', '.join((*_ROUTES, *_ALIASES))}."
-        )
-    name, arguments = route
-    if kind is not None:
-        if name != "achat":
-            raise InvalidRequestError(f"url={format_value(url)}: with kind, it must be {CHAT}.")
-        name = "aparse"
-    method = cast("Callable[..., Awaitable[object]] | None", getattr(provider, name, None))
-    if method is None and (sync := getattr(provider, name[1:], None)) is not None:
-        method = in_threads(cast("Callable[..., object]", sync))
-    if method is None:
-        raise InvalidRequestError(f"url={format_value(url)}: a {type(provider).__name__} has no {name}.")
-    params = merge(defaults, body)
-    if params.pop("stream", None):
-        raise InvalidRequestError("stream=True: a batch has no streams. Leave it out.")
-    subjects: list[object] = []
-    for names in arguments:
-        for given in names:
-            if given in params:
-                subjects.append(params.pop(given))
-                break
-        else:
-            raise InvalidRequestError(f"{names[0]}: is required for {url}.")
-    if kind is None:
-        return lambda: method(*subjects, **params)
 
-    async def parse() -> object:
-        parsed = cast("Parsed[object]", await method(*subjects, kind, **params))
-        return parsed.completion
+    def __init__(self, provider: object, defaults: Mapping[str, object], kind: object = None) -> None:
+        self._provider = provider
+        self._defaults = defaults
+        self._kind = kind
+        self._routes: dict[str, tuple[Callable[..., Awaitable[object]], _Arguments]] = {}
 
-    return parse
+    def send(self, url: str, body: Mapping[str, object]) -> Awaitable[object]:
+        """Sends a body.
+
+        Args:
+            url: The route.
+            body: The body.
+
+        Raises:
+            InvalidRequestError: The route is unknown, or the body lacks something.
+        """
+        found = self._routes.get(url)
+        if found is None:
+            found = self._routes[url] = self._find(url)
+        method, arguments = found
+        params = merge(self._defaults, body)
+        if params.pop("stream", None):
+            raise InvalidRequestError("stream=True: a batch has no streams. Leave it out.")
+        subjects: list[object] = []
+        for names in arguments:
+            for given in names:
+                if given in params:
+                    subjects.append(params.pop(given))
+                    break
+            else:
+                raise InvalidRequestError(f"{names[0]}: is required for {url}.")
+        return method(*subjects, **params)
+
+    def _find(self, url: str) -> tuple[Callable[..., Awaitable[object]], _Arguments]:
+        """Returns the method of a route, and the names of its arguments."""
+        route = _ROUTES.get(_ALIASES.get(url, url))
+        if route is None:
+            raise InvalidRequestError(
+                f"url={format_value(url)}: must be one of {', '.join((*_ROUTES, *_ALIASES))}."
+            )
+        name, arguments = route
+        kind, provider = self._kind, self._provider
+        if kind is not None:
+            if name != "achat":
+                raise InvalidRequestError(f"url={format_value(url)}: with kind, it must be {CHAT}.")
+            name = "aparse"
+        method = cast("Callable[..., Awaitable[object]] | None", getattr(provider, name, None))
+        if method is None and (sync := getattr(provider, name[1:], None)) is not None:
+            method = in_threads(cast("Callable[..., object]", sync))
+        if method is None:
+            raise InvalidRequestError(f"url={format_value(url)}: a {type(provider).__name__} has no {name}.")
+        if kind is None:
+            return method, arguments
+        parse = method
+
+        async def completion(messages: object, **params: object) -> object:
+            parsed = cast("Parsed[object]", await parse(messages, kind, **params))
+            return parsed.completion
+
+        return completion, arguments
 
 
 def _not_sent(_request: object, _model: object) -> None:
@@ -141,8 +160,9 @@ def line_of(custom_id: str, value: object) -> bytes:
     """Returns the line for a reply."""
     reply: Any = value
     body: str = reply.model_dump_json(exclude_unset=True)
-    request_id = json.dumps(str(getattr(reply, "id", "") or ""))
-    key = json.dumps(custom_id)
+    # What `json.dumps` calls in the end, at a tenth of its cost.
+    request_id = encode_basestring_ascii(str(getattr(reply, "id", "") or ""))
+    key = encode_basestring_ascii(custom_id)
     return (
         f'{{"id":{request_id},"custom_id":{key},"response":{{"status_code":200,"request_id":{request_id},'
         f'"body":{body}}},"error":null}}\n'

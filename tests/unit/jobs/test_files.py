@@ -51,6 +51,8 @@ class Echo:
         self.wrong: set[str] = set()
 
     async def achat(self, messages: Any, *, model: str | None = None, **params: Any) -> ChatCompletion:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
         text: str = messages[-1]["content"]
         system = "".join(f"[{each['content']}] " for each in messages[:-1])
         self.seen.append((text, {"model": model, **params}))
@@ -648,7 +650,7 @@ def test_results_reach_the_disk_within_a_second(write: Any, out: Path) -> None:
 
     class Slow(Echo):
         async def achat(self, messages: Any, *, model: str | None = None, **params: Any) -> ChatCompletion:
-            if messages[-1]["content"] == "second":
+            if messages == "second":
                 with anyio.fail_after(5):
                     while not await anyio.Path(out).read_bytes():  # noqa: ASYNC110 - a file has no event
                         await anyio.sleep(0.01)

@@ -35,8 +35,9 @@ class Echo:
     async def achat(self, messages: Any, **_params: Any) -> ChatCompletion:
         if len(self.seen) == self._most:
             raise KeyboardInterrupt
-        self.seen.append(messages[-1]["content"])
-        return reply(messages[-1]["content"])
+        text = messages if isinstance(messages, str) else messages[-1]["content"]
+        self.seen.append(text)
+        return reply(text)
 
 
 def texts(data: bytes) -> dict[str, str]:
