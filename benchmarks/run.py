@@ -93,7 +93,16 @@ WORK = [
     ),
     Work("logprobs", "logprobs", "5,000 chunks with top-5 logprobs and token ids", 5_000, 1, "chunk", SYNC),
     Work("paced", "paced", "256 streams in step, one chunk every 50 ms", 100, 256, "chunk", ASYNC, 5.0),
-    Work("spread", "spread", "The same, spread over the 50 ms", 100, 256, "chunk", ASYNC, 5.0),
+    Work(
+        "spread",
+        "spread",
+        "The same, spread over the 50 ms",
+        100,
+        256,
+        "chunk",
+        ("vllmchat", "openai", "openai_aiohttp", "aiohttp"),
+        5.0,
+    ),
     Work("fanout_512", "fanout", "512 replies in flight, 0.5 s each", 1_536, 512, "reply", ASYNC, 1.5),
     Work(
         "fanout_2000",
