@@ -188,6 +188,15 @@ class Engine(Generic[I, T]):
             self.wake()
         return result
 
+    def pop_ready(self) -> list[Result[I, T]]:
+        """Returns the results that are there."""
+        # Not more than were there at first: the job adds to them meanwhile.
+        results = [self.ready.popleft() for _ in range(len(self.ready))]
+        if self._blocked:
+            self._blocked = False
+            self.wake()
+        return results
+
     def wake(self) -> None:
         """Begins what may be begun, soon; from any thread."""
         if self._handle is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vllmchat.jobs.inputs import Input
     from vllmchat.jobs.map import InFlight, Order, Progress
     from vllmchat.jobs.records import Format, Record
+    from vllmchat.jobs.result import Result
 
 
 _ARGUMENTS: Final = (
@@ -201,6 +202,14 @@ def _model_of(provider: object) -> object:
     return getattr(provider, "model", None)
 
 
+class _Results(MapResults["Record", object]):
+    """Results that one thread takes, many at a time."""
+
+    def take_ready(self) -> list[Result[Record, object]]:
+        """Returns the results that need no waiting."""
+        return self._engine.pop_ready()
+
+
 class _Run:
     """One run of a job from file to file."""
 
@@ -232,7 +241,7 @@ class _Run:
         total = None if self._reader.total is None else max(self._reader.total - self._before, 0)
         job: Job[Record, object] = Job(self._send, records, options, self._server, total)
         # A reader that has closed stdout has enough.
-        with MapResults(job) as results, suppress(BrokenPipeError):
+        with _Results(job) as results, suppress(BrokenPipeError):
             try:
                 self._write(results)
             except JobStoppedError as error:
@@ -252,12 +261,16 @@ class _Run:
             cached_tokens=progress.cached_tokens,
         )
 
-    def _write(self, results: MapResults[Record, object]) -> None:
+    def _write(self, results: _Results) -> None:
         for result in results:
-            key, error = result.input.id, result.error
-            self._writer.write(line_of(key, result.value) if error is None else error_line_of(key, error))
+            self._writer.write([_line_of(each) for each in (result, *results.take_ready())])
 
     def _send(self, record: Record) -> Awaitable[object]:
         if record.error is not None:
             raise record.error
         return self._sender.send(record.url, record.body)
+
+
+def _line_of(result: Result[Record, object]) -> bytes:
+    key, error = result.input.id, result.error
+    return line_of(key, result.value) if error is None else error_line_of(key, error)

@@ -95,7 +95,9 @@ class InputFile:
             size += len(piece)
             digest.update(piece)
 
-        for record in self._read(watch):
+        # The template checks the columns of a table. Otherwise only the ids are wanted, and no bodies.
+        template = self._template if self._kind in ("csv", "parquet") else None
+        for record in self._read(watch, template):
             if not ids.add(record.id):
                 raise twice(record, self._path)
             total += 1
@@ -114,7 +116,7 @@ class InputFile:
             JobStoppedError: They are not what they were at first.
         """
         digest = hashlib.blake2b(digest_size=16)
-        yield from self._read(digest.update)
+        yield from self._read(digest.update, self._template)
         if self._kind == "parquet":
             return
         if self._digest and digest.hexdigest() != self._digest:
@@ -123,11 +125,11 @@ class InputFile:
                 "What is done is kept. Start the job again with the right file, and with another output if in doubt."
             )
 
-    def _read(self, watch: Callable[[bytes], object]) -> Iterator[Record]:
+    def _read(self, watch: Callable[[bytes], object], template: Template | None) -> Iterator[Record]:
         self._file.seek(0)
         try:
             yield from read_records(
-                self._file, self._kind, self._template, limit=self._limit, end=self._size, watch=watch
+                self._file, self._kind, template, limit=self._limit, end=self._size, watch=watch
             )
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InvalidRequestError(f"{self._path} is not a whole gzip file: {error}.") from error

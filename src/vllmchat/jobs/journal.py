@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 import threading
 import time
 from array import array
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from vllmchat.errors import InvalidRequestError, JobStoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -33,6 +34,8 @@ else:
 FLUSH_SECONDS: Final = 0.5
 FLUSH_BYTES: Final = 1 << 18
 _BLOCK: Final = 1 << 20
+_MASK: Final = (1 << 64) - 1
+_HASH_BITS: Final = sys.hash_info.width
 
 
 class IdSet:
@@ -78,6 +81,8 @@ class IdSet:
 
 
 def _digest(text: str) -> int:
+    if _HASH_BITS >= 64:
+        return hash(text) & _MASK or 1
     raw = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(raw, "little") or 1
 
@@ -243,15 +248,15 @@ class Journal:
 
     # Writing
 
-    def write(self, line: bytes) -> None:
-        """Writes a line, within a second.
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Writes lines, within a second.
 
         Raises:
             JobStoppedError: The disk is full, or something else is wrong with the file.
         """
         with self._lock:
-            self._pending.append(line)
-            self._pending_bytes += len(line)
+            self._pending.extend(lines)
+            self._pending_bytes += sum(map(len, lines))
             if self._pending_bytes >= FLUSH_BYTES:
                 self._flush()
             self._check_failure()

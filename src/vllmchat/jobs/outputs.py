@@ -13,6 +13,7 @@ from vllmchat.jobs.journal import Journal
 from vllmchat.wire.controls import without_controls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 
@@ -29,8 +30,8 @@ class Stream:
         self._name = name
         self._is_terminal = file.isatty()
 
-    def write(self, line: bytes) -> None:
-        """Writes a line at once.
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Writes lines at once.
 
         Raises:
             BrokenPipeError: Nobody reads it any more.
@@ -39,7 +40,7 @@ class Stream:
         if self._is_terminal:
             line = without_controls(line.decode()).encode()
         try:
-            self._file.write(line)
+            self._file.writelines(lines)
             self._file.flush()
         except BrokenPipeError:
             self._forget()

@@ -690,15 +690,14 @@ def test_ctrl_c_while_results_are_written_doubles_none(
     write: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write("in.txt", "\n".join(map(str, range(50))))
-    real, writes = os.write, 0
+    real, is_interrupted = os.write, False
 
     def interrupted(fd: int, data: Any) -> int:
-        nonlocal writes
+        nonlocal is_interrupted
         count = real(fd, data)
-        if os.path.samestat(os.fstat(fd), out.stat()):
-            writes += 1
-            if writes == 5:
-                raise KeyboardInterrupt
+        if not is_interrupted and os.path.samestat(os.fstat(fd), out.stat()):
+            is_interrupted = True
+            raise KeyboardInterrupt
         return count
 
     monkeypatch.setattr(os, "write", interrupted)
@@ -706,7 +705,7 @@ def test_ctrl_c_while_results_are_written_doubles_none(
     monkeypatch.setattr("vllmchat.jobs.journal.FLUSH_SECONDS", 60)
     with pytest.raises(KeyboardInterrupt):
         go(Echo(), path, out)
-    assert len(texts(out)) == 5
+    assert 0 < len(texts(out)) <= 50
     go(Echo(), path, out)
     assert len(texts(out)) == 50
 
