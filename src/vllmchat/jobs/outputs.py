@@ -38,7 +38,7 @@ class Stream:
             JobStoppedError: It cannot be written.
         """
         if self._is_terminal:
-            line = without_controls(line.decode()).encode()
+            lines = [without_controls(line.decode()).encode() for line in lines]
         try:
             self._file.writelines(lines)
             self._file.flush()
