@@ -36,6 +36,8 @@ def answer_any(request: Request) -> Answer:
     """Responds to any request of a provider, streamed or not; the reply is the last message's text."""
     if request.path.endswith("/models"):
         return reply(models("served"))
+    if not request.body:
+        return reply({"detail": "Not Found"}, 404)  # a job asks for metrics
     body: Object = request.json()
     text: str = body["messages"][-1]["content"]
     return stream(chunks(text[:1], text[1:])) if body.get("stream") else reply(completion(text))
