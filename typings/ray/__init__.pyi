@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ray import data as data
+
 def init(
     *,
     num_cpus: int | None = ...,
