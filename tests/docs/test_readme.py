@@ -56,7 +56,7 @@ def test_the_numbers_are_the_measured_ones() -> None:
     # "less work for your program than any other client, except a bare HTTP library"
     for work in results["work"].values():
         ours = work["vllmchat"]["cpu"]
-        clients = work.keys() - {"vllmchat", "httpx", "aiohttp"}
+        clients = {name for name in work if not name.startswith("vllmchat")} - {"httpx", "aiohttp"}
         assert all(work[name]["cpu"] > ours for name in clients)
 
 
