@@ -161,11 +161,12 @@ def starts(results: dict[str, Any]) -> list[str]:
         for name, title in REPLIES_OF.items()
         if name in results["first_reply_ms"]
     ]
+    opening = {"dependencies only": "With the dependencies only", "with trio": "With trio"}
     for name, place in results.get("start", {}).items():
         shares = start.ratios(place)
         lines.append("")
         lines.append(
-            f"In the environment {name}, vllmchat takes {shares['import']:.2f} times what httpx and pydantic take to "
+            f"{opening[name]}, vllmchat takes {shares['import']:.2f} times what httpx and pydantic take to "
             f"import, {shares['first reply']:.2f} times to the first reply, and "
             f"{shares['first reply with parameters']:.2f} times if the call has parameters. pydantic with the three "
             f"models of that program takes {shares['floor']:.2f} times as long: any client with its models takes more."
