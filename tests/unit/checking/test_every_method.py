@@ -164,7 +164,8 @@ def test_a_name_of_another_place_is_explained(name: str, prefix: str) -> None:
         [found] = problems(name, prefix, **{other: 3})
         assert found.parameter == other
         assert found.suggestion
-        assert hint in found.suggestion
+        # A job has retries of its own.
+        assert ("`retries`" if (name, other) == ("map", "max_retries") else hint) in found.suggestion
 
 
 @pytest.mark.parametrize("name", CALLS)
