@@ -66,14 +66,12 @@ class IdleStack(Generic[ConnectionT]):
     connections for minutes, and a new one costs round trips.
     """
 
-    __slots__ = ("_connections", "_most", "_reason", "_seconds")
+    __slots__ = ("_connections", "_most", "_seconds")
 
     def __init__(self) -> None:
         self._connections: deque[ConnectionT] = deque()
         self._seconds = KEEP_ALIVE_SECONDS
         self._most = LONGEST_KEEP_ALIVE
-        # Why the last one that was looked at cannot be used.
-        self._reason = ""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -96,9 +94,9 @@ class IdleStack(Generic[ConnectionT]):
             left = connections[0].idle_since + self._seconds - now
             if left > 0:
                 return left
-            if self._is_usable(connections[0], now):
-                continue
-            _close(connections.popleft(), self._reason)
+            reason = self._why_unusable(connections[0], now)
+            if reason is not None:
+                _close(connections.popleft(), reason)
         return None
 
     def pop(self) -> ConnectionT | None:
@@ -106,25 +104,24 @@ class IdleStack(Generic[ConnectionT]):
         now = monotonic()
         while self._connections:
             connection = self._connections.pop()
-            if self._is_usable(connection, now):
+            reason = self._why_unusable(connection, now)
+            if reason is None:
                 return connection
-            _close(connection, self._reason)
+            _close(connection, reason)
         return None
 
-    def _is_usable(self, connection: ConnectionT, now: float) -> bool:
-        """Whether a connection can be used; learns from it how long that is so."""
+    def _why_unusable(self, connection: ConnectionT, now: float) -> str | None:
+        """Why a connection cannot be used; None if it can. Learns from it how long the server keeps them."""
         idle = now - connection.idle_since
         if not connection.is_open():
-            self._reason = "the server closed it while it was idle"
             shorter = self._seconds / 2
             # One that was closed earlier than others says nothing: the server was restarted, for example.
             if shorter >= KEEP_ALIVE_SECONDS and shorter < idle <= self._seconds:
                 self._seconds = self._most = shorter
-            return False
+            return "the server closed it while it was idle"
         while self._seconds <= idle and self._seconds < self._most:
             self._seconds = min(self._seconds * 2, self._most)
-        self._reason = "it was idle for too long"
-        return idle < self._seconds
+        return None if idle < self._seconds else "it was idle for too long"
 
     def _read_header(self, value: str) -> None:
         named = _NAMED.search(value)
