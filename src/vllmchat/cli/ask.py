@@ -42,8 +42,8 @@ def ask(
 ) -> None:
     """Ask one question, and print the reply as it is generated.
 
-    What comes through a pipe is added to the question; `-` stands for it alone. The reply goes to stdout and nothing
-    else does. Reasoning is shown, dimmed, if stdout is a terminal.
+    Piped input is added to the question; with - as the question, it is the whole question. Only the reply goes to
+    stdout. Reasoning is shown, dimmed, if stdout is a terminal.
     """
     text = _question(question)
     params = constrained(params, schema, regex)

@@ -77,7 +77,7 @@ def _talk(llm: AnyProvider, talk: Conversation, lines: LineEditor) -> None:
 
 
 def _send(llm: AnyProvider, talk: Conversation, text: str) -> None:
-    """Sends one message. Errors are said, and the conversation goes on without it."""
+    """Sends one message. Errors are printed, and the conversation goes on without it."""
     try:
         talk.send(llm, text)
     except KeyboardInterrupt:
@@ -93,7 +93,7 @@ def _send(llm: AnyProvider, talk: Conversation, text: str) -> None:
 
 
 def _obey(talk: Conversation, command: str, argument: str) -> bool:
-    """Does what a command says; returns False if it is to leave."""
+    """Runs a command; returns False if the conversation is over."""
     argument = argument.strip()
     match command:
         case "exit" | "quit" | "bye":

@@ -38,7 +38,7 @@ class Conversation:
         fails, it keeps neither.
 
         Raises:
-            VLLMChatError: There is no reply, or not all of it.
+            VLLMChatError: The reply is missing or incomplete.
             KeyboardInterrupt: The user stopped it.
         """
         self._messages.append({"role": "user", "content": text})

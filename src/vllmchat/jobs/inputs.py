@@ -301,7 +301,7 @@ def in_prefix_order(records: Iterable[Record], folder: str | None) -> Iterator[R
         folder: Where there is room for a copy of them; None for the system's folder for such files.
 
     Raises:
-        JobStoppedError: There is no room.
+        JobStoppedError: The disk is full.
     """
     keys: list[bytes] = []
     places: array[int] = array("Q")
